@@ -1,0 +1,1 @@
+"""How good the suggested rates are: tasks, ground truth from grids, regret."""

@@ -1,0 +1,70 @@
+"""findlr finds a good learning rate and shows why it is good.
+
+>>> from findlr import find_lr  # doctest: +SKIP
+>>> finding = find_lr(model, optimizer, criterion, train_loader)  # doctest: +SKIP
+>>> finding.lr  # doctest: +SKIP
+0.12
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from findlr import rules
+from findlr.curve import Curve
+from findlr.errors import (
+    ConfigurationError,
+    FileFormatError,
+    FindlrError,
+    LoaderError,
+    LossError,
+    MissingExtraError,
+    NoSuggestionError,
+    OptimizerError,
+)
+from findlr.finder import find
+from findlr.finding import Finding
+from findlr.plan import Plan
+from findlr.rules import Suggestion
+from findlr.sweep import Stop
+from findlr.verdict import Verdict
+
+if TYPE_CHECKING:
+    from findlr.torch import TorchTrainable, find_lr
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "Curve",
+    "FileFormatError",
+    "Finding",
+    "FindlrError",
+    "LoaderError",
+    "LossError",
+    "MissingExtraError",
+    "NoSuggestionError",
+    "OptimizerError",
+    "Plan",
+    "Stop",
+    "Suggestion",
+    "TorchTrainable",
+    "Verdict",
+    "find",
+    "find_lr",
+    "rules",
+]
+
+_TORCH_ROOM = ("TorchTrainable", "find_lr")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TORCH_ROOM:
+        raise AttributeError(f"module 'findlr' has no attribute {name!r}")
+    from findlr import torch
+
+    return getattr(torch, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

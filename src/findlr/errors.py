@@ -1,0 +1,54 @@
+"""Every exception that findlr raises.
+
+::
+
+    FindlrError
+    +-- ConfigurationError (ValueError)     an argument that cannot work: a rate, a count, a pair that excludes itself
+    |   +-- OptimizerError                  the optimizer cannot be swept, or does not fit the model
+    |   +-- LoaderError                     the loader is empty, one-shot, or gives something unexpected
+    +-- LossError (ValueError)              the loss is no differentiable scalar
+    +-- NoSuggestionError (ValueError)      the curve bears no suggestion; says why, and what to change
+    +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
+    +-- MissingExtraError (ImportError)     an optional dependency is not installed
+
+Each message says what was wrong, what was seen, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FindlrError(Exception):
+    """The root of everything that findlr raises by itself."""
+
+
+class ConfigurationError(FindlrError, ValueError):
+    """An argument that cannot work."""
+
+
+class OptimizerError(ConfigurationError):
+    """The optimizer cannot be swept, or does not fit the model."""
+
+
+class LoaderError(ConfigurationError):
+    """The loader is empty, can be read only once, or gives something unexpected."""
+
+
+class LossError(FindlrError, ValueError):
+    """The loss is not one differentiable number."""
+
+
+class NoSuggestionError(FindlrError, ValueError):
+    """The curve bears no suggestion."""
+
+
+class FileFormatError(FindlrError, ValueError):
+    """A file is damaged, or of another kind."""
+
+
+class MissingExtraError(FindlrError, ImportError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def of(cls, package: str, extra: str) -> MissingExtraError:
+        """The error for a missing ``package``, naming the extra that brings it."""
+        return cls(f"{package} is not installed; run: pip install 'findlr[{extra}]'")

@@ -1,0 +1,281 @@
+"""The result of a search: what every view shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from findlr.curve import Curve
+from findlr.errors import FileFormatError, NoSuggestionError
+from findlr.optimizers import code_for, write_rates
+from findlr.plan import Plan
+from findlr.rules import Rule, Suggestion
+from findlr.sweep import Stop
+from findlr.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search spent.
+
+    Args:
+        steps: forward-backward equivalents; a lone forward is a third of one.
+        forwards: forward passes of a whole batch.
+        backwards: backward passes of a whole batch.
+        seconds: wall time; two Findings that differ only here are equal.
+    """
+
+    steps: float
+    forwards: int
+    backwards: int
+    seconds: float = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A learning rate, why it is good or why there is none, and all that was measured.
+
+    Args:
+        suggestion: the rate and how it was found; None where the verdict refuses.
+        verdict: what the curve bears.
+        why: the verdict's reason, and what to change where it refuses: a sentence.
+        stop: why the sweep ended.
+        curve: what the sweep measured.
+        plan: the training that is planned.
+        cost: what was spent.
+        facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions.
+
+    Example:
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> finding = find(Quadratic())
+        >>> finding.verdict.name
+        'CLEAR'
+    """
+
+    suggestion: Suggestion | None
+    verdict: Verdict
+    why: str
+    stop: Stop
+    curve: Curve
+    plan: Plan
+    cost: Cost
+    facts: Mapping[str, Any]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def lr(self) -> float:
+        """The suggested rate: the largest group's.
+
+        Raises:
+            NoSuggestionError: there is none; says why, and what to change.
+        """
+        return self._suggested().lr
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The rate of each param group as a share of the largest."""
+        return tuple(self.facts.get("ratios", (1.0,)))
+
+    @property
+    def lrs(self) -> tuple[float, ...]:
+        """The suggested rate of each param group.
+
+        Raises:
+            NoSuggestionError: there is none.
+        """
+        lr = self.lr
+        return tuple(lr * ratio for ratio in self.ratios)
+
+    def suggest(self, rule: Rule) -> Suggestion:
+        """What another rule says of the same curve.
+
+        Args:
+            rule: one of ``findlr.rules``, or any ``rule(curve, plan) -> Suggestion``.
+
+        Returns:
+            The Suggestion.
+
+        Raises:
+            NoSuggestionError: the verdict refuses, the rule finds nothing, or its answer lies outside the sweep.
+        """
+        if self.verdict.refuses and self.verdict is not Verdict.NO_ANSWER:
+            raise NoSuggestionError(self.why)
+        return inside(rule(self.curve, self.plan), self.curve)
+
+    def apply(self, optimizer: Any, scheduler: Any = None) -> None:
+        """Write the suggested rates into ``optimizer``, and into a scheduler made for it.
+
+        Each group's ``lr`` and ``initial_lr`` and the scheduler's ``base_lrs`` become what they would be had the
+        optimizer been built with the suggested rates.
+
+        Args:
+            optimizer: a PyTorch optimizer with as many groups as the one that was swept.
+            scheduler: a PyTorch scheduler on that optimizer, or None.
+
+        Raises:
+            NoSuggestionError: there is no suggestion.
+            OptimizerError: the groups differ in number, or the scheduler holds its rates where they cannot be written;
+                nothing has been changed then.
+        """
+        write_rates(optimizer, self.lrs, scheduler)
+
+    def code(self) -> str:
+        """The Python line to paste: the optimizer as it was swept, at the suggested rate.
+
+        Raises:
+            NoSuggestionError: there is no suggestion.
+        """
+        return code_for(self.facts.get("optimizer") or {}, self.lrs)
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        smoothed: bool = True,
+        raw: bool = True,
+        rules: Sequence[Rule] = (),
+    ) -> Axes:
+        """Draw the loss against the rate, with the suggestion; see ``findlr.plot.draw``."""
+        from findlr.plot import draw
+
+        return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The curve as a table: lr, loss, smoothed, and baseline and validation where they were measured.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            from findlr.errors import MissingExtraError
+
+            raise MissingExtraError.of("pandas", "pandas") from None
+        columns = {"lr": self.curve.lr, "loss": self.curve.loss, "smoothed": self.curve.smoothed().loss}
+        for name in ("baseline", "validation"):
+            if (values := getattr(self.curve, name)) is not None:
+                columns[name] = values
+        return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
+        return {
+            "format": FORMAT,
+            "suggestion": None if self.suggestion is None else vars(self.suggestion).copy(),
+            "verdict": self.verdict.name,
+            "why": self.why,
+            "stop": self.stop.name,
+            "curve": _strict(self.curve.to_dict()),
+            "plan": self.plan.to_dict(),
+            "cost": vars(self.cost).copy(),
+            "facts": _strict(dict(self.facts)),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Finding:
+        """The Finding that ``to_dict`` described.
+
+        Raises:
+            FileFormatError: it is of another format, or damaged.
+        """
+        if not isinstance(data, Mapping) or "format" not in data:
+            raise FileFormatError("this is no Finding: it has no format number; use a file that finding.save() wrote")
+        if data["format"] != FORMAT:
+            raise FileFormatError(
+                f"this Finding has format {data['format']!r}, this findlr reads {FORMAT}: use the one that wrote it"
+            )
+        try:
+            suggestion = data["suggestion"]
+            curve = {name: _numbers(value) for name, value in data["curve"].items()}
+            return cls(
+                suggestion=None if suggestion is None else Suggestion(**suggestion),
+                verdict=Verdict[data["verdict"]],
+                why=str(data["why"]),
+                stop=Stop[data["stop"]],
+                curve=Curve(**curve),
+                plan=Plan.from_dict(data["plan"]),
+                cost=Cost(**data["cost"]),
+                facts=_numbers(data["facts"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(
+                f"this Finding is damaged ({type(error).__name__}: {error}); save it again"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the Finding as JSON.
+
+        Args:
+            path: the file; one that is there is replaced.
+        """
+        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Finding:
+        """Read a Finding that ``save`` wrote.
+
+        Raises:
+            FileFormatError: the file is no Finding.
+            OSError: the file cannot be read.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise FileFormatError(f"{path} is no JSON ({error}); use a file that finding.save() wrote") from error
+        return cls.from_dict(data)
+
+    def _suggested(self) -> Suggestion:
+        if self.suggestion is None:
+            raise NoSuggestionError(self.why)
+        return self.suggestion
+
+
+def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
+    """``suggestion``, if it lies among the rates that were swept.
+
+    Raises:
+        NoSuggestionError: it does not.
+    """
+    low, high = float(curve.lr[0]), float(curve.lr[-1])
+    if not low <= suggestion.lr <= high:
+        raise NoSuggestionError(
+            f"{suggestion.rule} answers {suggestion.lr:.3g}, outside the swept rates, {low:.3g} to {high:.3g}: "
+            f"{'lower min_lr' if suggestion.lr < low else 'raise max_lr'}"
+        )
+    return suggestion
+
+
+def _strict(value: Any) -> Any:
+    """``value`` with floats that JSON lacks as strings."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    """The opposite of ``_strict``."""
+    if value in ("nan", "inf", "-inf") and isinstance(value, str):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return value

@@ -1,0 +1,256 @@
+"""The range test: the rate goes up step by step, the loss is recorded, until it diverges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+
+from findlr.curve import Curve
+from findlr.errors import ConfigurationError
+from findlr.smoothing import Array, BiasCorrectedAverage
+from findlr.trainable import HasActingRate, ReadsLater, Trainable
+
+Spacing = Literal["exponential", "linear"]
+
+_FEWEST = 10  # losses from which a spread can be told, where the loss may be negative
+_SKIPS = 20  # steps in a row that the optimizer may skip
+
+
+class Stop(Enum):
+    """Why a sweep ended; each member's value is the sentence."""
+
+    FINISHED = "The sweep reached its highest rate."
+    DIVERGED = "The smoothed loss rose past the divergence threshold."
+    NOT_FINITE = "The loss became NaN or infinite."
+    CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
+    OVERFLOW = "The optimizer skipped 20 steps in a row."
+    INTERRUPTED = "An exception or an interrupt ended the sweep."
+
+    @property
+    def sentence(self) -> str:
+        """Why the sweep ended, in words."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of a running sweep, as a progress display sees it."""
+
+    index: int
+    num_steps: int
+    lr: float
+    loss: float
+    smoothed: float
+    best: float
+
+
+def rates(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "exponential") -> Array:
+    """The rates of a sweep.
+
+    exponential: lr_i = min_lr (max_lr / min_lr)^(i / (num_steps - 1));   linear: lr_i evenly spaced.
+
+    Args:
+        min_lr: the first rate, above 0.
+        max_lr: the last rate, above ``min_lr``.
+        num_steps: how many, at least 2.
+        spacing: "exponential" or "linear".
+
+    Returns:
+        Rates, shape (num_steps,); the first is exactly ``min_lr``, the last exactly ``max_lr``.
+
+    Raises:
+        ConfigurationError: an argument outside its range.
+
+    Example:
+        >>> rates(0.01, 1.0, 3)
+        array([0.01, 0.1 , 1.  ])
+
+    Source: Gugger 2018, with q = (max_lr / min_lr)^(1 / (num_steps - 1)).
+    """
+    for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise ConfigurationError(
+                f"{name} must be a finite rate above 0, got {value!r}; the article uses 1e-8 to 10"
+            )
+    if min_lr >= max_lr:
+        raise ConfigurationError(
+            f"min_lr must be below max_lr, got {min_lr!r} and {max_lr!r}; swap them or widen the range"
+        )
+    if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 2:
+        raise ConfigurationError(
+            f"num_steps must be a whole number of at least 2, got {num_steps!r}; 100 is the default"
+        )
+    if spacing == "linear":
+        result = np.linspace(min_lr, max_lr, num_steps)
+    elif spacing == "exponential":
+        exponents = np.arange(num_steps) / (num_steps - 1)
+        result = min_lr * (max_lr / min_lr) ** exponents
+    else:
+        raise ConfigurationError(f"spacing must be 'exponential' or 'linear', got {spacing!r}")
+    result[0], result[-1] = min_lr, max_lr
+    return result
+
+
+class StopRule:
+    """Tells, loss by loss, whether a sweep has diverged, whatever the loss's sign.
+
+    While every raw loss is above 0: smoothed > threshold * best. From the first that is not:
+    smoothed - best > (threshold - 1) * max(first smoothed - best, standard deviation of the raw losses up to the best).
+
+    Args:
+        threshold: how many times the best smoothed loss is too much, above 1.
+        beta: the smoothing, in [0, 1).
+
+    Raises:
+        ConfigurationError: ``threshold`` is not above 1, or ``beta`` not in [0, 1).
+
+    Source: Gugger 2018 for losses above 0; the rest is original. Where the best comes within the first 10 losses, the
+    deviation is that of the first 10: that of one loss alone is 0, and any rise at all would pass it.
+    """
+
+    def __init__(self, threshold: float = 4.0, beta: float = 0.98) -> None:
+        if isinstance(threshold, bool) or not (math.isfinite(threshold) and threshold > 1.0):
+            raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
+        self.threshold = threshold
+        self.best = math.inf
+        self.smoothed = math.nan
+        self._average = BiasCorrectedAverage(beta)
+        self._first = math.nan
+        self._all_positive = True
+        self._count = 0
+        self._mean = self._squares = 0.0  # Welford's running moments of the raw losses
+        self._spread = 0.0
+
+    def update(self, loss: float) -> Stop | None:
+        """Take the next raw loss; return why to stop here, or None."""
+        if not math.isfinite(loss):
+            return Stop.NOT_FINITE
+        self._all_positive = self._all_positive and loss > 0
+        self._count += 1
+        delta = loss - self._mean
+        self._mean += delta / self._count
+        self._squares += delta * (loss - self._mean)
+        self.smoothed = self._average.update(loss)
+        if self._count == 1:
+            self._first = self.smoothed
+        if self.smoothed < self.best or self._count <= _FEWEST:
+            self._spread = math.sqrt(self._squares / self._count)
+        self.best = min(self.best, self.smoothed)
+        if self._all_positive:
+            diverged = self.smoothed > self.threshold * self.best
+        else:
+            scale = max(self._first - self.best, self._spread)
+            diverged = self._count >= _FEWEST and self.smoothed - self.best > (self.threshold - 1.0) * scale
+        return Stop.DIVERGED if diverged else None
+
+
+class Recording:
+    """The points of a sweep as they come in, looked at a few at a time.
+
+    Args:
+        read: turns losses into numbers; see ``Trainable.read``.
+        num_steps: steps that are planned.
+        rule: the stop rule.
+        read_every: points between two looks.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[list[Any]], list[float]],
+        num_steps: int,
+        rule: StopRule,
+        read_every: int = 1,
+    ) -> None:
+        self.stop: Stop | None = None
+        self.steps = 0
+        self._read, self._num_steps, self._rule = read, num_steps, rule
+        self._read_every = read_every
+        self._watchers: list[Callable[[Step], object]] = []
+        self._lrs: list[float] = []
+        self._losses: list[float] = []
+        self._waiting: list[tuple[float, Any]] = []
+
+    def watch(self, *watchers: Callable[[Step], object] | None) -> None:
+        """Call each of ``watchers`` with every point once it is read."""
+        self._watchers.extend(watcher for watcher in watchers if watcher is not None)
+
+    def add(self, lr: float, loss: Any) -> None:
+        """Take one point; every ``read_every`` points, look whether to stop."""
+        self.steps += 1
+        self._waiting.append((lr, loss))
+        if len(self._waiting) >= self._read_every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what is waiting; points after the one that trips are cut."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        for (lr, _), loss in zip(waiting, self._read([loss for _, loss in waiting]), strict=True):
+            if self.stop is not None:
+                return
+            self._lrs.append(lr)
+            self._losses.append(float(loss))
+            self.stop = self._rule.update(loss)
+            step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
+            for watcher in self._watchers:
+                watcher(step)
+
+    def end(self, why: Stop) -> None:
+        """Read what is left; the sweep ended because of ``why``, unless what was left had tripped the rule before."""
+        self.flush()
+        if self.stop is None:
+            self.stop = why
+
+    def interrupt(self) -> None:
+        """The sweep broke off: keep what was read, drop what was waiting (the device may be the reason)."""
+        self._waiting.clear()
+        if self.stop is None:
+            self.stop = Stop.INTERRUPTED
+
+    def curve(self, smoothing: float) -> Curve:
+        """What was read so far."""
+        diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
+        return Curve(self._lrs, self._losses, diverged=diverged, num_steps=self._num_steps, smoothing=smoothing)
+
+
+def run_sweep(trainable: Trainable[Any, Any], lrs: Sequence[float] | Array, recording: Recording) -> None:
+    """Take one step at each rate until the rates end or the stop rule trips.
+
+    A step that the optimizer skipped does not use up its rate. What was measured is in ``recording``, whatever ends
+    the sweep; nothing is put back here: see ``restored``.
+
+    Args:
+        trainable: the training.
+        lrs: the rates, rising; see ``rates``.
+        recording: takes the points.
+    """
+    acts = trainable if isinstance(trainable, HasActingRate) else None
+    for lr in map(float, lrs):
+        acting = lr if acts is None else acts.acting_lr(lr)
+        if acting < 0.99 * lr:  # more than rounding
+            recording.end(Stop.CAPPED)
+            return
+        loss = None
+        for _ in range(_SKIPS):
+            loss = trainable.step(lr)
+            if loss is not None:
+                break
+        else:
+            recording.end(Stop.OVERFLOW)
+            return
+        recording.add(acting, loss)
+        if recording.stop is not None:
+            return
+    recording.end(Stop.FINISHED)
+
+
+def recording_of(trainable: Trainable[Any, Any], num_steps: int, rule: StopRule) -> Recording:
+    """A recording that looks at the losses as often as ``trainable`` can bear."""
+    read_every = trainable.read_every if isinstance(trainable, ReadsLater) else 1
+    return Recording(trainable.read, num_steps, rule, read_every)

@@ -1,0 +1,91 @@
+"""The article's call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from findlr.finder import Progress, find
+from findlr.finding import Finding
+from findlr.plan import Plan
+from findlr.rules import Rule
+from findlr.sweep import Spacing, Step
+from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
+
+
+def find_lr(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: Criterion | None = None,
+    loader: Iterable[Any] | None = None,
+    *,
+    loss_fn: LossFn | None = None,
+    min_lr: float = 1e-8,
+    max_lr: float = 10.0,
+    num_steps: int | Literal["epoch"] = 100,
+    spacing: Spacing = "exponential",
+    divergence_threshold: float = 4.0,
+    smoothing: float = 0.98,
+    rule: Rule | None = None,
+    progress: Progress | None = None,
+    on_step: Callable[[Step], object] | None = None,
+) -> Finding:
+    """Find a good learning rate by a range test, and put everything back.
+
+    The rate goes up by a constant factor at each batch, from ``min_lr`` to ``max_lr``; the loss falls, bottoms out and
+    explodes; the rate is read off that curve. Training after the call is bit-identical to training without it.
+
+    Args:
+        model: on one device, in any mode; the sweep trains it in train mode.
+        optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept.
+        criterion: ``criterion(outputs, targets)``, for a loader of pairs.
+        loader: the training batches; a loader shorter than the sweep starts over.
+        loss_fn: ``loss_fn(model, batch)``, in place of ``criterion``.
+        min_lr: the first rate, above 0.
+        max_lr: the last rate, above ``min_lr``.
+        num_steps: optimizer steps, at least 2; "epoch" is the article's one pass over the loader.
+        spacing: "exponential" or "linear".
+        divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
+        smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
+        rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.article``.
+        progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
+        on_step: called with each ``Step`` once its loss is read.
+
+    Returns:
+        The Finding; where the curve bears no suggestion, its ``verdict`` and ``why`` say what to change.
+
+    Raises:
+        ConfigurationError: an argument that cannot work; the model is untouched.
+        LossError: the criterion's result is not one number with a graph; the model is put back.
+
+    Example:
+        >>> from torch import nn, optim
+        >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
+        <...>
+        >>> inputs = torch.randn(256, 4)
+        >>> data = torch.utils.data.TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+        >>> net = nn.Linear(4, 1)
+        >>> finding = find_lr(net, optim.SGD(net.parameters(), lr=1e-3), nn.MSELoss(), loader)
+        >>> 0.001 < finding.lr < 1
+        True
+
+    Source: Gugger 2018, "How Do You Find A Good Learning Rate"; Smith 2015 (arXiv:1506.01186).
+    """
+    trainable = TorchTrainable(model, optimizer, criterion, loader, loss_fn=loss_fn)
+    return find(
+        trainable,
+        Plan(),
+        min_lr=min_lr,
+        max_lr=max_lr,
+        num_steps=num_steps,
+        spacing=spacing,
+        divergence_threshold=divergence_threshold,
+        smoothing=smoothing,
+        rule=rule,
+        progress=progress,
+        on_step=on_step,
+    )

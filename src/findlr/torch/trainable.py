@@ -1,0 +1,213 @@
+"""A PyTorch training as findlr's core sees it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
+from findlr.torch.batches import Batches, batch_size, moved
+from findlr.torch.rates import Rates, described, needs_closure
+from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng
+
+logger = logging.getLogger("findlr")
+
+Criterion = Callable[[Any, Any], torch.Tensor]
+LossFn = Callable[[nn.Module, Any], torch.Tensor]
+
+_READ_EVERY = 10  # steps between two looks at losses on a device
+
+
+class TorchTrainable:
+    """A model, its optimizer, its loss and its data.
+
+    Args:
+        model: on one device.
+        optimizer: any of ``torch.optim`` but Rprop, or one like them; on parameters of the model or the criterion.
+        criterion: ``criterion(outputs, targets)`` gives the loss; the loader's items are pairs then.
+        loader: batches; anything that can be iterated again.
+        loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
+
+    Raises:
+        ConfigurationError: the parts do not fit; the message says which, and what to do.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> batches = [(torch.ones(4, 2), torch.zeros(4, 1))]
+        >>> training = TorchTrainable(net, torch.optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches)
+        >>> isinstance(training.step(lr=0.01), float)
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        criterion: Criterion | None = None,
+        loader: Iterable[Any] | None = None,
+        *,
+        loss_fn: LossFn | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if (criterion is None) == (loss_fn is None):
+            given = "neither" if criterion is None else "both"
+            raise ConfigurationError(
+                f"give exactly one of criterion and loss_fn, got {given}: criterion(outputs, targets) for a loader of "
+                "pairs, loss_fn(model, batch) for anything else"
+            )
+        for name, function in (("criterion", criterion), ("loss_fn", loss_fn)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{name} must be a function or a module, got {type(function).__name__}")
+        if loader is None:
+            raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
+        self.model, self.optimizer, self.criterion, self.loss_fn = model, optimizer, criterion, loss_fn
+        self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
+        self._rates = Rates(optimizer)
+        self._device = _one_device(self._modules, optimizer)
+        self._batches = Batches(loader)
+        self._needs_closure = needs_closure(optimizer)
+        self._batch_size: int | None = None
+        self.read_every = 1 if self._device.type == "cpu" else _READ_EVERY
+        self.forwards = 0
+        self.backwards = 0
+
+    def step(self, lr: float) -> float | torch.Tensor:
+        """Take one optimizer step at ``lr`` on the next batch; return the loss before it, left on its device.
+
+        Raises:
+            LossError: the loss is not one number that the parameters can learn from.
+            LoaderError: the loader is empty, or its items do not fit the criterion.
+        """
+        if not self.model.training:
+            logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
+            self.model.train()
+        batch = moved(self._batches.next(), self._device)
+        if self._batch_size is None:
+            self._batch_size = batch_size(batch)
+        self._rates.write(lr)
+        # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._closure_step(batch) if self._needs_closure else self._plain_step(batch)
+
+    def _plain_step(self, batch: Any) -> float | torch.Tensor:
+        loss = self._backward(batch)
+        self.optimizer.step()
+        return loss
+
+    def _closure_step(self, batch: Any) -> float | torch.Tensor:
+        seen: list[float | torch.Tensor] = []
+
+        def closure() -> float:
+            seen.append(self._backward(batch))
+            return float(seen[-1])
+
+        self.optimizer.step(closure)
+        return seen[0]
+
+    def _backward(self, batch: Any) -> float | torch.Tensor:
+        self.optimizer.zero_grad()
+        loss = self._loss(batch)
+        self.forwards += 1
+        # Kept before the step: the loss could share memory with a parameter.
+        kept = loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(())
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.backwards += 1
+        return kept
+
+    def _loss(self, batch: Any) -> torch.Tensor:
+        if self.loss_fn is not None:
+            return _checked("loss_fn", self.loss_fn(self.model, batch))
+        assert self.criterion is not None
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
+            raise LoaderError(
+                f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
+                "loss_fn=lambda model, batch: ... instead"
+            )
+        inputs, targets = batch
+        return _checked("criterion", self.criterion(self.model(inputs), targets))
+
+    def read(self, losses: list[float | torch.Tensor]) -> list[float]:
+        """The losses as numbers; waits for the device, once."""
+        on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
+        if len(on_device) < len(losses):
+            return [float(loss) for loss in losses]
+        return [float(loss) for loss in torch.stack(on_device).tolist()]
+
+    def snapshot(self) -> Memory:
+        """Copies of everything that a step can change; see ``findlr.torch.state``."""
+        memory = Memory()
+        remember_modules(self._modules, memory)
+        remember_optimizer(self.optimizer, memory)
+        self._batches.remember(memory)
+        remember_rng([self._device], memory)
+        return memory
+
+    def restore(self, snapshot: Memory) -> None:
+        """Put everything back in place."""
+        snapshot.put_back()
+
+    def acting_lr(self, lr: float) -> float:
+        """The rate that the next step takes when asked for ``lr``: rounded to a tensor's type, or capped."""
+        return self._rates.acting(lr)
+
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the loader."""
+        return len(self._batches)
+
+    def facts(self) -> dict[str, Any]:
+        """Batch size, accumulation, the optimizer and its settings, ratios of its groups, versions."""
+        return {
+            "model": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "device": self._device.type,
+            "batch_size": self._batch_size,
+            "accumulation_steps": 1,
+            "optimizer": described(self.optimizer),
+            "ratios": list(self._rates.ratios),
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)},
+        }
+
+
+def _checked(name: str, loss: Any) -> torch.Tensor:
+    """The loss, if it is one number with a graph behind it."""
+    if not isinstance(loss, torch.Tensor):
+        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return the loss itself")
+    if loss.numel() != 1:
+        raise LossError(f"{name} must return one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
+    if not loss.requires_grad:
+        raise LossError(
+            f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
+            "and torch.no_grad()"
+        )
+    return loss
+
+
+def _one_device(modules: list[nn.Module], optimizer: torch.optim.Optimizer) -> torch.device:
+    """The device that everything is on, after a look whether the optimizer fits the modules."""
+    theirs = {id(p): p for module in modules for p in module.parameters()}
+    swept = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in (*theirs.values(), *swept.values())):
+        raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
+    if not swept:
+        raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
+    if not theirs.keys() & swept.keys():
+        raise OptimizerError(
+            "none of the optimizer's parameters are the model's or the criterion's: build it with model.parameters()"
+        )
+    if not any(p.requires_grad for p in swept.values()):
+        raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
+    buffers = chain.from_iterable(module.buffers() for module in modules)
+    devices: set[torch.device] = {tensor.device for tensor in (*theirs.values(), *swept.values(), *buffers)}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
+    return devices.pop()

@@ -1,0 +1,121 @@
+"""What findlr asks of a training: take a step at a rate, remember itself, go back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+Loss = TypeVar("Loss")
+Snapshot = TypeVar("Snapshot")
+
+
+class Trainable(Protocol[Loss, Snapshot]):
+    """A training that can take one step at a given rate, and go back to where it was."""
+
+    def step(self, lr: float) -> Loss | None:
+        """Take one optimizer step at ``lr`` on the next batch.
+
+        Returns:
+            The loss that the forward pass saw before the update, on its device; None if the optimizer did not step.
+        """
+
+    def read(self, losses: list[Loss]) -> list[float]:
+        """The losses as numbers; the only place that waits for a device."""
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that a step can change, the place in the data and the random states included."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put everything back as it was; the steps that follow see the same batches."""
+
+
+@runtime_checkable
+class HasActingRate(Protocol):
+    """A training that may not take a rate as it is asked to."""
+
+    def acting_lr(self, lr: float) -> float:
+        """The rate that really acts if the next step is asked for ``lr``.
+
+        A rounded rate is recorded in place of the one asked for; one that is held below it ends the sweep.
+        """
+
+
+@runtime_checkable
+class HasEpoch(Protocol):
+    """A training that knows how many steps one pass over its data takes."""
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the data."""
+
+
+@runtime_checkable
+class HasFacts(Protocol):
+    """A training that can tell what a reader of the result should know."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Plain values: batch size, accumulation, the optimizer and its settings, ratios of the groups, versions."""
+
+
+@runtime_checkable
+class ReadsLater(Protocol):
+    """A training whose losses are on a device, where looking at each would stall it."""
+
+    read_every: int
+
+
+@runtime_checkable
+class CountsPasses(Protocol):
+    """A training that counts its passes over a whole batch; without it, a step is one forward and one backward."""
+
+    forwards: int
+    backwards: int
+
+
+@contextmanager
+def restored(trainable: Trainable[Any, Snapshot]) -> Iterator[Snapshot]:
+    """Put ``trainable`` back on leaving, by whatever exit.
+
+    Args:
+        trainable: the training to protect.
+
+    Returns:
+        A context manager that gives the snapshot.
+
+    Example:
+        >>> from findlr.testing import Quadratic
+        >>> training = Quadratic()
+        >>> with restored(training):
+        ...     _ = training.step(0.1)
+        >>> training.weight
+        1.0
+    """
+    snapshot = trainable.snapshot()
+    try:
+        yield snapshot
+    finally:
+        with _interrupts_held():
+            trainable.restore(snapshot)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C until the block is done: things half put back would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    users = signal.getsignal(signal.SIGINT)
+    if users is None:  # set by other than Python: it cannot be put back, so leave it
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, users)
+        if held and callable(users):
+            users(*held[-1])

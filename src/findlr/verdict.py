@@ -1,0 +1,157 @@
+"""What a curve can bear, asked before any rule is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from findlr.curve import Curve
+from findlr.smoothing import Array, centred_gaussian, centred_median
+
+_FEWEST = 20  # usable points
+_SIGNIFICANT = 4.5  # standard errors; above a usual 2 to 3, for the bottom is the lowest of many places
+_ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
+
+
+class Verdict(Enum):
+    """What a curve can bear; each member's value says it in a sentence."""
+
+    CLEAR = "The loss falls, reaches a bottom inside the swept range, and rises again."
+    FLAT = "The loss does not fall at any rate."
+    RISING = "The loss rises from the first rate on."
+    TOO_SHORT = "The sweep has too few usable points."
+    NOT_FINITE = "The loss is NaN or infinite from the first step on."
+    STILL_FALLING = "The loss still falls at the highest rate."
+    NO_ANSWER = "The rule finds no rate inside the swept range."
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        return self.value
+
+    @property
+    def refuses(self) -> bool:
+        """True if no rate may be suggested."""
+        return self is not Verdict.CLEAR
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict on one curve, with what was seen and what to change."""
+
+    verdict: Verdict
+    why: str
+
+
+def judge(curve: Curve) -> Judgement:
+    """Tell whether a curve bears a suggestion.
+
+    A fall counts if the bottom lies 4.5 standard errors under the start, by the scatter of the raw losses around it.
+
+    Args:
+        curve: the raw losses of a sweep.
+
+    Returns:
+        A Judgement; its ``why`` says what was seen and, where the verdict refuses, what to change.
+
+    Example:
+        >>> judge(Curve(lr=[1e-3, 1e-2], loss=[1.0, 1.0])).verdict
+        <Verdict.TOO_SHORT: 'The sweep has too few usable points.'>
+
+    Source: original.
+    """
+    usable = curve.usable()
+    n = len(usable)
+    if n == 0:
+        return Judgement(
+            Verdict.NOT_FINITE,
+            "The first loss is NaN or infinite: look for it in the data, the model's output or the criterion.",
+        )
+    if n < _FEWEST:
+        return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, n))
+    levels = _Levels.of(usable.loss)
+    if levels.bottom_is_below_start:
+        last = max(5, n // 20)
+        if levels.bottom_index >= n - last and not curve.diverged:
+            return Judgement(
+                Verdict.STILL_FALLING,
+                f"The loss is lowest, {levels.bottom:.4g}, at the end of the sweep, lr {usable.lr[-1]:.3g}: "
+                "raise max_lr until the loss turns up.",
+            )
+        return Judgement(
+            Verdict.CLEAR,
+            f"The loss falls from {levels.start:.4g} to {levels.bottom:.4g} near lr "
+            f"{usable.lr[levels.bottom_index]:.3g}, {levels.errors:.0f} standard errors, and then rises.",
+        )
+    if levels.rises_early:
+        return Judgement(
+            Verdict.RISING,
+            f"The loss rises from {levels.start:.4g} at the first rate, {usable.lr[0]:.3g}, and never falls below it: "
+            "lower min_lr by a few powers of ten.",
+        )
+    end = ", and then diverges" if curve.diverged else ""
+    return Judgement(
+        Verdict.FLAT,
+        f"The loss stays within its noise, {levels.start:.4g} +/- {levels.noise:.2g} per batch, at every rate up to "
+        f"{usable.lr[-1]:.3g}{end}: check that the loss depends on the parameters and the targets fit the inputs; "
+        "if the model is trained already, or batches differ a lot, take larger batches or more steps to show a fall.",
+    )
+
+
+def _why_too_short(curve: Curve, n: int) -> str:
+    seen = f"The sweep has {n} usable point{'s' * (n != 1)}, and a judgement needs {_FEWEST}"
+    if not curve.diverged:
+        return f"{seen}: raise num_steps."
+    what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
+    return f"{seen}; the loss {what} at lr {curve.lr[-1]:.3g}: lower min_lr, or raise num_steps."
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The levels of a curve, and how sure they are."""
+
+    start: float
+    noise: float
+    bottom: float
+    bottom_index: int
+    errors: float
+    bottom_is_below_start: bool
+    rises_early: bool
+
+    @classmethod
+    def of(cls, losses: Array) -> _Levels:
+        n = len(losses)
+        width = max(5, n // 10)
+        start = float(np.mean(losses[:width]))
+        noise = _scatter(losses[: max(_FEWEST, n // 3)])
+        # An explosion must not reach into its neighbours' averages.
+        ceiling = start + max(start - float(losses.min()), noise)
+        smooth = centred_gaussian(centred_median(np.minimum(losses, ceiling), 5), sigma=max(1.0, n / 50))
+        at = int(np.argmin(smooth))
+        bottom = float(smooth[at])
+        around = losses[max(0, at - width) : at + 1]
+        near = min(_scatter(around), float(np.std(around))) if len(around) > 2 else noise
+        error = float(np.hypot(noise, near) / np.sqrt(width))
+        floor = _ROUNDING * abs(start)
+        fall = start - bottom
+        middle = losses[n // 4 : n // 2]
+        first = losses[:3]  # so few: a curve that rises from the start has left its level soon
+        rise = float(np.median(middle)) - float(np.median(first))
+        rise_error = 1.25 * noise * float(np.sqrt(1 / len(first) + 1 / len(middle)))  # a median's is 1.25 x a mean's
+        return cls(
+            start=start,
+            noise=noise,
+            bottom=bottom,
+            bottom_index=at,
+            errors=fall / max(error, floor, np.finfo(np.float64).tiny),
+            bottom_is_below_start=fall > max(_SIGNIFICANT * error, floor),
+            rises_early=rise > max(_SIGNIFICANT * rise_error, floor),
+        )
+
+
+def _scatter(losses: Array) -> float:
+    """The standard deviation around the curve, from the steps between neighbours: a slope adds little to it."""
+    steps = np.abs(np.diff(losses))
+    return float(np.median(steps)) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0
