@@ -134,7 +134,7 @@ class Plan:
         schedule = data["schedule"]
         if not isinstance(schedule, str):
             samples = np.asarray(schedule, dtype=np.float64)
-            places = np.linspace(0.0, 1.0, len(samples))
+            places = np.arange(len(samples)) / max(len(samples) - 1, 1)  # as shares() divides, to the last bit
 
             def schedule(progress: float) -> float:
                 return float(np.interp(progress, places, samples))

@@ -129,7 +129,7 @@ class _Levels:
         # An explosion must not reach into its neighbours' averages.
         ceiling = start + max(start - float(losses.min()), noise)
         smooth = centred_gaussian(centred_median(np.minimum(losses, ceiling), 5), sigma=max(1.0, n / 50))
-        at = int(np.argmin(smooth))
+        at = width + int(np.argmin(smooth[width:]))  # not among the points that make up the start
         bottom = float(smooth[at])
         around = losses[max(0, at - width) : at + 1]
         near = min(_scatter(around), float(np.std(around))) if len(around) > 2 else noise

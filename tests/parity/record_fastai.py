@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import fastai
-import fastai.callback.progress  # patches Learner.no_bar
 import numpy as np
-import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+import torch
+from torch import Tensor, nn
 
 OUTPUT = Path(__file__).with_name("fastai_curves.json")
 RULES: tuple[Callable[..., Any], ...] = (valley, slide, minimum, steep)
@@ -123,7 +123,7 @@ class Digits:
     def record(self, path: Path) -> dict[str, Any]:
         """Build the learner with this seed and record its range test."""
         random.seed(self.seed)
-        np.random.seed(self.seed)  # noqa: NPY002 - fastai reads the global generators
+        np.random.seed(self.seed)
         torch.manual_seed(self.seed)
         images, labels = load_digits(return_X_y=True)
         inputs = torch.tensor(images / 16.0, dtype=torch.float32)

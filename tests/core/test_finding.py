@@ -1,0 +1,275 @@
+"""The result: its JSON, its views of itself, and what it writes into an optimizer."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import findlr
+from findlr import (
+    ConfigurationError,
+    Curve,
+    FileFormatError,
+    Finding,
+    NoSuggestionError,
+    Plan,
+    Stop,
+    Suggestion,
+    Verdict,
+    find,
+    rules,
+)
+from findlr.finding import Cost
+from findlr.testing import Quadratic
+
+anything = st.floats(allow_nan=True, allow_infinity=True)
+text = st.text(max_size=20)
+
+
+@st.composite
+def findings(draw):
+    n = draw(st.integers(0, 12))
+    lr = sorted(draw(st.lists(st.floats(1e-12, 1e3), min_size=n, max_size=n)))
+    column = st.lists(anything, min_size=n, max_size=n)
+    curve = Curve(
+        lr,
+        draw(column),
+        baseline=draw(st.none() | column),
+        validation=draw(st.none() | column),
+        diverged=draw(st.booleans()),
+        num_steps=draw(st.integers(n, 1000)),
+        smoothing=draw(st.floats(0, 0.999)),
+    )
+    suggestion = draw(st.none() | st.builds(Suggestion, st.floats(1e-9, 10), text, text))
+    schedule = draw(st.sampled_from(["constant", "one_cycle", "cosine", "linear", "wsd"]) | st.just(math.exp))
+    return Finding(
+        suggestion,
+        draw(st.sampled_from(Verdict)),
+        draw(text),
+        draw(st.sampled_from(Stop)),
+        curve,
+        Plan(schedule, draw(st.none() | st.integers(1, 10**6)), draw(text), draw(st.none() | st.floats(0, 0.99))),
+        Cost(draw(st.floats(0, 1e6)), draw(st.integers(0, 1000)), draw(st.integers(0, 1000)), draw(st.floats(0, 1e3))),
+        {
+            "batch_size": draw(st.none() | st.integers(1)),
+            "momentum": draw(st.floats(allow_nan=False)),
+            "name": draw(text),
+        },
+    )
+
+
+@given(findings())
+def test_json_round_trips_exactly(finding):
+    written = json.dumps(finding.to_dict(), allow_nan=False)  # strict JSON
+    back = Finding.from_dict(json.loads(written))
+    assert back == finding
+    assert back.cost.seconds == finding.cost.seconds
+    assert json.dumps(back.to_dict(), allow_nan=False) == written
+
+
+def test_a_file_round_trips(tmp_path):
+    finding = find(Quadratic(noise=0.01))
+    finding.save(tmp_path / "finding.json")
+    assert Finding.load(tmp_path / "finding.json") == finding
+    assert json.loads((tmp_path / "finding.json").read_text())["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no JSON"),
+        ("{", "no JSON"),
+        ("[1, 2]", "no Finding"),
+        ("{}", "no Finding"),
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1}', "damaged"),
+        ('"x"', "no Finding"),
+        ("[" * 100_000, "no JSON"),
+    ],
+)
+def test_a_file_that_is_no_finding_is_one_clear_error(tmp_path, content, words):
+    (tmp_path / "finding.json").write_text(content)
+    with pytest.raises(FileFormatError, match=words):
+        Finding.load(tmp_path / "finding.json")
+
+
+@given(st.data())
+def test_a_damaged_finding_is_one_clear_error(data):
+    good = find(Quadratic()).to_dict()
+    key = data.draw(st.sampled_from(sorted(good)))
+    good[key] = data.draw(st.none() | st.integers() | st.text() | st.lists(st.integers(), max_size=3))
+    try:
+        Finding.from_dict(good)
+    except FileFormatError:
+        pass
+    else:
+        assert key in {"suggestion", "why", "facts"}  # None, or a text
+
+
+def test_two_findings_are_equal_but_for_the_seconds():
+    finding = find(Quadratic(noise=0.01))
+    assert finding == find(Quadratic(noise=0.01))
+    assert finding == replace(finding, cost=replace(finding.cost, seconds=99.0))
+    assert finding != find(Quadratic(noise=0.02))
+    assert finding != replace(finding, cost=replace(finding.cost, forwards=1))
+
+
+def test_the_curve_cannot_be_written_to():
+    curve = find(Quadratic()).curve
+    with pytest.raises(ValueError, match="read-only"):
+        curve.loss[0] = 1.0
+    source = np.ones(3)
+    assert Curve([1.0, 2.0, 3.0], source).loss is not source
+
+
+def test_raw_losses_are_kept_and_smoothing_is_chosen_afterwards():
+    curve = find(Quadratic(noise=0.05), smoothing=0.9).curve
+    raw = [Quadratic(noise=0.05).step(1e-8)]
+    assert curve.loss[0] == raw[0]
+    assert curve.smoothed() == curve.smoothed(0.9)
+    assert curve.smoothed(0.0).loss == pytest.approx(curve.loss)
+    np.testing.assert_array_equal(curve.log10_lr, np.log10(curve.lr))
+
+
+@pytest.mark.parametrize(("skip_start", "skip_end"), [(10, 5), (0, 0), (3, 0), (0, 4), (60, 60)])
+def test_clipped_leaves_out_the_ends_and_the_point_that_tripped(skip_start, skip_end):
+    lr, loss = np.geomspace(1e-3, 1, 50), np.arange(50.0)
+    expected = loss[: 50 - skip_end][skip_start:]
+    np.testing.assert_array_equal(Curve(lr, loss).clipped(skip_start, skip_end).loss, expected)
+    tripped = Curve([*lr, 2.0], [*loss, 1e9], diverged=True)
+    np.testing.assert_array_equal(tripped.clipped(skip_start, skip_end).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([1.0, 2.0], [1.0]), "one loss per rate"),
+        (([2.0, 1.0], [1.0, 1.0]), "rising"),
+        (([0.0, 1.0], [1.0, 1.0]), "above 0"),
+        (([math.nan], [1.0]), "finite"),
+        ((["x"], [1.0]), "numbers"),
+        (([[1.0]], [[1.0]]), "one dimension"),
+    ],
+)
+def test_a_curve_that_cannot_be_is_refused(arguments, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Curve(*arguments)
+
+
+def test_lrs_keep_the_groups_ratios():
+    finding = replace(find(Quadratic()), facts={"ratios": [0.1, 1.0, 0.0]})
+    assert finding.lrs == (finding.lr * 0.1, finding.lr, 0.0)
+
+
+def test_another_rule_reads_the_same_curve():
+    finding = find(Quadratic())
+    assert finding.suggest(rules.article) == finding.suggestion
+    assert finding.suggest(rules.valley) == rules.valley(finding.curve, finding.plan)
+    assert float(finding.suggest(rules.steep)) == rules.steep(finding.curve).lr
+
+    def outside(curve, plan):
+        return Suggestion(1e6, "mine", "")
+
+    with pytest.raises(NoSuggestionError, match="raise max_lr"):
+        finding.suggest(outside)
+
+
+def test_to_pandas_has_a_row_per_point():
+    table = find(Quadratic()).to_pandas()
+    assert list(table.columns) == ["lr", "loss", "smoothed"]
+    assert len(table) == 100
+
+
+def test_an_exception_carries_what_was_measured():
+    class Breaks(Quadratic):
+        def step(self, lr):
+            if lr > 1e-4:
+                raise KeyboardInterrupt
+            return super().step(lr)
+
+    training = Breaks(noise=0.1)
+    before = training.snapshot()
+    with pytest.raises(KeyboardInterrupt) as error:
+        find(training)
+    partial = error.value.finding
+    assert partial.stop is Stop.INTERRUPTED
+    assert 0 < len(partial.curve) < 100
+    assert partial.cost.steps == len(partial.curve)
+    assert any(".finding" in note for note in error.value.__notes__)
+    assert training.snapshot() == before
+
+
+def test_watchers_see_each_point():
+    seen, shown = [], []
+
+    class Display:
+        def __enter__(self):
+            return shown.append
+
+        def __exit__(self, *exception):
+            shown.append("closed")
+
+    finding = find(Quadratic(), progress=Display(), on_step=seen.append)
+    assert [step.loss for step in seen] == finding.curve.loss.tolist()
+    assert [step.lr for step in seen] == finding.curve.lr.tolist()
+    assert [step.smoothed for step in seen] == finding.curve.smoothed().loss.tolist()
+    assert shown == [*seen, "closed"]
+
+
+# The plan
+
+
+@pytest.mark.parametrize("name", ["constant", "one_cycle", "cosine", "linear", "wsd"])
+def test_a_schedule_is_a_share_of_the_peak(name):
+    shares = Plan(name).shares(1000)
+    assert shares.max() == pytest.approx(1.0, abs=1e-4)
+    assert shares.min() >= 0
+    assert (np.abs(np.diff(shares)) < 0.03).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "words"),
+    [
+        ("onecycle", None, "one_cycle"),
+        (3, None, "schedule"),
+        (lambda progress: -1.0, None, "at least 0"),
+        (lambda progress: 0.0, None, "not all 0"),
+        (lambda progress: math.nan, None, "finite"),
+        ("constant", 0, "total_steps"),
+        ("constant", True, "total_steps"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Plan(schedule, steps)
+
+
+# The package
+
+
+def test_exported_names():
+    assert sorted(findlr.__all__) == findlr.__all__
+    assert set(findlr.__all__) == {
+        *("find_lr", "TorchTrainable", "find", "Finding", "Curve", "Suggestion", "Verdict", "Stop", "Plan", "rules"),
+        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "LossError"),
+        *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
+    }
+    assert set(findlr.__all__) <= set(dir(findlr))
+    assert all(getattr(findlr, name) is not None for name in findlr.__all__)
+
+
+def test_every_exception_is_exported_and_in_the_tree():
+    from findlr import errors
+
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert raised == {name for name in findlr.__all__ if name.endswith("Error")}
+    assert all(name in errors.__doc__ for name in raised)
+
+
+def test_the_package_is_typed():
+    assert (Path(findlr.__file__).parent / "py.typed").exists()
