@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,9 +13,10 @@ from findlr.curve import Curve
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Cost, Finding, inside
 from findlr.plan import Plan
+from findlr.race import Race, decide, run_race
 from findlr.rules import Rule, Suggestion
 from findlr.sweep import Spacing, Step, StopRule, rates, recording_of, run_sweep
-from findlr.trainable import CountsPasses, HasEpoch, HasFacts, Trainable, restored
+from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
 from findlr.verdict import Verdict, judge
 
 Progress = AbstractContextManager[Callable[[Step], object]]
@@ -30,7 +32,10 @@ def find(
     spacing: Spacing = "exponential",
     divergence_threshold: float = 4.0,
     smoothing: float = 0.98,
+    verify: bool = False,
+    budget: float | None = None,
     rule: Rule | None = None,
+    control_variate: bool | None = None,
     progress: Progress | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
@@ -47,7 +52,11 @@ def find(
         spacing: "exponential" or "linear".
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
+        verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
+        budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
+            share of the plan's total_steps; None is the larger of 250 steps and a quarter of them.
         rule: how the rate is chosen; None is ``rules.article``.
+        control_variate: measure each batch's loss under the starting weights, too; None where possible.
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
 
@@ -65,25 +74,38 @@ def find(
     plan = Plan() if plan is None else plan
     count = _steps_per_epoch(trainable) if num_steps == "epoch" else num_steps
     lrs = rates(min_lr, max_lr, count, spacing)
+    total = _budget(plan, budget, count, control_variate) if verify else None
     recording = recording_of(trainable, count, StopRule(divergence_threshold, smoothing))
+    race: Race | None = None
     start, passes = time.perf_counter(), _passes(trainable)
+
+    def spent() -> Cost:
+        forwards, backwards = (now - then for now, then in zip(_passes(trainable), passes, strict=True))
+        if not isinstance(trainable, CountsPasses):
+            forwards = backwards = recording.steps + (sum(run.steps for run in race.runs) if race else 0)
+        return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - start)
 
     def finish() -> Finding:
         curve = recording.curve(smoothing)
-        forwards, backwards = (now - then for now, then in zip(_passes(trainable), passes, strict=True))
-        if not isinstance(trainable, CountsPasses):
-            forwards = backwards = recording.steps
-        cost = Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - start)
-        facts = trainable.facts() if isinstance(trainable, HasFacts) else {}
         suggestion, verdict, why = choose(curve, plan, rule)
+        if race is not None and suggestion is not None:
+            suggestion = decide(race, suggestion, plan)
+        facts = trainable.facts() if isinstance(trainable, HasFacts) else {}
         assert recording.stop is not None
-        return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts)
+        return Finding(suggestion, verdict, why, recording.stop, curve, plan, spent(), facts, race)
 
     with progress if progress is not None else nullcontext(_nothing) as show:
         recording.watch(show, on_step)
         try:
-            with restored(trainable):
-                run_sweep(trainable, lrs, recording)
+            with restored(trainable) as snapshot:
+                run_sweep(trainable, lrs, recording, _baseline(trainable, snapshot, control_variate))
+                if total is not None:
+                    trainable.restore(snapshot)
+                    curve = recording.curve(smoothing)
+                    quick, _, _ = choose(curve, plan, rule)
+                    if quick is not None:
+                        limits = float(curve.lr[0]), float(curve.usable().lr[-1])
+                        race = run_race(trainable, plan, quick.lr, limits, total - spent().steps)
         except BaseException as error:
             recording.interrupt()
             error.finding = finish()  # type: ignore[attr-defined]
@@ -110,6 +132,36 @@ def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggesti
         return inside((rule or rules.article)(curve, plan), curve), judgement.verdict, judgement.why
     except NoSuggestionError as error:
         return None, Verdict.NO_ANSWER, f"{judgement.why} But {error}."
+
+
+def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: bool | None) -> float:
+    """What a verified search may spend, in steps."""
+    if plan.total_steps is None:
+        raise ConfigurationError("verify=True needs total_steps, the length of the training that is planned: give it")
+    if budget is None:
+        return max(250.0, plan.total_steps / 4)
+    if isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
+        raise ConfigurationError(f"budget must be a number of steps or a share of total_steps above 0, got {budget!r}")
+    total = float(budget) if isinstance(budget, int) else budget * plan.total_steps
+    sweep = num_steps * (4 / 3 if control_variate is not False else 1)
+    if total < sweep:
+        raise ConfigurationError(
+            f"budget={budget!r} is {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
+            "raise it, or lower num_steps"
+        )
+    return total
+
+
+def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
+    if not wanted:
+        return None
+    if not isinstance(trainable, HasBaseline):
+        reason: str | None = f"{type(trainable).__name__} has no baseline()"
+    else:
+        reason = trainable.prepare_baseline(snapshot)
+        if reason is None:
+            return trainable.baseline
+    raise ConfigurationError(f"control_variate=True cannot be had: {reason}; leave it out")
 
 
 def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:

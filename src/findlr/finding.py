@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from findlr.curve import Curve
 from findlr.errors import FileFormatError, NoSuggestionError
 from findlr.optimizers import code_for, write_rates
 from findlr.plan import Plan
+from findlr.race import Race
 from findlr.rules import Rule, Suggestion
+from findlr.saved import FORMAT, checked, strict
 from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class Finding:
         curve: what the sweep measured.
         plan: the training that is planned.
         cost: what was spent.
+        race: the runs that verified the suggestion; None without ``verify``, or if the budget left too little.
         facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions.
 
     Example:
@@ -72,6 +71,7 @@ class Finding:
     plan: Plan
     cost: Cost
     facts: Mapping[str, Any]
+    race: Race | None = None
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -118,8 +118,8 @@ class Finding:
     def apply(self, optimizer: Any, scheduler: Any = None) -> None:
         """Write the suggested rates into ``optimizer``, and into a scheduler made for it.
 
-        Each group's ``lr`` and ``initial_lr`` and the scheduler's ``base_lrs`` become what they would be had the
-        optimizer been built with the suggested rates.
+        Each group's ``lr``, its ``initial_lr`` where a scheduler has put one, and the scheduler's ``base_lrs`` become
+        what they would be had the optimizer been built with the suggested rates.
 
         Args:
             optimizer: a PyTorch optimizer with as many groups as the one that was swept.
@@ -179,10 +179,11 @@ class Finding:
             "verdict": self.verdict.name,
             "why": self.why,
             "stop": self.stop.name,
-            "curve": _strict(self.curve.to_dict()),
+            "curve": strict(self.curve.to_dict()),
             "plan": self.plan.to_dict(),
             "cost": vars(self.cost).copy(),
-            "facts": _strict(dict(self.facts)),
+            "facts": strict(self.facts),
+            "race": None if self.race is None else strict(self.race.to_dict()),
         }
 
     @classmethod
@@ -192,29 +193,21 @@ class Finding:
         Raises:
             FileFormatError: it is of another format, or damaged.
         """
-        if not isinstance(data, Mapping) or "format" not in data:
-            raise FileFormatError("this is no Finding: it has no format number; use a file that finding.save() wrote")
-        if data["format"] != FORMAT:
-            raise FileFormatError(
-                f"this Finding has format {data['format']!r}, this findlr reads {FORMAT}: use the one that wrote it"
-            )
+        fields = checked(data)
         try:
-            suggestion = data["suggestion"]
-            curve = {name: _numbers(value) for name, value in data["curve"].items()}
             return cls(
-                suggestion=None if suggestion is None else Suggestion(**suggestion),
-                verdict=Verdict[data["verdict"]],
-                why=str(data["why"]),
-                stop=Stop[data["stop"]],
-                curve=Curve(**curve),
-                plan=Plan.from_dict(data["plan"]),
-                cost=Cost(**data["cost"]),
-                facts=_numbers(data["facts"]),
+                suggestion=None if fields["suggestion"] is None else Suggestion(**fields["suggestion"]),
+                verdict=Verdict[fields["verdict"]],
+                why=fields["why"],
+                stop=Stop[fields["stop"]],
+                curve=Curve(**fields["curve"]),
+                plan=Plan.from_dict(fields["plan"]),
+                cost=Cost(**fields["cost"]),
+                facts=fields["facts"],
+                race=None if fields["race"] is None else Race.from_dict(fields["race"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(
-                f"this Finding is damaged ({type(error).__name__}: {error}); save it again"
-            ) from error
+        except (KeyError, ValueError) as error:
+            raise FileFormatError(f"this Finding is damaged ({error}); save it again") from error
 
     def save(self, path: str | Path) -> None:
         """Write the Finding as JSON.
@@ -236,7 +229,10 @@ class Finding:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is no JSON ({error}); use a file that finding.save() wrote") from error
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path}: {error}") from error
 
     def _suggested(self) -> Suggestion:
         if self.suggestion is None:
@@ -257,25 +253,3 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
             f"{'lower min_lr' if suggestion.lr < low else 'raise max_lr'}"
         )
     return suggestion
-
-
-def _strict(value: Any) -> Any:
-    """``value`` with floats that JSON lacks as strings."""
-    if isinstance(value, float) and not np.isfinite(value):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
-
-
-def _numbers(value: Any) -> Any:
-    """The opposite of ``_strict``."""
-    if value in ("nan", "inf", "-inf") and isinstance(value, str):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return value

@@ -173,16 +173,17 @@ class Recording:
         self._watchers: list[Callable[[Step], object]] = []
         self._lrs: list[float] = []
         self._losses: list[float] = []
-        self._waiting: list[tuple[float, Any]] = []
+        self._baselines: list[float] = []
+        self._waiting: list[tuple[float, Any, Any]] = []
 
     def watch(self, *watchers: Callable[[Step], object] | None) -> None:
         """Call each of ``watchers`` with every point once it is read."""
         self._watchers.extend(watcher for watcher in watchers if watcher is not None)
 
-    def add(self, lr: float, loss: Any) -> None:
+    def add(self, lr: float, loss: Any, baseline: Any = None) -> None:
         """Take one point; every ``read_every`` points, look whether to stop."""
         self.steps += 1
-        self._waiting.append((lr, loss))
+        self._waiting.append((lr, loss, baseline))
         if len(self._waiting) >= self._read_every:
             self.flush()
 
@@ -191,11 +192,15 @@ class Recording:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        for (lr, _), loss in zip(waiting, self._read([loss for _, loss in waiting]), strict=True):
+        baselines = [baseline for *_, baseline in waiting if baseline is not None]
+        read = self._read([*(loss for _, loss, _ in waiting), *baselines])  # one wait for both
+        losses, baselines = read[: len(waiting)], read[len(waiting) :]
+        for i, ((lr, _, _), loss) in enumerate(zip(waiting, losses, strict=True)):
             if self.stop is not None:
                 return
             self._lrs.append(lr)
             self._losses.append(float(loss))
+            self._baselines += [float(baseline) for baseline in baselines[i : i + 1]]
             self.stop = self._rule.update(loss)
             step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
             for watcher in self._watchers:
@@ -216,10 +221,16 @@ class Recording:
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""
         diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
-        return Curve(self._lrs, self._losses, diverged=diverged, num_steps=self._num_steps, smoothing=smoothing)
+        baseline = self._baselines or None
+        return Curve(self._lrs, self._losses, baseline, None, diverged, self._num_steps, smoothing)
 
 
-def run_sweep(trainable: Trainable[Any, Any], lrs: Sequence[float] | Array, recording: Recording) -> None:
+def run_sweep(
+    trainable: Trainable[Any, Any],
+    lrs: Sequence[float] | Array,
+    recording: Recording,
+    baseline: Callable[[], Any] | None = None,
+) -> None:
     """Take one step at each rate until the rates end or the stop rule trips.
 
     A step that the optimizer skipped does not use up its rate. What was measured is in ``recording``, whatever ends
@@ -229,6 +240,7 @@ def run_sweep(trainable: Trainable[Any, Any], lrs: Sequence[float] | Array, reco
         trainable: the training.
         lrs: the rates, rising; see ``rates``.
         recording: takes the points.
+        baseline: gives the last batch's loss under the starting weights; None measures none.
     """
     acts = trainable if isinstance(trainable, HasActingRate) else None
     for lr in map(float, lrs):
@@ -244,7 +256,10 @@ def run_sweep(trainable: Trainable[Any, Any], lrs: Sequence[float] | Array, reco
         else:
             recording.end(Stop.OVERFLOW)
             return
-        recording.add(acting, loss)
+        under_start = None if baseline is None else baseline()
+        if under_start is None:
+            baseline = None
+        recording.add(acting, loss, under_start)
         if recording.stop is not None:
             return
     recording.end(Stop.FINISHED)

@@ -42,7 +42,7 @@ class Quadratic:
 
     def step(self, lr: float) -> float:
         """Take one step of gradient descent; return the loss before it."""
-        loss = self.curvature * self.weight**2 / 2 + self.floor + self._random.gauss(0.0, self.noise)
+        loss = self.curvature * (self.weight * self.weight) / 2 + self.floor + self._random.gauss(0.0, self.noise)
         self.weight -= lr * self.curvature * self.weight
         return loss
 

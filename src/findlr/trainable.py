@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 Loss = TypeVar("Loss")
@@ -75,6 +74,28 @@ class CountsPasses(Protocol):
     backwards: int
 
 
+@runtime_checkable
+class HasBaseline(Protocol):
+    """A training that can tell what the last batch's loss would have been under a snapshot's weights."""
+
+    def prepare_baseline(self, snapshot: Any) -> str | None:
+        """Get ready to tell, from the next step on; return what keeps it from telling, or None."""
+
+    def baseline(self) -> Any:
+        """The last batch's loss under those weights, with the same random draws; None if a self-check failed."""
+
+
+@runtime_checkable
+class CanEvaluate(Protocol):
+    """A training that can be scored on batches that it does not train on."""
+
+    def hold_out(self, batches: int) -> int:
+        """Set that many batches aside, and return how many forward passes ``evaluate`` takes."""
+
+    def evaluate(self) -> float:
+        """The mean loss on them, in eval mode."""
+
+
 @contextmanager
 def restored(trainable: Trainable[Any, Snapshot]) -> Iterator[Snapshot]:
     """Put ``trainable`` back on leaving, by whatever exit.
@@ -107,15 +128,15 @@ def _interrupts_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return
-    held: list[tuple[int, FrameType | None]] = []
+    held: list[int] = []
     users = signal.getsignal(signal.SIGINT)
     if users is None:  # set by other than Python: it cannot be put back, so leave it
         yield
         return
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, users)
-        if held and callable(users):
-            users(*held[-1])
+        if held:
+            signal.raise_signal(signal.SIGINT)  # to whatever the user has it do

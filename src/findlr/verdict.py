@@ -71,7 +71,10 @@ def judge(curve: Curve) -> Judgement:
         )
     if n < _FEWEST:
         return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, n))
-    levels = _Levels.of(usable.loss)
+    losses = usable.loss
+    if usable.baseline is not None:  # what makes a batch hard is in both, and cancels
+        losses = losses - usable.baseline + usable.baseline.mean()
+    levels = _Levels.of(losses)
     if levels.bottom_is_below_start:
         last = max(5, n // 20)
         if levels.bottom_index >= n - last and not curve.diverged:

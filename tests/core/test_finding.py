@@ -108,7 +108,7 @@ def test_a_damaged_finding_is_one_clear_error(data):
     except FileFormatError:
         pass
     else:
-        assert key in {"suggestion", "why", "facts"}  # None, or a text
+        assert key in {"suggestion", "race", "why"}  # None, or a text
 
 
 def test_two_findings_are_equal_but_for_the_seconds():

@@ -21,16 +21,15 @@ from typing import Any
 
 import fastai
 import numpy as np
+import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader, TensorDataset
-
-import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 OUTPUT = Path(__file__).with_name("fastai_curves.json")
 RULES: tuple[Callable[..., Any], ...] = (valley, slide, minimum, steep)

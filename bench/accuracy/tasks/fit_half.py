@@ -31,7 +31,7 @@ def _shifted_digits() -> nn.Module:
 
 
 def _text_model() -> nn.Module:
-    return Transformer(_letters, _letters, 24, dropout=0.1)
+    return Transformer(_letters, _letters, 24)
 
 
 def _shifted_text() -> nn.Module:
@@ -47,9 +47,7 @@ def _pale_digits() -> data.Data:
         return 0.5 * x.unflatten(1, (8, 8)).roll(1, 1).flatten(1) - 0.5
 
     clean = data.digits()
-    shifted = data.Data(
-        pale(clean.inputs), clean.targets, pale(clean.validation_inputs), clean.validation_targets
-    )
+    shifted = data.Data(pale(clean.inputs), clean.targets, pale(clean.validation_inputs), clean.validation_targets)
     return data.noisy_labels(data.few(shifted, 1000), 0.1, 10)
 
 
@@ -80,7 +78,7 @@ BATCHNORM = (
 TRANSFORMER = (
     Task("transformer-text", "transformer", text.library_text, _text_model, sequence_cross_entropy,
          "AdamW", "one_cycle", 600, 16),
-    Task("transformer-sorting", "transformer", text.sorting, partial(Transformer, 10, 10, 8, causal=False, dropout=0.1),
+    Task("transformer-sorting", "transformer", text.sorting, partial(Transformer, 10, 10, 8, causal=False),
          sequence_cross_entropy, "Adam", "constant", 600, 32),
     Task("transformer-signals", "transformer", data.mnist1d,
          lambda: Patches(5, Transformer(-5, 10, 8, causal=False, pooled=True)), _cross_entropy,
@@ -96,12 +94,12 @@ SMALL_DATA = (
 
 SHIFTED = (
     Task("shifted-signals", "shifted",
-         lambda: data.few(data.mnist1d(roughness=0.8, noise=0.1), 500), _shifted_signals, _cross_entropy,
+         lambda: data.few(data.mnist1d(roughness=0.4, noise=0.1), 500), _shifted_signals, _cross_entropy,
          "Adam", "constant", 500, 32),
     Task("shifted-digits", "shifted", _pale_digits, _shifted_digits, _cross_entropy,
          "SGD+momentum", "one_cycle", 500, 32),
-    Task("shifted-text", "shifted", partial(text.invented_text, count=400, dialect=1), _shifted_text, sequence_cross_entropy,
-         "AdamW", "one_cycle", 500, 16),
+    Task("shifted-text", "shifted", partial(text.invented_text, count=400, dialect=1), _shifted_text,
+         sequence_cross_entropy, "AdamW", "one_cycle", 500, 16),
 )  # fmt: skip
 
 TASKS = MLP + BATCHNORM + TRANSFORMER + SMALL_DATA + SHIFTED

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 
-def mlp(widths: Sequence[int], dropout: float = 0.0, norm: bool = False, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+def mlp(
+    widths: Sequence[int], dropout: float = 0.0, norm: bool = False, activation: type[nn.Module] = nn.ReLU
+) -> nn.Module:
     """Linear layers with an activation between them, with BatchNorm or dropout if asked."""
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(fan_in, fan_out))
         if i < len(widths) - 2:
             layers += [nn.BatchNorm1d(fan_out)] if norm else []

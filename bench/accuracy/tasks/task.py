@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr)
+
+OPTIMIZERS: dict[str, MakeOptimizer] = {
     "SGD": SGD,
     "SGD+momentum": partial(SGD, momentum=0.9),
     "Adam": Adam,
@@ -75,7 +77,7 @@ class Setup:
     """One seed of a task, ready to train."""
 
     model: nn.Module
-    make_optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
+    make_optimizer: MakeOptimizer
     criterion: Criterion
     loader: DataLoader[tuple[Tensor, Tensor]]
     validation_loader: DataLoader[tuple[Tensor, Tensor]]
@@ -112,7 +114,7 @@ class Task:
 
     @property
     def split(self) -> str:
-        """ "fit" or "report"."""
+        """The half of the benchmark that its family belongs to: "fit" or "report"."""
         return SPLITS[self.family]
 
     def make(self, seed: int) -> Setup:
@@ -125,7 +127,7 @@ class Task:
         held_out = Examples(data.validation_inputs, data.validation_targets)
         return Setup(
             model=model,
-            make_optimizer=lambda parameters, lr: OPTIMIZERS[self.optimizer](parameters, lr=lr),
+            make_optimizer=OPTIMIZERS[self.optimizer],
             criterion=self.criterion,
             loader=DataLoader(
                 Examples(data.inputs, data.targets),

@@ -34,7 +34,8 @@ def library_text(length: int = 24, count: int = 8000) -> Data:
     sources = []
     for name in _MODULES:
         spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         sources.append(Path(spec.origin).read_text(encoding="utf-8"))
     rng = np.random.default_rng(19)
     blocks = "\n".join(sources).split("\n\n")

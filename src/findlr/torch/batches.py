@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from findlr.errors import LoaderError
 from findlr.torch.state import Memory, remember_rng
@@ -68,7 +67,7 @@ class Batches:
     def _open(self) -> None:
         self._opening = Memory()
         remember_rng((), self._opening)
-        remember_generators(self.loader, self._opening)
+        remember_samplers(self.loader, self._opening)
         self._iterator, self._drawn = iter(_sibling(self.loader)), 0
 
     def remember(self, memory: Memory) -> None:
@@ -85,21 +84,14 @@ class Batches:
                 self.next()
 
         memory.add(put)
-        remember_generators(self.loader, memory)
+        remember_samplers(self.loader, memory)
 
-    def __len__(self) -> int:
-        """Batches in one pass.
-
-        Raises:
-            LoaderError: the loader has no length.
-        """
+    def length(self) -> int | None:
+        """Batches in one pass; None if the loader has no length."""
         try:
             return len(self.loader)  # type: ignore[arg-type]
         except TypeError:
-            raise LoaderError(
-                f"num_steps='epoch' needs a loader with a length, and this {type(self.loader).__name__} has none: "
-                "give a number of steps"
-            ) from None
+            return None
 
 
 def _sibling(loader: Iterable[Any]) -> Iterable[Any]:
@@ -112,36 +104,34 @@ def _sibling(loader: Iterable[Any]) -> Iterable[Any]:
     return sibling
 
 
-def remember_generators(loader: Any, memory: Memory) -> None:
-    """The generators and counters of a loader and its samplers, wherever they are nested; never the dataset's."""
+def remember_samplers(loader: Any, memory: Memory) -> None:
+    """The generators, counters and orders of a loader and its samplers, however nested; never the dataset's."""
     seen: set[int] = set()
 
     def visit(owner: Any) -> None:
         if id(owner) in seen or not hasattr(owner, "__dict__"):
             return
         seen.add(id(owner))
-        for name, value in list(vars(owner).items()):
-            if isinstance(value, torch.Generator):
-                memory.add(memory.remember(value))
-            elif isinstance(value, np.random.Generator):
-                memory.add(_put_attribute(value.bit_generator, "state", value.bit_generator.state))
-            elif isinstance(value, random.Random):
-                memory.add(_put_state(value))
-            elif owner is not loader and isinstance(value, (bool, int, float)):
-                memory.add(_put_attribute(owner, name, value))
-            elif isinstance(value, torch.utils.data.Sampler) or name in ("sampler", "batch_sampler"):
+        memory.add(partial(_bind, owner, dict(vars(owner))))
+        for name, value in vars(owner).items():
+            if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 visit(value)
+            elif name not in ("dataset", "data_source"):
+                memory.remember(value, worth=_is_order)
 
     visit(loader)
 
 
-def _put_attribute(owner: Any, name: str, value: Any) -> Any:
-    return lambda: setattr(owner, name, value)
+def _is_order(array: Any) -> bool:
+    """True for indices; False for what looks like the data themselves, which are too large to copy."""
+    return array.ndim <= 1 and "int" in str(array.dtype)
 
 
-def _put_state(generator: random.Random) -> Any:
-    state = generator.getstate()
-    return lambda: generator.setstate(state)
+def _bind(owner: Any, names: dict[str, Any]) -> None:
+    """Let ``owner`` have these attributes, and no others."""
+    for name in vars(owner).keys() - names.keys():
+        del vars(owner)[name]
+    vars(owner).update(names)  # not setattr: a DataLoader refuses some
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -81,6 +81,12 @@ def needs_closure(optimizer: optim.Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
+def momentum_of(optimizer: optim.Optimizer) -> float | None:
+    """The momentum, or beta1, of the first group; None if the optimizer has none."""
+    group = optimizer.param_groups[0]
+    return group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else None
+
+
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
     kind = type(optimizer)

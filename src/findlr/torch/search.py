@@ -10,9 +10,10 @@ from torch import nn
 
 from findlr.finder import Progress, find
 from findlr.finding import Finding
-from findlr.plan import Plan
+from findlr.plan import Plan, Shape
 from findlr.rules import Rule
 from findlr.sweep import Spacing, Step
+from findlr.torch.rates import momentum_of
 from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
 
 
@@ -23,13 +24,19 @@ def find_lr(
     loader: Iterable[Any] | None = None,
     *,
     loss_fn: LossFn | None = None,
+    validation_loader: Iterable[Any] | None = None,
     min_lr: float = 1e-8,
     max_lr: float = 10.0,
     num_steps: int | Literal["epoch"] = 100,
     spacing: Spacing = "exponential",
     divergence_threshold: float = 4.0,
     smoothing: float = 0.98,
+    schedule: str | Shape = "constant",
+    total_steps: int | None = None,
+    verify: bool = False,
+    budget: float | None = None,
     rule: Rule | None = None,
+    control_variate: bool | None = None,
     progress: Progress | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
@@ -44,13 +51,22 @@ def find_lr(
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.
         loader: the training batches; a loader shorter than the sweep starts over.
         loss_fn: ``loss_fn(model, batch)``, in place of ``criterion``.
+        validation_loader: held-out batches that ``verify`` scores on; None takes some of ``loader``'s.
         min_lr: the first rate, above 0.
         max_lr: the last rate, above ``min_lr``.
         num_steps: optimizer steps, at least 2; "epoch" is the article's one pass over the loader.
         spacing: "exponential" or "linear".
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
+        schedule: of the training that is planned: "constant", "one_cycle", "cosine", "linear", "wsd", or a function of
+            the progress (0 to 1) that returns the share of the peak rate.
+        total_steps: optimizer steps of the training that is planned; None if not known.
+        verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
+        budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
+            share of ``total_steps``; None is the larger of 250 steps and a quarter of ``total_steps``.
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.article``.
+        control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
+            out of the curve and costs a forward pass a step; None where it pays.
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
 
@@ -75,17 +91,22 @@ def find_lr(
 
     Source: Gugger 2018, "How Do You Find A Good Learning Rate"; Smith 2015 (arXiv:1506.01186).
     """
-    trainable = TorchTrainable(model, optimizer, criterion, loader, loss_fn=loss_fn)
+    trainable = TorchTrainable(
+        model, optimizer, criterion, loader, loss_fn=loss_fn, validation_loader=validation_loader
+    )
     return find(
         trainable,
-        Plan(),
+        Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer)),
         min_lr=min_lr,
         max_lr=max_lr,
         num_steps=num_steps,
         spacing=spacing,
         divergence_threshold=divergence_threshold,
         smoothing=smoothing,
+        verify=verify,
+        budget=budget,
         rule=rule,
+        control_variate=control_variate,
         progress=progress,
         on_step=on_step,
     )

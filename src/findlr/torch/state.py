@@ -7,7 +7,9 @@ copied back into them. What a step added is removed again.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 Undo = Callable[[], Any]
-"""Puts something back as it was, and returns it. May be called again and again."""
+"""Puts something back as it was. May be called again and again."""
 
 
 class Memory:
@@ -31,60 +33,86 @@ class Memory:
         self._undos.append(undo)
 
     def put_back(self) -> None:
-        """Put back everything that was remembered."""
-        with torch.no_grad():
-            for tensor, copy in self._copies.values():
-                _writable(tensor).copy_(copy)
-        for undo in self._undos:
-            undo()
+        """Put back everything that was remembered; what can't be put back does not keep the rest from it."""
+        undos: list[Undo] = [partial(_copy_back, *pair) for pair in self._copies.values()]
+        errors: list[Exception] = []
+        for undo in undos + self._undos:
+            try:
+                undo()
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def remember(self, value: Any) -> Undo:
-        """Copy ``value`` and all that it holds; return what gives it back, its tensors being put back by then."""
+    def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The copy of a tensor that was remembered, in its shape; not to be written to."""
+        saved = self._copies[id(tensor)][1]
+        return saved if saved.shape == tensor.shape else saved.as_strided(tensor.shape, tensor.stride())
+
+    def remember(self, value: Any, worth: Callable[[Any], bool] | None = None) -> None:
+        """Copy ``value``, if it is of a kind that can change in place, and all that it holds.
+
+        Args:
+            value: a tensor, an array, a random generator, or a container of such; anything else can't be remembered.
+            worth: tells which tensors and arrays to copy; None copies all.
+        """
         if isinstance(value, torch.Tensor):
-            if id(value) not in self._copies:
+            if id(value) not in self._copies and (worth is None or worth(value)):
                 self._copies[id(value)] = value, _writable(value).clone()
-            return lambda: value
-        if isinstance(value, torch.Generator):
-            state = value.get_state()
-            return lambda: value.set_state(state)
-        if isinstance(value, dict):
-            items = {key: self.remember(item) for key, item in value.items()}
-            return lambda: _refill_dict(value, {key: undo() for key, undo in items.items()})
-        if isinstance(value, list):
-            undos = [self.remember(item) for item in value]
-            return lambda: _refill_list(value, [undo() for undo in undos])
-        if isinstance(value, tuple):
-            parts = [self.remember(item) for item in value]
-            return lambda: (tuple(undo() for undo in parts), value)[1]
-        return lambda: value
+        elif isinstance(value, np.ndarray):
+            if value.flags.writeable and (worth is None or worth(value)):
+                self.add(partial(np.copyto, value, value.copy()))
+        elif isinstance(value, (dict, list, set, deque, tuple)):
+            if not isinstance(value, tuple):
+                self.add(partial(_refill, value, copy(value)))
+            for item in value.values() if isinstance(value, dict) else value:
+                if not isinstance(item, (int, float, str)):  # a million indices are no million calls
+                    self.remember(item, worth)
+        elif (undo := _undo_of_generator(value)) is not None:
+            self.add(undo)
 
 
-def _refill_dict(target: dict[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
+def _copy_back(tensor: torch.Tensor, saved: torch.Tensor) -> None:
+    with torch.no_grad():
+        _writable(tensor).copy_(saved)
+
+
+def _refill(target: Any, items: Any) -> None:
+    """Give the container ``target`` back its items, in their order."""
     target.clear()
-    target.update(items)
-    return target
+    (target.update if isinstance(target, (dict, set)) else target.extend)(items)
 
 
-def _refill_list(target: list[Any], items: list[Any]) -> list[Any]:
-    target[:] = items
-    return target
+def _undo_of_generator(value: Any) -> Undo | None:
+    """What puts a random generator back; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    return None
 
 
 def _writable(tensor: torch.Tensor) -> torch.Tensor:
     """A view that names each place in memory once: an expanded tensor can't be copied into."""
     tensor = tensor.detach()
-    if tensor.layout != torch.strided:
+    if tensor.layout != torch.strided or not tensor.numel():
         return tensor
-    if all(stride or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        return tensor
-    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+    reach, overlaps = 1, False
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        overlaps |= size > 1 and stride < reach
+        reach += stride * (size - 1)
+    return tensor.as_strided((reach,), (1,)) if overlaps else tensor
 
 
 def remember_modules(modules: Iterable[nn.Module], memory: Memory) -> None:
     """Parameters, buffers (non-persistent too), gradients and train flags of ``modules`` and all inside them."""
     for module in {id(m): m for root in modules for m in root.modules()}.values():
-        memory.add(memory.remember(module._parameters))
-        memory.add(memory.remember(module._buffers))
+        memory.remember(module._parameters)
+        memory.remember(module._buffers)
         memory.add(partial(setattr, module, "training", module.training))
         for parameter in module._parameters.values():
             if parameter is not None:
@@ -93,28 +121,18 @@ def remember_modules(modules: Iterable[nn.Module], memory: Memory) -> None:
 
 def remember_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
-    memory.add(memory.remember(optimizer.state))
+    memory.remember(vars(optimizer))
     for group in optimizer.param_groups:
-        memory.add(memory.remember(group))
         for parameter in group["params"]:
             _remember_gradient(parameter, memory)
-    flags = _flags(optimizer)
-
-    def put() -> None:
-        for name in _flags(optimizer).keys() - flags.keys():
-            delattr(optimizer, name)
-        vars(optimizer).update(flags)
-
-    memory.add(put)
-
-
-def _flags(optimizer: torch.optim.Optimizer) -> dict[str, bool | int | float]:
-    return {name: value for name, value in vars(optimizer).items() if isinstance(value, (bool, int, float))}
+    for inner in vars(optimizer).values():
+        if isinstance(inner, torch.optim.Optimizer):
+            remember_optimizer(inner, memory)
 
 
 def _remember_gradient(parameter: torch.Tensor, memory: Memory) -> None:
-    gradient = memory.remember(parameter.grad)
-    memory.add(lambda: setattr(parameter, "grad", gradient()))
+    memory.remember(parameter.grad)
+    memory.add(partial(setattr, parameter, "grad", parameter.grad))
 
 
 def remember_rng(devices: Iterable[torch.device], memory: Memory) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.torch.batches import Batches, batch_size, moved
+from findlr.torch.control_variate import ControlVariate, why_not
 from findlr.torch.rates import Rates, described, needs_closure
 from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng
 
@@ -34,6 +35,7 @@ class TorchTrainable:
         criterion: ``criterion(outputs, targets)`` gives the loss; the loader's items are pairs then.
         loader: batches; anything that can be iterated again.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
+        validation_loader: batches that a race is scored on; None takes some of ``loader``'s.
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -54,6 +56,7 @@ class TorchTrainable:
         loader: Iterable[Any] | None = None,
         *,
         loss_fn: LossFn | None = None,
+        validation_loader: Iterable[Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -73,9 +76,13 @@ class TorchTrainable:
         self._rates = Rates(optimizer)
         self._device = _one_device(self._modules, optimizer)
         self._batches = Batches(loader)
+        self._validation = None if validation_loader is None else Batches(validation_loader)
+        self._held_out: list[Any] = []
         self._needs_closure = needs_closure(optimizer)
         self._batch_size: int | None = None
         self.read_every = 1 if self._device.type == "cpu" else _READ_EVERY
+        self._variate: ControlVariate | None = None
+        self._variate_checked = False
         self.forwards = 0
         self.backwards = 0
 
@@ -89,12 +96,12 @@ class TorchTrainable:
         if not self.model.training:
             logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
             self.model.train()
-        batch = moved(self._batches.next(), self._device)
-        if self._batch_size is None:
-            self._batch_size = batch_size(batch)
-        self._rates.write(lr)
-        # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients.
+        # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
         with torch.inference_mode(False), torch.enable_grad():
+            batch = moved(self._batches.next(), self._device)
+            if self._batch_size is None:
+                self._batch_size = batch_size(batch)
+            self._rates.write(lr)
             return self._closure_step(batch) if self._needs_closure else self._plain_step(batch)
 
     def _plain_step(self, batch: Any) -> float | torch.Tensor:
@@ -114,7 +121,9 @@ class TorchTrainable:
 
     def _backward(self, batch: Any) -> float | torch.Tensor:
         self.optimizer.zero_grad()
-        loss = self._loss(batch)
+        if self._variate is not None:
+            self._variate.before_forward(batch)
+        loss = _checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batch))
         self.forwards += 1
         # Kept before the step: the loss could share memory with a parameter.
         kept = loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(())
@@ -124,7 +133,7 @@ class TorchTrainable:
 
     def _loss(self, batch: Any) -> torch.Tensor:
         if self.loss_fn is not None:
-            return _checked("loss_fn", self.loss_fn(self.model, batch))
+            return self.loss_fn(self.model, batch)
         assert self.criterion is not None
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
@@ -133,7 +142,50 @@ class TorchTrainable:
                 "loss_fn=lambda model, batch: ... instead"
             )
         inputs, targets = batch
-        return _checked("criterion", self.criterion(self.model(inputs), targets))
+        return self.criterion(self.model(inputs), targets)
+
+    def prepare_baseline(self, snapshot: Memory) -> str | None:
+        """Get ready for ``baseline`` under the weights of ``snapshot``; return what keeps it from working, or None."""
+        reason = why_not(self.model)
+        self._variate = None if reason else ControlVariate(self._modules, self._loss, snapshot, self._device)
+        self._variate_checked = False
+        return reason
+
+    def baseline(self) -> float | torch.Tensor | None:
+        """The last batch's loss under the snapshot's weights, with the same dropout; None if a self-check failed."""
+        if self._variate is None:
+            return None
+        if not self._variate_checked:
+            if not self._variate.agrees():
+                logger.info("no control variate: functional_call does not use the weights it is given")
+                self._variate = None
+                return None
+            self._variate_checked = True
+        self.forwards += 1
+        loss = self._variate.loss()
+        return loss.item() if self._device.type == "cpu" else loss.reshape(())
+
+    def hold_out(self, batches: int) -> int:
+        """Set batches aside: the validation loader's first ones or, without one, the next ones of the training's."""
+        source = self._batches if self._validation is None else self._validation
+        if self._validation is not None and (length := self._validation.length()) is not None:
+            batches = min(batches, length)
+        self._held_out = [moved(source.next(), self._device) for _ in range(batches)]
+        return batches
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
+        modes = [(module, module.training) for root in self._modules for module in root.modules()]
+        for root in self._modules:
+            root.eval()
+        try:
+            losses = [self._loss(batch).detach() for batch in self._held_out]
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.forwards += len(losses)
+        return float(torch.stack(losses).mean())
 
     def read(self, losses: list[float | torch.Tensor]) -> list[float]:
         """The losses as numbers; waits for the device, once."""
@@ -148,11 +200,14 @@ class TorchTrainable:
         remember_modules(self._modules, memory)
         remember_optimizer(self.optimizer, memory)
         self._batches.remember(memory)
+        if self._validation is not None:
+            self._validation.remember(memory)
         remember_rng([self._device], memory)
         return memory
 
     def restore(self, snapshot: Memory) -> None:
         """Put everything back in place."""
+        self._variate = None
         snapshot.put_back()
 
     def acting_lr(self, lr: float) -> float:
@@ -160,8 +215,18 @@ class TorchTrainable:
         return self._rates.acting(lr)
 
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the loader."""
-        return len(self._batches)
+        """Batches in one pass over the loader.
+
+        Raises:
+            LoaderError: the loader has no length.
+        """
+        length = self._batches.length()
+        if length is None:
+            raise LoaderError(
+                f"num_steps='epoch' needs a loader with a length, and this {type(self._batches.loader).__name__} has "
+                "none: give a number of steps"
+            )
+        return length
 
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, the optimizer and its settings, ratios of its groups, versions."""

@@ -1,0 +1,192 @@
+"""Candidates against each other: short runs of the planned schedule, from one snapshot, on the same batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from findlr.plan import Plan
+from findlr.rules import Suggestion
+from findlr.trainable import CanEvaluate, Trainable
+
+_SPACING = 2.0  # between neighbouring candidates, until the best one has a worse one on each side
+_CLOSEST = 0.35  # octaves; nearer than this, two runs tell no more than one
+_FEWEST_STEPS = 8
+_FEWEST_RUNS = 3
+_RUNS = 5  # that the budget is split into
+_DRIFT = 0.25  # the best rate falls as this power of the length, from the short runs to the plan
+_WEIGHT = 0.7  # of the race's logarithm, the rest is the sweep's
+_HELD_OUT = 8  # batches that every run is scored on
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate's run: its peak rate, its steps, and the held-out loss it ended at (infinite if it diverged)."""
+
+    lr: float
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a race did: its runs in the order run, the rate at which they are best, and how it was run.
+
+    Args:
+        runs: every run.
+        best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
+        bracketed: whether a worse run lies on each side of the best.
+        path: how the runs were made: "sequential", one after another.
+    """
+
+    runs: tuple[Run, ...]
+    best_lr: float
+    bracketed: bool
+    path: str = "sequential"
+
+    @property
+    def steps(self) -> int:
+        """Steps of the longest runs, those that decide."""
+        return max(run.steps for run in self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The race as plain values."""
+        return {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Race:
+        """The race that ``to_dict`` described."""
+        return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})
+
+
+def run_race(
+    trainable: Trainable[Any, Any], plan: Plan, first: float, limits: tuple[float, float], budget: float
+) -> Race | None:
+    """Train at a few rates for a few steps each, and tell which is best.
+
+    Each run starts from the same weights and sees the same batches; its schedule is the plan's, compressed. The rates
+    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it.
+
+    Args:
+        trainable: the training; it is left as the last run left it.
+        plan: the training that is planned, with its ``total_steps``.
+        first: the first rate.
+        limits: no rate is tried outside.
+        budget: steps that may be spent, evaluations included; a lone forward is a third.
+
+    Returns:
+        The Race; None if the budget is too small for three runs.
+
+    Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
+    """
+    evaluator = trainable if isinstance(trainable, CanEvaluate) else None
+    runs = _RUNS
+    evaluation = 0.0 if evaluator is None else evaluator.hold_out(_HELD_OUT) / 3
+    steps = int(budget / runs - evaluation)
+    while steps < _FEWEST_STEPS and runs > _FEWEST_RUNS:
+        runs -= 1
+        steps = int(budget / runs - evaluation)
+    if steps < _FEWEST_STEPS:
+        return None
+    assert plan.total_steps is not None
+    steps = min(steps, plan.total_steps)
+    shares = plan.shares(steps)
+    start = trainable.snapshot()
+    done: list[Run] = []
+    candidate: float | None = min(max(first, limits[0]), limits[1])
+    while candidate is not None and len(done) < runs:
+        if done:
+            trainable.restore(start)
+        done.append(Run(candidate, steps, _final_loss(trainable, evaluator, candidate * shares)))
+        candidate = next_candidate(done, limits)
+    best_lr, bracketed = parabola(done)
+    return Race(tuple(done), best_lr, bracketed)
+
+
+def _final_loss(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Sequence[float] | Any) -> float:
+    """The held-out loss after a step at each rate; without an evaluator, the mean of the last tenth of the losses."""
+    waiting: list[Any] = []
+    for lr in lrs:
+        loss = trainable.step(float(lr))
+        if loss is not None:
+            waiting.append(loss)
+        look = len(waiting) == 1 or len(waiting) % 10 == 0  # each look waits for the device
+        if look and not math.isfinite(trainable.read(waiting[-1:])[0]):
+            return math.inf
+    if evaluator is not None:
+        final = evaluator.evaluate()
+    else:
+        final = float(np.mean(trainable.read(waiting[-max(1, len(waiting) // 10) :])))
+    return final if math.isfinite(final) else math.inf
+
+
+def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | None:
+    """The rate to run next: beyond the best while it is at an end, then between it and its neighbours; None to stop."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    best = ordered[at]
+    if at == len(ordered) - 1 and at == 0:
+        return _inside(best.lr / _SPACING, limits, ordered) or _inside(best.lr * _SPACING, limits, ordered)
+    if at == 0 and (lower := _inside(best.lr / _SPACING, limits, ordered)) is not None:
+        return lower
+    if at == len(ordered) - 1 and (higher := _inside(best.lr * _SPACING, limits, ordered)) is not None:
+        return higher
+    lowest, _ = parabola(done)
+    sides = [math.sqrt(best.lr * ordered[i].lr) for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
+    for candidate in (lowest, *sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))):
+        if (found := _inside(candidate, limits, ordered)) is not None:
+            return found
+    return None
+
+
+def _inside(lr: float, limits: tuple[float, float], done: Sequence[Run]) -> float | None:
+    """``lr`` within the limits, unless it is next to a run that is done."""
+    lr = min(max(lr, limits[0]), limits[1])
+    return None if any(abs(math.log2(lr / run.lr)) < _CLOSEST for run in done) else lr
+
+
+def parabola(done: Sequence[Run]) -> tuple[float, bool]:
+    """Where a parabola in log lr through the best run and its neighbours is lowest, and whether it has two."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    if at in (0, len(ordered) - 1) or not math.isfinite(ordered[at].loss):
+        return ordered[at].lr, False
+    left, best, right = ordered[at - 1], ordered[at], ordered[at + 1]
+    if not math.isfinite(left.loss + right.loss):
+        return best.lr, True
+    a, c = math.log(left.lr / best.lr), math.log(right.lr / best.lr)
+    down, up = left.loss - best.loss, right.loss - best.loss
+    curvature = (down / a - up / c) / (a - c)
+    slope = down / a - curvature * a
+    shift = 0.0 if curvature <= 0 else min(max(-slope / (2 * curvature), a / 2), c / 2)
+    return best.lr * math.exp(shift), True
+
+
+def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:
+    """The race's answer at the planned length, blended with the sweep's.
+
+    log lr = w (log lr_race - b log(total_steps / steps)) + (1 - w) log lr_sweep
+
+    Args:
+        race: the runs.
+        quick: the sweep's suggestion.
+        plan: the training that is planned, with its ``total_steps``.
+
+    Returns:
+        The Suggestion.
+
+    Source: original; best rates fall with the horizon as a power (docs/science.md).
+    """
+    assert plan.total_steps is not None
+    horizon = race.best_lr * (plan.total_steps / race.steps) ** -_DRIFT
+    lr = math.exp(_WEIGHT * math.log(horizon) + (1 - _WEIGHT) * math.log(quick.lr))
+    return Suggestion(
+        lr,
+        "race",
+        f"{len(race.runs)} runs of {race.steps} steps are best at {race.best_lr:.3g}, so {plan.total_steps} steps at "
+        f"{horizon:.3g}; the sweep says {quick.lr:.3g}.",
+    )

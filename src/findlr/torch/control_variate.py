@@ -1,0 +1,99 @@
+"""The last batch's loss under the starting weights: what makes a batch hard is in both losses, and cancels.
+
+No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from findlr.torch.state import Memory, remember_rng
+
+logger = logging.getLogger("findlr")
+
+
+class _Loss(nn.Module):
+    """Everything between a batch and its loss, as one module."""
+
+    def __init__(self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self._loss = loss
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self._loss(batch)
+
+
+class ControlVariate:
+    """Tells the loss of a batch under the weights of a snapshot, with the random draws that the step's forward made.
+
+    Args:
+        modules: the model, and the criterion where it is a module.
+        loss: gives the loss of a batch under the modules' present weights.
+        snapshot: the starting weights; its copies must be on the modules' device.
+        device: that device.
+    """
+
+    def __init__(
+        self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor], snapshot: Memory, device: torch.device
+    ) -> None:
+        # Not registered under the model: ModuleList only borrows the modules, and no flag of theirs is touched.
+        self._whole = _Loss(modules, loss)
+        self._device = device
+        self._weights = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
+        self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
+        self._draws: Memory | None = None
+        self._batch: Any = None
+
+    def before_forward(self, batch: Any) -> None:
+        """Remember the batch, and the random states that its forward pass starts from."""
+        self._batch, self._draws = batch, self._random_states()
+
+    def loss(self) -> torch.Tensor:
+        """The last batch's loss under the starting weights; no random state has moved."""
+        assert self._draws is not None
+        now = self._random_states()
+        self._draws.put_back()
+        # BatchNorm writes into the buffers it is given.
+        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        try:
+            with torch.no_grad():
+                loss: torch.Tensor = functional_call(self._whole, (self._weights, buffers), (self._batch,))
+            return loss
+        finally:
+            now.put_back()
+
+    def agrees(self) -> bool:
+        """Whether the starting weights are really used: with the present ones at zero, the loss must be the same."""
+        reference = self.loss()
+        parameters = list(self._whole.parameters())
+        present = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.zero_()
+            try:
+                blind = self.loss()
+            finally:
+                for parameter, value in zip(parameters, present, strict=True):
+                    parameter.copy_(value)
+        return bool(torch.isclose(reference, blind, rtol=1e-5, atol=0.0, equal_nan=True))
+
+    def _random_states(self) -> Memory:
+        memory = Memory()
+        remember_rng([self._device], memory)
+        return memory
+
+
+def why_not(model: nn.Module) -> str | None:
+    """What keeps a model from being run under other weights, or None."""
+    if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
+        return f"a {type(model).__name__} does not take weights from outside"
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return "the model has forward hooks, which would run twice"
+    return None

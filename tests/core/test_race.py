@@ -1,0 +1,188 @@
+"""The race: on a parabola whose best rates are known, and its arithmetic against the obvious one."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from findlr import ConfigurationError, Plan, Suggestion, find
+from findlr.race import Race, Run, decide, next_candidate, parabola, run_race
+from findlr.testing import Quadratic
+
+LIMITS = (1e-6, 10.0)
+
+
+def runs_of(function, lrs, steps=10):
+    return [Run(lr, steps, function(math.log(lr))) for lr in lrs]
+
+
+@given(st.floats(-5, 0), st.floats(0.1, 10), st.lists(st.floats(-6, 1), min_size=3, max_size=8, unique=True))
+def test_a_parabola_is_found_exactly_where_its_neighbours_hold_it(centre, curvature, places):
+    def loss(x):
+        return 1.0 + curvature * (x - centre) ** 2
+
+    places = [round(x, 1) for x in places]
+    done = runs_of(loss, [math.exp(x) for x in dict.fromkeys(places)])
+    lr, bracketed = parabola(done)
+    ordered = sorted(run.lr for run in done)
+    at = ordered.index(min(done, key=lambda run: run.loss).lr)
+    assert bracketed == (0 < at < len(ordered) - 1)
+    if bracketed:
+        low, high = (ordered[at - 1] * ordered[at]) ** 0.5, (ordered[at] * ordered[at + 1]) ** 0.5
+        assert lr == pytest.approx(min(max(math.exp(centre), low), high), rel=1e-6)
+    else:
+        assert lr == ordered[at]
+
+
+def test_a_parabola_beside_a_run_that_diverged_is_the_best_run():
+    done = [Run(0.1, 5, 1.0), Run(0.2, 5, 0.5), Run(0.4, 5, math.inf)]
+    assert parabola(done) == (0.2, True)
+
+
+@pytest.mark.parametrize("start", [1e-3, 0.05, 1.0])
+def test_candidates_walk_to_the_best_rate_and_close_in(start):
+    def loss(x):
+        return (x - math.log(0.05)) ** 2
+
+    done, candidate = [], start
+    while candidate is not None and len(done) < 20:
+        done += runs_of(loss, [candidate])
+        candidate = next_candidate(done, LIMITS)
+    lr, bracketed = parabola(done)
+    assert bracketed
+    assert lr == pytest.approx(0.05, rel=0.01)
+    assert len({run.lr for run in done}) == len(done)
+    assert candidate is None  # it stops by itself where two runs would tell no more than one
+
+
+def test_no_candidate_is_outside_the_limits():
+    done, candidate = [], 0.02
+    while candidate is not None and len(done) < 20:
+        assert 0.01 <= candidate <= 0.1
+        done += runs_of(lambda x: -x, [candidate])  # ever better
+        candidate = next_candidate(done, (0.01, 0.1))
+    assert max(run.lr for run in done) > 0.07  # the limit, or so near that a run there would tell no more
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_a_race_finds_the_rate_that_a_grid_search_of_the_same_length_finds(noise):
+    plan = Plan("linear", total_steps=400)
+
+    def final(lr):
+        training = Quadratic(noise=noise, floor=0.0)
+        losses = [training.step(lr * share) for share in plan.shares(20)]
+        return np.mean(losses[-2:])
+
+    grid = np.geomspace(0.01, 0.19, 200)
+    best = grid[np.argmin([final(lr) for lr in grid])]
+    training = Quadratic(noise=noise, floor=0.0)
+    race = run_race(training, plan, 0.02, (1e-6, 0.3), budget=300)
+    assert all(run.steps == 60 for run in race.runs)
+    assert len(race.runs) <= 5
+    assert final(race.best_lr) <= final(best) + 0.05
+    assert race.best_lr > 0.02
+
+
+def test_every_run_starts_from_the_same_weights_and_sees_the_same_noise():
+    firsts = []
+
+    class Watched(Quadratic):
+        fresh = True
+
+        def step(self, lr):
+            loss = super().step(lr)
+            if self.fresh:
+                firsts.append(loss)
+                self.fresh = False
+            return loss
+
+        def restore(self, snapshot):
+            super().restore(snapshot)
+            self.fresh = True
+
+    training = Watched(noise=0.5)
+    race = run_race(training, Plan(total_steps=100), 0.02, LIMITS, budget=200)
+    assert len(firsts) == len(race.runs) > 2
+    assert len(set(firsts)) == 1
+
+
+def test_a_run_that_diverges_is_infinitely_bad_and_ends_there():
+    training = Quadratic(curvature=1e200)
+    race = run_race(training, Plan(total_steps=1000), 1.0, (0.1, 10.0), budget=500)
+    assert all(run.loss == math.inf for run in race.runs)
+
+
+@given(st.integers(100, 2000), st.integers(10, 500))
+def test_the_budget_is_never_exceeded(budget, total_steps):
+    taken = 0
+
+    class Counted(Quadratic):
+        def step(self, lr):
+            nonlocal taken
+            taken += 1
+            return super().step(lr)
+
+    finding = find(Counted(), Plan(total_steps=total_steps), verify=True, budget=budget, control_variate=False)
+    assert taken <= finding.cost.steps <= budget
+
+
+def test_shares_and_defaults_of_the_budget():
+    plan = Plan("cosine", total_steps=2000)
+    assert find(Quadratic(), plan, verify=True, budget=0.25).cost.steps <= 500
+    assert 250 < find(Quadratic(), plan, verify=True).cost.steps <= 500
+    assert find(Quadratic(), Plan(total_steps=100), verify=True).cost.steps <= 250
+
+
+@pytest.mark.parametrize(
+    ("plan", "budget", "words"),
+    [
+        (Plan(), None, "total_steps"),
+        (Plan(total_steps=1000), 50, "the sweep alone"),
+        (Plan(total_steps=1000), 0.05, "the sweep alone"),
+        (Plan(total_steps=1000), 0, "above 0"),
+        (Plan(total_steps=1000), -1.0, "above 0"),
+        (Plan(total_steps=1000), True, "budget"),
+        (Plan(total_steps=1000), math.nan, "budget"),
+        (Plan(total_steps=1000), "all", "budget"),
+    ],
+)
+def test_a_search_that_cannot_be_verified_is_refused(plan, budget, words):
+    with pytest.raises(ConfigurationError, match=words):
+        find(Quadratic(), plan, verify=True, budget=budget)
+
+
+def test_a_budget_too_small_for_three_runs_leaves_the_sweeps_answer():
+    finding = find(Quadratic(), Plan(total_steps=1000), verify=True, budget=110, control_variate=False)
+    assert finding.race is None
+    assert finding.suggestion == find(Quadratic(), Plan(total_steps=1000)).suggestion
+    assert finding.cost.steps <= 110
+
+
+def test_a_curve_without_a_suggestion_is_not_raced():
+    finding = find(Quadratic(curvature=1e-6), Plan(total_steps=1000), verify=True)
+    assert finding.race is None
+    assert finding.suggestion is None
+
+
+def test_a_verified_finding_round_trips_and_comes_twice():
+    finding = find(Quadratic(noise=0.01), Plan("one_cycle", total_steps=500), verify=True)
+    assert finding.race is not None
+    assert finding == type(finding).from_dict(finding.to_dict())
+    assert finding == find(Quadratic(noise=0.01), Plan("one_cycle", total_steps=500), verify=True)
+
+
+def test_everything_is_back_after_a_race():
+    training = Quadratic(noise=0.1)
+    before = training.snapshot()
+    find(training, Plan(total_steps=500), verify=True)
+    assert training.snapshot() == before
+
+
+def test_the_decision_leans_to_lower_rates_for_longer_plans():
+    race = Race((Run(0.1, 50, 0.5),), 0.1, bracketed=True)
+    sweep = Suggestion(0.05, "article", "")
+    rates = [decide(race, sweep, Plan(total_steps=steps)).lr for steps in (50, 500, 5000)]
+    assert rates == sorted(rates, reverse=True)
+    assert 0.05 < rates[0] < 0.1  # as long as the plan: between the two answers

@@ -1,0 +1,3 @@
+"""The recorder runs in the real fastai's environment only."""
+
+collect_ignore = ["record_fastai.py"]

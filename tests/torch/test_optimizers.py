@@ -1,0 +1,302 @@
+"""Every optimizer of torch.optim is swept at the rates that are recorded, or refused with the reason."""
+
+import math
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import OptimizerError, Stop, find_lr
+from findlr.torch import TorchTrainable
+from findlr.torch.rates import Rates
+
+KINDS = {
+    name: kind
+    for name, kind in vars(optim).items()
+    if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer
+}
+REFUSED = {"Rprop": "only sets the size of the first step"}
+HOW = {  # those without an entry take any parameters, and no argument but the rate
+    "Muon": {"matrices": True},
+    "SparseAdam": {"sparse": True},
+    "SGD": {"momentum": 0.9},
+}
+SWEPT = [  # a new optimizer fails until somebody has looked at it
+    "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon", "NAdam", "RAdam", "RMSprop",
+    "SGD", "SparseAdam",
+]  # fmt: skip
+
+
+class Indices(nn.Module):
+    """The signs of the inputs as indices of an embedding."""
+
+    def forward(self, x):
+        return 2 * torch.arange(x.shape[1]) + (x > 0)
+
+
+def training(name="SGD", lr=0.01, dtype=torch.float32, **how):
+    """A model, the named optimizer on it, and pairs to learn."""
+    torch.manual_seed(0)
+    known = HOW.get(name, {})
+    if known.get("sparse"):
+        model = nn.Sequential(Indices(), nn.EmbeddingBag(16, 3, sparse=True))
+    elif known.get("matrices"):
+        model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.Tanh(), nn.Linear(16, 3, bias=False))
+    else:
+        model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+    how = {key: value for key, value in known.items() if key not in ("sparse", "matrices")} | how
+    model = model.to(dtype)
+    return model, KINDS[name](model.parameters(), lr=lr, **how), nn.CrossEntropyLoss(), loader(dtype)
+
+
+def loader(dtype):
+    x = torch.randn(512, 8, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return DataLoader(TensorDataset(x, (x[:, :3]).argmax(1)), batch_size=64, shuffle=True)
+
+
+def steps(trainable, rates):
+    """The parameters before and after a step at each rate, and the gradients between."""
+    for lr in rates:
+        before = [p.detach().clone() for p in trainable.model.parameters()]
+        trainable.step(lr)
+        yield lr, before, [p.grad for p in trainable.model.parameters()], list(trainable.model.parameters())
+
+
+def test_every_optimizer_of_torch_is_here():
+    assert KINDS.keys() - {*SWEPT, *REFUSED} == set()
+
+
+SWEPT = [name for name in SWEPT if name in KINDS]  # an older torch has fewer
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_it_is_swept_and_the_curve_falls(name):
+    finding = find_lr(*training(name), min_lr=1e-6, max_lr=100.0, num_steps=100)
+    curve = finding.curve.usable()
+    start = curve.loss[:10].mean()
+    assert curve.lr[0] == pytest.approx(1e-6)
+    assert start == pytest.approx(math.log(3), rel=0.2)
+    assert curve.smoothed(0.5).loss.min() < 0.8 * start
+    if name == "Adafactor":
+        assert finding.stop is Stop.CAPPED
+    else:
+        assert finding.stop in (Stop.FINISHED, Stop.DIVERGED, Stop.NOT_FINITE)
+        assert curve.lr[-1] > 0.5
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_the_recorded_rate_is_the_one_that_acted(name):
+    """A step's change of the parameters is proportional to its rate, whatever state the optimizer has built up."""
+    how = {"max_iter": 1} if name == "LBFGS" else {}
+    for warm in (0, 3):
+        trainable = TorchTrainable(*training(name, dtype=torch.float64, **how))
+        for _ in range(warm):
+            trainable.step(1e-3)
+        snapshot, changes = trainable.snapshot(), {}
+        for lr in (1e-3, 1e-1):
+            acting = trainable.acting_lr(lr)
+            ((_, before, _, after),) = steps(trainable, [lr])
+            changes[acting] = torch.cat(
+                [(b - a).detach().double().flatten() for a, b in zip(before, after, strict=True)]
+            )
+            trainable.restore(snapshot)
+        (low, small), (high, large) = changes.items()
+        assert high / low == pytest.approx(100, rel=1e-5)
+        assert (large.norm() / small.norm()).item() == pytest.approx(high / low, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_with_the_reason(name):
+    model, optimizer, criterion, data = training(name)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(OptimizerError, match=REFUSED[name]):
+        find_lr(model, optimizer, criterion, data)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+# Those that do not use their rate as it is
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+def test_asgd_steps_at_the_recorded_rate(foreach, warm):
+    lambd = 0.01
+    model, optimizer, criterion, data = training("ASGD", lr=0.5, lambd=lambd, foreach=foreach)
+    if warm:
+        for inputs, targets in data:
+            optimizer.zero_grad()
+            criterion(model(inputs), targets).backward()
+            optimizer.step()
+    trainable = TorchTrainable(model, optimizer, criterion, data)
+    for lr in (1e-3, 1e-2, 0.3, 1.0):
+        eta = trainable.acting_lr(lr)
+        assert eta == torch.tensor(lr).item()
+        ((_, before, grads, after),) = steps(trainable, [lr])
+        for old, grad, new in zip(before, grads, after, strict=True):
+            torch.testing.assert_close(new.detach(), old * (1 - lambd * eta) - eta * grad, rtol=1e-5, atol=1e-7)
+
+
+def test_adafactor_ends_where_it_caps_its_rate():
+    finding = find_lr(*training("Adafactor"), min_lr=1e-4, max_lr=10.0, num_steps=60)
+    assert finding.stop is Stop.CAPPED
+    steps_taken = len(finding.curve)
+    assert finding.curve.lr[-1] <= 1 / math.sqrt(steps_taken)
+    q = (10.0 / 1e-4) ** (1 / 59)
+    assert finding.curve.lr[-1] * q > 1 / math.sqrt(steps_taken + 1)
+
+
+def test_adafactor_counts_the_steps_of_the_training_so_far():
+    model, optimizer, criterion, data = training("Adafactor")
+    for _ in range(4):
+        for inputs, targets in data:
+            optimizer.zero_grad()
+            criterion(model(inputs), targets).backward()
+            optimizer.step()
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-4, max_lr=10.0, num_steps=60)
+    assert finding.curve.lr[-1] <= 1 / math.sqrt(32 + len(finding.curve))
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_lbfgs_has_its_closure_and_one_loss_a_step(search):
+    model, optimizer, criterion, data = training("LBFGS", max_iter=4, line_search_fn=search)
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-4, max_lr=1.0, num_steps=20)
+    assert len(finding.curve) == 20
+    assert finding.cost.backwards > 20
+    assert finding.curve.loss[0] == pytest.approx(math.log(3), rel=0.2)
+
+
+# Param groups
+
+
+def grouped(kind=optim.SGD, *, lrs, initial=(None, None), **how):
+    model, _, criterion, data = training()
+    groups = [{"params": model[0].parameters(), "lr": lrs[0]}, {"params": model[2].parameters(), "lr": lrs[1]}]
+    for group, rate in zip(groups, initial, strict=True):
+        group.update({} if rate is None else {"initial_lr": rate})
+    return model, kind(groups, **how), criterion, data
+
+
+@pytest.mark.parametrize(
+    ("lrs", "initial", "ratios"),
+    [
+        ((0.1, 0.02), (None, None), (1.0, 0.2)),
+        ((0.1, 0.2), (None, None), (0.5, 1.0)),
+        ((1e-4, 1e-4), (0.01, 0.1), (0.1, 1.0)),  # a schedule has moved the rates
+        ((0.0, 0.0), (0.3, 0.1), (1.0, 1 / 3)),  # a warm-up starts at 0
+        ((0.0, 0.5), (None, None), (0.0, 1.0)),
+        ((0.1, 0.0), (0.1, 0.0), (1.0, 0.0)),
+    ],
+)
+def test_the_ratios_of_the_groups_are_kept(lrs, initial, ratios):
+    model, optimizer, criterion, data = grouped(lrs=lrs, initial=initial)
+    seen = []
+    optimizer.register_step_pre_hook(lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups]))
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-3, max_lr=1e3, num_steps=80)
+    assert finding.ratios == pytest.approx(ratios)
+    assert len(seen) == len(finding.curve)
+    for rates, lr in zip(seen, finding.curve.lr, strict=True):
+        assert rates == pytest.approx([lr * ratio for ratio in ratios])
+    assert finding.lrs == pytest.approx([finding.lr * ratio for ratio in ratios])
+    assert [group["lr"] for group in optimizer.param_groups] == list(lrs)
+
+
+def test_a_group_at_zero_does_not_move():
+    model, optimizer, criterion, data = grouped(lrs=(0.0, 0.1), momentum=0.9)
+    frozen, trained = model[0].weight.detach().clone(), model[2].weight.detach().clone()
+    moved = []
+    optimizer.register_step_post_hook(
+        lambda *_: moved.append((not torch.equal(frozen, model[0].weight), not torch.equal(trained, model[2].weight)))
+    )
+    find_lr(model, optimizer, criterion, data, min_lr=1e-3, max_lr=1.0, num_steps=20)
+    assert set(moved) == {(False, True)}
+
+
+@pytest.mark.parametrize("lrs", [(0.0, 0.0), (math.nan, 0.1), (math.inf, 0.1)])
+def test_rates_without_a_ratio_are_an_error(lrs):
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.1))
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        group["lr"] = lr
+    with pytest.raises(OptimizerError, match="ratios cannot be told"):
+        find_lr(model, optimizer, criterion, data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
+def test_a_tensor_rate_is_written_in_place_and_recorded_as_it_is(kind, dtype):
+    lrs = torch.tensor(0.1, dtype=dtype), torch.tensor(0.02, dtype=dtype)
+    model, optimizer, criterion, data = grouped(kind, lrs=lrs, foreach=False)
+    seen = []
+
+    def look(opt, *_):
+        assert all(group["lr"] is lr for group, lr in zip(opt.param_groups, lrs, strict=True))
+        seen.append(tuple(lr.item() for lr in lrs))
+
+    optimizer.register_step_pre_hook(look)
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-4, max_lr=0.3, num_steps=30)
+    assert [largest for largest, _ in seen] == finding.curve.lr.tolist()
+    assert [small / largest for largest, small in seen] == pytest.approx([0.2] * len(seen), rel=1e-6)
+    assert all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, lrs, strict=True))
+    assert [lr.item() for lr in lrs] == [torch.tensor(0.1, dtype=dtype).item(), torch.tensor(0.02, dtype=dtype).item()]
+    exact = 1e-4 * (0.3 / 1e-4) ** (1 / 29)
+    assert bool(finding.curve.lr[1] == exact) is (dtype is torch.float64)
+
+
+def test_the_rate_in_the_groups_is_what_acting_tells():
+    _, optimizer, *_ = grouped(optim.Adam, lrs=(torch.tensor(0.1), torch.tensor(0.2)), foreach=False)
+    rates = Rates(optimizer)
+    rates.write(0.3)
+    assert rates.acting(0.3) == optimizer.param_groups[1]["lr"].item() == torch.tensor(0.3).item()
+
+
+def test_an_attached_scheduler_does_not_write_over_the_sweep():
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.02))
+    scheduler = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=10)
+    seen = []
+    optimizer.register_step_pre_hook(lambda opt, *_: seen.append(opt.param_groups[0]["lr"]))
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-4, max_lr=1.0, num_steps=30)
+    assert seen == finding.curve.lr.tolist()
+    assert finding.ratios == pytest.approx((1.0, 0.2))
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.0002])
+    assert scheduler.last_epoch == 0
+
+
+# Optimizers like torch's
+
+
+class Wrapper(optim.Optimizer):
+    """As Lookahead and SAM are written: an optimizer that holds another, and state in containers of its own."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+        self.inner = optim.SGD(self.param_groups, lr=lr, momentum=0.9)
+        self.param_groups = self.inner.param_groups
+        self.slow = {p: p.detach().clone() for group in self.param_groups for p in group["params"]}
+        self.taken, self.recent = None, []
+
+    def step(self, closure=None):
+        self.inner.step()
+        self.taken = (self.taken or 0) + 1
+        self.recent.append(self.taken)
+        if self.taken % 2 == 0:
+            for fast, slow in self.slow.items():
+                slow.lerp_(fast.detach(), 0.5)
+                fast.data.copy_(slow)
+
+
+def test_an_optimizer_that_holds_another_is_put_back():
+    def trained(search):
+        model, _, criterion, data = training()
+        optimizer = Wrapper(model.parameters(), lr=0.1)
+        for _ in range(2):
+            if search:
+                find_lr(model, optimizer, criterion, data, max_lr=1.0, num_steps=15)
+            for inputs, targets in data:
+                optimizer.zero_grad()
+                criterion(model(inputs), targets).backward()
+                optimizer.step()
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), optimizer.recent
+
+    (with_weights, with_steps), (weights, steps_taken) = trained(search=True), trained(search=False)
+    assert torch.equal(with_weights, weights)
+    assert with_steps == steps_taken

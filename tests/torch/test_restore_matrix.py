@@ -1,0 +1,737 @@
+"""Training with a call to find_lr in the middle is bit-identical to training without it.
+
+Two trainings are built from the same seed. Both train, one calls find_lr, both train on; then everything that either
+holds, and everything that it saw on the way, is compared bit by bit. ``scripts/break_restoration.py`` breaks each
+restored thing in turn and shows which of these tests turns red.
+"""
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
+
+from findlr import Stop, find_lr
+from findlr.torch import TorchTrainable
+
+SWEEP = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 12}
+STEPS = range(SWEEP["num_steps"])
+DIVERGING = {"min_lr": 1e-2, "max_lr": 1e6, "num_steps": 40, "smoothing": 0.5}
+
+
+# What is trained: models on 16 numbers in 4 classes
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, num_layers=2, dropout=0.3, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.view(-1, 4, 4))[0][:, -1])
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4))
+
+
+def cnn():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 4, 4)),
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Linear(16, 4))
+    model[2].weight = model[0].weight
+    return model
+
+
+def frozen():
+    """A trained trunk in eval mode inside a model in train mode."""
+    trunk = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout()).eval().requires_grad_(requires_grad=False)
+    return nn.Sequential(trunk, nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 4))
+
+
+MODELS = {"mlp": mlp, "cnn": cnn, "lstm": Recurrent, "tied": tied, "frozen": frozen}
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "adam": lambda p: optim.Adam(p, lr=1e-2),
+    "adamw-foreach": lambda p: optim.AdamW(p, lr=1e-2, foreach=True, amsgrad=True),
+    "adamw-fused": lambda p: optim.AdamW(p, lr=1e-2, fused=True),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-2, momentum=0.5, centered=True),
+    "adagrad": lambda p: optim.Adagrad(p, lr=1e-2),
+}
+
+
+# Where its batches come from: 6 in an epoch
+
+
+class Bomb:
+    """Goes off at the ``at``-th time that the ``place`` it lies in is passed; unarmed until find_lr is called."""
+
+    def __init__(self, place=None, at=0, error=RuntimeError):
+        self.place, self.at, self.error, self.armed = place, at, error, False
+
+    def passed(self, place):
+        if self.armed and place == self.place:
+            self.at -= 1
+            if self.at < 0:
+                raise self.error("boom")
+
+
+class Samples(Dataset):
+    def __init__(self, bomb):
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(46, 16, generator=generator)
+        self.y = (self.x[:, 0] > 0) + 2 * (self.x[:, 1] > 0)
+        self.bomb = bomb
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        self.bomb.passed("dataset")
+        noise = random.random() + float(np.random.rand()) + torch.randn(16)
+        return self.x[i] + 0.1 * noise, self.y[i]
+
+
+class Streamed(IterableDataset):
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return (self.samples[i] for i in torch.randperm(len(self.samples)).tolist())
+
+
+class Homemade(Sampler):
+    """What people write: a counter, a list shuffled in place, an array bound anew, generators of three kinds."""
+
+    def __init__(self, count):
+        self.epoch, self.order, self.weights = 0, list(range(count)), np.arange(count)
+        self.array_rng, self.old_rng, self.plain_rng = (
+            np.random.default_rng(1),
+            np.random.RandomState(2),
+            random.Random(3),
+        )
+
+    def __iter__(self):
+        self.epoch += 1
+        self.plain_rng.shuffle(self.order)
+        self.weights = self.array_rng.permutation(self.weights)
+        offset = self.epoch + int(self.weights[0]) + self.old_rng.randint(100)
+        return iter([(i + offset) % len(self.order) for i in self.order])
+
+    def __len__(self):
+        return len(self.order)
+
+
+class EpochOfItsOwn:
+    """A loader that is no DataLoader, and shuffles by its epoch."""
+
+    def __init__(self, samples, collate_fn):
+        self.samples, self.collate_fn, self.epoch = samples, collate_fn, 0
+
+    def __iter__(self):
+        self.epoch += 1
+        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        return iter(DataLoader(self.samples, batch_size=8, sampler=order, collate_fn=self.collate_fn))
+
+
+def collate(bomb, items):
+    bomb.passed("loader")
+    return torch.utils.data.default_collate(items)
+
+
+def generator(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def with_nested_sampler(samples, **how):
+    sampler = RandomSampler(samples, replacement=True, generator=generator())
+    return DataLoader(samples, batch_sampler=BatchSampler(sampler, 8, drop_last=False), **how)
+
+
+LOADERS = {
+    "global-rng": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, **how),
+    "own-generator": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, generator=generator(), **how),
+    "nested-sampler": with_nested_sampler,
+    "homemade-sampler": lambda s, **how: DataLoader(s, batch_size=8, sampler=Homemade(len(s)), **how),
+    "iterable": lambda s, **how: DataLoader(Streamed(s), batch_size=8, **how),
+    "list": lambda s, **how: list(DataLoader(s, batch_size=8)),
+    "no-dataloader": EpochOfItsOwn,
+}
+WORKERS = {
+    "2-workers": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, num_workers=2, **how),
+    "iterable-2-workers": lambda s, **how: DataLoader(Streamed(s), batch_size=8, num_workers=2, **how),
+    "persistent": lambda s, **how: DataLoader(
+        s, batch_size=8, shuffle=True, num_workers=2, persistent_workers=True, generator=generator(), **how
+    ),
+}
+
+
+class Criterion(nn.Module):
+    def __init__(self, loss, bomb):
+        super().__init__()
+        self.loss, self.bomb = loss, bomb
+
+    def forward(self, outputs, targets):
+        self.bomb.passed("criterion")
+        return self.loss(outputs, targets)
+
+
+class Training:
+    """A model in training, and all that it sees on the way."""
+
+    def __init__(
+        self,
+        model=mlp,
+        optimizer=OPTIMIZERS["momentum"],
+        loader=LOADERS["global-rng"],
+        loss=nn.CrossEntropyLoss,
+        scheduler=None,
+        accumulation=1,
+        bomb=None,
+    ):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        self.bomb = bomb() if bomb else Bomb()
+        self.model, self.criterion = model(), Criterion(loss(), self.bomb)
+        self.loader = loader(Samples(self.bomb), collate_fn=partial(collate, self.bomb))
+        trained = {p: None for m in (self.model, self.criterion) for p in m.parameters() if p.requires_grad}
+        self.optimizer = optimizer([*trained, *getattr(self.criterion.loss, "unregistered", ())])
+        self.optimizer.register_step_post_hook(lambda *_: self.bomb.passed("optimizer"))
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.accumulation, self.open, self.seen = accumulation, None, []
+
+    def batch(self):
+        while True:
+            self.open = iter(self.loader) if self.open is None else self.open
+            try:
+                return next(self.open)
+            except StopIteration:
+                self.open = None
+
+    def train(self, steps):
+        for _ in range(steps):
+            inputs, targets = self.batch()
+            if len(self.seen) % self.accumulation == 0:
+                self.optimizer.zero_grad()
+            loss = self.criterion(self.model(inputs), targets)
+            loss.backward()
+            self.seen.append(copied([inputs, targets, loss, random.random(), np.random.rand(), torch.rand(1)]))
+            if len(self.seen) % self.accumulation == 0:
+                self.optimizer.step()
+                if self.scheduler:
+                    self.scheduler.step()
+        return self
+
+    def find(self, **how):
+        """What find_lr finds, and the exception, if it ends in one."""
+        self.bomb.armed = True
+        try:
+            return find_lr(self.model, self.optimizer, self.criterion, self.loader, **{**SWEEP, **how}), None
+        except (RuntimeError, KeyboardInterrupt) as error:
+            return error.finding, error
+        finally:
+            self.bomb.armed = False
+
+    def things(self):
+        """Everything that a step can change, by name."""
+        inner = {**dict(self.model.named_modules()), **dict(self.criterion.named_modules(prefix="criterion"))}
+        parameters = [*self.model.parameters(), *self.criterion.parameters()]
+        return {
+            "parameters": {name: module._parameters for name, module in inner.items()},
+            "buffers": {name: module._buffers for name, module in inner.items()},
+            "training": {name: module.training for name, module in inner.items()},
+            "optimizer": {name: value for name, value in vars(self.optimizer).items() if "hooks" not in name},
+            "scheduler": self.scheduler and vars(self.scheduler),
+            "grads": [p.grad for p in [*parameters, *(p for g in self.optimizer.param_groups for p in g["params"])]],
+            "rng": [random.getstate(), np.random.get_state(), torch.get_rng_state()],
+        }
+
+    def close(self):
+        for iterator in (self.open, getattr(self.loader, "_iterator", None)):
+            if hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
+
+
+# How two of them are compared
+
+
+def copied(value):
+    """``value`` with its tensors as their bytes: NaN equals NaN, and 0 is not -0."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        if value.layout != torch.strided:
+            return "sparse", copied(value._indices()), copied(value._values()), value.is_coalesced()
+        return value.dtype, tuple(value.shape), value.stride(), value.contiguous().numpy().tobytes()
+    if isinstance(value, torch.Generator):
+        return copied(value.get_state())
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape, value.tobytes()
+    if isinstance(value, dict):
+        return {i if isinstance(k, torch.Tensor) else k: copied(v) for i, (k, v) in enumerate(value.items())}
+    if isinstance(value, (list, tuple)):
+        return [copied(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, type(None), torch.dtype)) else type(value)
+
+
+def identities(value):
+    """Which objects ``value`` is made of; Python's numbers have no identity worth keeping."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value.data_ptr() if value.layout == torch.strided else 0
+    if isinstance(value, dict):
+        return [id(value), {i: identities(item) for i, item in enumerate(value.values())}]
+    if isinstance(value, (list, tuple)):
+        return [identities(item) for item in value]
+    return None
+
+
+def differing(a, b, path=""):
+    """Names of what is not the same."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{path}: keys {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [name for key in a for name in differing(a[key], b[key], f"{path}/{key}")]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [name for i, (x, y) in enumerate(zip(a, b, strict=True)) for name in differing(x, y, f"{path}/{i}")]
+    return [] if a == b else [path]
+
+
+def check(make, before=4, after=9, call=Training.find):
+    """Train, call, train on; against the same training without the call. Gives what the call gave."""
+    without, called = make().train(before), None
+    at_call = copied(without.things())
+    without.train(after)
+    try:
+        called = make().train(before)
+        ids, workers = object_ids(called), set(multiprocessing.active_children())
+        result = call(called)
+        assert differing(at_call, copied(called.things())) == []
+        assert differing(ids, object_ids(called)) == []
+        assert set(multiprocessing.active_children()) <= workers
+        called.train(after)
+        assert differing(without.seen, called.seen) == []
+        assert differing(copied(without.things()), copied(called.things())) == []
+    finally:
+        for training in (without, called):
+            if training is not None:
+                training.close()
+    return result
+
+
+def object_ids(training):
+    """Which objects the training is made of, less what things() makes."""
+    things = training.things()
+    del things["rng"]
+    for name in ("parameters", "buffers", "training", "optimizer"):
+        things[name] = list(things[name].values())
+    return {name: identities(thing) for name, thing in things.items()}
+
+
+# The matrix
+
+EXITS = [
+    pytest.param(error, place, at, id=f"{error.__name__}-{place}-{at}")
+    for error in (RuntimeError, KeyboardInterrupt)
+    for place in ("criterion", "loader", "optimizer")
+    for at in (0, 1, 5, STEPS[-1])
+]
+
+
+def check_exit(make, error, place, at, **how):
+    finding, raised = check(lambda: make(bomb=lambda: Bomb(place, at, error)), **how)
+    assert type(raised) is error
+    assert finding.stop is Stop.INTERRUPTED
+    assert len(finding.curve) == at
+    assert finding.curve.num_steps == SWEEP["num_steps"]
+    assert any("put back" in note for note in raised.__notes__)
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_every_model_with_every_optimizer(model, optimizer, before):
+    finding, _ = check(lambda: Training(model, optimizer), before)
+    assert finding.stop is Stop.FINISHED
+    assert len(finding.curve) == len(STEPS)
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_sweep_that_diverges(optimizer, model, before):
+    finding, _ = check(lambda: Training(model, optimizer), before, call=lambda training: training.find(**DIVERGING))
+    assert finding.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
+
+
+@pytest.mark.parametrize(("error", "place", "at"), EXITS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_with_every_exit(optimizer, error, place, at):
+    check_exit(partial(Training, cnn, optimizer), error, place, at)
+
+
+@pytest.mark.parametrize(("error", "place", "at"), EXITS)
+@pytest.mark.parametrize(
+    "loader", [v for k, v in LOADERS.items() if k != "list"], ids=[k for k in LOADERS if k != "list"]
+)
+def test_every_loader_with_every_exit(loader, error, place, at):
+    check_exit(partial(Training, loader=loader), error, place, at)
+
+
+@pytest.mark.parametrize("how", [SWEEP, DIVERGING], ids=["finish", "diverge"])
+@pytest.mark.parametrize("before", [0, 4, 6], ids=["fresh", "mid-epoch", "between-epochs"])
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+def test_every_loader(loader, before, how):
+    check(lambda: Training(cnn, loader=loader), before, call=lambda training: training.find(**how))
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "mid-epoch"])
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+def test_worker_processes(loader, before):
+    finding, _ = check(lambda: Training(loader=loader), before)
+    assert finding.stop is Stop.FINISHED
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+def test_worker_processes_with_an_exception_in_the_main_process(loader, error):
+    check_exit(partial(Training, loader=loader), error, "criterion", 5)
+
+
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+def test_worker_processes_with_an_exception_in_one_of_them(loader):
+    _, error = check(lambda: Training(loader=loader, bomb=lambda: Bomb("dataset", 12)))
+    assert "boom" in str(error)
+
+
+# One thing at a time
+
+
+class Restless(nn.Module):
+    """Changes itself at each forward pass."""
+
+    def __init__(self, inner, change):
+        super().__init__()
+        self.inner, self.change = inner, change
+        self.own = nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.register_buffer("persistent", torch.zeros(4))
+        self.register_buffer("passing", torch.zeros(4), persistent=False)
+        self.register_buffer("expanded", torch.zeros(1, 3).expand(4, 3))
+        self.register_buffer("sliding", torch.zeros(6).unfold(0, 3, 1))
+
+    def forward(self, *inputs):
+        with torch.no_grad():
+            self.change(self)
+        return self.inner(*inputs)
+
+
+CHANGES = {
+    "parameter": lambda m: m.own.add_(1),
+    "persistent-buffer": lambda m: m.persistent.add_(1),
+    "non-persistent-buffer": lambda m: m.passing.add_(1),
+    "expanded-buffer": lambda m: m.expanded[1].add_(1),
+    "overlapping-buffer": lambda m: m.sliding[1].add_(1),
+    "buffer-bound-anew": lambda m: setattr(m, "persistent", m.persistent + 1),
+    "new-buffer": lambda m: m.register_buffer("late", torch.ones(1)),
+    "nan-buffer": lambda m: m.persistent.div_(0),
+    "train-flag": lambda m: m.inner.eval(),
+}
+
+
+@pytest.mark.parametrize("before", [0, 3], ids=["fresh", "warm"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("where", ["model", "criterion"])
+def test_what_a_module_changes_in_its_forward_pass(where, change, before):
+    if where == "model":
+        check(lambda: Training(lambda: Restless(cnn(), change)), before)
+    else:
+        check(lambda: Training(loss=lambda: Restless(nn.CrossEntropyLoss(), change)), before)
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter that is not registered: only the optimizer has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.unregistered = [nn.Parameter(torch.ones(()))]
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs * self.unregistered[0], targets)
+
+
+class Weighted(nn.CrossEntropyLoss):
+    """A loss with a parameter that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs, targets):
+        return super().forward(outputs * self.scale, targets)
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+@pytest.mark.parametrize("loss", [Scaled, Weighted], ids=["the-optimizers-alone", "the-criterions"])
+def test_a_parameter_that_is_not_the_models(loss, before):
+    check(lambda: Training(optimizer=OPTIMIZERS["adam"], loss=loss), before)
+
+
+GROUP_CHANGES = {
+    "initial_lr": lambda group: group.update(initial_lr=group["initial_lr"] * 0.9),
+    "weight_decay": lambda group: group.update(weight_decay=group["weight_decay"] + 0.01),
+    "new-entry": lambda group: group.update(late=True),
+    "list-in-place": lambda group: group.setdefault("history", []).append(1),
+}
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+@pytest.mark.parametrize("change", GROUP_CHANGES.values(), ids=GROUP_CHANGES)
+def test_param_group_entries(change, before):
+    def optimizer(parameters):
+        made = optim.SGD([{"params": parameters, "lr": 0.1, "initial_lr": 0.2}], momentum=0.9)
+        made.register_step_post_hook(lambda self, *_: change(self.param_groups[0]))
+        return made
+
+    check(lambda: Training(optimizer=optimizer), before)
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam, optim.AdamW], ids=lambda kind: kind.__name__)
+def test_tensor_rates(optimizer):
+    def two_groups(parameters):
+        rates = torch.tensor(0.1), torch.tensor(0.01)
+        groups = [{"params": parameters[:2], "lr": rates[0]}, {"params": parameters[2:], "lr": rates[1]}]
+        return optimizer(groups, foreach=False)
+
+    check(lambda: Training(optimizer=two_groups))
+
+
+SCHEDULERS = {
+    "step": lambda o: optim.lr_scheduler.StepLR(o, 2, gamma=0.5),
+    "one-cycle": lambda o: optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=40),
+    "lambda": lambda o: optim.lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)),
+    "warm-up": lambda o: optim.lr_scheduler.LinearLR(o, start_factor=0.1, total_iters=5),
+    "sequential": lambda o: optim.lr_scheduler.SequentialLR(
+        o, [optim.lr_scheduler.ConstantLR(o, 0.1, 3), optim.lr_scheduler.ExponentialLR(o, 0.9)], milestones=[3]
+    ),
+}
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_an_attached_scheduler(scheduler, before):
+    check(lambda: Training(scheduler=scheduler), before)
+
+
+def test_torch_still_warns_of_a_scheduler_that_steps_first():
+    training = Training(scheduler=SCHEDULERS["step"])
+    training.find()
+    with pytest.warns(UserWarning, match="before `optimizer.step"):
+        training.scheduler.step()
+
+
+@pytest.mark.parametrize("before", [0, 4], ids=["fresh", "warm"])
+def test_lbfgs(before):
+    class ClosureTraining(Training):
+        def train(self, steps):
+            for _ in range(steps):
+                batch = self.batch()
+                self.seen.append(copied(batch))
+                self.optimizer.step(lambda batch=batch: self.passed(*batch))
+            return self
+
+        def passed(self, inputs, targets):
+            self.optimizer.zero_grad()
+            loss = self.criterion(self.model(inputs), targets)
+            loss.backward()
+            return loss
+
+    check(lambda: ClosureTraining(optimizer=lambda p: optim.LBFGS(p, lr=0.1, max_iter=3)), before)
+
+
+def test_gradients_in_the_middle_of_accumulation():
+    finding, _ = check(lambda: Training(cnn, accumulation=3), before=4)
+    assert finding.stop is Stop.FINISHED
+
+
+def test_gradients_of_parameters_that_the_optimizer_lacks():
+    check(lambda: Training(optimizer=lambda parameters: optim.SGD(parameters[2:], lr=0.1), accumulation=3), before=4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_sparse_gradients(accumulation):
+    def model():
+        return nn.Sequential(Bits(), nn.EmbeddingBag(16, 4, sparse=True))
+
+    check(lambda: Training(model, optim.SparseAdam, accumulation=accumulation))
+
+
+class Bits(nn.Module):
+    """The signs of the numbers, as indices."""
+
+    def forward(self, x):
+        return torch.arange(x.shape[1]).expand_as(x) * (x > 0)
+
+
+# Modes
+
+
+def test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back(caplog):
+    def in_eval_mode():
+        training = Training(cnn)
+        training.model.eval()
+        return training
+
+    caplog.set_level(logging.INFO, logger="findlr")
+    swept_in = set()
+
+    def call(training):
+        training.model.register_forward_pre_hook(lambda model, _: swept_in.add(model.training))
+        return training.find()
+
+    check(in_eval_mode, call=call)
+    assert True in swept_in
+    assert [record.getMessage() for record in caplog.records if "eval mode" in record.getMessage()] != []
+
+
+def test_frozen_layers_stay_in_eval_mode_during_the_sweep(caplog):
+    caplog.set_level(logging.INFO, logger="findlr")
+    training, flags = Training(frozen), set()
+    training.model.register_forward_hook(lambda *_: flags.add(tuple(m.training for m in training.model)))
+    training.find()
+    assert flags == {(False, True, True, True, True)}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("loader", [LOADERS["global-rng"], LOADERS["list"], WORKERS["persistent"]])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inside_a_block_without_gradients(mode, loader):
+    def call(training):
+        with mode():
+            return training.find()
+
+    finding, error = check(lambda: Training(cnn, loader=loader), call=call)
+    assert error is None
+    assert finding == check(lambda: Training(cnn, loader=loader))[0]
+
+
+def test_default_dtype_float64():
+    torch.set_default_dtype(torch.float64)
+    try:
+        check(lambda: Training(lambda: nn.Sequential(Doubled(), mlp())))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+# Called twice, interrupted twice
+
+
+@pytest.mark.parametrize("loader", [*LOADERS.values(), WORKERS["persistent"]], ids=[*LOADERS, "persistent"])
+@pytest.mark.parametrize("how", [SWEEP, DIVERGING], ids=["finish", "diverge"])
+def test_called_twice_it_finds_the_same(how, loader):
+    training = Training(cnn, loader=loader).train(4)
+    first, second = training.find(**how)[0], training.find(**how)[0]
+    training.close()
+    assert first == second
+    assert first.curve == second.curve
+
+
+class Interrupted(nn.Linear):
+    """Ctrl-C arrives while its train flag is put back."""
+
+    armed = False
+
+    def __setattr__(self, name, value):
+        if name == "training" and self.armed:
+            os.kill(os.getpid(), signal.SIGINT)
+        super().__setattr__(name, value)
+
+
+def arm(training):
+    for module in training.model.modules():
+        if isinstance(module, Interrupted):
+            module.armed = True
+    result = training.find()
+    for module in training.model.modules():
+        if isinstance(module, Interrupted):
+            module.armed = False
+    return result
+
+
+@pytest.mark.parametrize("bomb", [Bomb, lambda: Bomb("criterion", 5, KeyboardInterrupt)], ids=["first", "second"])
+def test_ctrl_c_while_things_are_put_back(bomb):
+    before = signal.getsignal(signal.SIGINT)
+    finding, error = check(
+        lambda: Training(lambda: nn.Sequential(Interrupted(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), bomb=bomb),
+        call=arm,
+    )
+    assert type(error) is KeyboardInterrupt
+    assert finding.stop is not None
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler():
+    came = []
+
+    def handler(number, frame):
+        came.append(number)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        finding, error = check(lambda: Training(lambda: nn.Sequential(Interrupted(16, 8), nn.Linear(8, 4))), call=arm)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert error is None
+    assert finding.stop is Stop.FINISHED
+    assert came == [signal.SIGINT]
+
+
+# A snapshot in the middle of the data
+
+
+@pytest.mark.parametrize("drawn", [0, 3, 6, 8])
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+def test_a_snapshot_remembers_its_place_in_the_data(loader, drawn):
+    check_place(loader, drawn)
+
+
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+def test_a_snapshot_remembers_its_place_in_the_data_of_workers(loader):
+    check_place(loader, 3)
+
+
+def check_place(loader, drawn):
+    training = Training(cnn, loader=loader)
+    inner = TorchTrainable(training.model, training.optimizer, training.criterion, training.loader)
+    for _ in range(drawn):
+        inner.step(0.01)
+    snapshot = inner.snapshot()
+    runs = []
+    for _ in range(3):
+        runs.append([inner.step(0.01) for _ in range(7)])
+        inner.restore(snapshot)
+    inner._batches.close()
+    assert runs[0] == runs[1] == runs[2]

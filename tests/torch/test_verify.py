@@ -1,0 +1,217 @@
+"""The control variate and the race on real nets: against slow references, and nothing lost."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import ConfigurationError, Finding, Plan, TorchTrainable, find, find_lr
+
+
+class Net(nn.Module):
+    """BatchNorm, dropout, and a tied weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.3)
+        self.second = nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.drop(self.norm(self.second(torch.relu(self.first(x))))))
+
+
+def parts(seed=0, net=None):
+    torch.manual_seed(seed)
+    net = net or Net()
+    inputs = torch.randn(160, 8)
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(dim=1)), 16, shuffle=True)
+    return net, optim.SGD(net.parameters(), lr=0.05, momentum=0.9), nn.CrossEntropyLoss(), loader
+
+
+def state_of(net, optimizer):
+    tensors = [*net.state_dict().values(), *(v for s in optimizer.state.values() for v in s.values() if v is not None)]
+    return [t.clone() for t in tensors], torch.get_rng_state(), [m.training for m in net.modules()]
+
+
+def same(a, b):
+    return len(a[0]) == len(b[0]) and all(map(torch.equal, a[0], b[0])) and torch.equal(a[1], b[1]) and a[2] == b[2]
+
+
+# The control variate
+
+
+def test_the_baseline_is_the_same_batch_and_dropout_under_the_starting_weights():
+    torch.manual_seed(0)
+    training = TorchTrainable(*parts())
+    start = copy.deepcopy(training.model)
+    snapshot = training.snapshot()
+    assert training.prepare_baseline(snapshot) is None
+    batches = []
+    draw = training._batches.next
+    training._batches.next = lambda: batches.append(draw()) or batches[-1]
+    for lr in (0.01, 0.1, 1.0):
+        before = torch.get_rng_state()
+        training.step(lr)
+        after = torch.get_rng_state()
+        got = training.baseline()
+        assert torch.equal(torch.get_rng_state(), after)
+        torch.set_rng_state(before)
+        if len(batches) == 1:
+            torch.set_rng_state(_after_opening(snapshot))
+        reference = copy.deepcopy(start)
+        assert got == nn.functional.cross_entropy(reference(batches[-1][0]), batches[-1][1]).item()
+        torch.set_rng_state(after)
+    training.restore(snapshot)
+
+
+def _after_opening(snapshot):
+    """The random state after a first batch is drawn from the same loader."""
+    snapshot_state = torch.get_rng_state()
+    *_, loader = parts()
+    torch.set_rng_state(snapshot_state)
+    next(iter(loader))
+    return torch.get_rng_state()
+
+
+def test_the_control_variate_changes_no_loss_of_the_sweep():
+    without = find_lr(*parts(), control_variate=False)
+    with_it = find_lr(*parts(), control_variate=True)
+    np.testing.assert_array_equal(without.curve.loss, with_it.curve.loss)
+    assert without.curve.baseline is None
+    assert with_it.curve.baseline[0] == with_it.curve.loss[0]
+    early = slice(0, 40)
+    difference = with_it.curve.loss - with_it.curve.baseline
+    assert difference[early].std() < 0.02 * with_it.curve.loss[early].std()
+    assert with_it.cost.steps == pytest.approx(without.cost.steps * 4 / 3, abs=1)
+
+
+def test_the_control_variate_leaves_everything_as_it_was():
+    net, optimizer, criterion, loader = parts()
+    before = state_of(net, optimizer)
+    find_lr(net, optimizer, criterion, loader, control_variate=True)
+    assert same(before, state_of(net, optimizer))
+
+
+def test_a_model_with_hooks_has_no_control_variate():
+    net, optimizer, criterion, loader = parts()
+    net.last.register_forward_hook(lambda *arguments: None)
+    with pytest.raises(ConfigurationError, match="forward hooks"):
+        find_lr(net, optimizer, criterion, loader, control_variate=True)
+    assert find_lr(net, optimizer, criterion, loader).curve.baseline is None
+
+
+def test_a_self_check_that_fails_leaves_the_control_variate_out():
+    class Own(nn.Module):
+        """Keeps its weight where functional_call can't reach it."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 8))
+            self.held = [self.weight]
+
+        def forward(self, x):
+            return x @ self.held[0].T
+
+    finding = find_lr(*parts(net=Own()), control_variate=True)
+    assert finding.curve.baseline is None
+    assert len(finding.curve) > 50
+
+
+# The race
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_a_verified_search_leaves_everything_as_it_was_and_keeps_its_budget(validation):
+    net, optimizer, criterion, loader = parts()
+    for inputs, targets in loader:  # a warm optimizer
+        optimizer.zero_grad()
+        criterion(net(inputs), targets).backward()
+        optimizer.step()
+    before = state_of(net, optimizer)
+    finding = find_lr(
+        *(net, optimizer, criterion, loader),
+        schedule="one_cycle",
+        total_steps=400,
+        verify=True,
+        budget=1.0,
+        validation_loader=[next(iter(loader))] if validation else None,
+    )
+    after = state_of(net, optimizer)
+    if not validation:  # drawing the batch above moved the random state
+        assert same(before, after)
+    assert all(map(torch.equal, before[0], after[0]))
+    assert finding.race is not None
+    assert len(finding.race.runs) >= 3
+    assert finding.suggestion.rule == "race"
+    assert finding.cost.steps <= 400
+    assert Finding.from_dict(finding.to_dict()) == finding
+
+
+def test_a_run_of_the_race_is_a_bare_training_on_the_compressed_schedule():
+    finding = find_lr(*parts(), schedule="cosine", total_steps=300, verify=True, budget=500, control_variate=False)
+    run = finding.race.runs[-1]
+    net, optimizer, criterion, loader = parts()
+    stream = (batch for _ in range(1000) for batch in loader)
+    held_out = [next(stream) for _ in range(8)]
+    for share in Plan("cosine").shares(run.steps):
+        inputs, targets = next(stream)
+        optimizer.param_groups[0]["lr"] = run.lr * share
+        optimizer.zero_grad()
+        criterion(net(inputs), targets).backward()
+        optimizer.step()
+    net.eval()
+    with torch.no_grad():
+        losses = torch.stack([criterion(net(inputs), targets) for inputs, targets in held_out])
+    assert run.loss == losses.mean().item()
+
+
+def test_evaluating_touches_no_statistic_and_no_mode():
+    net, optimizer, criterion, loader = parts()
+    net.norm.eval()
+    training = TorchTrainable(net, optimizer, criterion, loader, validation_loader=list(loader))
+    assert training.hold_out(8) == 8
+    assert training.hold_out(100) == 10
+    before = state_of(net, optimizer)
+    first = training.evaluate()
+    assert training.evaluate() == first
+    assert same(before, state_of(net, optimizer))
+
+
+def test_an_interrupt_in_the_race_puts_everything_back_and_keeps_the_sweep():
+    net, optimizer, criterion, loader = parts()
+    before = state_of(net, optimizer)
+    calls = 0
+
+    def interrupted(outputs, targets):
+        nonlocal calls
+        calls += 1
+        if calls == 150:
+            raise KeyboardInterrupt
+        return criterion(outputs, targets)
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        find_lr(*(net, optimizer, interrupted, loader), total_steps=500, verify=True, budget=1.0, control_variate=False)
+    assert same(before, state_of(net, optimizer))
+    assert len(error.value.finding.curve) > 50
+
+
+def test_verify_without_total_steps_is_refused():
+    with pytest.raises(ConfigurationError, match="total_steps"):
+        find_lr(*parts(), verify=True)
+
+
+def test_the_same_parts_twice_give_the_same_verified_finding():
+    net, optimizer, criterion, loader = parts()
+    arguments = dict(total_steps=400, schedule="one_cycle", verify=True)
+    training = TorchTrainable(net, optimizer, criterion, loader)
+    plan = Plan("one_cycle", 400)
+    assert find(training, plan, verify=True) == find(training, plan, verify=True)
+    first, second = (find_lr(net, optimizer, criterion, loader, **arguments) for _ in range(2))
+    assert first == second

@@ -1,0 +1,180 @@
+import io
+import math
+import random
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from findlr import Curve, Finding, Plan, Stop, find, rules
+from findlr.console import LiveSweep, Sketch, summary
+from findlr.finder import choose
+from findlr.finding import Cost
+from findlr.testing import Quadratic
+
+REFUSED = {"max_lr": 1e-4}
+
+
+def printed(renderable, width=80, encoding="utf-8", **options):
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    Console(file=file, width=width, **options).print(renderable)
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def finding_of(curve, rule=None):
+    suggestion, verdict, why = choose(curve, Plan(), rule)
+    return Finding(suggestion, verdict, why, Stop.FINISHED, curve, Plan(), Cost(1, 1, 1, 0.0), {})
+
+
+class TestSummary:
+    def test_says_the_suggestion_and_all_that_is_known_of_it(self):
+        finding = find(Quadratic(noise=0.1))
+        text = " ".join(printed(summary(finding), width=200).split())
+        assert f"suggestion {finding.lr:.2g} (article)" in text
+        for said in (finding.suggestion.why, finding.verdict.name, finding.why, finding.stop.sentence, "100 steps"):
+            assert said in text
+
+    def test_other_rules_answer_and_the_one_that_was_used_is_not_among_them(self):
+        finding = find(Quadratic(noise=0.1), rule=rules.valley)
+        text = printed(summary(finding), width=200)
+        for rule in (rules.article, rules.slide, rules.steep, rules.minimum):
+            assert f"{rule.__name__}" in text
+            assert f": {finding.suggest(rule).lr:.2g}" in text
+        assert "valley:" not in text
+
+    def test_a_refusal_is_told_once(self):
+        finding = find(Quadratic(), **REFUSED)
+        text = " ".join(printed(summary(finding), width=300).split())
+        assert "suggestion none" in text
+        assert text.count(finding.why) == 1
+        assert "article, valley, slide, steep, minimum: refused, for the reason above" in text
+
+    def test_a_rule_that_refuses_alone_says_why(self):
+        losses = np.abs(np.linspace(-1, 1, 100)) + 1
+        finding = finding_of(Curve(np.geomspace(0.1, 1, 100), losses), rules.steep)  # a tenth of any rate is outside
+        text = printed(summary(finding), width=300)
+        assert "suggestion    0." in text
+        assert "article: refused: article answers 0.0" in text
+
+    def test_the_line_to_paste_is_there_where_the_optimizer_is_known(self):
+        assert "paste" not in printed(summary(find(Quadratic())))
+
+    def test_brackets_are_not_markup(self):
+        finding = find(Quadratic())
+        odd = Finding(**{**vars(finding), "why": "[red]odd[/red] [/bold]"})
+        assert "[red]odd[/red] [/bold]" in printed(summary(odd))
+
+
+class TestSketch:
+    def test_the_line_falls_and_the_mark_stands_under_its_name(self):
+        finding = find(Quadratic())
+        lines = printed(Sketch(finding)).splitlines()
+        name = f"{finding.lr:.2g} (article)"
+        assert lines[0].strip() == name
+        column = {line.index("\u25cf") for line in lines if "\u25cf" in line}
+        assert len(column) == 1
+        assert lines[0].index(name) <= column.pop() < lines[0].index(name) + len(name)
+
+    def test_every_row_is_an_axis_and_a_canvas(self):
+        lines = printed(Sketch(find(Quadratic()), width=40, height=9), width=80).splitlines()
+        assert len(lines) == 1 + 9 + 3
+        assert sum("\u2502" in line for line in lines) == 9
+        assert max(map(len, lines)) <= 40 + 8
+
+    def test_rates_and_losses_are_written_at_the_axes(self):
+        lines = printed(Sketch(find(Quadratic(), **REFUSED))).splitlines()
+        assert "1e-7" in lines[-2]
+        assert "1e-5" in lines[-2]
+        top, bottom = (float(lines[i].split()[0]) for i in (0, 12))
+        assert 5.09 < top < 5.2
+        assert 5.0 < bottom < top
+
+    def test_a_narrow_range_is_labelled_at_its_ends(self):
+        finding = finding_of(Curve(np.geomspace(0.02, 0.09, 100), np.linspace(3, 2, 100)))
+        line = printed(Sketch(finding)).splitlines()[-2]
+        assert line.split() == ["0.023", "0.083"]
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+    def test_without_unicode_it_is_stars(self, encoding):
+        finding = find(Quadratic())
+        text = printed(Sketch(finding), encoding=encoding) + printed(summary(finding), encoding=encoding)
+        assert text.isascii()
+        assert "*" in text
+        assert "o" in text
+
+    @pytest.mark.parametrize("width", range(1, 90, 7))
+    def test_it_is_never_wider_than_the_terminal(self, width):
+        lines = printed(Sketch(find(Quadratic())), width=width).splitlines()
+        assert max(map(len, lines)) <= width
+
+    def test_a_terminal_too_narrow_gets_a_word(self):
+        assert "too narrow" in printed(Sketch(find(Quadratic())), width=20).replace("\n", " ")
+
+    @pytest.mark.parametrize(
+        "curve",
+        [Curve([], []), Curve([1e-3], [2.0]), Curve([1e-3], [math.nan], diverged=True)],
+        ids=["empty", "one point", "nan"],
+    )
+    def test_no_line_no_sketch(self, curve):
+        assert "no curve to draw" in printed(Sketch(finding_of(curve)))
+
+    @pytest.mark.parametrize("losses", [np.zeros(16), np.full(100, 2.3), np.geomspace(1, 3e38, 100), -np.arange(50.0)])
+    def test_any_curve_can_be_drawn(self, losses):
+        curve = Curve(np.geomspace(1e-8, 10, len(losses)), losses)
+        assert "\u2514" in printed(Sketch(finding_of(curve)))
+
+    def test_a_steep_line_has_no_holes(self):
+        losses = np.where(np.arange(100) < 50, 3.0, 1.0)
+        finding = finding_of(Curve(np.geomspace(1e-8, 10, 100), losses, smoothing=0.0))
+        rows = [line for line in printed(Sketch(finding)).splitlines() if "\u2502" in line]
+        drawn = [any("\u2800" < cell <= "\u28ff" for cell in row) for row in rows]
+        first, last = drawn.index(True), len(drawn) - drawn[::-1].index(True)
+        assert all(drawn[first:last])
+
+
+class TestLiveSweep:
+    def test_a_terminal_sees_the_steps_the_rate_and_the_loss(self):
+        file = io.StringIO()
+        find(
+            Quadratic(),
+            progress=LiveSweep(Console(file=file, force_terminal=True, width=100)),
+            num_steps=30,
+            max_lr=1e-3,
+        )
+        shown = file.getvalue()
+        assert "30/30" in shown
+        assert "lr 1.0e-03" in shown
+        assert "smoothed loss" in shown
+
+    def test_anything_else_sees_nothing(self):
+        file = io.StringIO()
+        find(Quadratic(), progress=LiveSweep(Console(file=file)))
+        assert file.getvalue() == ""
+
+    def test_no_color_is_respected(self, monkeypatch):
+        monkeypatch.setenv("NO_COLOR", "1")
+        file = io.StringIO()
+        Console(file=file, force_terminal=True, width=100).print(Sketch(find(Quadratic())))
+        assert "\x1b[36m" not in file.getvalue()
+        assert "\x1b[32m" not in file.getvalue()
+
+    def test_an_error_in_the_sweep_closes_it(self):
+        class Broken(Quadratic):
+            def step(self, lr):
+                if lr > 1e-3:
+                    raise RuntimeError("broken")
+                return super().step(lr)
+
+        file = io.StringIO()
+        live = LiveSweep(Console(file=file, force_terminal=True, width=100))
+        with pytest.raises(RuntimeError, match="broken"):
+            find(Broken(), progress=live)
+        assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+    def test_the_finding_does_not_depend_on_it(self):
+        shown = LiveSweep(Console(file=io.StringIO(), force_terminal=True))
+        state = random.getstate()
+        assert find(Quadratic(noise=0.1), progress=shown) == find(Quadratic(noise=0.1))
+        assert random.getstate() == state
