@@ -15,7 +15,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -147,17 +147,24 @@ PHASES: tuple[Callable[[Runs], Jobs], ...] = (scan, repeat, refine, refresh)
 def summary(runs: Runs) -> dict[str, object]:
     """What truth.json says about one task, from however many runs there are."""
     task = runs.task
+    seeds: dict[int, list[int]] = {}
+    for place, seed in sorted(runs.losses):
+        seeds.setdefault(place, []).append(seed)
+    most = max(map(len, seeds.values()))
+    covered = [place for place in seeds if len(seeds[place]) == most]
     means = runs.means()
-    most = max(sum(at == place for at, _ in runs.losses) for place in means)  # seeds of the best-covered rates
-    covered = [place for place in means if sum(at == place for at, _ in runs.losses) == most]
     best = min(covered, key=means.__getitem__)
-    untrained = float(np.mean(list(runs.untrained.values())))
-    seeds = sorted(seed for at, seed in runs.losses if at == best)
-    near = [place for place in covered if means[place] - means[best] < NEAR * (untrained - means[best])]
+    untrained = _mean(runs.untrained, seeds[best])
+    gain = untrained - means[best]
+    of_best = {seed: runs.losses[best, seed] for seed in seeds[best]}
+    for place, had in seeds.items():  # those with fewer seeds: the same regret, on the scale of all seeds
+        if len(had) < most:
+            low, high = _mean(of_best, had), _mean(runs.untrained, had)
+            means[place] = means[best] + gain * (means[place] - low) / (high - low)
     apart = [
-        np.std([runs.losses[place, seed] - runs.losses[best, seed] for seed in seeds], ddof=1) / len(seeds) ** 0.5
-        for place in near
-        if place != best and len(seeds) > 1
+        np.std([runs.losses[place, seed] - of_best[seed] for seed in of_best], ddof=1) / most**0.5
+        for place in covered
+        if most > 1 and place != best and means[place] - means[best] < NEAR * gain
     ]
     return {
         "family": task.family,
@@ -173,10 +180,14 @@ def summary(runs: Runs) -> dict[str, object]:
         "noise": _short(float(np.median(apart))) if apart else None,
         "seconds": round(runs.seconds),
         "rates": [
-            [rate(at), _short(mean), [_short(runs.losses[at, seed]) for seed in range(5) if (at, seed) in runs.losses]]
+            [rate(at), _short(mean), [_short(runs.losses[at, seed]) for seed in seeds[at]]]
             for at, mean in means.items()
         ],
     }
+
+
+def _mean(values: Mapping[int, float], keys: Sequence[int]) -> float:
+    return float(np.mean([values[key] for key in keys]))
 
 
 def _short(number: float) -> float:
@@ -193,7 +204,8 @@ def aggregate() -> None:
     header = {
         "command": COMMAND,
         "about": "rates: [rate, mean final held-out loss, losses of seeds 0, 1, ...]; a diverged run has the untrained "
-        "loss; noise: standard error of a difference between two rates near the best, paired by seed",
+        "loss; the mean of fewer seeds is put on the scale of all, at the same regret; noise: standard error of a "
+        "difference between two rates near the best, paired by seed",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
     TRUTH.write_text(_compact({"header": header, "tasks": dict(sorted(kept.items()))}) + "\n")

@@ -30,7 +30,7 @@ from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
-    from findlr.torch import TorchTrainable, find_lr
+    from findlr.torch import RangeTest, TorchTrainable, find_lr
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "NoSuggestionError",
     "OptimizerError",
     "Plan",
+    "RangeTest",
     "Stop",
     "Suggestion",
     "TorchTrainable",
@@ -55,7 +56,7 @@ __all__ = [
     "rules",
 ]
 
-_TORCH_ROOM = ("TorchTrainable", "find_lr")
+_TORCH_ROOM = ("RangeTest", "TorchTrainable", "find_lr")
 
 
 def __getattr__(name: str) -> Any:

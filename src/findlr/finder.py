@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from findlr.finding import Cost, Finding, inside
 from findlr.plan import Plan
 from findlr.race import Race, decide, run_race
 from findlr.rules import Rule, Suggestion
-from findlr.sweep import Spacing, Step, StopRule, rates, recording_of, run_sweep
+from findlr.sweep import Recording, Spacing, Step, StopRule, rates, recording_of, run_sweep
 from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
 from findlr.verdict import Verdict, judge
 
@@ -72,6 +72,8 @@ def find(
         True
     """
     plan = Plan() if plan is None else plan
+    if not (rule is None or callable(rule)):
+        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, got {rule!r}")
     count = _steps_per_epoch(trainable) if num_steps == "epoch" else num_steps
     lrs = rates(min_lr, max_lr, count, spacing)
     total = _budget(plan, budget, count, control_variate) if verify else None
@@ -86,13 +88,8 @@ def find(
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - start)
 
     def finish() -> Finding:
-        curve = recording.curve(smoothing)
-        suggestion, verdict, why = choose(curve, plan, rule)
-        if race is not None and suggestion is not None:
-            suggestion = decide(race, suggestion, plan)
         facts = trainable.facts() if isinstance(trainable, HasFacts) else {}
-        assert recording.stop is not None
-        return Finding(suggestion, verdict, why, recording.stop, curve, plan, spent(), facts, race)
+        return conclude(recording, smoothing, plan, rule, spent(), facts, race)
 
     with progress if progress is not None else nullcontext(_nothing) as show:
         recording.watch(show, on_step)
@@ -112,6 +109,37 @@ def find(
             error.add_note("findlr: everything was put back; what was measured is in this exception's .finding")
             raise
     return finish()
+
+
+def conclude(
+    recording: Recording,
+    smoothing: float,
+    plan: Plan,
+    rule: Rule | None,
+    cost: Cost,
+    facts: Mapping[str, Any],
+    race: Race | None = None,
+) -> Finding:
+    """The Finding of a sweep that is over, and of the race that may have followed it.
+
+    Args:
+        recording: the points; why they ended is in it.
+        smoothing: beta of ``curve.smoothed()``.
+        plan: the training that is planned.
+        rule: how the rate is chosen; None is ``rules.article``.
+        cost: what was spent.
+        facts: what the training told of itself.
+        race: the runs that verify the suggestion, if there were any.
+
+    Returns:
+        The Finding.
+    """
+    assert recording.stop is not None
+    curve = recording.curve(smoothing)
+    suggestion, verdict, why = choose(curve, plan, rule)
+    if race is not None and suggestion is not None:
+        suggestion = decide(race, suggestion, plan)
+    return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts, race)
 
 
 def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggestion | None, Verdict, str]:

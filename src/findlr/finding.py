@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findlr.curve import Curve
@@ -19,6 +17,8 @@ from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import pandas
     from matplotlib.axes import Axes
 
@@ -209,22 +209,28 @@ class Finding:
         except (KeyError, ValueError) as error:
             raise FileFormatError(f"this Finding is damaged ({error}); save it again") from error
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the Finding as JSON.
 
         Args:
             path: the file; one that is there is replaced.
         """
+        import json  # here, for `import findlr` to cost little more than NumPy
+        from pathlib import Path
+
         Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Finding:
+    def load(cls, path: str | PathLike[str]) -> Finding:
         """Read a Finding that ``save`` wrote.
 
         Raises:
             FileFormatError: the file is no Finding.
             OSError: the file cannot be read.
         """
+        import json
+        from pathlib import Path
+
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (UnicodeDecodeError, ValueError, RecursionError) as error:

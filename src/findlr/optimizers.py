@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findlr.errors import OptimizerError
-
-logger = logging.getLogger("findlr")
 
 
 def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> None:
@@ -32,7 +29,11 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
     for each in schedulers:
         _check_scheduler(each, optimizer)
     if not schedulers and any("initial_lr" in group for group in groups):
-        logger.warning("the optimizer has a scheduler, which may write its own rate over this one: give it to apply()")
+        import logging  # here, for `import findlr` to cost little more than NumPy
+
+        logging.getLogger("findlr").warning(
+            "the optimizer has a scheduler, which may write its own rate over this one: give it to apply()"
+        )
     for group, lr in zip(groups, lrs, strict=True):
         share = _share(group) if schedulers else 1.0
         _write(group, "lr", lr * share)

@@ -29,6 +29,7 @@ class Stop(Enum):
     NOT_FINITE = "The loss became NaN or infinite."
     CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
     OVERFLOW = "The optimizer skipped 20 steps in a row."
+    LEFT = "The loop was left before the sweep had ended."
     INTERRUPTED = "An exception or an interrupt ended the sweep."
 
     @property

@@ -12,7 +12,17 @@ Loss = TypeVar("Loss")
 Snapshot = TypeVar("Snapshot")
 
 
-class Trainable(Protocol[Loss, Snapshot]):
+class Restorable(Protocol[Snapshot]):
+    """Something that can go back to where it was."""
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that a step can change, the place in the data and the random states included."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put everything back as it was; the steps that follow see the same batches."""
+
+
+class Trainable(Restorable[Snapshot], Protocol[Loss, Snapshot]):
     """A training that can take one step at a given rate, and go back to where it was."""
 
     def step(self, lr: float) -> Loss | None:
@@ -24,12 +34,6 @@ class Trainable(Protocol[Loss, Snapshot]):
 
     def read(self, losses: list[Loss]) -> list[float]:
         """The losses as numbers; the only place that waits for a device."""
-
-    def snapshot(self) -> Snapshot:
-        """A copy of everything that a step can change, the place in the data and the random states included."""
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Put everything back as it was; the steps that follow see the same batches."""
 
 
 @runtime_checkable
@@ -97,7 +101,7 @@ class CanEvaluate(Protocol):
 
 
 @contextmanager
-def restored(trainable: Trainable[Any, Snapshot]) -> Iterator[Snapshot]:
+def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
     """Put ``trainable`` back on leaving, by whatever exit.
 
     Args:

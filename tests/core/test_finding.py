@@ -255,7 +255,7 @@ def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
 def test_exported_names():
     assert sorted(findlr.__all__) == findlr.__all__
     assert set(findlr.__all__) == {
-        *("find_lr", "TorchTrainable", "find", "Finding", "Curve", "Suggestion", "Verdict", "Stop", "Plan", "rules"),
+        *("find_lr", "RangeTest", "TorchTrainable", "find", "Finding", "Curve", "Suggestion", "Verdict", "Stop", "Plan", "rules"),
         *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "LossError"),
         *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
     }

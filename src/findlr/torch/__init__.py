@@ -9,7 +9,9 @@ try:
 except ImportError:
     raise MissingExtraError.of("PyTorch", "torch") from None
 
+from findlr.torch.loop import RangeTest
+from findlr.torch.schedules import cyclic, one_cycle
 from findlr.torch.search import find_lr
 from findlr.torch.trainable import TorchTrainable
 
-__all__ = ["TorchTrainable", "find_lr"]
+__all__ = ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import platform
 from typing import Any
 
+import numpy as np
 import torch
 from torch import optim
 
@@ -102,6 +104,11 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
         name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
     }
     return {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
 
 
 def _plain(value: Any) -> Any:

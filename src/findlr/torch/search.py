@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,6 +37,7 @@ def find_lr(
     budget: float | None = None,
     rule: Rule | None = None,
     control_variate: bool | None = None,
+    restore: Sequence[Any] = (),
     progress: Progress | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
@@ -67,6 +68,7 @@ def find_lr(
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.article``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
+        restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
 
@@ -92,7 +94,7 @@ def find_lr(
     Source: Gugger 2018, "How Do You Find A Good Learning Rate"; Smith 2015 (arXiv:1506.01186).
     """
     trainable = TorchTrainable(
-        model, optimizer, criterion, loader, loss_fn=loss_fn, validation_loader=validation_loader
+        model, optimizer, criterion, loader, loss_fn=loss_fn, validation_loader=validation_loader, restore=restore
     )
     return find(
         trainable,

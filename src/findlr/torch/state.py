@@ -9,13 +9,15 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from copy import copy
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from findlr.errors import ConfigurationError
 
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
@@ -133,6 +135,25 @@ def remember_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None
 def _remember_gradient(parameter: torch.Tensor, memory: Memory) -> None:
     memory.remember(parameter.grad)
     memory.add(partial(setattr, parameter, "grad", parameter.grad))
+
+
+def remember_stateful(stateful: Any, memory: Memory) -> None:
+    """A scheduler, an EMA, a stateful criterion: a module or optimizer as such, anything else by its state dict.
+
+    Raises:
+        ConfigurationError: it has no state_dict and load_state_dict.
+    """
+    if isinstance(stateful, nn.Module):
+        remember_modules([stateful], memory)
+    elif isinstance(stateful, torch.optim.Optimizer):
+        remember_optimizer(stateful, memory)
+    elif callable(getattr(stateful, "state_dict", None)) and callable(getattr(stateful, "load_state_dict", None)):
+        state = deepcopy(stateful.state_dict())
+        memory.add(lambda: stateful.load_state_dict(deepcopy(state)))
+    else:
+        raise ConfigurationError(
+            f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
+        )
 
 
 def remember_rng(devices: Iterable[torch.device], memory: Memory) -> None:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.torch.batches import Batches, batch_size, moved
 from findlr.torch.control_variate import ControlVariate, why_not
-from findlr.torch.rates import Rates, described, needs_closure
-from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng
+from findlr.torch.rates import Rates, described, needs_closure, versions
+from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng, remember_stateful
 
 logger = logging.getLogger("findlr")
 
 Criterion = Callable[[Any, Any], torch.Tensor]
 LossFn = Callable[[nn.Module, Any], torch.Tensor]
 
-_READ_EVERY = 10  # steps between two looks at losses on a device
+READ_EVERY = 10  # steps between two looks at losses on a device
 
 
 class TorchTrainable:
@@ -36,6 +34,7 @@ class TorchTrainable:
         loader: batches; anything that can be iterated again.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
         validation_loader: batches that a race is scored on; None takes some of ``loader``'s.
+        restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -57,6 +56,7 @@ class TorchTrainable:
         *,
         loss_fn: LossFn | None = None,
         validation_loader: Iterable[Any] | None = None,
+        restore: Sequence[Any] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -72,6 +72,7 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         self.model, self.optimizer, self.criterion, self.loss_fn = model, optimizer, criterion, loss_fn
+        self._restore = list(restore)
         self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
         self._rates = Rates(optimizer)
         self._device = _one_device(self._modules, optimizer)
@@ -80,7 +81,7 @@ class TorchTrainable:
         self._held_out: list[Any] = []
         self._needs_closure = needs_closure(optimizer)
         self._batch_size: int | None = None
-        self.read_every = 1 if self._device.type == "cpu" else _READ_EVERY
+        self.read_every = 1 if self._device.type == "cpu" else READ_EVERY
         self._variate: ControlVariate | None = None
         self._variate_checked = False
         self.forwards = 0
@@ -189,16 +190,15 @@ class TorchTrainable:
 
     def read(self, losses: list[float | torch.Tensor]) -> list[float]:
         """The losses as numbers; waits for the device, once."""
-        on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-        if len(on_device) < len(losses):
-            return [float(loss) for loss in losses]
-        return [float(loss) for loss in torch.stack(on_device).tolist()]
+        return read_losses(losses)
 
     def snapshot(self) -> Memory:
         """Copies of everything that a step can change; see ``findlr.torch.state``."""
         memory = Memory()
         remember_modules(self._modules, memory)
         remember_optimizer(self.optimizer, memory)
+        for stateful in self._restore:
+            remember_stateful(stateful, memory)
         self._batches.remember(memory)
         if self._validation is not None:
             self._validation.remember(memory)
@@ -238,8 +238,16 @@ class TorchTrainable:
             "accumulation_steps": 1,
             "optimizer": described(self.optimizer),
             "ratios": list(self._rates.ratios),
-            "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)},
+            "versions": versions(),
         }
+
+
+def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
+    """Losses as numbers: those on a device come over together, numbers stay as they are."""
+    on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
+    if len(on_device) < len(losses) or not losses:
+        return [float(loss) for loss in losses]
+    return [float(loss) for loss in torch.stack(on_device).tolist()]
 
 
 def _checked(name: str, loss: Any) -> torch.Tensor:

@@ -1,0 +1,142 @@
+"""The default rule: where one sweep's loss lies lowest, moved by what is planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from findlr.curve import Curve
+from findlr.errors import NoSuggestionError
+from findlr.plan import Plan
+from findlr.rules import Suggestion
+from findlr.smoothing import centred_gaussian, centred_median
+
+_BANDWIDTH = 0.5  # decades: the width of the smoothing
+_CEILING = 0.3  # of the fall: how far above the start a loss may count
+_HORIZON = 0.2  # science: the best rate falls as steps^-b, b from .08 to .32
+_USUAL_STEPS = 1000.0
+_NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as torch builds them by default
+_ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """Fitted by ``python -m bench.accuracy.fit_rule``; level, low and high are in decades."""
+
+    share: float  # of the fall: the dip is what lies deeper
+    deep: float  # of the deepest point: the first dip that reaches it is taken
+    level: float
+    momentum: float
+    low: float
+    high: float
+
+
+_WITH_BASELINE = _Constants(share=0.3, deep=0.7, level=-0.22, momentum=0.3, low=-0.3, high=0.44)
+_WITHOUT = _Constants(share=0.5, deep=1.0, level=-0.26, momentum=0.35, low=-0.35, high=0.47)
+
+
+def quick(curve: Curve, plan: Plan) -> Suggestion:
+    r"""The middle of the loss's dip, times what the momentum, the schedule and the length ask for.
+
+    lr = 10^(c + a) (1 - momentum)^b / mean share (total_steps / 1000)^-0.2
+
+    c = sum_i w_i log10 lr_i / sum_i w_i over the dip,   w_i = max(fall_i / max_j fall_j - s, 0)
+
+    fall_i is how far the loss lies under the same batch's loss at the starting weights or, where that was not measured,
+    under the mean of the first points; smoothed without lag, by a median of 3 and a Gaussian 0.5 decades wide. The dip
+    is the first stretch above the share s of the deepest fall that itself goes deep. A momentum shows late that a rate
+    is too high; a schedule with a mean share of 1/2 bears a peak twice as high (a mean below 1/4 counts as 1/4); a
+    longer training wants less. a and b are fitted, on tasks of other families than the README reports.
+
+    Args:
+        curve: the raw losses of a sweep, with their baseline if measured.
+        plan: the training that is planned; 1000 steps, and a momentum of 0.9 unless the optimizer's name tells
+            otherwise, stand in for what it leaves open.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
+
+    Example:
+        >>> rates = 10.0 ** np.linspace(-8, 1, 100)
+        >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
+        >>> f"{quick(curve, Plan('one_cycle', 1000, 'AdamW', 0.9)).lr:.2g}"
+        '0.0049'
+
+    Source: original. The schedule's factor follows Defazio et al. 2023 (arXiv:2310.07831) and Schaipp et al. 2025
+    (arXiv:2501.18965).
+    """
+    constants = _constants(curve)
+    dip = _dip(curve, constants)
+    lr = 10 ** (dip + constants.level + constants.momentum * _delay(plan) + _planned(plan))
+    return Suggestion(float(lr), "quick", f"The loss dips around {10**dip:.3g}; moved for the planned training.")
+
+
+def interval(curve: Curve, plan: Plan) -> tuple[float, float]:
+    """Where the best rate lies in 80 % of the cases, as far as tasks of other families can tell.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: the training that is planned.
+
+    Returns:
+        The lowest and the highest rate.
+
+    Raises:
+        NoSuggestionError: as ``quick``.
+
+    Source: Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World" (conformal prediction).
+    """
+    lr, constants = quick(curve, plan).lr, _constants(curve)
+    return lr * 10**constants.low, lr * 10**constants.high
+
+
+def _constants(curve: Curve) -> _Constants:
+    return _WITHOUT if curve.baseline is None else _WITH_BASELINE
+
+
+def _dip(curve: Curve, constants: _Constants) -> float:
+    """The middle of the dip, as a decimal logarithm."""
+    usable = curve.usable()
+    n = len(usable)
+    x = usable.log10_lr
+    if n < 3 or x[-1] <= x[0]:
+        raise NoSuggestionError(f"quick needs 3 usable points, got {n}: raise num_steps, or lower min_lr")
+    first = 0 if usable.baseline is not None else max(5, n // 10)
+    start = usable.baseline if usable.baseline is not None else np.full(n, usable.loss[:first].mean())
+    places = np.linspace(x[0], x[-1], n)  # evenly spaced, also where the rates rise by addition
+    change = centred_median(np.interp(places, x, usable.loss - start), 3)
+    change[:first] = 0.0  # they are the start, not a dip
+    change = np.minimum(change, _CEILING * max(-float(change.min()), 0.0))  # an explosion must not reach its neighbours
+    fall = -centred_gaussian(change, max(_BANDWIDTH * (n - 1) / (x[-1] - x[0]), 0.5))
+    deepest = float(fall.max())
+    if not deepest > _ROUNDING * abs(float(np.median(start))):
+        raise NoSuggestionError(
+            f"quick needs a loss that falls, and this one stays at {float(np.median(start)):.4g} or rises: "
+            "widen the swept range, or check that the loss depends on the parameters"
+        )
+    weight = np.maximum(fall / deepest - constants.share, 0.0)
+    deep = int(np.argmax(fall >= constants.deep * deepest))
+    ends = np.flatnonzero(weight == 0)
+    low = int(ends[ends < deep].max(initial=-1)) + 1
+    high = int(ends[ends > deep].min(initial=n))
+    return float(np.average(places[low:high], weights=weight[low:high]))
+
+
+def _delay(plan: Plan) -> float:
+    momentum = plan.momentum
+    if momentum is None:
+        momentum = 0.0 if plan.optimizer in _NO_MOMENTUM else 0.9
+    return float(np.log10(1.0 - min(momentum, 0.99)))
+
+
+def _planned(plan: Plan) -> float:
+    """What the schedule and the length ask for, in decades."""
+    shares = plan.shares(101)
+    peak = float(shares.max())
+    schedule = -np.log10(peak) - np.log10(max(float(shares.mean()) / peak, 0.25))
+    steps = float(np.clip(plan.total_steps or _USUAL_STEPS, 100.0, 100_000.0))
+    return float(schedule - _HORIZON * np.log10(steps / _USUAL_STEPS))
