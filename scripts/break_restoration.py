@@ -129,8 +129,8 @@ BREAKS = [
         "rates that are tensors",
         "test_tensor_rates[SGD]",
         STATE,
-        "_writable(tensor).copy_(copy)",
-        "tensor.dim() and _writable(tensor).copy_(copy)",
+        "_writable(tensor).copy_(saved)",
+        "tensor.dim() and _writable(tensor).copy_(saved)",
     ),
     Break("initial_lr", "test_param_group_entries[initial_lr-fresh]", STATE, OPTIMIZER, but("initial_lr")),
     Break(
@@ -263,7 +263,7 @@ BREAKS = [
         "identity of tensors",
         f"{MATRIX}[mlp-adam-warm]",
         STATE,
-        "self.add(partial(_refill, value, value.copy()))",
+        "self.add(partial(_refill, value, copy(value)))",
         "self.add(partial(_refill, value, __import__('copy').deepcopy(value) if 'exp_avg' in value else value.copy()))",
     ),
     Break(

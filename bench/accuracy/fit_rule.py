@@ -1,4 +1,4 @@
-"""Fits the constants of ``findlr.quick`` to the recorded sweeps of the fit half, leaving one family out at a time.
+"""Fits the constants of ``findlr.dip`` to the recorded sweeps of the fit half, leaving one family out at a time.
 
     python -m bench.accuracy.record --name variate --set control_variate=true   # the sweeps, once
     python -m bench.accuracy.fit_rule                                           # tables and constants
@@ -23,9 +23,9 @@ import numpy.typing as npt
 from bench.accuracy.record import curves
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from findlr import Curve
+from findlr.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, planned
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
-from findlr.quick import _WITH_BASELINE, _WITHOUT, _Constants, _delay, _dip, _planned
 
 Array = npt.NDArray[np.float64]
 
@@ -77,18 +77,18 @@ def blurred(task: str) -> Array:
 class Sample:
     """What the rule reads off each case, as log10 rates; what has no dip gets the optimizer's default."""
 
-    def __init__(self, all_cases: Sequence[Case], constants: _Constants) -> None:
+    def __init__(self, all_cases: Sequence[Case], constants: Constants) -> None:
         self.cases = all_cases
         self.family = np.array([case.truth.family for case in all_cases])
         self.task = np.array([case.truth.name for case in all_cases])
         self.best = np.log10([case.truth.best_lr for case in all_cases])
         self.refused = np.zeros(len(all_cases), dtype=bool)
         self.base = np.array([self._read(i, case, constants) for i, case in enumerate(all_cases)])
-        self.delay = np.array([_delay(case.plan) for case in all_cases])
+        self.delay = np.array([delay(case.plan) for case in all_cases])
 
-    def _read(self, i: int, case: Case, constants: _Constants) -> float:
+    def _read(self, i: int, case: Case, constants: Constants) -> float:
         try:
-            return _dip(case.curve, constants) + _planned(case.plan)
+            return centre_of_dip(case.curve, constants) + planned(case.plan)
         except NoSuggestionError:
             self.refused[i] = True
             return 0.0
@@ -155,7 +155,7 @@ def coverage(sample: Sample, residuals: Array, low: float | Array, high: float |
     return f"covers {inside.mean():.0%} (mean over tasks {np.mean(by_task):.0%}), median width {width:.2f} decades"
 
 
-def fit(name: str, baseline: bool, start: _Constants) -> _Constants:
+def fit(name: str, baseline: bool, start: Constants) -> Constants:
     """Fit one set of constants and print what it does."""
     sample = Sample(cases(name, "fit", baseline), start)
     everyone = np.ones(len(sample.cases), dtype=bool)
@@ -178,7 +178,7 @@ def fit(name: str, baseline: bool, start: _Constants) -> _Constants:
     return constants
 
 
-def shapes(name: str, baseline: bool, start: _Constants) -> None:
+def shapes(name: str, baseline: bool, start: Constants) -> None:
     """Print the other ways to read the dip."""
     print(f"\nhow the dip is read, {'with' if baseline else 'without'} the control variate\n{HEADER}")
     for share in (0.1, 0.3, 0.5, 0.7):
@@ -190,11 +190,11 @@ def shapes(name: str, baseline: bool, start: _Constants) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Fit the constants of findlr.quick.")
+    parser = argparse.ArgumentParser(description="Fit the constants of findlr.dip.")
     parser.add_argument("--name", default="variate", help="the recorded sweeps, with the control variate")
     parser.add_argument("--report", action="store_true", help="score the report half too")
     arguments = parser.parse_args()
-    variants = (("_WITH_BASELINE", True, _WITH_BASELINE), ("_WITHOUT", False, _WITHOUT))
+    variants = (("WITH_BASELINE", True, WITH_BASELINE), ("WITHOUT", False, WITHOUT))
     fitted = {title: fit(arguments.name, baseline, start) for title, baseline, start in variants}
     for _, baseline, start in variants:
         shapes(arguments.name, baseline, start)

@@ -87,7 +87,7 @@ def load(path: Path = TRUTH) -> Mapping[str, Truth]:
     for name, entry in json.loads(path.read_text())["tasks"].items():
         found[name] = Truth(
             name=name,
-            noise=entry["noise"] or 0.0,
+            noise=entry["noise"],
             lrs=tuple(row[0] for row in entry["rates"]),
             losses=tuple(row[1] for row in entry["rates"]),
             **{

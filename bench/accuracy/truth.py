@@ -4,9 +4,10 @@
     python -m bench.accuracy.truth --aggregate  # only write truth.json from what is there
 
 Phases, each for all tasks before the next: a factor-2 grid with one seed, widened until both edges are bad; two more
-seeds where it matters; factor sqrt(2) near the best; two fresh seeds for every rate near the best. The best rate is the
-one with the lowest mean over all five seeds, and L* is that mean: who gets fresh seeds is decided without them, and the
-seeds are common to all rates, so that differences are of pairs; `noise` says how much chance is left in them.
+seeds where it matters; factor sqrt(2) around the best; two fresh seeds for every rate near the best, and five more
+where chance is large. The best rate is the one with the lowest mean over all of these seeds, and L* is that mean: who
+gets fresh seeds is decided without them, and the seeds are common to all rates, so that differences are of pairs;
+`noise` says how much chance is left in them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ COMMAND = "python -m bench.accuracy.truth"
 TRUTH = Path(__file__).parent / "truth.json"
 RAW = RUNS / "truth"
 
-SEEDS, FRESH_SEEDS = (0, 1, 2), (3, 4)
+SEEDS, FRESH_SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4), (5, 6, 7, 8, 9)
 CENTRES = {"SGD": 16, "SGD+momentum": 12, "Adam": 6, "AdamW": 6, "RMSprop": 4, "Adagrad": 10}  # half octaves
 LOWEST, HIGHEST = -34, 40  # about 1e-8 to 1e3
 BAD, POOR, NEAR = 0.9, 0.4, 0.03  # regrets: an edge may stop here; not worth three seeds; worth five
+NOISY = 0.007  # a standard error, as a regret, that is worth ten seeds
 
 Losses = dict[tuple[int, int], float]  # (half octave, seed) -> final held-out loss
 Jobs = list[tuple[int, int]]
@@ -141,7 +143,25 @@ def refresh(runs: Runs) -> Jobs:
     return [(place, seed) for place in near for seed in FRESH_SEEDS if (place, seed) not in runs.losses]
 
 
-PHASES: tuple[Callable[[Runs], Jobs], ...] = (scan, repeat, refine, refresh)
+def settle(runs: Runs) -> Jobs:
+    """Five seeds more for all of those where chance is large against the differences that matter."""
+    seeds = SEEDS + FRESH_SEEDS
+    near = [place for place in runs.means() if all((place, seed) in runs.losses for seed in seeds)]
+    best = min(near, key=runs.means(seeds).__getitem__)
+    gain = _mean(runs.untrained, seeds) - runs.means(seeds)[best]
+    if _noise(runs, near, best, seeds) < NOISY * gain:
+        return []
+    return [(place, seed) for place in near for seed in MORE_SEEDS if (place, seed) not in runs.losses]
+
+
+PHASES: tuple[Callable[[Runs], Jobs], ...] = (scan, repeat, refine, refresh, settle)
+
+
+def _noise(runs: Runs, near: Sequence[int], best: int, seeds: Sequence[int]) -> float:
+    """The typical standard error of the difference between a rate near the best and the best."""
+    losses = runs.losses
+    apart = [[losses[place, seed] - losses[best, seed] for seed in seeds] for place in near if place != best]
+    return float(np.median(np.std(apart, axis=1, ddof=1))) / len(seeds) ** 0.5 if apart and len(seeds) > 1 else 0.0
 
 
 def summary(runs: Runs) -> dict[str, object]:
@@ -161,11 +181,7 @@ def summary(runs: Runs) -> dict[str, object]:
         if len(had) < most:
             low, high = _mean(of_best, had), _mean(runs.untrained, had)
             means[place] = means[best] + gain * (means[place] - low) / (high - low)
-    apart = [
-        np.std([runs.losses[place, seed] - of_best[seed] for seed in of_best], ddof=1) / most**0.5
-        for place in covered
-        if most > 1 and place != best and means[place] - means[best] < NEAR * gain
-    ]
+    near = [place for place in covered if means[place] - means[best] < NEAR * gain]
     return {
         "family": task.family,
         "split": task.split,
@@ -177,7 +193,7 @@ def summary(runs: Runs) -> dict[str, object]:
         "untrained": _short(untrained),
         "best_lr": rate(best),
         "best_loss": _short(means[best]),
-        "noise": _short(float(np.median(apart))) if apart else None,
+        "noise": _short(_noise(runs, near, best, seeds[best])),
         "seconds": round(runs.seconds),
         "rates": [
             [rate(at), _short(mean), [_short(runs.losses[at, seed]) for seed in seeds[at]]]

@@ -215,7 +215,12 @@ def run(data: Data, output: Path) -> Finding:
     net = data.network(seed=0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     loader = data.loader(seed=0)
-    finding = find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=data.num_steps, progress=LiveSweep())
+    finding = find_lr(
+        *(net, optimizer, nn.NLLLoss(), loader),
+        num_steps=data.num_steps,
+        total_steps=data.epochs * len(loader),
+        progress=LiveSweep(),
+    )
     show(finding, console)
     finding.save(output / "finding.json")
     figure = Figure(figsize=(7, 4.5), layout="constrained")

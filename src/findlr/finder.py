@@ -55,7 +55,7 @@ def find(
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of the plan's total_steps; None is the larger of 250 steps and a quarter of them.
-        rule: how the rate is chosen; None is ``rules.article``.
+        rule: how the rate is chosen; None is ``rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too; None where possible.
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
@@ -126,7 +126,7 @@ def conclude(
         recording: the points; why they ended is in it.
         smoothing: beta of ``curve.smoothed()``.
         plan: the training that is planned.
-        rule: how the rate is chosen; None is ``rules.article``.
+        rule: how the rate is chosen; None is ``rules.quick``.
         cost: what was spent.
         facts: what the training told of itself.
         race: the runs that verify the suggestion, if there were any.
@@ -148,7 +148,7 @@ def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggesti
     Args:
         curve: the raw losses of a sweep.
         plan: the training that is planned.
-        rule: None is ``rules.article``.
+        rule: None is ``rules.quick``.
 
     Returns:
         The suggestion or None, the verdict, and its reason.
@@ -157,7 +157,7 @@ def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggesti
     if judgement.verdict.refuses:
         return None, judgement.verdict, judgement.why
     try:
-        return inside((rule or rules.article)(curve, plan), curve), judgement.verdict, judgement.why
+        return inside((rule or rules.quick)(curve, plan), curve), judgement.verdict, judgement.why
     except NoSuggestionError as error:
         return None, Verdict.NO_ANSWER, f"{judgement.why} But {error}."
 
@@ -181,15 +181,16 @@ def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: b
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
-    if not wanted:
+    if wanted is False:
         return None
-    if not isinstance(trainable, HasBaseline):
-        reason: str | None = f"{type(trainable).__name__} has no baseline()"
-    else:
+    reason: str | None = f"{type(trainable).__name__} has no baseline()"
+    if isinstance(trainable, HasBaseline):
         reason = trainable.prepare_baseline(snapshot)
         if reason is None:
             return trainable.baseline
-    raise ConfigurationError(f"control_variate=True cannot be had: {reason}; leave it out")
+    if wanted:
+        raise ConfigurationError(f"control_variate=True cannot be had: {reason}; leave it out")
+    return None
 
 
 def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:

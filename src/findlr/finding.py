@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from findlr import rules
 from findlr.curve import Curve
 from findlr.errors import FileFormatError, NoSuggestionError
 from findlr.optimizers import code_for, write_rates
@@ -83,6 +84,27 @@ class Finding:
             NoSuggestionError: there is none; says why, and what to change.
         """
         return self._suggested().lr
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the best rate lies, as far as tasks of other kinds can tell; docs/science.md says how often it does.
+
+        Raises:
+            NoSuggestionError: there is no suggestion.
+        """
+        suggested = self._suggested()
+        return suggested.interval or rules.quick(self.curve, self.plan).interval or (suggested.lr, suggested.lr)
+
+    def search_space(self) -> dict[str, Any]:
+        """The interval as a space to search: ``trial.suggest_float("lr", **finding.search_space())`` in Optuna.
+
+        For Ray: ``tune.loguniform(space["low"], space["high"])``.
+
+        Raises:
+            NoSuggestionError: there is no suggestion.
+        """
+        low, high = self.interval
+        return {"low": low, "high": high, "log": True}
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -175,7 +197,7 @@ class Finding:
         """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
         return {
             "format": FORMAT,
-            "suggestion": None if self.suggestion is None else vars(self.suggestion).copy(),
+            "suggestion": None if self.suggestion is None else strict(vars(self.suggestion)),
             "verdict": self.verdict.name,
             "why": self.why,
             "stop": self.stop.name,
@@ -196,7 +218,7 @@ class Finding:
         fields = checked(data)
         try:
             return cls(
-                suggestion=None if fields["suggestion"] is None else Suggestion(**fields["suggestion"]),
+                suggestion=None if fields["suggestion"] is None else Suggestion.from_dict(fields["suggestion"]),
                 verdict=Verdict[fields["verdict"]],
                 why=fields["why"],
                 stop=Stop[fields["stop"]],
@@ -206,7 +228,7 @@ class Finding:
                 facts=fields["facts"],
                 race=None if fields["race"] is None else Race.from_dict(fields["race"]),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, IndexError, ValueError) as error:
             raise FileFormatError(f"this Finding is damaged ({error}); save it again") from error
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
@@ -17,9 +18,11 @@ _SPACING = 2.0  # between neighbouring candidates, until the best one has a wors
 _CLOSEST = 0.35  # octaves; nearer than this, two runs tell no more than one
 _FEWEST_STEPS = 8
 _FEWEST_RUNS = 3
-_RUNS = 5  # that the budget is split into
-_DRIFT = 0.25  # the best rate falls as this power of the length, from the short runs to the plan
-_WEIGHT = 0.7  # of the race's logarithm, the rest is the sweep's
+_RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as the next two
+_RUNS_IF_RICH = 5  # where the budget is twice the plan or more
+_DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
+_PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
+_LOW, _HIGH = -0.35, 0.4  # the interval, in decades
 _HELD_OUT = 8  # batches that every run is scored on
 
 
@@ -38,12 +41,14 @@ class Race:
 
     Args:
         runs: every run.
+        start: the held-out loss before training.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another.
     """
 
     runs: tuple[Run, ...]
+    start: float
     best_lr: float
     bracketed: bool
     path: str = "sequential"
@@ -84,44 +89,51 @@ def run_race(
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
-    runs = _RUNS
+    assert plan.total_steps is not None
+    runs = _RUNS_IF_RICH if budget >= 2 * plan.total_steps else _RUNS
+    evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     evaluation = 0.0 if evaluator is None else evaluator.hold_out(_HELD_OUT) / 3
-    steps = int(budget / runs - evaluation)
-    while steps < _FEWEST_STEPS and runs > _FEWEST_RUNS:
-        runs -= 1
-        steps = int(budget / runs - evaluation)
+    steps = min(int((budget - evaluation) / runs - evaluation), plan.total_steps)
     if steps < _FEWEST_STEPS:
         return None
-    assert plan.total_steps is not None
-    steps = min(steps, plan.total_steps)
     shares = plan.shares(steps)
-    start = trainable.snapshot()
+    begin = trainable.snapshot()
+    start = math.nan if evaluator is None else evaluator.evaluate()
     done: list[Run] = []
-    candidate: float | None = min(max(first, limits[0]), limits[1])
+    candidate: float | None = _within(first * (plan.total_steps / steps) ** _DRIFT, limits)
     while candidate is not None and len(done) < runs:
-        if done:
-            trainable.restore(start)
-        done.append(Run(candidate, steps, _final_loss(trainable, evaluator, candidate * shares)))
+        trainable.restore(begin)
+        first_loss, final = _train(trainable, evaluator, candidate * shares)
+        start = first_loss if evaluator is None else start
+        done.append(Run(candidate, steps, final))
         candidate = next_candidate(done, limits)
     best_lr, bracketed = parabola(done)
-    return Race(tuple(done), best_lr, bracketed)
+    return Race(tuple(done), start, best_lr, bracketed)
 
 
-def _final_loss(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Sequence[float] | Any) -> float:
-    """The held-out loss after a step at each rate; without an evaluator, the mean of the last tenth of the losses."""
-    waiting: list[Any] = []
+def _train(
+    trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: npt.NDArray[np.float64]
+) -> tuple[float, float]:
+    """Take a step at each rate; the first loss, and the held-out one after it all (infinite if the run diverged).
+
+    Without an evaluator the mean of the last tenth of the losses stands for the held-out loss.
+    """
+    losses: list[Any] = []
+    first = math.nan
     for lr in lrs:
         loss = trainable.step(float(lr))
         if loss is not None:
-            waiting.append(loss)
-        look = len(waiting) == 1 or len(waiting) % 10 == 0  # each look waits for the device
-        if look and not math.isfinite(trainable.read(waiting[-1:])[0]):
-            return math.inf
+            losses.append(loss)
+        if losses and (len(losses) == 1 or len(losses) % 10 == 0):  # each look waits for the device
+            latest = trainable.read(losses[-1:])[0]
+            first = latest if len(losses) == 1 else first
+            if not math.isfinite(latest):
+                return first, math.inf
     if evaluator is not None:
         final = evaluator.evaluate()
     else:
-        final = float(np.mean(trainable.read(waiting[-max(1, len(waiting) // 10) :])))
-    return final if math.isfinite(final) else math.inf
+        final = float(np.mean(trainable.read(losses[-max(1, len(losses) // 10) :])))
+    return first, final if math.isfinite(final) else math.inf
 
 
 def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | None:
@@ -145,8 +157,12 @@ def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | 
 
 def _inside(lr: float, limits: tuple[float, float], done: Sequence[Run]) -> float | None:
     """``lr`` within the limits, unless it is next to a run that is done."""
-    lr = min(max(lr, limits[0]), limits[1])
+    lr = _within(lr, limits)
     return None if any(abs(math.log2(lr / run.lr)) < _CLOSEST for run in done) else lr
+
+
+def _within(lr: float, limits: tuple[float, float]) -> float:
+    return min(max(lr, limits[0]), limits[1])
 
 
 def parabola(done: Sequence[Run]) -> tuple[float, bool]:
@@ -167,9 +183,10 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
 
 
 def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:
-    """The race's answer at the planned length, blended with the sweep's.
+    """The race's answer at the planned length, held to the sweep's where the runs hardly differ.
 
-    log lr = w (log lr_race - b log(total_steps / steps)) + (1 - w) log lr_sweep
+    The answer is where a parabola through these is lowest, one for each run, at x = log2 lr - b log2(total_steps / steps):
+    (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2.
 
     Args:
         race: the runs.
@@ -179,14 +196,22 @@ def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:
     Returns:
         The Suggestion.
 
-    Source: original; best rates fall with the horizon as a power (docs/science.md).
+    Source: original. b is how best rates fall with the length; k says how much the sweep is to be believed.
     """
     assert plan.total_steps is not None
-    horizon = race.best_lr * (plan.total_steps / race.steps) ** -_DRIFT
-    lr = math.exp(_WEIGHT * math.log(horizon) + (1 - _WEIGHT) * math.log(quick.lr))
-    return Suggestion(
-        lr,
-        "race",
-        f"{len(race.runs)} runs of {race.steps} steps are best at {race.best_lr:.3g}, so {plan.total_steps} steps at "
-        f"{horizon:.3g}; the sweep says {quick.lr:.3g}.",
+    drift = (plan.total_steps / race.steps) ** -_DRIFT
+    lowest = min(run.loss for run in race.runs)
+    scale = max(race.start - lowest, 1e-12 * abs(lowest), np.finfo(np.float64).tiny)
+
+    def weighed(run: Run) -> Run:
+        lr = run.lr * drift
+        prior = _PRIOR * math.log2(lr / quick.lr) ** 2
+        return Run(lr, run.steps, (run.loss - lowest) / scale + prior if math.isfinite(run.loss) else math.inf)
+
+    lr, _ = parabola([weighed(run) for run in race.runs])
+    why = (
+        f"{len(race.runs)} runs of {race.steps} steps are best at {race.best_lr:.3g}; for {plan.total_steps} steps, "
+        f"and with the sweep's {quick.lr:.3g} in mind, {lr:.3g}."
     )
+    reach = 1 if race.bracketed else 2  # the best run may not be the best rate
+    return Suggestion(lr, "race", why, (lr * 10 ** (_LOW * reach), lr * 10 ** (_HIGH * reach)))

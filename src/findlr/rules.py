@@ -6,12 +6,14 @@ A bare rule answers whatever the curve is; ``findlr.verdict`` tells beforehand w
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from findlr.curve import Curve
+from findlr.dip import read_dip
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
 from findlr.smoothing import Array, bias_corrected
@@ -27,17 +29,51 @@ class Suggestion:
         lr: the rate.
         rule: the rule's name.
         why: a sentence.
+        interval: where the best rate lies in 80 % of the cases, by the rule; None if it does not tell.
     """
 
     lr: float
     rule: str
     why: str
+    interval: tuple[float, float] | None = None
 
     def __float__(self) -> float:
         return self.lr
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Suggestion:
+        """The Suggestion that ``vars`` described, its interval a list."""
+        low_high = data["interval"]
+        return cls(data["lr"], data["rule"], data["why"], None if low_high is None else (low_high[0], low_high[1]))
+
 
 Rule = Callable[[Curve, Plan], Suggestion]
+
+
+def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """The middle of the loss's dip, moved by the momentum, the schedule and the length of the plan: the default.
+
+    Args:
+        curve: the raw losses of a sweep, with their baseline if measured.
+        plan: the training that is planned; None is a constant rate.
+
+    Returns:
+        The Suggestion, with an interval.
+
+    Raises:
+        NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
+
+    Example:
+        >>> rates = 10.0 ** np.linspace(-8, 1, 100)
+        >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
+        >>> f"{quick(curve, Plan('one_cycle', 1000, 'AdamW', 0.9)).lr:.2g}"
+        '0.0056'
+
+    Source: original; the formula is in ``findlr.dip``, the evidence in docs/science.md.
+    """
+    dip = read_dip(curve, plan or Plan())
+    why = f"The loss dips around {dip.centre:.3g}; moved for the planned training."
+    return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
 
 
 def article(curve: Curve, plan: Plan | None = None) -> Suggestion:

@@ -14,7 +14,7 @@ _NUMBERS = [float]
 _MAYBE_NUMBERS = (_NUMBERS, None)
 _SHAPE: dict[str, Any] = {
     "format": int,
-    "suggestion": ({"lr": float, "rule": str, "why": str}, None),
+    "suggestion": ({"lr": float, "rule": str, "why": str, "interval": _MAYBE_NUMBERS}, None),
     "verdict": str,
     "why": str,
     "stop": str,
@@ -31,7 +31,13 @@ _SHAPE: dict[str, Any] = {
     "cost": {"steps": float, "forwards": int, "backwards": int, "seconds": float},
     "facts": Mapping,
     "race": (
-        {"runs": [{"lr": float, "steps": int, "loss": float}], "best_lr": float, "bracketed": bool, "path": str},
+        {
+            "runs": [{"lr": float, "steps": int, "loss": float}],
+            "start": float,
+            "best_lr": float,
+            "bracketed": bool,
+            "path": str,
+        },
         None,
     ),
 }

@@ -45,7 +45,8 @@ def findings(draw):
         num_steps=draw(st.integers(n, 1000)),
         smoothing=draw(st.floats(0, 0.999)),
     )
-    suggestion = draw(st.none() | st.builds(Suggestion, st.floats(1e-9, 10), text, text))
+    rate = st.floats(1e-9, 10)
+    suggestion = draw(st.none() | st.builds(Suggestion, rate, text, text, st.none() | st.tuples(rate, rate)))
     schedule = draw(st.sampled_from(["constant", "one_cycle", "cosine", "linear", "wsd"]) | st.just(math.exp))
     return Finding(
         suggestion,
@@ -168,7 +169,11 @@ def test_lrs_keep_the_groups_ratios():
 
 def test_another_rule_reads_the_same_curve():
     finding = find(Quadratic())
-    assert finding.suggest(rules.article) == finding.suggestion
+    assert finding.suggest(rules.quick) == finding.suggestion
+    assert finding.interval == finding.suggestion.interval
+    assert finding.interval[0] < finding.lr < finding.interval[1]
+    assert finding.search_space() == {"low": finding.interval[0], "high": finding.interval[1], "log": True}
+    assert find(Quadratic(), rule=rules.article).interval == finding.interval  # of the best rate, whoever suggests
     assert finding.suggest(rules.valley) == rules.valley(finding.curve, finding.plan)
     assert float(finding.suggest(rules.steep)) == rules.steep(finding.curve).lr
 
@@ -255,7 +260,19 @@ def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
 def test_exported_names():
     assert sorted(findlr.__all__) == findlr.__all__
     assert set(findlr.__all__) == {
-        *("find_lr", "RangeTest", "TorchTrainable", "find", "Finding", "Curve", "Suggestion", "Verdict", "Stop", "Plan", "rules"),
+        *(
+            "find_lr",
+            "RangeTest",
+            "TorchTrainable",
+            "find",
+            "Finding",
+            "Curve",
+            "Suggestion",
+            "Verdict",
+            "Stop",
+            "Plan",
+            "rules",
+        ),
         *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "LossError"),
         *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
     }

@@ -79,8 +79,8 @@ def test_a_race_finds_the_rate_that_a_grid_search_of_the_same_length_finds(noise
     best = grid[np.argmin([final(lr) for lr in grid])]
     training = Quadratic(noise=noise, floor=0.0)
     race = run_race(training, plan, 0.02, (1e-6, 0.3), budget=300)
-    assert all(run.steps == 60 for run in race.runs)
-    assert len(race.runs) <= 5
+    assert all(run.steps == 100 for run in race.runs)
+    assert len(race.runs) == 3
     assert final(race.best_lr) <= final(best) + 0.05
     assert race.best_lr > 0.02
 
@@ -181,8 +181,31 @@ def test_everything_is_back_after_a_race():
 
 
 def test_the_decision_leans_to_lower_rates_for_longer_plans():
-    race = Race((Run(0.1, 50, 0.5),), 0.1, bracketed=True)
-    sweep = Suggestion(0.05, "article", "")
+    race = Race((Run(0.05, 50, 0.6), Run(0.1, 50, 0.5), Run(0.2, 50, 0.6)), 1.0, 0.1, bracketed=True)
+    sweep = Suggestion(0.05, "quick", "")
     rates = [decide(race, sweep, Plan(total_steps=steps)).lr for steps in (50, 500, 5000)]
     assert rates == sorted(rates, reverse=True)
     assert 0.05 < rates[0] < 0.1  # as long as the plan: between the two answers
+
+
+def test_the_decision_is_where_the_weighed_losses_are_lowest():
+    runs = [Run(lr, 100, loss) for lr, loss in ((0.01, 0.9), (0.02, 0.6), (0.04, 0.7))]
+    race, sweep = Race(tuple(runs), 2.0, 0.02, bracketed=True), Suggestion(0.08, "quick", "")
+    x = np.log2([run.lr for run in runs]) - 0.1 * math.log2(400 / 100)
+    weighed = (np.array([0.9, 0.6, 0.7]) - 0.6) / (2.0 - 0.6) + 0.01 * (x - math.log2(0.08)) ** 2
+    a, b, _ = np.polyfit(x, weighed, 2)
+    assert decide(race, sweep, Plan(total_steps=400)).lr == pytest.approx(2 ** (-b / (2 * a)), rel=1e-9)
+
+
+def test_runs_that_hardly_differ_leave_the_sweeps_answer():
+    runs = tuple(Run(lr, 100, 0.5 + noise) for lr, noise in ((0.01, 1e-4), (0.02, 0.0), (0.04, 1e-4), (0.08, 2e-4)))
+    race = Race(runs, 2.0, 0.02, bracketed=True)
+    assert decide(race, Suggestion(0.05, "quick", ""), Plan(total_steps=100)).lr == pytest.approx(0.045, rel=0.25)
+
+
+def test_a_race_without_a_bracket_has_a_wider_interval():
+    race = Race((Run(0.1, 50, 0.5),), 1.0, 0.1, bracketed=True)
+    sweep, plan = Suggestion(0.1, "quick", ""), Plan(total_steps=50)
+    low, high = decide(race, sweep, plan).interval
+    wider_low, wider_high = decide(Race(race.runs, 1.0, 0.1, bracketed=False), sweep, plan).interval
+    assert wider_low < low < 0.1 < high < wider_high

@@ -123,7 +123,14 @@ def test_a_poor_curve_is_a_result_not_an_exception():
     finding = find(Quadratic(curvature=1e-6))
     assert finding.verdict is Verdict.FLAT
     assert finding.suggestion is None
-    for ask in (lambda: finding.lr, lambda: finding.lrs, lambda: finding.suggest(rules.valley), finding.code):
+    for ask in (
+        lambda: finding.lr,
+        lambda: finding.lrs,
+        lambda: finding.interval,
+        finding.search_space,
+        lambda: finding.suggest(rules.valley),
+        finding.code,
+    ):
         with pytest.raises(NoSuggestionError) as error:
             ask()
         assert str(error.value) == finding.why

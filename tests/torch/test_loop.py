@@ -63,11 +63,17 @@ def test_everything_is_back_after_it():
 def test_an_exception_in_the_loop_puts_everything_back_and_keeps_what_was_measured(exception, step):
     net, optimizer, criterion, loader = parts()
     before = state_of(net, optimizer)
-    with pytest.raises(exception) as error, RangeTest(net, optimizer) as test:
-        for i, batch in enumerate(test(loader)):
-            test.record(train_step(net, optimizer, criterion, batch))
-            if i == step:
-                raise exception
+    test = RangeTest(net, optimizer)
+
+    def loop():
+        with test:
+            for i, batch in enumerate(test(loader)):
+                test.record(train_step(net, optimizer, criterion, batch))
+                if i == step:
+                    raise exception
+
+    with pytest.raises(exception) as error:
+        loop()
     assert state_of(net, optimizer) == before
     assert test.finding.stop is Stop.INTERRUPTED
     assert len(test.finding.curve) == step
@@ -198,9 +204,14 @@ def test_several_passes_over_a_short_loader():
 def test_a_step_without_a_record_is_an_error_and_everything_is_back():
     net, optimizer, criterion, loader = parts()
     before = state_of(net, optimizer)
-    with pytest.raises(ConfigurationError, match=r"call test\.record\(loss\)"), RangeTest(net, optimizer) as test:
-        for batch in test(loader):
-            train_step(net, optimizer, criterion, batch)
+
+    def loop():
+        with RangeTest(net, optimizer) as test:
+            for batch in test(loader):
+                train_step(net, optimizer, criterion, batch)
+
+    with pytest.raises(ConfigurationError, match=r"call test\.record\(loss\)"):
+        loop()
     assert state_of(net, optimizer) == before
 
 
