@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.accuracy.regret import DEFAULT_LR
@@ -62,9 +61,8 @@ def curves(name: str = "curves") -> Iterator[tuple[str, int, Curve]]:
     """The recorded sweeps: (task, seed, curve)."""
     for line in path(name).read_text().splitlines():
         kept = json.loads(line)
-        arrays = {key: None if kept[key] is None else np.array(kept[key]) for key in ("baseline", "validation")}
-        curve = Curve(kept["lr"], kept["loss"], **arrays, diverged=kept["diverged"], num_steps=kept["num_steps"])
-        yield kept["task"], kept["seed"], curve
+        measured = (kept[key] for key in ("lr", "loss", "baseline", "validation", "diverged", "num_steps"))
+        yield kept["task"], kept["seed"], Curve(*measured)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from findlr.optimizers import code_for, write_rates
 from findlr.plan import Plan
 from findlr.race import Race
 from findlr.rules import Rule, Suggestion
-from findlr.saved import FORMAT, checked, strict
+from findlr.saved import FORMAT, checked, marked, strict
 from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
@@ -204,7 +204,7 @@ class Finding:
             "curve": strict(self.curve.to_dict()),
             "plan": self.plan.to_dict(),
             "cost": vars(self.cost).copy(),
-            "facts": strict(self.facts),
+            "facts": strict(self.facts, marked),
             "race": None if self.race is None else strict(self.race.to_dict()),
         }
 

@@ -185,8 +185,9 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
 def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:
     """The race's answer at the planned length, held to the sweep's where the runs hardly differ.
 
-    The answer is where a parabola through these is lowest, one for each run, at x = log2 lr - b log2(total_steps / steps):
-    (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2.
+    y = (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2   at   x = log2 lr - b log2(total_steps / steps)
+
+    The answer is where a parabola through these, one of each run, is lowest.
 
     Args:
         race: the runs.

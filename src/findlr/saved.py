@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from findlr.errors import FileFormatError
 
 FORMAT = 1
 
+_NOT_FINITE = ("nan", "inf", "-inf")
 _NUMBERS = [float]
 _MAYBE_NUMBERS = (_NUMBERS, None)
 _SHAPE: dict[str, Any] = {
@@ -47,15 +48,28 @@ _FACTS: dict[str, Any] = {
 }
 
 
-def strict(value: Any) -> Any:
-    """``value`` with NaN and infinity as the strings "nan", "inf" and "-inf": JSON has none."""
+def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
+    """``value`` with NaN and infinity as the strings "nan", "inf" and "-inf", for JSON has none, each in ``wrap``."""
     if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
+        return wrap(repr(value))
     if isinstance(value, Mapping):
-        return {key: strict(item) for key, item in value.items()}
+        return {key: strict(item, wrap) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [strict(item) for item in value]
+        return [strict(item, wrap) for item in value]
     return value
+
+
+def marked(text: str) -> dict[str, str]:
+    """A float of the facts, where a text could be just that text."""
+    return {"float": text}
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if value.keys() == {"float"} and value["float"] in _NOT_FINITE:
+            return float(value["float"])
+        return {key: _unmarked(item) for key, item in value.items()}
+    return [_unmarked(item) for item in value] if isinstance(value, list) else value
 
 
 def checked(data: Any) -> dict[str, Any]:
@@ -71,7 +85,7 @@ def checked(data: Any) -> dict[str, Any]:
             f"this Finding has format {data['format']!r}, this findlr reads {FORMAT}: use the one that wrote it"
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
-    facts = result["facts"]
+    facts = _unmarked(result["facts"])
     known = {key: _fitted(facts[key], _FACTS[key], f"facts.{key}") for key in _FACTS.keys() & facts.keys()}
     return {**result, "facts": {**facts, **known}}
 
@@ -98,5 +112,5 @@ def _is_a(value: Any, shape: Any) -> bool:
     if isinstance(shape, (dict, list)):
         return isinstance(value, Mapping if isinstance(shape, dict) else list)
     if shape is float:
-        return value in ("nan", "inf", "-inf") or (isinstance(value, (int, float)) and not isinstance(value, bool))
+        return value in _NOT_FINITE or (isinstance(value, (int, float)) and not isinstance(value, bool))
     return isinstance(value, shape) and (shape is bool or not isinstance(value, bool))

@@ -72,10 +72,10 @@ def digits(noise: float = 0.0, images: bool = False) -> Data:
     x = np.concatenate([clean.inputs.numpy()] * 10)
     moves = rng.integers(-1, 2, (len(x), 2))
     x = np.stack([np.roll(image, move, (0, 1)) for image, move in zip(x, moves, strict=True)])
-    x = torch.tensor(x + rng.normal(0, 0.4, x.shape), dtype=torch.float32)
+    noisy = torch.tensor(x + rng.normal(0, 0.4, x.shape), dtype=torch.float32)
     shape = (-1, 1, 8, 8) if images else (-1, 64)
     held = clean.validation_inputs.reshape(shape)
-    data = Data(x.reshape(shape), clean.targets.repeat(10), held, clean.validation_targets)
+    data = Data(noisy.reshape(shape), clean.targets.repeat(10), held, clean.validation_targets)
     return noisy_labels(data, noise, 10)
 
 

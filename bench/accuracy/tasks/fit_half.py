@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bench.accuracy.tasks import data, text
 from bench.accuracy.tasks.models import Patches, Transformer, conv1d, conv2d, mlp
 from bench.accuracy.tasks.pretrained import pretrained, with_weights
-from bench.accuracy.tasks.task import Task, sequence_cross_entropy
+from bench.accuracy.tasks.task import Data, Task, sequence_cross_entropy
 
 _cross_entropy = nn.functional.cross_entropy
 _mse = nn.functional.mse_loss
@@ -40,14 +40,14 @@ def _shifted_text() -> nn.Module:
     return with_weights(_text_model(), weights)
 
 
-def _pale_digits() -> data.Data:
+def _pale_digits() -> Data:
     """Few digits, pale, darker and a row lower, a tenth of the labels wrong."""
 
     def pale(x: Tensor) -> Tensor:
         return 0.5 * x.unflatten(1, (8, 8)).roll(1, 1).flatten(1) - 0.5
 
     clean = data.digits()
-    shifted = data.Data(pale(clean.inputs), clean.targets, pale(clean.validation_inputs), clean.validation_targets)
+    shifted = Data(pale(clean.inputs), clean.targets, pale(clean.validation_inputs), clean.validation_targets)
     return data.noisy_labels(data.few(shifted, 1000), 0.1, 10)
 
 

@@ -9,14 +9,14 @@ from torch import nn
 from bench.accuracy.tasks import data, text
 from bench.accuracy.tasks.models import Patches, Recurrent, conv1d, conv2d, mlp
 from bench.accuracy.tasks.pretrained import pretrained, with_weights
-from bench.accuracy.tasks.task import Task, sequence_cross_entropy
+from bench.accuracy.tasks.task import Data, Task, sequence_cross_entropy
 
 _cross_entropy = nn.functional.cross_entropy
 _mse = nn.functional.mse_loss
 _letters = len(text.ALPHABET)
 
 
-def _signals_first_half() -> data.Data:
+def _signals_first_half() -> Data:
     return data.only_classes(data.mnist1d(20_000), 0, 4)
 
 
@@ -27,7 +27,7 @@ def _new_head_signals() -> nn.Module:
     return with_weights(build(), weights, new_head=True)
 
 
-def _digits_first_half() -> data.Data:
+def _digits_first_half() -> Data:
     return data.only_classes(data.digits(0.0, True), 0, 4)
 
 
@@ -38,7 +38,7 @@ def _new_head_images() -> nn.Module:
     return with_weights(build(), weights, new_head=True)
 
 
-def _signals_to_reconstruct() -> data.Data:
+def _signals_to_reconstruct() -> Data:
     return data.to_reconstruct(data.mnist1d(), 0.3)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.accuracy.tasks.task import Data
 
@@ -66,6 +67,10 @@ def shakespeare(length: int = 32, count: int = 20_000) -> Data:
     return _windows(path.read_text(encoding="utf-8"), length, count, 300)
 
 
+def _cut(x: Tensor, y: Tensor) -> Data:
+    return Data(x[:8000], y[:8000], x[8000:], y[8000:])
+
+
 @cache
 def sorting(length: int = 8, symbols: int = 10, noise: float = 0.02) -> Data:
     """Write the given symbols in order; some training targets are wrong."""
@@ -75,8 +80,7 @@ def sorting(length: int = 8, symbols: int = 10, noise: float = 0.02) -> Data:
     wrong = rng.random(y.shape) < noise
     wrong[8000:] = False
     y = np.where(wrong, rng.integers(0, symbols, y.shape), y)
-    x, y = torch.tensor(x), torch.tensor(y)
-    return Data(x[:8000], y[:8000], x[8000:], y[8000:])
+    return _cut(torch.tensor(x), torch.tensor(y))
 
 
 @cache
@@ -90,6 +94,4 @@ def adding(length: int = 16, noise: float = 0.05) -> Data:
     first, second = rng.integers(0, half, len(values)), rng.integers(half, length, len(values))
     marks[rows, first] = marks[rows, second] = 1
     y = values[rows, first] + values[rows, second] + noise * rng.normal(size=len(values))
-    x = torch.tensor(np.stack([values, marks], 2), dtype=torch.float32)
-    y = torch.tensor(y[:, None], dtype=torch.float32)
-    return Data(x[:8000], y[:8000], x[8000:], y[8000:])
+    return _cut(torch.tensor(np.stack([values, marks], 2)).float(), torch.tensor(y[:, None]).float())
