@@ -38,7 +38,7 @@ class TestShow:
         finding.save(tmp_path / "finding.json")
         code, out, err = run("show", tmp_path / "finding.json")
         assert code == 0
-        assert f"{finding.lr:.2g} (article)" in out
+        assert f"{finding.lr:.2g} (quick)" in out
         assert "learning rate" in out
         assert err == ""
 

@@ -11,10 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import findlr
+from bench.accuracy.tasks.pretrained import RUNS
 
 FOLDER = Path(__file__).parent
 SUGGESTIONS, BASELINES, PEERS = (FOLDER / f"{name}.json" for name in ("suggestions", "baselines", "peers"))
@@ -41,8 +43,8 @@ def add(path: Path, task: str, answers: Mapping[str, Mapping[int, Record]], vers
         answers: finder -> seed -> record.
         versions: of the packages that gave them.
     """
-    lock = path.with_name(f".{path.stem}.lock")
-    with lock.open("w") as held:
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with (RUNS / f"{path.stem}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
         document["versions"] = {**document.get("versions", {}), **versions}
@@ -56,8 +58,9 @@ def add(path: Path, task: str, answers: Mapping[str, Mapping[int, Record]], vers
         fresh.replace(path)
 
 
+@cache
 def source() -> str:
-    """A short hash of the code that decides what findlr suggests: a record keeps it, and the report tells if it is old."""
+    """A short hash of the code that decides what findlr suggests; it is in each record, for the report to tell old ones."""
     package = Path(findlr.__file__).parent
     digest = hashlib.sha256()
     for file in (*(package / f"{name}.py" for name in DECIDING), *sorted((package / "torch").glob("*.py"))):

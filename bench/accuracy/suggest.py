@@ -49,9 +49,7 @@ def verified(budget: float) -> Ask:
 
     def ask(task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
         plan = {"schedule": task.schedule, "total_steps": task.total_steps}
-        return find_lr(
-            setup.model, optimizer, setup.criterion, setup.loader, verify=True, budget=float(budget), **plan
-        )
+        return find_lr(setup.model, optimizer, setup.criterion, setup.loader, verify=True, budget=float(budget), **plan)
 
     return ask
 
@@ -120,6 +118,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="those again that are there already")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    source()  # of the code that is loaded now
     tasks = [task for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
     for name in arguments.only:
         begin = time.perf_counter()

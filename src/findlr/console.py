@@ -14,6 +14,7 @@ from findlr import rules
 from findlr.drawing import Drawing, Mark, describe
 from findlr.errors import MissingExtraError, NoSuggestionError
 from findlr.finding import Finding
+from findlr.race import Race
 from findlr.rules import Rule
 from findlr.sweep import Step
 
@@ -25,7 +26,7 @@ try:
 except ImportError:
     raise MissingExtraError.of("rich", "cli") from None
 
-_RULES: tuple[Rule, ...] = (rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
+_RULES: tuple[Rule, ...] = (rules.quick, rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
 _LINE, _SUGGESTION = "cyan", "bold green"
 _NARROWEST = 16  # columns
 _REFRESH = 0.1  # seconds
@@ -83,7 +84,7 @@ def show(finding: Finding, console: Console | None = None) -> None:
 
 
 def summary(finding: Finding) -> Table:
-    """A Finding in a few lines: the suggestion and why, or why not; what other rules say; what it cost.
+    """A Finding in a few lines: the suggestion, its interval and why, or why not; what other rules say; what it cost.
 
     Args:
         finding: with or without a suggestion.
@@ -95,7 +96,7 @@ def summary(finding: Finding) -> Table:
         >>> from findlr import find
         >>> from findlr.testing import Quadratic
         >>> Console().print(summary(find(Quadratic())))  # doctest: +ELLIPSIS
-        suggestion ... (article)...
+        suggestion ... (quick)...
     """
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -105,17 +106,29 @@ def summary(finding: Finding) -> Table:
         table.add_row("suggestion", Text("none", style="bold red"))
     else:
         table.add_row("suggestion", Text(f"{suggestion.lr:.2g} ({suggestion.rule})", style="bold green"))
+        if suggestion.interval is not None:
+            low, high = suggestion.interval
+            table.add_row("interval", Text(f"{low:.2g} to {high:.2g}"))
         table.add_row("rule", Text(suggestion.why))
+    if finding.race is not None:
+        table.add_row("race", Text(_told(finding.race)))
     table.add_row("verdict", Text(finding.verdict.name))
     table.add_row("why", Text(finding.why))
     table.add_row("stop", Text(finding.stop.sentence))
     for i, (names, answer) in enumerate(_other_answers(finding)):
         table.add_row("" if i else "other rules", Text(f"{names}: {answer}"))
-    steps = len(finding.curve)
+    steps = round(finding.cost.steps)
     table.add_row("cost", f"{steps} step{'s' * (steps != 1)}, {finding.cost.seconds:.2g} s")
     if suggestion is not None and finding.facts.get("optimizer"):
         table.add_row("paste", Text(finding.code()))
     return table
+
+
+def _told(race: Race) -> str:
+    """What the runs of a race ended at, by rate."""
+    runs = sorted(race.runs, key=lambda run: run.lr)
+    losses = ", ".join(f"{run.loss:.4g} at {run.lr:.2g}" for run in runs)
+    return f"{len(runs)} runs of {race.steps} steps; loss {losses}"
 
 
 def _other_answers(finding: Finding) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ class Mark:
 
     @property
     def label(self) -> str:
-        """The rate and its rules, as in "0.12 (article)"."""
+        """The rate and its rules, as in "0.12 (quick)"."""
         return f"{self.lr:.2g} ({', '.join(self.rules)})"
 
 
@@ -41,6 +41,7 @@ class Drawing:
         line: the curve to draw as a line; empty where the sweep has too few points.
         points: the raw losses behind it, or None.
         suggestion: the rate that is suggested, or None.
+        interval: where the suggestion's rule says that the best rate lies; None if it does not tell.
         others: what other rules say.
         limits: the lowest and the highest loss to show: an explosion beyond them is cut. None: nothing is there.
         message: why nothing is suggested; empty if something is.
@@ -50,6 +51,7 @@ class Drawing:
     line: Curve
     points: Curve | None
     suggestion: Mark | None
+    interval: tuple[float, float] | None
     others: tuple[Mark, ...]
     limits: tuple[float, float] | None
     message: str
@@ -74,7 +76,7 @@ def describe(finding: Finding, *, smoothed: bool = True, raw: bool = True, rules
         >>> from findlr.testing import Quadratic
         >>> drawing = describe(find(Quadratic()), rules=[rules.steep])
         >>> drawing.suggestion.rules, drawing.others[0].rules
-        (('article',), ('steep',))
+        (('quick',), ('steep',))
     """
     curve = finding.curve
     line = curve.smoothed().clipped() if smoothed else curve.usable()
@@ -88,6 +90,7 @@ def describe(finding: Finding, *, smoothed: bool = True, raw: bool = True, rules
         line=line,
         points=points,
         suggestion=marks[0] if suggested else None,
+        interval=None if finding.suggestion is None else finding.suggestion.interval,
         others=tuple(marks[suggested:]),
         limits=_limits(line, points),
         message="" if suggested else f"No suggestion. {finding.verdict.sentence}",

@@ -28,7 +28,7 @@ def draw(
     raw: bool = True,
     rules: Sequence[Rule] = (),
 ) -> Axes:
-    """Draw the loss against the rate, with the suggestion marked and named.
+    """Draw the loss against the rate, with the suggestion marked and named, and its interval as a light band.
 
     Args:
         finding: with or without a suggestion; the title says why there is none.
@@ -67,6 +67,8 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
         ax.plot(drawing.points.lr, drawing.points.loss, "o", color=_LINE, ms=3.5, mew=0, alpha=0.45, label="raw loss")
     if len(drawing.line):
         ax.plot(drawing.line.lr, drawing.line.loss, color=_LINE, lw=2, label=drawing.loss_label)
+    if drawing.interval is not None:
+        ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=0.1, lw=0, zorder=0, label="interval")
     if drawing.suggestion is not None:
         _point_at(drawing.suggestion, ax)
     for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):

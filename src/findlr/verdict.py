@@ -11,7 +11,10 @@ from findlr.curve import Curve
 from findlr.smoothing import Array, centred_gaussian, centred_median
 
 _FEWEST = 20  # usable points
-_SIGNIFICANT = 4.5  # standard errors; above a usual 2 to 3, for the bottom is the lowest of many places
+# Standard errors; above a usual 2 to 3, for the bottom is the lowest of many places. Set by how often curves without a
+# signal pass and tasks with one are refused: docs/science.md.
+_SIGNIFICANT = 4.0
+_SIGNIFICANT_WITH_BASELINE = 3.3
 _ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
 
 
@@ -48,7 +51,7 @@ class Judgement:
 def judge(curve: Curve) -> Judgement:
     """Tell whether a curve bears a suggestion.
 
-    A fall counts if the bottom lies 4.5 standard errors under the start, by the scatter of the raw losses around it.
+    A fall counts if the bottom lies 4 standard errors under the start, 3.3 with a baseline, by the losses' own scatter.
 
     Args:
         curve: the raw losses of a sweep.
@@ -71,10 +74,10 @@ def judge(curve: Curve) -> Judgement:
         )
     if n < _FEWEST:
         return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, n))
-    losses = usable.loss
+    losses, significant = usable.loss, _SIGNIFICANT
     if usable.baseline is not None:  # what makes a batch hard is in both, and cancels
-        losses = losses - usable.baseline + usable.baseline.mean()
-    levels = _Levels.of(losses)
+        losses, significant = losses - usable.baseline + usable.baseline.mean(), _SIGNIFICANT_WITH_BASELINE
+    levels = _Levels.of(losses, significant)
     if levels.bottom_is_below_start:
         last = max(5, n // 20)
         if levels.bottom_index >= n - last and not curve.diverged:
@@ -92,7 +95,7 @@ def judge(curve: Curve) -> Judgement:
         return Judgement(
             Verdict.RISING,
             f"The loss rises from {levels.start:.4g} at the first rate, {usable.lr[0]:.3g}, and never falls below it: "
-            "lower min_lr by a few powers of ten.",
+            "lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
         )
     end = ", and then diverges" if curve.diverged else ""
     return Judgement(
@@ -124,7 +127,7 @@ class _Levels:
     rises_early: bool
 
     @classmethod
-    def of(cls, losses: Array) -> _Levels:
+    def of(cls, losses: Array, significant: float) -> _Levels:
         n = len(losses)
         width = max(5, n // 10)
         start = float(np.mean(losses[:width]))
@@ -134,8 +137,8 @@ class _Levels:
         smooth = centred_gaussian(centred_median(np.minimum(losses, ceiling), 5), sigma=max(1.0, n / 50))
         at = width + int(np.argmin(smooth[width:]))  # not among the points that make up the start
         bottom = float(smooth[at])
-        around = losses[max(0, at - width) : at + 1]
-        near = min(_scatter(around), float(np.std(around))) if len(around) > 2 else noise
+        around = np.minimum(losses, ceiling)[max(0, at - width) : at + 3]
+        near = float(np.sqrt(np.mean(np.diff(around) ** 2) / 2))  # no median: half the steps may lie before the noise
         error = float(np.hypot(noise, near) / np.sqrt(width))
         floor = _ROUNDING * abs(start)
         fall = start - bottom
@@ -149,8 +152,8 @@ class _Levels:
             bottom=bottom,
             bottom_index=at,
             errors=fall / max(error, floor, np.finfo(np.float64).tiny),
-            bottom_is_below_start=fall > max(_SIGNIFICANT * error, floor),
-            rises_early=rise > max(_SIGNIFICANT * rise_error, floor),
+            bottom_is_below_start=fall > max(significant * error, floor),
+            rises_early=rise > max(significant * rise_error, floor),
         )
 
 

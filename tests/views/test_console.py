@@ -32,14 +32,15 @@ class TestSummary:
     def test_says_the_suggestion_and_all_that_is_known_of_it(self):
         finding = find(Quadratic(noise=0.1))
         text = " ".join(printed(summary(finding), width=200).split())
-        assert f"suggestion {finding.lr:.2g} (article)" in text
+        low, high = finding.interval
+        assert f"suggestion {finding.lr:.2g} (quick) interval {low:.2g} to {high:.2g} " in text
         for said in (finding.suggestion.why, finding.verdict.name, finding.why, finding.stop.sentence, "100 steps"):
             assert said in text
 
     def test_other_rules_answer_and_the_one_that_was_used_is_not_among_them(self):
         finding = find(Quadratic(noise=0.1), rule=rules.valley)
         text = printed(summary(finding), width=200)
-        for rule in (rules.article, rules.slide, rules.steep, rules.minimum):
+        for rule in (rules.quick, rules.article, rules.slide, rules.steep, rules.minimum):
             assert f"{rule.__name__}" in text
             assert f": {finding.suggest(rule).lr:.2g}" in text
         assert "valley:" not in text
@@ -49,7 +50,7 @@ class TestSummary:
         text = " ".join(printed(summary(finding), width=300).split())
         assert "suggestion none" in text
         assert text.count(finding.why) == 1
-        assert "article, valley, slide, steep, minimum: refused, for the reason above" in text
+        assert "quick, article, valley, slide, steep, minimum: refused, for the reason above" in text
 
     def test_a_rule_that_refuses_alone_says_why(self):
         losses = np.abs(np.linspace(-1, 1, 100)) + 1
@@ -57,6 +58,18 @@ class TestSummary:
         text = printed(summary(finding), width=300)
         assert "suggestion    0." in text
         assert "article: refused: article answers 0.0" in text
+
+    def test_a_rule_without_an_interval_has_no_row_for_it(self):
+        assert "interval" not in printed(summary(find(Quadratic(), rule=rules.article)))
+
+    def test_a_race_is_told_run_by_run_and_counted(self):
+        finding = find(Quadratic(), Plan(total_steps=400), verify=True)
+        text = " ".join(printed(summary(finding), width=300).split())
+        runs = sorted(finding.race.runs, key=lambda run: run.lr)
+        assert f"race {len(runs)} runs of {runs[0].steps} steps; loss {runs[0].loss:.4g} at {runs[0].lr:.2g}, " in text
+        assert f"suggestion {finding.lr:.2g} (race)" in text
+        assert f"quick: {finding.suggest(rules.quick).lr:.2g}" in text
+        assert f"cost {finding.cost.steps:.0f} steps, " in text
 
     def test_the_line_to_paste_is_there_where_the_optimizer_is_known(self):
         assert "paste" not in printed(summary(find(Quadratic())))
@@ -71,7 +84,7 @@ class TestSketch:
     def test_the_line_falls_and_the_mark_stands_under_its_name(self):
         finding = find(Quadratic())
         lines = printed(Sketch(finding)).splitlines()
-        name = f"{finding.lr:.2g} (article)"
+        name = f"{finding.lr:.2g} (quick)"
         assert lines[0].strip() == name
         column = {line.index("\u25cf") for line in lines if "\u25cf" in line}
         assert len(column) == 1

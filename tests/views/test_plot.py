@@ -12,7 +12,7 @@ from findlr.finder import choose
 from findlr.finding import Cost
 from findlr.testing import Quadratic
 
-ALL_RULES = (rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
+ALL_RULES = (rules.quick, rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
 
 
 def finding_of(curve, rule=None):
@@ -63,7 +63,7 @@ class TestDrawing:
         finding = finding_of(article_like())
         mark = describe(finding).suggestion
         assert mark.lr == finding.lr
-        assert mark.label == f"{finding.lr:.2g} (article)"
+        assert mark.label == f"{finding.lr:.2g} (quick)"
         line = finding.curve.smoothed().clipped()
         at = int(np.searchsorted(line.lr, mark.lr))
         assert min(line.loss[at - 1 : at + 1]) <= mark.loss <= max(line.loss[at - 1 : at + 1])
@@ -71,6 +71,15 @@ class TestDrawing:
     def test_a_suggestion_is_named_like_this(self):
         suggestion = Suggestion(0.1234, "article", "why")
         assert describe(finding_of(article_like(), lambda curve, plan: suggestion)).suggestion.label == "0.12 (article)"
+
+    def test_the_interval_is_the_rules_own(self):
+        curve = article_like()
+        finding = finding_of(curve)
+        low, high = describe(finding).interval
+        assert (low, high) == finding.interval
+        assert low < finding.lr < high
+        assert describe(finding_of(curve, rules.article)).interval is None
+        assert describe(finding_of(CURVES["flat"])).interval is None
 
     def test_other_rules_are_marked_and_those_that_agree_share_a_mark(self):
         finding = find(Quadratic(noise=0.1), rule=rules.valley)
@@ -150,6 +159,9 @@ class TestAxes:
         assert lines[drawing.others[0].label].get_xdata() == [drawing.others[0].lr]
         assert [text.get_text() for text in ax.texts] == [drawing.suggestion.label]
         assert ax.texts[0].xy == (drawing.suggestion.lr, drawing.suggestion.loss)
+        (band,) = ax.patches
+        assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(finding.interval)
+        assert band.get_alpha() <= 0.15
         assert ax.get_ylim() == drawing.limits
         assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "learning rate (log scale)", "loss")
         assert ax.get_title() == ""
