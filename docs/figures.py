@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import Curve, Finding, Stop, find_lr
+from findlr import Curve, Finding, Plan, Stop, find_lr, rules
+from findlr.dip import read_dip
 from findlr.smoothing import bias_corrected, centred_gaussian, centred_median
 from findlr.sweep import Spacing, rates
 from findlr.testing import Quadratic
@@ -68,16 +70,27 @@ def sweep(spacing: Spacing = "exponential") -> Finding:
     return find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=NUM_STEPS, spacing=spacing)
 
 
+@cache
+def by_the_article() -> Finding:
+    """The same sweep, read as the article reads it."""
+    return replace(sweep(), suggestion=sweep().suggest(rules.article))
+
+
 def curve_picture() -> Figure:
-    """The article's plot."""
-    ax = sweep().plot()
+    """The README's plot: the default rule, and its interval."""
     print(f"curve: {sweep().suggestion}; {sweep().why}")
-    return figure_of(ax)
+    return figure_of(sweep().plot())
+
+
+def article_picture() -> Figure:
+    """The article's plot."""
+    print(f"article: {by_the_article().suggestion}")
+    return figure_of(by_the_article().plot())
 
 
 def raw_picture() -> Figure:
     """The same sweep, raw."""
-    return figure_of(sweep().plot(smoothed=False))
+    return figure_of(by_the_article().plot(smoothed=False))
 
 
 def parabola_picture() -> Figure:
@@ -102,7 +115,7 @@ def parabola_picture() -> Figure:
 def rates_picture() -> Figure:
     """The same network from the same start, at the suggestion, a hundredth of it, and a hundred times it."""
     figure, ax = plt.subplots(figsize=(7, 3.6))
-    suggestion = sweep().lr
+    suggestion = by_the_article().lr
     for factor, name, colour in (
         (0.01, "a hundredth of it", GREY),
         (1.0, "the suggestion", BLUE),
@@ -209,7 +222,7 @@ def stop_plot(finding: Finding) -> Figure:
 def choice_picture() -> Figure:
     """A decade before the minimum."""
     figure, ax = plt.subplots(figsize=(7, 3.8))
-    finding = sweep()
+    finding = by_the_article()
     part = finding.curve.smoothed().clipped()
     bottom = int(np.argmin(part.loss))
     ax.plot(part.lr, part.loss, color=BLUE)
@@ -251,6 +264,99 @@ def lag_picture() -> Figure:
     return figure
 
 
+def variate_picture() -> Figure:
+    """The losses of a sweep, and what is left once each batch's own difficulty is taken out."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2))
+    curve = sweep().curve.usable()
+    assert curve.baseline is not None
+    change = curve.loss - curve.baseline
+    left.plot(curve.lr, curve.loss, ".", color=BLUE, ms=4, alpha=0.5, label="loss of the step")
+    left.plot(curve.lr, curve.baseline, ".", color=ORANGE, ms=4, alpha=0.5, label="same batch, starting weights")
+    left.set(title="two losses of each batch", ylabel="loss", ylim=(0.8, 3.2))
+    left.legend(loc="lower left", markerscale=2)
+    right.plot(curve.lr, change, ".", color=GREEN, ms=4, alpha=0.6)
+    right.set(title="their difference", ylabel="change of the loss", ylim=(-1.5, 0.9))
+    for ax in (left, right):
+        ax.set(xscale="log", xlabel="learning rate (log scale)")
+    early = curve.lr < 1e-4
+    print(
+        f"variate: below 1e-4 the losses scatter by {curve.loss[early].std():.2g}, the differences by "
+        f"{change[early].std():.2g}"
+    )
+    return figure
+
+
+def dip_picture() -> Figure:
+    """The dip, its middle, and the rates for three plans."""
+    figure, ax = plt.subplots(figsize=(7, 3.8))
+    curve = sweep().curve.usable()
+    assert curve.baseline is not None
+    change = centred_median(curve.loss - curve.baseline, 3)
+    capped = np.minimum(change, 0.3 * -change.min())
+    smooth = centred_gaussian(capped, 0.5 * (len(curve) - 1) / (curve.log10_lr[-1] - curve.log10_lr[0]))
+    share = 0.3 * smooth.min()
+    ax.plot(curve.lr, capped, ".", color=GREY, ms=3.5, alpha=0.5, label="change of the loss")
+    ax.plot(curve.lr, smooth, color=BLUE, label="smoothed without lag")
+    ax.fill_between(curve.lr, smooth, share, where=smooth < share, color=BLUE, alpha=0.2, lw=0, label="the dip")
+    named = (
+        ("constant, 1,000 steps", Plan("constant", 1000, "SGD", 0.0), "o"),
+        ("one cycle, 1,000 steps", Plan("one_cycle", 1000, "SGD", 0.0), "D"),
+        ("one cycle, 30,000 steps", Plan("one_cycle", 30_000, "SGD", 0.0), "s"),
+    )
+    for name, plan, shape in named:
+        dip = read_dip(curve, plan)
+        at = float(np.interp(np.log10(dip.lr), curve.log10_lr, smooth))
+        ax.plot(dip.lr, at, shape, color=ORANGE, ms=8, label=f"{name}: {dip.lr:.2g}")
+        print(f"dip: middle at {dip.centre:.3g}; {name}: {dip.lr:.3g}, {dip.low:.2g} to {dip.high:.2g}")
+    ax.axvline(dip.centre, color=BLUE, lw=1, ls=":")
+    ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="change of the loss", xlim=(1e-4, 12))
+    ax.legend(loc="lower left")
+    return figure
+
+
+def race_picture() -> Figure:
+    """The loss after one-cycle trainings of several lengths, over the peak rate."""
+    figure, ax = plt.subplots(figsize=(7, 3.8))
+    lrs = 0.02 * 2.0 ** np.arange(9)
+    shape = Plan("one_cycle")
+    for steps, colour in ((30, GREY), (100, GREEN), (300, BLUE), (1000, ORANGE)):
+        starts = [one_cycle_loss(lr * shape.shares(steps)) for lr in lrs]
+        losses = np.array([end for _, end in starts])
+        start = starts[0][0]
+        far = (losses - losses.min()) / (start - losses.min())
+        ax.plot(lrs, far, ".-", color=colour, label=f"{steps} steps")
+        ax.plot(lrs[far.argmin()], far.min(), "o", color=colour, ms=9)
+        print(f"race: {steps} steps: best at {lrs[far.argmin()]:.3g}, loss {losses.min():.3g}")
+    ax.set(xscale="log", xlabel="peak rate (log scale)", ylabel="held-out loss, 0 is the best, 1 the start")
+    ax.set_ylim(-0.04, 1.04)
+    ax.legend(loc="upper right", bbox_to_anchor=(0.98, 1.0))
+    return figure
+
+
+def one_cycle_loss(lrs: np.ndarray) -> tuple[float, float]:
+    """The held-out loss before and after a training at these rates."""
+    torch.manual_seed(SEED)
+    images, labels = load_digits(return_X_y=True)
+    inputs, targets = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
+    order = torch.randperm(len(inputs))
+    held_out, rest = order[:400], order[400:]
+    net = simple_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+
+    def score() -> float:
+        with torch.no_grad():
+            return nn.functional.nll_loss(net(inputs[held_out]), targets[held_out]).item()
+
+    start = score()
+    for lr in lrs:
+        batch = rest[torch.randint(len(rest), (BATCH_SIZE,))]
+        optimizer.param_groups[0]["lr"] = float(lr)
+        optimizer.zero_grad()
+        nn.functional.nll_loss(net(inputs[batch]), targets[batch]).backward()
+        optimizer.step()
+    return start, score()
+
+
 def figure_of(ax: Axes) -> Figure:
     """The figure that ``ax`` is on."""
     figure = ax.get_figure(root=True)
@@ -260,6 +366,7 @@ def figure_of(ax: Axes) -> Figure:
 
 PICTURES: dict[str, Callable[[], Figure]] = {
     "curve": curve_picture,
+    "article": article_picture,
     "raw": raw_picture,
     "parabola": parabola_picture,
     "rates": rates_picture,
@@ -268,6 +375,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "stop": stop_picture,
     "choice": choice_picture,
     "lag": lag_picture,
+    "variate": variate_picture,
+    "dip": dip_picture,
+    "race": race_picture,
 }
 
 

@@ -60,7 +60,7 @@ def add(path: Path, task: str, answers: Mapping[str, Mapping[int, Record]], vers
 
 @cache
 def source() -> str:
-    """A short hash of the code that decides what findlr suggests; it is in each record, for the report to tell old ones."""
+    """A short hash of the code that decides what findlr suggests; records keep it, so that old ones can be told."""
     package = Path(findlr.__file__).parent
     digest = hashlib.sha256()
     for file in (*(package / f"{name}.py" for name in DECIDING), *sorted((package / "torch").glob("*.py"))):

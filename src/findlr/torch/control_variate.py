@@ -48,26 +48,32 @@ class ControlVariate:
         self._device = device
         self._weights = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
         self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
-        self._draws: Memory | None = None
-        self._batch: Any = None
+        self._batches: list[Any] = []
+        self._draws: list[Memory] = []
 
-    def before_forward(self, batch: Any) -> None:
-        """Remember the batch, and the random states that its forward pass starts from."""
-        self._batch, self._draws = batch, self._random_states()
+    def begin(self, batches: list[Any]) -> None:
+        """Remember the list that the batches of the step come into."""
+        self._batches, self._draws = batches, []
+
+    def before_forward(self) -> None:
+        """Remember the random states that the next batch's forward pass starts from."""
+        if len(self._draws) < len(self._batches):  # a closure's later passes are not the one whose loss is recorded
+            self._draws.append(self._random_states())
 
     def loss(self) -> torch.Tensor:
-        """The last batch's loss under the starting weights; no random state has moved."""
-        assert self._draws is not None
+        """The mean loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
-        self._draws.put_back()
-        # BatchNorm writes into the buffers it is given.
-        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        losses: list[torch.Tensor] = []
         try:
-            with torch.no_grad():
-                loss: torch.Tensor = functional_call(self._whole, (self._weights, buffers), (self._batch,))
-            return loss
+            for batch, draws in zip(self._batches, self._draws, strict=True):
+                draws.put_back()
+                # BatchNorm writes into the buffers it is given.
+                buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+                with torch.no_grad():
+                    losses.append(functional_call(self._whole, (self._weights, buffers), (batch,)))
         finally:
             now.put_back()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def agrees(self) -> bool:
         """Whether the starting weights are really used: with the present ones at zero, the loss must be the same."""

@@ -37,6 +37,10 @@ def find_lr(
     budget: float | None = None,
     rule: Rule | None = None,
     control_variate: bool | None = None,
+    autocast: torch.dtype | None = None,
+    accumulation_steps: int = 1,
+    clip_grad_norm: float | None = None,
+    clip_grad_value: float | None = None,
     restore: Sequence[Any] = (),
     progress: Progress | None = None,
     on_step: Callable[[Step], object] | None = None,
@@ -68,6 +72,10 @@ def find_lr(
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.article``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
+        autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
+        accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
+        clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
+        clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
@@ -94,7 +102,14 @@ def find_lr(
     Source: Gugger 2018, "How Do You Find A Good Learning Rate"; Smith 2015 (arXiv:1506.01186).
     """
     trainable = TorchTrainable(
-        model, optimizer, criterion, loader, loss_fn=loss_fn, validation_loader=validation_loader, restore=restore
+        *(model, optimizer, criterion, loader),
+        loss_fn=loss_fn,
+        validation_loader=validation_loader,
+        autocast=autocast,
+        accumulation_steps=accumulation_steps,
+        clip_grad_norm=clip_grad_norm,
+        clip_grad_value=clip_grad_value,
+        restore=restore,
     )
     return find(
         trainable,

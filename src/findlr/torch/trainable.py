@@ -34,6 +34,10 @@ class TorchTrainable:
         loader: batches; anything that can be iterated again.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
         validation_loader: batches that a race is scored on; None takes some of ``loader``'s.
+        autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
+        accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
+        clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
+        clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
 
     Raises:
@@ -56,6 +60,10 @@ class TorchTrainable:
         *,
         loss_fn: LossFn | None = None,
         validation_loader: Iterable[Any] | None = None,
+        autocast: torch.dtype | None = None,
+        accumulation_steps: int = 1,
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
         restore: Sequence[Any] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -72,6 +80,17 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         self.model, self.optimizer, self.criterion, self.loss_fn = model, optimizer, criterion, loss_fn
+        if isinstance(accumulation_steps, bool) or not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+            raise ConfigurationError(
+                f"accumulation_steps must be a whole number of at least 1, got {accumulation_steps!r}"
+            )
+        for name, limit in (("clip_grad_norm", clip_grad_norm), ("clip_grad_value", clip_grad_value)):
+            if limit is not None and not limit > 0:
+                raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
+        if autocast is not None and not isinstance(autocast, torch.dtype):
+            raise ConfigurationError(f"autocast must be a torch.dtype such as torch.bfloat16, got {autocast!r}")
+        self.autocast, self.accumulation_steps = autocast, accumulation_steps
+        self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self._restore = list(restore)
         self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
         self._rates = Rates(optimizer)
@@ -99,40 +118,60 @@ class TorchTrainable:
             self.model.train()
         # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
         with torch.inference_mode(False), torch.enable_grad():
-            batch = moved(self._batches.next(), self._device)
-            if self._batch_size is None:
-                self._batch_size = batch_size(batch)
+            batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
+            if self._variate is not None:
+                self._variate.begin(batches)
             self._rates.write(lr)
-            return self._closure_step(batch) if self._needs_closure else self._plain_step(batch)
+            if self._needs_closure:
+                return self._closure_step(batches)
+            loss = self._backward(batches)
+            self.optimizer.step()
+            return loss
 
-    def _plain_step(self, batch: Any) -> float | torch.Tensor:
-        loss = self._backward(batch)
-        self.optimizer.step()
-        return loss
-
-    def _closure_step(self, batch: Any) -> float | torch.Tensor:
+    def _closure_step(self, batches: list[Any]) -> float | torch.Tensor:
         seen: list[float | torch.Tensor] = []
 
         def closure() -> float:
-            seen.append(self._backward(batch))
+            seen.append(self._backward(batches))
             return float(seen[-1])
 
         self.optimizer.step(closure)
         return seen[0]
 
-    def _backward(self, batch: Any) -> float | torch.Tensor:
+    def _backward(self, batches: list[Any]) -> float | torch.Tensor:
+        """Gradients of the mean loss over the step's batches, clipped; and that loss."""
         self.optimizer.zero_grad()
-        if self._variate is not None:
-            self._variate.before_forward(batch)
-        loss = _checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batch))
+        losses = []
+        for i in range(self.accumulation_steps):
+            if i == len(batches):
+                batches.append(moved(self._batches.next(), self._device))
+            if self._variate is not None:
+                self._variate.before_forward()
+            loss = _checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batches[i]))
+            # Kept before the step: the loss could share memory with a parameter.
+            losses.append(loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(()))
+            share = loss if self.accumulation_steps == 1 else loss / self.accumulation_steps
+            share.backward()  # type: ignore[no-untyped-call]
+        if self.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._swept_parameters(), self.clip_grad_norm)
+        if self.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(self._swept_parameters(), self.clip_grad_value)
+        if self._batch_size is None:
+            self._batch_size = batch_size(batches[0])
         self.forwards += 1
-        # Kept before the step: the loss could share memory with a parameter.
-        kept = loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(())
-        loss.backward()  # type: ignore[no-untyped-call]
         self.backwards += 1
-        return kept
+        return losses[0] if len(losses) == 1 else sum(losses) / len(losses)
+
+    def _swept_parameters(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _loss(self, batch: Any) -> torch.Tensor:
+        if self.autocast is None:
+            return self._plain_loss(batch)
+        with torch.autocast(self._device.type, self.autocast):
+            return self._plain_loss(batch)
+
+    def _plain_loss(self, batch: Any) -> torch.Tensor:
         if self.loss_fn is not None:
             return self.loss_fn(self.model, batch)
         assert self.criterion is not None
@@ -215,7 +254,7 @@ class TorchTrainable:
         return self._rates.acting(lr)
 
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the loader.
+        """Optimizer steps in one pass over the loader.
 
         Raises:
             LoaderError: the loader has no length.
@@ -226,7 +265,7 @@ class TorchTrainable:
                 f"num_steps='epoch' needs a loader with a length, and this {type(self._batches.loader).__name__} has "
                 "none: give a number of steps"
             )
-        return length
+        return max(length // self.accumulation_steps, 1)
 
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, the optimizer and its settings, ratios of its groups, versions."""
@@ -235,7 +274,7 @@ class TorchTrainable:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "device": self._device.type,
             "batch_size": self._batch_size,
-            "accumulation_steps": 1,
+            "accumulation_steps": self.accumulation_steps,
             "optimizer": described(self.optimizer),
             "ratios": list(self._rates.ratios),
             "versions": versions(),

@@ -1,0 +1,92 @@
+"""Accumulation, clipping and autocast: each step is the step of a bare loop, and everything is back."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import ConfigurationError, find_lr
+
+RANGE = dict(min_lr=1e-3, max_lr=0.5, num_steps=25)
+
+
+def parts():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+    inputs = torch.randn(160, 8)
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(dim=1)), 16, shuffle=True)
+    return net, optim.SGD(net.parameters(), lr=0.05, momentum=0.9), nn.CrossEntropyLoss(), loader
+
+
+def bare_loop(lrs, accumulation_steps=1, clip=None, autocast=None):
+    net, optimizer, criterion, loader = parts()
+    stream = itertools.chain.from_iterable(itertools.repeat(loader))
+    losses = []
+    for lr in lrs:
+        optimizer.param_groups[0]["lr"] = float(lr)
+        optimizer.zero_grad()
+        seen = []
+        for _ in range(accumulation_steps):
+            inputs, targets = next(stream)
+            with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+                loss = criterion(net(inputs), targets)
+            (loss / accumulation_steps).backward()
+            seen.append(loss.item())
+        if clip:
+            clip(net.parameters())
+        optimizer.step()
+        losses.append(np.mean(seen))
+    return losses
+
+
+@pytest.mark.parametrize("control_variate", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "bare"),
+    [
+        (dict(accumulation_steps=4), dict(accumulation_steps=4)),
+        (dict(clip_grad_norm=0.1), dict(clip=lambda p: nn.utils.clip_grad_norm_(p, 0.1))),
+        (dict(clip_grad_value=0.01), dict(clip=lambda p: nn.utils.clip_grad_value_(p, 0.01))),
+        (dict(autocast=torch.bfloat16), dict(autocast=torch.bfloat16)),
+        (
+            dict(accumulation_steps=3, clip_grad_norm=0.1, autocast=torch.bfloat16),
+            dict(accumulation_steps=3, clip=lambda p: nn.utils.clip_grad_norm_(p, 0.1), autocast=torch.bfloat16),
+        ),
+    ],
+)
+def test_a_step_is_the_bare_loops_step(settings, bare, control_variate):
+    net, optimizer, criterion, loader = parts()
+    before = [p.detach().clone() for p in net.parameters()]
+    rng = torch.get_rng_state()
+    finding = find_lr(net, optimizer, criterion, loader, **RANGE, **settings, control_variate=control_variate)
+    assert all(map(torch.equal, before, net.parameters()))
+    assert torch.equal(rng, torch.get_rng_state())
+    assert len(finding.curve) == 25
+    np.testing.assert_allclose(finding.curve.loss, bare_loop(finding.curve.lr, **bare), rtol=1e-12)
+    assert finding.facts["accumulation_steps"] == settings.get("accumulation_steps", 1)
+    assert finding.cost.backwards == 25
+    if control_variate:
+        assert finding.curve.baseline[0] == pytest.approx(finding.curve.loss[0], rel=1e-6)
+
+
+def test_an_epoch_counts_optimizer_steps():
+    net, optimizer, criterion, loader = parts()
+    finding = find_lr(net, optimizer, criterion, loader, num_steps="epoch", accumulation_steps=3)
+    assert finding.curve.num_steps == 10 // 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(accumulation_steps=0), "accumulation_steps"),
+        (dict(accumulation_steps=1.5), "accumulation_steps"),
+        (dict(clip_grad_norm=0.0), "clip_grad_norm"),
+        (dict(clip_grad_value=-1.0), "clip_grad_value"),
+        (dict(autocast=True), "autocast"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        find_lr(*parts(), **settings)
