@@ -10,26 +10,28 @@ counted; a lone forward is a third of one; the budget is not exceeded.
 - halving: trials of a quarter of the budget, reported to ``SuccessiveHalvingPruner`` at a ninth and a third of their
   steps (reduction factor 3), until the budget is spent; the best of those that came to their end.
 
-Also here, without Optuna: the best single rate of each optimizer over the fit half.
+Also here, without Optuna: the best single rate of each optimizer over the fit half, and one-seed grids.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.accuracy.answers import BASELINES, Record, add, load
-from bench.accuracy.regret import DEFAULT_LR, Truth
+from bench.accuracy.answers import BASELINES, SEEDS, Record, add, load
+from bench.accuracy.regret import DEFAULT_LR, TRUTH, Truth
 from bench.accuracy.tasks import OPTIONAL, TASKS, Setup, Task
 from bench.accuracy.train import batches
 from findlr.plan import SCHEDULES
@@ -56,6 +58,26 @@ def best_single(truths: Mapping[str, Truth]) -> dict[str, float]:
         if fit:
             means = [np.mean([truth.regret(float(rate)) for truth in fit]) for rate in rates]
             found[optimizer] = float(rates[int(np.argmin(means))])
+    return found
+
+
+def one_seed_grids(path: Path = TRUTH) -> dict[str, dict[str, Record]]:
+    """The best rate of each task's grid by one seed alone: what a full grid search gets.
+
+    Args:
+        path: the truth.
+
+    Returns:
+        task -> seed -> record.
+    """
+    found: dict[str, dict[str, Record]] = {}
+    for name, entry in json.loads(path.read_text())["tasks"].items():
+        for seed in SEEDS:
+            losses = {lr: by_seed[seed] for lr, _mean, by_seed in entry["rates"] if len(by_seed) > seed}
+            if losses:
+                steps = len(entry["rates"]) * entry["total_steps"]
+                record = {"lr": min(losses, key=losses.__getitem__), "reason": None, "steps": steps}
+                found.setdefault(name, {})[str(seed)] = record
     return found
 
 

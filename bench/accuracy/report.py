@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.accuracy.answers import BASELINES, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load
-from bench.accuracy.baselines import best_single
+from bench.accuracy.baselines import best_single, one_seed_grids
 from bench.accuracy.regret import DEFAULT_LR, Truth
 from bench.accuracy.regret import load as load_truth
 from bench.accuracy.scores import Scores, Spread, scores
@@ -27,6 +27,7 @@ FINDLR = {
     "quick": QUICK,
     "quick_plain": "findlr, one sweep without the control variate",
     **{f"verified_{budget}": f"findlr verified, budget {budget}" for budget in BUDGETS},
+    "validated_1": "findlr verified on validation batches, budget 1",
     "article": "the article, one epoch",
 }
 PEER_NAMES = {
@@ -42,6 +43,7 @@ PEER_NAMES = {
 }
 SEARCHES = {"random": "random search (Optuna)", "halving": "successive halving (Optuna)"}
 DEFAULT, SINGLE = "the optimizer's default rate", "the best single rate per optimizer*"
+GRID = "the best of a whole grid with one seed**"
 
 COLUMNS = (
     *("finder", "mean regret", "90th pct", "worst", "within .01", "diverged", "refused"),
@@ -52,7 +54,7 @@ NOTES = """
 regret: (L(lr) - L*) / (L_untrained - L*) of the final held-out loss; in brackets 95 % of a bootstrap over tasks
 a refusal is scored as the optimizer's default rate; within .01: the share of answers with a regret up to 0.01
 seed to seed: the largest rate over the smallest, median and largest over tasks; a budget is a share of one training
-* over the fit half: there it has seen the answers
+* over the fit half: there it has seen the answers; ** that seed is one of those that judge it
 """
 
 
@@ -65,7 +67,7 @@ def all_scores(truths: Mapping[str, Truth], *, tenth: bool = False) -> dict[str,
     """
     budgets = ("0.1",) if tenth else BUDGETS
     found: list[Scores | None] = []
-    ours = {key: title for key, title in FINDLR.items() if not (tenth and "verified" in key)}
+    ours = {key: title for key, title in FINDLR.items() if not (tenth and key.startswith("v"))}
     ours |= {"verified_0.1": "findlr verified, budget 0.1"} if tenth else {}
     found += _read(load(SUGGESTIONS), ours, truths)
     found += _read(load(PEERS), PEER_NAMES, truths)
@@ -73,6 +75,7 @@ def all_scores(truths: Mapping[str, Truth], *, tenth: bool = False) -> dict[str,
     for title, rates in ((DEFAULT, DEFAULT_LR), (SINGLE, single)):
         records = {name: {"0": _free(rates[truth.optimizer])} for name, truth in truths.items()}
         found.append(scores(title, records, truths))
+    found.append(scores(GRID, one_seed_grids(), truths))
     searches = {f"{key}_{budget}": f"{title}, budget {budget}" for budget in budgets for key, title in SEARCHES.items()}
     found += _read(load(BASELINES), searches, truths)
     return {score.name: score for score in found if score is not None}
@@ -133,7 +136,7 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
 def print_table(found: Mapping[str, Scores], *, markdown: bool) -> None:
     """The finders by mean regret, the searches after them."""
     quick = found.get(QUICK)
-    last = tuple(SEARCHES.values())
+    last = (*SEARCHES.values(), GRID)
     order = sorted(found.values(), key=lambda score: (score.name.startswith(last), score.mean.mean))
     print(table([COLUMNS, *(cells(score, quick) for score in order)], markdown=markdown))
 

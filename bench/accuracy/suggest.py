@@ -44,12 +44,26 @@ def article(_task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Find
     return find_lr(setup.model, optimizer, setup.criterion, setup.loader, num_steps=steps, control_variate=False)
 
 
-def verified(budget: float) -> Ask:
-    """``find_lr(verify=True)`` at a share of the planned training; the race is scored on training batches."""
+def verified(budget: float, *, validation: bool = False) -> Ask:
+    """``find_lr(verify=True)`` at a share of the planned training.
+
+    Args:
+        budget: the share.
+        validation: the race is scored on the validation loader's batches, not on some of the training's.
+    """
 
     def ask(task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
-        plan = {"schedule": task.schedule, "total_steps": task.total_steps}
-        return find_lr(setup.model, optimizer, setup.criterion, setup.loader, verify=True, budget=float(budget), **plan)
+        return find_lr(
+            setup.model,
+            optimizer,
+            setup.criterion,
+            setup.loader,
+            validation_loader=setup.validation_loader if validation else None,
+            schedule=task.schedule,
+            total_steps=task.total_steps,
+            verify=True,
+            budget=float(budget),
+        )
 
     return ask
 
@@ -75,6 +89,7 @@ FINDERS = {
     "verified_0.5": Finder(verified(0.5)),
     "verified_1": Finder(verified(1.0)),
     "verified_3": Finder(verified(3.0)),
+    "validated_1": Finder(verified(1.0, validation=True)),
 }
 
 

@@ -10,43 +10,46 @@ from bench.accuracy.baselines import Trainings, best_single
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from bench.accuracy.scores import Answer, Scores, bootstrap, scores
 from bench.accuracy.suggest import suggestion
-from bench.accuracy.tasks import task
+from bench.accuracy.tasks import TASKS, task
 
-# The cheapest of both halves that need no pretrained weights.
-NAMES = (
+# Quick runs on all tasks that need no pretrained weights; verified on the cheapest of both halves.
+QUICK = tuple(known.name for known in TASKS if known.family not in {"shifted", "new_head", "converged"})
+VERIFIED = (
     *("mlp-digits", "mlp-teacher", "small_data-wine"),
     *("tabular-friedman", "autoencoder-digits", "tabular-breast_cancer"),
 )
-SEEDS = (0, 1)
 
 
-def recorded(path, finder):
+def recorded(path, finder, names, seeds):
+    known = answers.load(path)
     return scores(
         finder,
-        {name: {str(seed): answers.load(path)[name][finder][str(seed)] for seed in SEEDS} for name in NAMES},
-        {name: load()[name] for name in NAMES},
+        {name: {str(seed): known[name][finder][str(seed)] for seed in seeds} for name in names},
+        {name: load()[name] for name in names},
     )
 
 
-def run_now(finder):
+def run_now(finder, names, seeds):
     return scores(
         finder,
-        {name: {str(seed): suggestion(finder, task(name), seed) for seed in SEEDS} for name in NAMES},
-        {name: load()[name] for name in NAMES},
+        {name: {str(seed): suggestion(finder, task(name), seed) for seed in seeds} for name in names},
+        {name: load()[name] for name in names},
     )
 
 
-@pytest.mark.parametrize("finder", ["quick", "verified_0.5"])
-def test_findlr_is_not_behind(finder):
-    ours = run_now(finder)
-    minimum, article = recorded(answers.PEERS, "fastai_minimum"), recorded(answers.SUGGESTIONS, "article")
+@pytest.mark.parametrize(
+    ("finder", "names", "seeds", "most_steps"), [("quick", QUICK, [0], 150), ("verified_0.5", VERIFIED, [0, 1], 400)]
+)
+def test_findlr_is_not_behind(finder, names, seeds, most_steps):
+    ours = run_now(finder, names, seeds)
+    minimum = recorded(answers.PEERS, "fastai_minimum", names, seeds)
+    article = recorded(answers.SUGGESTIONS, "article", names, seeds)
     assert ours.mean.mean <= min(minimum.mean.mean, article.mean.mean), (
         f"mean regret {ours.mean.mean:.4f}, by task {ours.by_task}; "
         f"fastai's minimum {minimum.mean.mean:.4f}, the article's rule {article.mean.mean:.4f}"
     )
     assert ours.diverged == 0
-    budget = 150 if finder == "quick" else 0.5 * max(task(name).total_steps for name in NAMES)
-    assert max(answer.record["steps"] for answer in ours.all) <= budget
+    assert max(answer.record["steps"] for answer in ours.all) <= most_steps
 
 
 def truth(name="toy", split="fit", optimizer="Adam"):

@@ -191,7 +191,7 @@ class Criterion(nn.Module):
         self.loss, self.bomb = loss, bomb
 
     def forward(self, outputs, targets):
-        self.bomb.passed("criterion")
+        self.bomb.passed("criterion" if torch.is_grad_enabled() else "baseline")
         return self.loss(outputs, targets)
 
 
@@ -386,6 +386,15 @@ def test_a_sweep_that_diverges(optimizer, model, before):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_every_optimizer_with_every_exit(optimizer, error, place, at):
     check_exit(partial(Training, cnn, optimizer), error, place, at)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 7])  # the first three are the first step's: a baseline, and its check
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_with_an_exit_from_the_control_variate(optimizer, error, at):
+    finding, raised = check(lambda: Training(cnn, optimizer, bomb=lambda: Bomb("baseline", at, error)))
+    assert type(raised) is error
+    assert len(finding.curve) == max(at - 2, 0)
 
 
 @pytest.mark.parametrize(("error", "place", "at"), EXITS)

@@ -124,6 +124,27 @@ def test_a_self_check_that_fails_leaves_the_control_variate_out():
     assert len(finding.curve) > 50
 
 
+def test_a_forward_pass_that_writes_into_its_weights_spoils_neither_snapshot_nor_baseline():
+    class Embedded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(10, 4, max_norm=0.5)  # renormalised in place by each forward pass
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, tokens):
+            return self.last(self.table(tokens).mean(dim=1))
+
+    torch.manual_seed(0)
+    net = Embedded()
+    batches = [(torch.randint(10, (8, 5)), torch.randint(3, (8,))) for _ in range(20)]
+    before = copy.deepcopy(net.state_dict())
+    finding = find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), batches, control_variate=True)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    with torch.no_grad():
+        expected = [nn.functional.cross_entropy(copy.deepcopy(net)(x), y).item() for x, y in batches]
+    np.testing.assert_array_equal(finding.curve.baseline[:20], expected)
+
+
 # The race
 
 

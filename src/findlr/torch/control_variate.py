@@ -46,8 +46,12 @@ class ControlVariate:
         # Not registered under the model: ModuleList only borrows the modules, and no flag of theirs is touched.
         self._whole = _Loss(modules, loss)
         self._device = device
-        self._weights = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
+        self._kept = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
         self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
+        # A forward pass may write into its weights (an Embedding with max_norm does): never into the snapshot's copies.
+        with torch.inference_mode(False):
+            self._weights = {name: kept.clone() for name, kept in self._kept.items()}
+        self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
         self._draws: list[Memory] = []
 
@@ -67,13 +71,21 @@ class ControlVariate:
         try:
             for batch, draws in zip(self._batches, self._draws, strict=True):
                 draws.put_back()
-                # BatchNorm writes into the buffers it is given.
-                buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-                with torch.no_grad():
+                with torch.inference_mode(False), torch.no_grad():
+                    # BatchNorm writes into the buffers it is given.
+                    buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
                     losses.append(functional_call(self._whole, (self._weights, buffers), (batch,)))
+                self._mend()
         finally:
             now.put_back()
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _mend(self) -> None:
+        """Give the weights that were written into their values again."""
+        for name, weight in self._weights.items():
+            if weight._version != self._versions[name]:
+                weight.copy_(self._kept[name])
+                self._versions[name] = weight._version
 
     def agrees(self) -> bool:
         """Whether the starting weights are really used: with the present ones at zero, the loss must be the same."""
