@@ -91,7 +91,7 @@ def find(
         facts = trainable.facts() if isinstance(trainable, HasFacts) else {}
         return conclude(recording, smoothing, plan, rule, spent(), facts, race)
 
-    with progress if progress is not None else nullcontext(_nothing) as show:
+    with display(progress) as show:
         recording.watch(show, on_step)
         try:
             with restored(trainable) as snapshot:
@@ -206,5 +206,16 @@ def _passes(trainable: Trainable[Any, Any]) -> tuple[int, int]:
     return (trainable.forwards, trainable.backwards) if isinstance(trainable, CountsPasses) else (0, 0)
 
 
-def _nothing(step: Step) -> None:
-    return None
+def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:
+    """The display that was asked for; None and False show nothing.
+
+    Raises:
+        ConfigurationError: ``progress`` is no context manager.
+    """
+    if progress is None or progress is False:
+        return nullcontext()
+    if not isinstance(progress, AbstractContextManager):
+        raise ConfigurationError(
+            f"progress must be a context manager such as findlr.console.LiveSweep(), got {progress!r}"
+        )
+    return progress

@@ -173,6 +173,7 @@ REFUSED = {
     "one step": (dict(num_steps=1), ConfigurationError, "num_steps"),
     "steps in words": (dict(num_steps="two"), ConfigurationError, "num_steps"),
     "smoothing 1": (dict(smoothing=1.0), ConfigurationError, "smoothing"),
+    "progress": (dict(progress=True), ConfigurationError, "progress must be a context manager"),
     "rule by name": (dict(rule="valley"), ConfigurationError, "findlr.rules.valley, got 'valley'"),
     "spacing": (dict(spacing="log"), ConfigurationError, "spacing"),
     "threshold": (dict(divergence_threshold=1.0), ConfigurationError, "divergence_threshold"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError, LossError, OptimizerError
-from findlr.finder import Progress, conclude
+from findlr.finder import Progress, conclude, display
 from findlr.finding import Cost, Finding
 from findlr.plan import Plan, Shape
 from findlr.rules import Rule
@@ -128,7 +128,7 @@ class RangeTest:
         if self._open or self._finding is not None:
             raise ConfigurationError("a RangeTest is entered once: make a new one for another test")
         with ExitStack() as stack:
-            show = stack.enter_context(self._progress or _no_progress())
+            show = stack.enter_context(display(self._progress))
             self._recording.watch(show)
             stack.enter_context(restored(self))
             stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)
@@ -288,7 +288,3 @@ def _chosen(optimizers: Any, sweep: int | str | None) -> torch.optim.Optimizer:
         known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
         raise OptimizerError(f"sweep must name the optimizer to sweep, one of {known}, got {sweep!r}") from None
     return chosen
-
-
-def _no_progress() -> AbstractContextManager[None]:
-    return nullcontext()
