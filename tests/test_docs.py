@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from findlr import find_lr, rules
+from findlr import RangeTest, find_lr, rules
+from findlr.torch import cyclic
 
 mpl.use("Agg")
 
@@ -39,7 +40,8 @@ def anchors(page):
 
 def test_all_pages_are_looked_at():
     names = {page.name for page in PAGES}
-    assert names >= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "article.md", "architecture.md", "names.md"}
+    assert names >= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    assert names >= {"article.md", "architecture.md", "names.md", "science.md"}
 
 
 @pages
@@ -101,21 +103,25 @@ def test_linked_functions_exist(page):
     linked_objects(page, prose(page))
 
 
+FORMULAS = [ROOT / "docs" / name for name in ("article.md", "science.md")]
+
+
 def formulas():
-    text = (ROOT / "docs" / "article.md").read_text()
-    return re.findall(r"^```math\n(.*?)^```\n\n(.*?)(?:\n\n|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.compile(r"^```math\n(.*?)^```\n\n(.*?)(?:\n\n|\Z)", flags=re.MULTILINE | re.DOTALL)
+    return [(page, *found) for page in FORMULAS for found in blocks.findall(page.read_text())]
 
 
 def test_every_formula_is_looked_at():
-    assert len(formulas()) == (ROOT / "docs" / "article.md").read_text().count("```math") >= 8
+    for page, least in zip(FORMULAS, (8, 4), strict=True):
+        assert sum(here == page for here, *_ in formulas()) == page.read_text().count("```math") >= least
 
 
-@pytest.mark.parametrize(("formula", "below"), formulas(), ids=lambda text: text[:24].strip())
-def test_a_formulas_line_of_code_is_in_the_function_named(formula, below):
+@pytest.mark.parametrize(("page", "formula", "below"), formulas(), ids=lambda value: str(value)[-24:].strip())
+def test_a_formulas_line_of_code_is_in_the_function_named(page, formula, below):
     flat = " ".join(below.split())
     assert flat.startswith("In the code: ")
     sentence = flat.split(".py)")[0] + ".py)"
-    (function,) = linked_objects(ROOT / "docs" / "article.md", sentence)
+    (function,) = linked_objects(page, sentence)
     source = " ".join(inspect.getsource(function).split())
     lines = re.findall(r"(?<!\[)`([^`]+)`", sentence)
     assert lines
@@ -177,7 +183,10 @@ def scope():
     ax = finding.plot()
     return {"call": call, "finding": finding, "curve": finding.curve, "plan": finding.plan, "ax": ax} | {
         "optimizer": optimizer,
+        "model": net,
         "rules": rules,
+        "RangeTest": RangeTest,
+        "cyclic": cyclic,
     }
 
 

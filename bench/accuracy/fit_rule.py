@@ -198,7 +198,7 @@ def main() -> None:
     fitted = {title: fit(arguments.name, baseline, start) for title, baseline, start in variants}
     for _, baseline, start in variants:
         shapes(arguments.name, baseline, start)
-    print("\nthe constants of src/findlr/quick.py")
+    print("\nthe constants of src/findlr/dip.py")
     for title, constants in fitted.items():
         print(f"{title} = {constants}")
     for title, baseline, _ in variants if arguments.report else ():

@@ -46,7 +46,7 @@ DEFAULT, SINGLE = "the optimizer's default rate", "the best single rate per opti
 GRID = "the best of a whole grid with one seed**"
 
 COLUMNS = (
-    *("finder", "mean regret", "90th pct", "worst", "within .01", "diverged", "refused"),
+    *("finder", "mean regret", "median", "90th pct", "worst", "within .01", "diverged", "refused"),
     *("seed to seed", "steps", "minus findlr's sweep"),
 )
 
@@ -102,6 +102,7 @@ def cells(score: Scores, quick: Scores | None) -> tuple[str, ...]:
     return (
         score.name,
         between(score.mean),
+        short(score.median),
         short(score.ninetieth),
         short(score.worst),
         f"{score.within:.0%}",

@@ -109,6 +109,11 @@ class Scores:
         return bootstrap(self.by_task.values())
 
     @property
+    def median(self) -> float:
+        """Over tasks and seeds."""
+        return float(np.median(self.regrets))
+
+    @property
     def ninetieth(self) -> float:
         """The 90th percentile over tasks and seeds."""
         return float(np.quantile(self.regrets, 0.9))

@@ -42,8 +42,8 @@ class Dip:
     Args:
         centre: the rate at the dip's middle.
         lr: the rate for the planned training.
-        low: the best rate lies above it in 9 of 10 cases, as far as tasks of other families can tell.
-        high: it lies below it in 9 of 10.
+        low: the lower end of the interval for the best rate; docs/science.md says how often it holds.
+        high: its upper end.
     """
 
     centre: float

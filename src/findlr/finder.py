@@ -13,7 +13,7 @@ from findlr.curve import Curve
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Cost, Finding, inside
 from findlr.plan import Plan
-from findlr.race import Race, decide, run_race
+from findlr.race import Race, decide, learned, run_race
 from findlr.rules import Rule, Suggestion
 from findlr.sweep import Recording, Spacing, Step, StopRule, rates, recording_of, run_sweep
 from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
@@ -99,10 +99,10 @@ def find(
                 if total is not None:
                     trainable.restore(snapshot)
                     curve = recording.curve(smoothing)
-                    quick, _, _ = choose(curve, plan, rule)
-                    if quick is not None:
+                    sweep = _answer(curve, plan, rule)
+                    if sweep is not None:
                         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
-                        race = run_race(trainable, plan, quick.lr, limits, total - spent().steps)
+                        race = run_race(trainable, plan, sweep.lr, limits, total - spent().steps)
         except BaseException as error:
             recording.interrupt()
             error.finding = finish()  # type: ignore[attr-defined]
@@ -137,8 +137,11 @@ def conclude(
     assert recording.stop is not None
     curve = recording.curve(smoothing)
     suggestion, verdict, why = choose(curve, plan, rule)
-    if race is not None and suggestion is not None:
-        suggestion = decide(race, suggestion, plan)
+    sweep = _answer(curve, plan, rule)
+    if race is not None and sweep is not None and learned(race):
+        if suggestion is None:  # the curve alone would not do
+            verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
+        suggestion = decide(race, sweep, plan)
     return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts, race)
 
 
@@ -160,6 +163,14 @@ def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggesti
         return inside((rule or rules.quick)(curve, plan), curve), judgement.verdict, judgement.why
     except NoSuggestionError as error:
         return None, Verdict.NO_ANSWER, f"{judgement.why} But {error}."
+
+
+def _answer(curve: Curve, plan: Plan, rule: Rule | None) -> Suggestion | None:
+    """What the rule says whatever the verdict is: where a race may start."""
+    try:
+        return inside((rule or rules.quick)(curve, plan), curve) if len(curve.usable()) else None
+    except NoSuggestionError:
+        return None
 
 
 def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: bool | None) -> float:

@@ -88,7 +88,6 @@ def run_race(
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
-    evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     assert plan.total_steps is not None
     runs = _RUNS_IF_RICH if budget >= 2 * plan.total_steps else _RUNS
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
@@ -137,22 +136,24 @@ def _train(
 
 
 def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | None:
-    """The rate to run next: beyond the best while it is at an end, then between it and its neighbours; None to stop."""
+    """The rate to run next: beyond the best while it is at an end, then between it and its neighbours; None to stop.
+
+    Each step beyond is twice as far, in octaves, as the last one: the sweep may be far off.
+    """
     ordered = sorted(done, key=lambda run: run.lr)
     at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
     best = ordered[at]
-    if at == len(ordered) - 1 and at == 0:
-        return _inside(best.lr / _SPACING, limits, ordered) or _inside(best.lr * _SPACING, limits, ordered)
-    if at == 0 and (lower := _inside(best.lr / _SPACING, limits, ordered)) is not None:
-        return lower
-    if at == len(ordered) - 1 and (higher := _inside(best.lr * _SPACING, limits, ordered)) is not None:
-        return higher
+    beyond = []
+    if len(ordered) == 1:  # up first, for short runs bear higher rates
+        beyond = [best.lr * _SPACING if math.isfinite(best.loss) else best.lr / _SPACING]
+    elif at in (0, len(ordered) - 1):
+        neighbour = ordered[1] if at == 0 else ordered[-2]
+        beyond = [best.lr * (best.lr / neighbour.lr) ** (2 if best is done[-1] else 1)]
     lowest, _ = parabola(done)
     sides = [math.sqrt(best.lr * ordered[i].lr) for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
-    for candidate in (lowest, *sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))):
-        if (found := _inside(candidate, limits, ordered)) is not None:
-            return found
-    return None
+    between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
+    candidates = (_inside(lr, limits, ordered) for lr in (*beyond, lowest, *between))
+    return next((lr for lr in candidates if lr is not None), None)
 
 
 def _inside(lr: float, limits: tuple[float, float], done: Sequence[Run]) -> float | None:
@@ -180,6 +181,11 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
     slope = down / a - curvature * a
     shift = 0.0 if curvature <= 0 else min(max(-slope / (2 * curvature), a / 2), c / 2)
     return best.lr * math.exp(shift), True
+
+
+def learned(race: Race) -> bool:
+    """Whether a run of the race made the held-out loss better by more than a hundredth."""
+    return min(run.loss for run in race.runs) < race.start - 0.01 * abs(race.start)
 
 
 def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:

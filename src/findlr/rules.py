@@ -29,7 +29,7 @@ class Suggestion:
         lr: the rate.
         rule: the rule's name.
         why: a sentence.
-        interval: where the best rate lies in 80 % of the cases, by the rule; None if it does not tell.
+        interval: where the best rate likely lies, by the rule; None if it does not tell.
     """
 
     lr: float

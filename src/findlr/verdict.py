@@ -27,6 +27,7 @@ class Verdict(Enum):
     TOO_SHORT = "The sweep has too few usable points."
     NOT_FINITE = "The loss is NaN or infinite from the first step on."
     STILL_FALLING = "The loss still falls at the highest rate."
+    RACED = "The curve alone bears no suggestion, but short runs of the plan do."
     NO_ANSWER = "The rule finds no rate inside the swept range."
 
     @property
@@ -37,7 +38,7 @@ class Verdict(Enum):
     @property
     def refuses(self) -> bool:
         """True if no rate may be suggested."""
-        return self is not Verdict.CLEAR
+        return self not in (Verdict.CLEAR, Verdict.RACED)
 
 
 @dataclass(frozen=True)

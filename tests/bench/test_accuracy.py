@@ -122,6 +122,8 @@ def test_scores():
     made = scores("toy", records, {"a": truth("a"), "b": truth("b")})
     assert made.by_task == pytest.approx({"a": 0.25, "b": 1.0})
     assert made.mean.mean == pytest.approx(0.625)  # a task counts once, whatever its seeds
+    assert made.median == pytest.approx(0.5)
+    assert made.ninetieth == pytest.approx(0.9)
     assert made.worst == 1.0
     assert made.within == pytest.approx(1 / 3)
     assert made.diverged == pytest.approx(1 / 3)

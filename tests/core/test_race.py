@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findlr import ConfigurationError, Plan, Suggestion, find
+from findlr import ConfigurationError, Plan, Suggestion, Verdict, find, rules
 from findlr.race import Race, Run, decide, next_candidate, parabola, run_race
 from findlr.testing import Quadratic
 
@@ -160,10 +160,38 @@ def test_a_budget_too_small_for_three_runs_leaves_the_sweeps_answer():
     assert finding.cost.steps <= 110
 
 
-def test_a_curve_without_a_suggestion_is_not_raced():
-    finding = find(Quadratic(curvature=1e-6), Plan(total_steps=1000), verify=True)
+def test_where_nothing_falls_there_is_nothing_to_race():
+    finding = find(Quadratic(curvature=1e-9), Plan(total_steps=1000), verify=True)
     assert finding.race is None
     assert finding.suggestion is None
+
+
+def test_a_race_can_find_what_the_curve_alone_does_not_bear():
+    quiet, noisy = Quadratic(curvature=10.0), Quadratic(curvature=10.0, noise=3.0)
+    assert find(noisy).verdict is Verdict.FLAT
+    finding = find(noisy, Plan(total_steps=400), verify=True, budget=1.0)
+    assert finding.verdict is Verdict.RACED
+    assert finding.why.startswith(find(noisy).why)
+    assert 0.1 < finding.lr / find(quiet, Plan(total_steps=400)).lr < 10
+    assert finding.suggest(rules.steep).rule == "steep"
+
+
+def test_runs_that_learn_nothing_change_no_verdict():
+    finding = find(Quadratic(curvature=1e-6, noise=0.1), Plan(total_steps=1000), verify=True)
+    assert finding.verdict.refuses
+    assert finding.suggestion is None
+
+
+@pytest.mark.parametrize("octaves", [-7, 6])
+def test_a_sweep_that_is_far_off_is_left_in_growing_steps(octaves):
+    def loss(x):
+        return abs(x - math.log(0.05))
+
+    done, candidate = [], 0.05 * 2.0**-octaves
+    while candidate is not None and not (len(done) > 2 and parabola(done)[1]):
+        done += runs_of(loss, [candidate])
+        candidate = next_candidate(done, LIMITS)
+    assert len(done) <= 6
 
 
 def test_a_verified_finding_round_trips_and_comes_twice():

@@ -151,7 +151,7 @@ def test_an_answer_outside_the_swept_range_is_no_suggestion():
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_has_its_sentence(verdict):
     assert verdict.sentence.endswith(".")
-    assert verdict.refuses == (verdict is not Verdict.CLEAR)
+    assert verdict.refuses == (verdict not in (Verdict.CLEAR, Verdict.RACED))
 
 
 @pytest.mark.parametrize("stop", list(Stop))

@@ -69,7 +69,7 @@ def find_lr(
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of ``total_steps``; None is the larger of 250 steps and a quarter of ``total_steps``.
-        rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.article``.
+        rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
