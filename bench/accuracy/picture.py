@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from bench.accuracy.scores import Scores
 
@@ -71,5 +73,7 @@ def draw(found: Mapping[str, Scores], path: Path) -> None:
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=115)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130)
     plt.close(figure)
+    Image.open(drawn).convert("RGB").quantize(64).save(path, optimize=True)
