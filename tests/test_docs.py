@@ -222,7 +222,7 @@ def test_the_pictures_are_small_and_shown():
     shown = {Path(name) for page in PAGES for name in re.findall(r"img/(\w+\.png)", page.read_text())}
     assert {Path(path.name) for path in IMAGES.iterdir()} == shown
     for path in IMAGES.iterdir():
-        assert path.stat().st_size < 60_000
+        assert path.stat().st_size < 80_000
 
 
 def test_the_script_makes_every_picture(tmp_path):
@@ -230,4 +230,5 @@ def test_the_script_makes_every_picture(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in IMAGES.iterdir()}
+    made_by_the_benchmark = {"accuracy.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in IMAGES.iterdir()} - made_by_the_benchmark
