@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench bench-accuracy prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -37,5 +38,23 @@ format: setup ## Put the code in style
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py
 
+$(PEERS)/.ready: bench/accuracy/peers-requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --requirement bench/accuracy/peers-requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
+	@touch $@
+
+bench-accuracy: setup $(PEERS)/.ready ## Measure the rates against grid searches and the other finders: hours, resumable
+	$(RUN)/python -m bench.accuracy.truth
+	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers
+	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m bench.accuracy.baselines
+	$(RUN)/python -m bench.accuracy.suggest
+	$(RUN)/python -m bench.accuracy.report --picture docs/img/accuracy.png
+
+prove: setup ## Break each restored thing in turn, and see a test turn red
+	$(RUN)/python scripts/break_restoration.py
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) findlr-demo
+	rm -rf $(VENV) $(PEERS) findlr-demo
