@@ -231,4 +231,6 @@ def test_the_script_makes_every_picture(tmp_path):
     done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     made_by_the_benchmark = {"accuracy.png"}
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in IMAGES.iterdir()} - made_by_the_benchmark
+    assert {path.name for path in tmp_path.iterdir()} == {
+        path.name for path in IMAGES.iterdir()
+    } - made_by_the_benchmark

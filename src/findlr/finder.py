@@ -178,11 +178,12 @@ def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: b
     if plan.total_steps is None:
         raise ConfigurationError("verify=True needs total_steps, the length of the training that is planned: give it")
     if budget is None:
-        return max(250.0, plan.total_steps / 4)
-    if isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
+        total = max(250.0, plan.total_steps / 4)
+    elif isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
         raise ConfigurationError(f"budget must be a number of steps or a share of total_steps above 0, got {budget!r}")
-    total = float(budget) if isinstance(budget, int) else budget * plan.total_steps
-    sweep = num_steps * (4 / 3 if control_variate is not False else 1)
+    else:
+        total = float(budget) if isinstance(budget, int) else budget * plan.total_steps
+    sweep = num_steps if control_variate is False else (num_steps * 4 + 2) / 3  # with the control variate's self-check
     if total < sweep:
         raise ConfigurationError(
             f"budget={budget!r} is {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "

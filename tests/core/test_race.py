@@ -141,6 +141,7 @@ def test_shares_and_defaults_of_the_budget():
         (Plan(), None, "total_steps"),
         (Plan(total_steps=1000), 50, "the sweep alone"),
         (Plan(total_steps=1000), 0.05, "the sweep alone"),
+        (Plan(total_steps=1000), 133, "the sweep alone"),
         (Plan(total_steps=1000), 0, "above 0"),
         (Plan(total_steps=1000), -1.0, "above 0"),
         (Plan(total_steps=1000), True, "budget"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, Finding, Plan, TorchTrainable, find, find_lr
+from findlr import ConfigurationError, Finding, OptimizerError, Plan, TorchTrainable, find, find_lr
 
 
 class Net(nn.Module):
@@ -221,6 +221,17 @@ def test_an_interrupt_in_the_race_puts_everything_back_and_keeps_the_sweep():
         find_lr(*(net, optimizer, interrupted, loader), total_steps=500, verify=True, budget=1.0, control_variate=False)
     assert same(before, state_of(net, optimizer))
     assert len(error.value.finding.curve) > 50
+
+
+def test_lbfgs_is_not_verified_for_its_steps_know_no_budget():
+    net, _, criterion, loader = parts()
+    with pytest.raises(OptimizerError, match="LBFGS takes as many"):
+        find_lr(net, optim.LBFGS(net.parameters()), criterion, loader, verify=True, total_steps=100)
+
+
+def test_a_default_budget_below_the_sweep_is_refused_too():
+    with pytest.raises(ConfigurationError, match=r"budget=None is 250 steps, and the sweep alone may take 401"):
+        find_lr(*parts(), num_steps=300, verify=True, total_steps=500)
 
 
 def test_verify_without_total_steps_is_refused():

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from findlr.errors import OptimizerError
 from findlr.finder import Progress, find
 from findlr.finding import Finding
 from findlr.plan import Plan, Shape
 from findlr.rules import Rule
 from findlr.sweep import Spacing, Step
-from findlr.torch.rates import momentum_of
+from findlr.torch.rates import momentum_of, needs_closure
 from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
 
 
@@ -111,6 +112,11 @@ def find_lr(
         clip_grad_value=clip_grad_value,
         restore=restore,
     )
+    if verify and needs_closure(optimizer):
+        raise OptimizerError(
+            f"verify=True needs an optimizer whose step is one pass, and {type(optimizer).__name__} takes as many as "
+            "it likes, past any budget: leave verify out"
+        )
     return find(
         trainable,
         Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer)),

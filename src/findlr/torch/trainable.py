@@ -196,6 +196,7 @@ class TorchTrainable:
         if self._variate is None:
             return None
         if not self._variate_checked:
+            self.forwards += 2
             if not self._variate.agrees():
                 logger.info("no control variate: functional_call does not use the weights it is given")
                 self._variate = None
