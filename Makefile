@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 
-.PHONY: help setup demo test lint format bench bench-accuracy prove clean
+.PHONY: help setup demo test lint format bench bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -46,12 +46,14 @@ $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
-bench-accuracy: setup $(PEERS)/.ready ## Measure the rates against grid searches and the other finders: hours, resumable
-	$(RUN)/python -m bench.accuracy.truth
+bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers
 	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m bench.accuracy.baselines
 	$(RUN)/python -m bench.accuracy.suggest
 	$(RUN)/python -m bench.accuracy.report --picture docs/img/accuracy.png
+
+bench-accuracy-truth: setup ## Train the grids of the accuracy benchmark again: hours, resumable
+	$(RUN)/python -m bench.accuracy.truth
 
 prove: setup ## Break each restored thing in turn, and see a test turn red
 	$(RUN)/python scripts/break_restoration.py
