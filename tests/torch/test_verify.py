@@ -124,6 +124,23 @@ def test_a_self_check_that_fails_leaves_the_control_variate_out():
     assert len(finding.curve) > 50
 
 
+def test_a_loss_that_changes_with_each_pass_leaves_the_control_variate_out():
+    def criterion():
+        scale = [1.0]
+
+        def scaled(outputs, targets):
+            scale[0] *= 0.99
+            return scale[0] * nn.functional.cross_entropy(outputs, targets)
+
+        return scaled
+
+    net, optimizer, _, loader = parts()
+    finding = find_lr(net, optimizer, criterion(), loader)
+    assert finding.curve.baseline is None
+    plain = find_lr(net, optimizer, criterion(), loader, control_variate=False)
+    np.testing.assert_allclose(finding.curve.loss[1:30] / plain.curve.loss[1:30], 0.99, rtol=1e-5)  # one call more
+
+
 def test_a_forward_pass_that_writes_into_its_weights_spoils_neither_snapshot_nor_baseline():
     class Embedded(nn.Module):
         def __init__(self):

@@ -5,7 +5,7 @@ No second model: ``torch.func.functional_call`` runs the same modules with the s
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +14,6 @@ from torch import nn
 from torch.func import functional_call
 
 from findlr.torch.state import Memory, remember_rng
-
-logger = logging.getLogger("findlr")
 
 
 class _Loss(nn.Module):
@@ -87,9 +85,15 @@ class ControlVariate:
                 weight.copy_(self._kept[name])
                 self._versions[name] = weight._version
 
-    def agrees(self) -> bool:
-        """Whether the starting weights are really used: with the present ones at zero, the loss must be the same."""
+    def disagrees(self, seen: float | torch.Tensor) -> str | None:
+        """What speaks against it after a first step whose forward pass saw the loss ``seen``, or None.
+
+        The starting weights were the step's own, so the loss must be the same; and it must stay the same with the
+        present weights at zero.
+        """
         reference = self.loss()
+        if not _close(float(reference), float(seen)):
+            return "the same batch under the same weights gives another loss, so something else changes with each pass"
         parameters = list(self._whole.parameters())
         present = [p.detach().clone() for p in parameters]
         with torch.no_grad():
@@ -100,12 +104,18 @@ class ControlVariate:
             finally:
                 for parameter, value in zip(parameters, present, strict=True):
                     parameter.copy_(value)
-        return bool(torch.isclose(reference, blind, rtol=1e-5, atol=0.0, equal_nan=True))
+        return (
+            None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
+        )
 
     def _random_states(self) -> Memory:
         memory = Memory()
         remember_rng([self._device], memory)
         return memory
+
+
+def _close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-4) or (math.isnan(a) and math.isnan(b))
 
 
 def why_not(model: nn.Module) -> str | None:

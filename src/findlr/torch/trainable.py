@@ -103,6 +103,7 @@ class TorchTrainable:
         self.read_every = 1 if self._device.type == "cpu" else READ_EVERY
         self._variate: ControlVariate | None = None
         self._variate_checked = False
+        self._latest: float | torch.Tensor = 0.0
         self.forwards = 0
         self.backwards = 0
 
@@ -123,10 +124,11 @@ class TorchTrainable:
                 self._variate.begin(batches)
             self._rates.write(lr)
             if self._needs_closure:
-                return self._closure_step(batches)
-            loss = self._backward(batches)
-            self.optimizer.step()
-            return loss
+                self._latest = self._closure_step(batches)
+            else:
+                self._latest = self._backward(batches)
+                self.optimizer.step()
+            return self._latest
 
     def _closure_step(self, batches: list[Any]) -> float | torch.Tensor:
         seen: list[float | torch.Tensor] = []
@@ -197,8 +199,8 @@ class TorchTrainable:
             return None
         if not self._variate_checked:
             self.forwards += 2
-            if not self._variate.agrees():
-                logger.info("no control variate: functional_call does not use the weights it is given")
+            if reason := self._variate.disagrees(self._latest):
+                logger.info("no control variate: %s", reason)
                 self._variate = None
                 return None
             self._variate_checked = True
