@@ -67,17 +67,9 @@ class Truth:
         """(L(lr) - L*) / (L_untrained - L*): 0 is the best rate, 1 is no training; a little below 0 is chance."""
         return min(1.0, (self.loss(lr) - self.best_loss) / (self.untrained - self.best_loss))
 
-    def excess(self, lr: float) -> float:
-        """L(lr) / L* - 1."""
-        return self.loss(lr) / self.best_loss - 1.0
-
     def diverged(self, lr: float) -> bool:
         """Whether the training at ``lr`` ends no better than it began, within 5 % of what there is to gain."""
         return self.regret(lr) > 0.95 and lr > self.best_lr
-
-    def within_noise(self, lr: float) -> bool:
-        """Whether the loss at ``lr`` is within two standard errors of the best."""
-        return self.loss(lr) - self.best_loss <= 2 * self.noise
 
 
 @cache
