@@ -72,8 +72,7 @@ def find(
         True
     """
     plan = Plan() if plan is None else plan
-    if not (rule is None or callable(rule)):
-        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, got {rule!r}")
+    check_rule(rule)
     count = _steps_per_epoch(trainable) if num_steps == "epoch" else num_steps
     lrs = rates(min_lr, max_lr, count, spacing)
     total = _budget(plan, budget, count, control_variate) if verify else None
@@ -137,7 +136,7 @@ def conclude(
     assert recording.stop is not None
     curve = recording.curve(smoothing)
     suggestion, verdict, why = choose(curve, plan, rule)
-    sweep = _answer(curve, plan, rule)
+    sweep = None if race is None else _answer(curve, plan, rule)  # where the race started
     if race is not None and sweep is not None and learned(race):
         if suggestion is None:  # the curve alone would not do
             verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
@@ -216,6 +215,16 @@ def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
 
 def _passes(trainable: Trainable[Any, Any]) -> tuple[int, int]:
     return (trainable.forwards, trainable.backwards) if isinstance(trainable, CountsPasses) else (0, 0)
+
+
+def check_rule(rule: Rule | None) -> None:
+    """Refuse what is no rule, before anything is swept.
+
+    Raises:
+        ConfigurationError: ``rule`` is no function.
+    """
+    if not (rule is None or callable(rule)):
+        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, got {rule!r}")
 
 
 def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError, LossError, OptimizerError
-from findlr.finder import Progress, conclude, display
+from findlr.finder import Progress, check_rule, conclude, display
 from findlr.finding import Cost, Finding
 from findlr.plan import Plan, Shape
 from findlr.rules import Rule
@@ -98,6 +98,7 @@ class RangeTest:
         read_every = 1 if all(device.type == "cpu" for device in self._devices) else READ_EVERY
         self._recording = Recording(read_losses, num_steps, StopRule(divergence_threshold, smoothing), read_every)
         self._recording.watch(on_step)
+        check_rule(rule)
         self._smoothing, self._rule, self._progress = smoothing, rule, progress
         self._plan = Plan(schedule, total_steps, type(self._swept).__name__, momentum_of(self._swept))
         self._open = False
