@@ -3,7 +3,7 @@
     PYTHONPATH=src python -m bench.accuracy.baselines [--seeds 0 1]    # in the other finders' environment
 
 Both draw rates log-uniformly, and train each from the same weights on the same batches through the planned schedule
-compressed to the trial's steps, scored on the same 8 held-out training batches as findlr's race. Every step is
+compressed to the trial's steps, scored on 8 batches of examples set aside as findlr's race does. Every step is
 counted; a lone forward is a third of one; the budget is not exceeded.
 
 - random: 8 trials of an eighth of the budget each, or of the planned length if that is less (then more trials).
@@ -35,6 +35,7 @@ from bench.accuracy.regret import DEFAULT_LR, TRUTH, Truth
 from bench.accuracy.tasks import OPTIONAL, TASKS, Setup, Task
 from bench.accuracy.train import batches
 from findlr.plan import SCHEDULES
+from findlr.torch.held_out import split
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -113,8 +114,10 @@ class Trainings:
         """
         setup = self.task.make(self.seed)
         torch.manual_seed(self.seed)
-        stream = batches(setup.loader)
-        held_out = list(itertools.islice(stream, HELD_OUT))
+        parts = split(setup.loader, HELD_OUT, steps, math.sqrt(steps / self.task.total_steps))
+        assert parts is not None
+        held_out, loader = parts
+        stream = batches(loader)
         optimizer = setup.make_optimizer(setup.model.parameters(), lr)
         shape = SCHEDULES[self.task.schedule]
         first = steps // FACTOR**2

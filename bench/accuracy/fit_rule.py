@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 
 MOMENTUM = {"SGD": 0.0, "SGD+momentum": 0.9, "Adam": 0.9, "AdamW": 0.9, "RMSprop": 0.0, "Adagrad": None}
 LEVELS = np.arange(-1.0, 0.61, 0.02)
-EXPONENTS = np.arange(0.0, 0.61, 0.05)
+EXPONENTS = np.arange(0.0, 0.81, 0.05)
 MOST, BLUR = 0.15, 0.15  # of a regret; in decades
 COVERED = 0.8
 HALF_STEP = np.log10(2) / 4  # half a step of the truth's grid near the best rate
@@ -83,12 +83,15 @@ class Sample:
         self.task = np.array([case.truth.name for case in all_cases])
         self.best = np.log10([case.truth.best_lr for case in all_cases])
         self.refused = np.zeros(len(all_cases), dtype=bool)
+        self.shallow = np.zeros(len(all_cases), dtype=bool)
         self.base = np.array([self._read(i, case, constants) for i, case in enumerate(all_cases)])
         self.delay = np.array([delay(case.plan) for case in all_cases])
 
     def _read(self, i: int, case: Case, constants: Constants) -> float:
         try:
-            return centre_of_dip(case.curve, constants) + planned(case.plan)
+            place, fall = centre_of_dip(case.curve, constants)
+            self.shallow[i] = case.curve.is_shallow(fall)
+            return place + planned(case.plan)
         except NoSuggestionError:
             self.refused[i] = True
             return 0.0
@@ -118,6 +121,14 @@ class Sample:
             mine = self.family == family
             result[mine] = predict(~mine)[mine]
         return result
+
+    def intervals(self, residuals: Array, among: npt.NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+        """The shortest intervals of the residuals: where the fall is deep, and where it is shallow."""
+        return shortest(residuals[among & ~self.shallow]), shortest(residuals[among & self.shallow])
+
+    def ends(self, intervals: Sequence[tuple[float, float]], which: int) -> Array:
+        """The lower (0) or upper (1) end for each case."""
+        return np.where(self.shallow, intervals[1][which], intervals[0][which])
 
     def regrets(self, places: Array) -> Array:
         """The regret of each suggestion."""
@@ -162,13 +173,13 @@ def fit(name: str, baseline: bool, start: Constants) -> Constants:
     level, momentum = sample.fit(everyone)
     held_out = sample.left_out(lambda among: sample.places(*sample.fit(among)))
     residuals = sample.best - held_out
-    low, high = shortest(residuals)
-    constants = replace(start, level=level, momentum=momentum, low=low, high=high)
+    intervals = sample.intervals(residuals, everyone)
+    constants = replace(start, level=level, momentum=momentum, interval=intervals[0], if_shallow=intervals[1])
 
     print(f"\n{'with' if baseline else 'without'} the control variate, fit half\n{HEADER}")
     print(sample.row("fitted on all families", sample.places(level, momentum)))
     print(sample.row("leaving one family out", held_out))
-    ends = [sample.left_out(lambda among, i=i: np.full(len(residuals), shortest(residuals[among])[i])) for i in (0, 1)]
+    ends = [sample.left_out(lambda among, i=i: sample.ends(sample.intervals(residuals, among), i)) for i in (0, 1)]
     print("interval, its ends fitted leaving one family out:", coverage(sample, residuals, ends[0], ends[1]))
     for task in dict.fromkeys(sample.task):
         mine = sample.task == task
@@ -207,7 +218,8 @@ def main() -> None:
         places = sample.places(constants.level, constants.momentum)
         print(f"\n{'with' if baseline else 'without'} the control variate, report half\n{HEADER}")
         print(sample.row("constants of the fit half", places))
-        print("interval:", coverage(sample, sample.best - places, constants.low, constants.high))
+        low, high = (sample.ends((constants.interval, constants.if_shallow), i) for i in (0, 1))
+        print("interval:", coverage(sample, sample.best - places, low, high))
         for task in dict.fromkeys(sample.task):
             print(f"    {task:22s} regret {sample.regrets(places)[sample.task == task].mean():.3f}")
 

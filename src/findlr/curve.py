@@ -11,6 +11,8 @@ import numpy as np
 from findlr.errors import ConfigurationError
 from findlr.smoothing import Array, bias_corrected
 
+_SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -95,6 +97,16 @@ class Curve:
         if bad.size:
             end = int(bad[0])
         return self if end == len(self) else self._part(slice(0, end), diverged=False)
+
+    def spread(self) -> float:
+        """How much batches differ: the standard deviation of their losses at, or without a baseline near, the start."""
+        usable = self.usable()
+        start = usable.loss[: max(5, len(usable) // 10)] if usable.baseline is None else usable.baseline
+        return float(np.std(start)) if len(start) else 0.0
+
+    def is_shallow(self, fall: float) -> bool:
+        """Whether a fall of the loss is small against the differences between batches."""
+        return fall < _SHALLOW * self.spread()
 
     def smoothed(self, beta: float | None = None) -> Curve:
         """The same curve with the article's bias-corrected average in place of the raw losses.

@@ -14,25 +14,28 @@ from findlr.smoothing import centred_gaussian, centred_median
 _BANDWIDTH = 0.5  # decades: the width of the smoothing
 _CEILING = 0.3  # of the fall: how far above the start a loss may count
 _HORIZON = 0.2  # science: the best rate falls as steps^-b, b from .08 to .32
+_SCHEDULE = 1.3  # science: a mean share of 1/2 bears 2.7 to 2.9 times a constant rate, one of .87 bears 1.5
+_DECAY = 0.5  # Adagrad divides its rate by the root of its steps
 _USUAL_STEPS = 1000.0
+_SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as torch builds them by default
 _ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Fitted by ``python -m bench.accuracy.fit_rule``; level, low and high are in decades."""
+    """Fitted by ``python -m bench.accuracy.fit_rule``; level and the intervals' ends are in decades."""
 
     share: float  # of the fall: the dip is what lies deeper
     deep: float  # of the deepest point: the first dip that reaches it is taken
     level: float
     momentum: float
-    low: float
-    high: float
+    interval: tuple[float, float]
+    if_shallow: tuple[float, float]  # the interval where the fall is small against the batches' spread
 
 
-WITH_BASELINE = Constants(share=0.3, deep=0.7, level=-0.26, momentum=0.25, low=-0.43, high=0.41)
-WITHOUT = Constants(share=0.5, deep=1.0, level=-0.3, momentum=0.25, low=-0.54, high=0.47)
+WITH_BASELINE = Constants(0.1, 0.7, level=-0.1, momentum=0.6, interval=(-0.25, 0.55), if_shallow=(-0.47, 0.87))
+WITHOUT = Constants(0.5, 1.0, level=-0.2, momentum=0.55, interval=(-0.31, 0.48), if_shallow=(-0.58, 1.28))
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,16 @@ class Dip:
 def read_dip(curve: Curve, plan: Plan) -> Dip:
     """The middle of the loss's dip, times what the momentum, the schedule and the length ask for.
 
-    lr = 10^(c + a) (1 - momentum)^b / mean share (total_steps / 1000)^-0.2
+    lr = 10^(c + a) (1 - momentum)^b / mean share^1.3 (total_steps / 1000)^-0.2
 
     c = sum_i w_i log10 lr_i / sum_i w_i over the dip,   w_i = max(fall_i / max_j fall_j - s, 0)
 
     fall_i is how far the loss lies under the same batch's loss at the starting weights or, where that was not measured,
     under the mean of the first points; smoothed without lag, by a median of 3 and a Gaussian 0.5 decades wide. The dip
     is the first stretch above the share s of the deepest fall that itself goes deep. A momentum shows late that a rate
-    is too high; a schedule with a mean share of 1/2 bears a peak twice as high (a mean below 1/4 counts as 1/4); a
-    longer training wants less. a and b are fitted, on tasks of other families than the README reports.
+    is too high; a schedule that falls bears a higher peak (a mean share below 1/4 counts as 1/4); a longer training
+    wants less. Adagrad divides its rate by the root of its steps, and gets it back. a and b are fitted, on tasks of
+    other families than the README reports.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -80,13 +84,14 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
     (arXiv:2501.18965); the interval is conformal (Vovk, Gammerman and Shafer 2005).
     """
     constants = WITHOUT if curve.baseline is None else WITH_BASELINE
-    place = centre_of_dip(curve, constants)
+    place, fall = centre_of_dip(curve, constants)
     lr = 10 ** (place + constants.level + constants.momentum * delay(plan) + planned(plan))
-    return Dip(10**place, lr, lr * 10**constants.low, lr * 10**constants.high)
+    low, high = constants.if_shallow if curve.is_shallow(fall) else constants.interval
+    return Dip(10**place, lr, lr * 10**low, lr * 10**high)
 
 
-def centre_of_dip(curve: Curve, constants: Constants) -> float:
-    """The middle of the dip, as a decimal logarithm."""
+def centre_of_dip(curve: Curve, constants: Constants) -> tuple[float, float]:
+    """The middle of the dip, as a decimal logarithm, and how deep it falls."""
     usable = curve.usable()
     n = len(usable)
     x = usable.log10_lr
@@ -110,7 +115,7 @@ def centre_of_dip(curve: Curve, constants: Constants) -> float:
     ends = np.flatnonzero(weight == 0)
     low = int(ends[ends < deep].max(initial=-1)) + 1
     high = int(ends[ends > deep].min(initial=n))
-    return float(np.average(places[low:high], weights=weight[low:high]))
+    return float(np.average(places[low:high], weights=weight[low:high])), deepest
 
 
 def delay(plan: Plan) -> float:
@@ -125,6 +130,7 @@ def planned(plan: Plan) -> float:
     """What the schedule and the length ask for, in decades."""
     shares = plan.shares(101)
     peak = float(shares.max())
-    schedule = -np.log10(peak) - np.log10(max(float(shares.mean()) / peak, 0.25))
+    schedule = -np.log10(peak) - _SCHEDULE * np.log10(max(float(shares.mean()) / peak, 0.25))
     steps = float(np.clip(plan.total_steps or _USUAL_STEPS, 100.0, 100_000.0))
-    return float(schedule - _HORIZON * np.log10(steps / _USUAL_STEPS))
+    decay = _DECAY * np.log10(steps / _SWEPT) if plan.optimizer == "Adagrad" else 0.0
+    return float(schedule + decay - _HORIZON * np.log10(steps / _USUAL_STEPS))

@@ -13,7 +13,7 @@ from findlr.curve import Curve
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Cost, Finding, inside
 from findlr.plan import Plan
-from findlr.race import Race, decide, learned, run_race
+from findlr.race import Race, decide, learned, level, run_race
 from findlr.rules import Rule, Suggestion
 from findlr.sweep import Recording, Spacing, Step, StopRule, rates, recording_of, run_sweep
 from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
@@ -138,7 +138,14 @@ def conclude(
     suggestion, verdict, why = choose(curve, plan, rule)
     sweep = None if race is None else _answer(curve, plan, rule)  # where the race started
     if race is not None and sweep is not None and learned(race):
-        if suggestion is None:  # the curve alone would not do
+        rates = sorted(run.lr for run in race.runs)
+        if level(race):
+            verdict = Verdict.BROAD
+            why = f"{why} Short runs of the plan end equally well at all rates from {rates[0]:.3g} to {rates[-1]:.3g}."
+        elif not race.bracketed:
+            verdict = Verdict.HORIZON_LIMITED
+            why = f"{why} The best short run, at {race.best_lr:.3g}, has no worse one on one side: raise the budget."
+        elif verdict is not Verdict.CLEAR:
             verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
         suggestion = decide(race, sweep, plan)
     return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts, race)

@@ -14,12 +14,14 @@ from findlr.plan import Plan
 from findlr.rules import Suggestion
 from findlr.trainable import CanEvaluate, Trainable
 
-_SPACING = 2.0  # between neighbouring candidates, until the best one has a worse one on each side
+_SPACING = 3.0  # between the first two candidates
+_FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
 _CLOSEST = 0.35  # octaves; nearer than this, two runs tell no more than one
 _FEWEST_STEPS = 8
 _FEWEST_RUNS = 3
-_RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as the next two
-_RUNS_IF_RICH = 4  # where the budget is twice the plan or more
+_FIRST = 0.7  # of the sweep's answer: the second candidate is above it
+_RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as all of these
+_RUNS_IF_RICH = 5  # where the budget is twice the plan or more
 _DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 _PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 _LOW, _HIGH = -0.35, 0.4  # the interval, in decades
@@ -91,21 +93,23 @@ def run_race(
     assert plan.total_steps is not None
     runs = _RUNS_IF_RICH if budget >= 2 * plan.total_steps else _RUNS
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
-    evaluation = 0.0 if evaluator is None else evaluator.hold_out(_HELD_OUT) / 3
+    evaluation = 0.0 if evaluator is None else _HELD_OUT / 3  # at most
     steps = min(int((budget - evaluation) / runs - evaluation), plan.total_steps)
     if steps < _FEWEST_STEPS:
         return None
+    if evaluator is not None:
+        evaluator.hold_out(_HELD_OUT, steps, plan.total_steps)
     shares = plan.shares(steps)
     begin = trainable.snapshot()
     start = math.nan if evaluator is None else evaluator.evaluate()
     done: list[Run] = []
-    candidate: float | None = _within(first * (plan.total_steps / steps) ** _DRIFT, limits)
+    candidate: float | None = _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
     while candidate is not None and len(done) < runs:
         trainable.restore(begin)
         first_loss, final = _train(trainable, evaluator, candidate * shares)
         start = first_loss if evaluator is None else start
         done.append(Run(candidate, steps, final))
-        candidate = next_candidate(done, limits)
+        candidate = next_candidate(done, start, limits)
     best_lr, bracketed = parabola(done)
     return Race(tuple(done), start, best_lr, bracketed)
 
@@ -135,7 +139,7 @@ def _train(
     return first, final if math.isfinite(final) else math.inf
 
 
-def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | None:
+def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float]) -> float | None:
     """The rate to run next: beyond the best while it is at an end, then between it and its neighbours; None to stop.
 
     Each step beyond is twice as far, in octaves, as the last one: the sweep may be far off.
@@ -144,11 +148,12 @@ def next_candidate(done: Sequence[Run], limits: tuple[float, float]) -> float | 
     at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
     best = ordered[at]
     beyond = []
-    if len(ordered) == 1:  # up first, for short runs bear higher rates
-        beyond = [best.lr * _SPACING if math.isfinite(best.loss) else best.lr / _SPACING]
+    if len(ordered) == 1:  # up first, for short runs bear higher rates; unless it was better not to train
+        beyond = [best.lr * _SPACING if best.loss < start else best.lr / _SPACING**2]
     elif at in (0, len(ordered) - 1):
         neighbour = ordered[1] if at == 0 else ordered[-2]
-        beyond = [best.lr * (best.lr / neighbour.lr) ** (2 if best is done[-1] else 1)]
+        step = (best.lr / neighbour.lr) ** (2 if best is done[-1] else 1)
+        beyond = [best.lr * min(max(step, 1 / _FARTHEST), _FARTHEST)]
     lowest, _ = parabola(done)
     sides = [math.sqrt(best.lr * ordered[i].lr) for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
     between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
@@ -186,6 +191,12 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
 def learned(race: Race) -> bool:
     """Whether a run of the race made the held-out loss better by more than a hundredth."""
     return min(run.loss for run in race.runs) < race.start - 0.01 * abs(race.start)
+
+
+def level(race: Race) -> bool:
+    """Whether all runs end within a hundredth of what the best one gains."""
+    losses = [run.loss for run in race.runs]
+    return max(losses) - min(losses) < 0.01 * (race.start - min(losses))
 
 
 def decide(race: Race, quick: Suggestion, plan: Plan) -> Suggestion:

@@ -93,8 +93,12 @@ class HasBaseline(Protocol):
 class CanEvaluate(Protocol):
     """A training that can be scored on batches that it does not train on."""
 
-    def hold_out(self, batches: int) -> int:
-        """Set that many batches aside, and return how many forward passes ``evaluate`` takes."""
+    def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
+        """Set that many batches aside, and return how many forward passes ``evaluate`` takes.
+
+        Runs of ``steps`` that stand for ``total_steps`` follow: data that the whole training would see many times may
+        be thinned, so that a run overfits as the training would.
+        """
 
     def evaluate(self) -> float:
         """The mean loss on them, in eval mode."""

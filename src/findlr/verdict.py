@@ -22,12 +22,15 @@ class Verdict(Enum):
     """What a curve can bear; each member's value says it in a sentence."""
 
     CLEAR = "The loss falls, reaches a bottom inside the swept range, and rises again."
+    NOISY = "The loss falls and rises again, but by little against the differences between batches."
     FLAT = "The loss does not fall at any rate."
     RISING = "The loss rises from the first rate on."
     TOO_SHORT = "The sweep has too few usable points."
     NOT_FINITE = "The loss is NaN or infinite from the first step on."
     STILL_FALLING = "The loss still falls at the highest rate."
-    RACED = "The curve alone bears no suggestion, but short runs of the plan do."
+    RACED = "The curve alone tells too little, but short runs of the plan tell the rates apart."
+    BROAD = "The short runs end about equally well at all rates tried."
+    HORIZON_LIMITED = "The best of the short runs is at an end of the rates tried."
     NO_ANSWER = "The rule finds no rate inside the swept range."
 
     @property
@@ -38,7 +41,10 @@ class Verdict(Enum):
     @property
     def refuses(self) -> bool:
         """True if no rate may be suggested."""
-        return self not in (Verdict.CLEAR, Verdict.RACED)
+        return self in (
+            *(Verdict.FLAT, Verdict.RISING, Verdict.TOO_SHORT),
+            *(Verdict.NOT_FINITE, Verdict.STILL_FALLING, Verdict.NO_ANSWER),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,18 +86,7 @@ def judge(curve: Curve) -> Judgement:
         losses, significant = losses - usable.baseline + usable.baseline.mean(), _SIGNIFICANT_WITH_BASELINE
     levels = _Levels.of(losses, significant)
     if levels.bottom_is_below_start:
-        last = max(5, n // 20)
-        if levels.bottom_index >= n - last and not curve.diverged:
-            return Judgement(
-                Verdict.STILL_FALLING,
-                f"The loss is lowest, {levels.bottom:.4g}, at the end of the sweep, lr {usable.lr[-1]:.3g}: "
-                "raise max_lr until the loss turns up.",
-            )
-        return Judgement(
-            Verdict.CLEAR,
-            f"The loss falls from {levels.start:.4g} to {levels.bottom:.4g} near lr "
-            f"{usable.lr[levels.bottom_index]:.3g}, {levels.errors:.0f} standard errors, and then rises.",
-        )
+        return _judge_fall(curve, usable, levels)
     if levels.rises_early:
         return Judgement(
             Verdict.RISING,
@@ -105,6 +100,26 @@ def judge(curve: Curve) -> Judgement:
         f"{usable.lr[-1]:.3g}{end}: check that the loss depends on the parameters and the targets fit the inputs; "
         "if the model is trained already, or batches differ a lot, take larger batches or more steps to show a fall.",
     )
+
+
+def _judge_fall(curve: Curve, usable: Curve, levels: _Levels) -> Judgement:
+    if levels.bottom_index >= len(usable) - max(5, len(usable) // 20) and not curve.diverged:
+        return Judgement(
+            Verdict.STILL_FALLING,
+            f"The loss is lowest, {levels.bottom:.4g}, at the end of the sweep, lr {usable.lr[-1]:.3g}: "
+            "raise max_lr until the loss turns up.",
+        )
+    seen = (
+        f"The loss falls from {levels.start:.4g} to {levels.bottom:.4g} near lr "
+        f"{usable.lr[levels.bottom_index]:.3g}, {levels.errors:.0f} standard errors, and then rises"
+    )
+    if usable.is_shallow(levels.start - levels.bottom):
+        return Judgement(
+            Verdict.NOISY,
+            f"{seen}; but batches differ by {usable.spread():.2g}, so the best rate may be several times higher: "
+            "verify=True, or more steps, tell it better.",
+        )
+    return Judgement(Verdict.CLEAR, f"{seen}.")
 
 
 def _why_too_short(curve: Curve, n: int) -> str:

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findlr import ConfigurationError, Plan, Suggestion, Verdict, find, rules
+from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
+from findlr.finder import conclude
+from findlr.finding import Cost
 from findlr.race import Race, Run, decide, next_candidate, parabola, run_race
+from findlr.sweep import Recording, StopRule
 from findlr.testing import Quadratic
 
 LIMITS = (1e-6, 10.0)
@@ -27,7 +30,7 @@ def test_a_parabola_is_found_exactly_where_its_neighbours_hold_it(centre, curvat
     done = runs_of(loss, [math.exp(x) for x in dict.fromkeys(places)])
     lr, bracketed = parabola(done)
     ordered = sorted(run.lr for run in done)
-    at = ordered.index(min(done, key=lambda run: run.loss).lr)
+    at = ordered.index(min(sorted(done, key=lambda run: run.lr), key=lambda run: run.loss).lr)
     assert bracketed == (0 < at < len(ordered) - 1)
     if bracketed:
         low, high = (ordered[at - 1] * ordered[at]) ** 0.5, (ordered[at] * ordered[at + 1]) ** 0.5
@@ -49,7 +52,7 @@ def test_candidates_walk_to_the_best_rate_and_close_in(start):
     done, candidate = [], start
     while candidate is not None and len(done) < 20:
         done += runs_of(loss, [candidate])
-        candidate = next_candidate(done, LIMITS)
+        candidate = next_candidate(done, math.inf, LIMITS)
     lr, bracketed = parabola(done)
     assert bracketed
     assert lr == pytest.approx(0.05, rel=0.01)
@@ -62,7 +65,7 @@ def test_no_candidate_is_outside_the_limits():
     while candidate is not None and len(done) < 20:
         assert 0.01 <= candidate <= 0.1
         done += runs_of(lambda x: -x, [candidate])  # ever better
-        candidate = next_candidate(done, (0.01, 0.1))
+        candidate = next_candidate(done, math.inf, (0.01, 0.1))
     assert max(run.lr for run in done) > 0.07  # the limit, or so near that a run there would tell no more
 
 
@@ -170,11 +173,35 @@ def test_where_nothing_falls_there_is_nothing_to_race():
 def test_a_race_can_find_what_the_curve_alone_does_not_bear():
     quiet, noisy = Quadratic(curvature=10.0), Quadratic(curvature=10.0, noise=3.0)
     assert find(noisy).verdict is Verdict.FLAT
-    finding = find(noisy, Plan(total_steps=400), verify=True, budget=1.0)
+    finding = find(noisy, Plan(total_steps=400), verify=True, budget=160)
     assert finding.verdict is Verdict.RACED
     assert finding.why.startswith(find(noisy).why)
     assert 0.1 < finding.lr / find(quiet, Plan(total_steps=400)).lr < 10
     assert finding.suggest(rules.steep).rule == "steep"
+
+
+@pytest.mark.parametrize(
+    ("losses", "bracketed", "verdict"),
+    [
+        ((0.30, 0.10, 0.30), True, Verdict.CLEAR),
+        ((0.105, 0.10, 0.105), True, Verdict.BROAD),
+        ((0.10, 0.105, 0.101), False, Verdict.BROAD),
+        ((0.10, 0.2, 0.3), False, Verdict.HORIZON_LIMITED),
+        ((0.10, 0.2, math.inf), False, Verdict.HORIZON_LIMITED),
+    ],
+)
+def test_the_runs_say_whether_the_best_rate_is_told(losses, bracketed, verdict):
+    curve = find(Quadratic()).curve
+    race = Race(tuple(Run(lr, 50, x) for lr, x in zip((0.02, 0.06, 0.18), losses, strict=True)), 1.0, 0.02, bracketed)
+    recording = Recording(list, 100, StopRule())
+    for lr, loss in zip(curve.lr, curve.loss, strict=True):
+        recording.add(lr, loss)
+    recording.end(Stop.FINISHED)
+    finding = conclude(recording, 0.98, Plan(total_steps=500), None, Cost(250.0, 250, 250, 1.0), {}, race)
+    assert finding.verdict is verdict
+    assert finding.suggestion.rule == "race"
+    assert ("equally well at all rates from 0.02 to 0.18" in finding.why) == (verdict is Verdict.BROAD)
+    assert ("raise the budget" in finding.why) == (verdict is Verdict.HORIZON_LIMITED)
 
 
 def test_runs_that_learn_nothing_change_no_verdict():
@@ -191,8 +218,8 @@ def test_a_sweep_that_is_far_off_is_left_in_growing_steps(octaves):
     done, candidate = [], 0.05 * 2.0**-octaves
     while candidate is not None and not (len(done) > 2 and parabola(done)[1]):
         done += runs_of(loss, [candidate])
-        candidate = next_candidate(done, LIMITS)
-    assert len(done) <= 6
+        candidate = next_candidate(done, math.inf, LIMITS)
+    assert len(done) <= 7
 
 
 def test_a_verified_finding_round_trips_and_comes_twice():

@@ -99,6 +99,18 @@ def test_the_verdict_does_not_depend_on_scale_or_offset():
         assert judge(Curve(LR, (loss - 5) * scale)).verdict is Verdict.CLEAR
 
 
+def test_a_fall_that_is_small_against_the_batches_differences_is_noisy_and_its_interval_wider():
+    batches = noise(0, 0.5)
+    for depth, verdict in ((0.3, Verdict.NOISY), (6.0, Verdict.CLEAR)):
+        curve = Curve(LR, depth * (valley() - 2.0) + batches, baseline=batches)
+        suggestion, seen, why = choose(curve, Plan())
+        assert seen is verdict
+        assert ("batches differ by 0.48" in why) == (verdict is Verdict.NOISY)
+        low, high = suggestion.interval
+        assert low < suggestion.lr < high
+        assert (np.log10(high / low) > 1) == (verdict is Verdict.NOISY)
+
+
 def test_an_explosion_does_not_hide_the_valley_beside_it():
     loss = valley() + noise(0)
     loss[85:] = 1e12
@@ -151,7 +163,8 @@ def test_an_answer_outside_the_swept_range_is_no_suggestion():
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_has_its_sentence(verdict):
     assert verdict.sentence.endswith(".")
-    assert verdict.refuses == (verdict not in (Verdict.CLEAR, Verdict.RACED))
+    bearing = (Verdict.CLEAR, Verdict.NOISY, Verdict.RACED, Verdict.BROAD, Verdict.HORIZON_LIMITED)
+    assert verdict.refuses == (verdict not in bearing)
 
 
 @pytest.mark.parametrize("stop", list(Stop))

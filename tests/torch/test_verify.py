@@ -1,6 +1,7 @@
 """The control variate and the race on real nets: against slow references, and nothing lost."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -192,12 +193,28 @@ def test_a_verified_search_leaves_everything_as_it_was_and_keeps_its_budget(vali
     assert Finding.from_dict(finding.to_dict()) == finding
 
 
+class OnlyThese:
+    """A batch sampler's examples less those not wanted, in batches of 16; a last smaller one is dropped."""
+
+    def __init__(self, sampler, wanted):
+        self.sampler, self.wanted = sampler, wanted
+
+    def __iter__(self):
+        indices = [index for batch in self.sampler for index in batch if index in self.wanted]
+        yield from (indices[i : i + 16] for i in range(0, len(indices) - 15, 16))
+
+
 def test_a_run_of_the_race_is_a_bare_training_on_the_compressed_schedule():
     finding = find_lr(*parts(), schedule="cosine", total_steps=300, verify=True, budget=500, control_variate=False)
     run = finding.race.runs[-1]
     net, optimizer, criterion, loader = parts()
-    stream = (batch for _ in range(1000) for batch in loader)
-    held_out = [next(stream) for _ in range(8)]
+    order = iter(loader.batch_sampler)
+    held_out = list(DataLoader(loader.dataset, batch_sampler=[next(order), next(order)]))  # a fifth of ten batches
+    share = (run.steps / 300) ** 0.5
+    wanted = {index for _ in range(math.ceil(share * 8)) for index in next(order)}
+    assert 16 < len(wanted) < 128
+    rest = DataLoader(loader.dataset, batch_sampler=OnlyThese(loader.batch_sampler, wanted))
+    stream = (batch for _ in range(1000) for batch in rest)
     for share in Plan("cosine").shares(run.steps):
         inputs, targets = next(stream)
         optimizer.param_groups[0]["lr"] = run.lr * share
@@ -210,12 +227,51 @@ def test_a_run_of_the_race_is_a_bare_training_on_the_compressed_schedule():
     assert run.loss == losses.mean().item()
 
 
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize(("steps", "total_steps"), [(10, 10), (10, 1000), (2, 1000)])
+def test_no_example_that_scores_is_trained_on_and_one_epoch_thins_nothing(validation, steps, total_steps):
+    class Indices(torch.utils.data.Dataset):
+        def __len__(self):
+            return 203
+
+        def __getitem__(self, i):
+            return torch.full((8,), float(i)), i % 3
+
+    net, optimizer, criterion, _ = parts()
+    loader = DataLoader(Indices(), 16, shuffle=True, generator=torch.Generator().manual_seed(0))
+    training = TorchTrainable(net, optimizer, criterion, loader, validation_loader=[next(iter(loader))] * 3)
+    if not validation:
+        training._validation = None
+    before = loader.generator.get_state()
+    snapshot = training.snapshot()
+    assert training.hold_out(8, steps, total_steps) == (3 if validation else 2)
+    seen = [{int(x) for x in training._batches.next()[0][:, 0]} for _ in range(40)]
+    assert {len(batch) for batch in seen} == {16}
+    if not validation:
+        assert not set().union(*seen) & {int(x) for batch, _ in training._held_out for x in batch[:, 0]}
+    share = math.sqrt(steps / total_steps) if steps > 2 else 1.0
+    left = 13 - (0 if validation else 2)  # batches of a pass
+    most = 16 * min(math.ceil(max(share, 2 / left) * left), left)
+    assert most - 16 - 11 < len(set().union(*seen)) <= min(most, 203)
+    training.restore(snapshot)
+    assert torch.equal(before, loader.generator.get_state())
+    assert training._batches._source is loader
+
+
+@pytest.mark.parametrize("batches", [[0], range(4)])
+def test_where_examples_cannot_be_told_apart_the_next_batches_score(batches):
+    net, optimizer, criterion, loader = parts()
+    training = TorchTrainable(net, optimizer, criterion, [next(iter(loader)) for _ in batches])
+    assert training.hold_out(8, 10, 100) == 8
+    assert isinstance(training.evaluate(), float)
+
+
 def test_evaluating_touches_no_statistic_and_no_mode():
     net, optimizer, criterion, loader = parts()
     net.norm.eval()
     training = TorchTrainable(net, optimizer, criterion, loader, validation_loader=list(loader))
-    assert training.hold_out(8) == 8
-    assert training.hold_out(100) == 10
+    assert training.hold_out(8, 10, 100) == 8
+    assert training.hold_out(100, 10, 100) == 10
     before = state_of(net, optimizer)
     first = training.evaluate()
     assert training.evaluate() == first

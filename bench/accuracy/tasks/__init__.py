@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench.accuracy.tasks import fit_half, optional, report_half
+from bench.accuracy.tasks import fit_basic, fit_more, fit_other, optional, report_half
 from bench.accuracy.tasks.task import SPLITS, Data, Setup, Task
 
-TASKS: tuple[Task, ...] = fit_half.TASKS + report_half.TASKS
+TASKS: tuple[Task, ...] = fit_basic.TASKS + fit_more.TASKS + fit_other.TASKS + report_half.TASKS
 OPTIONAL: tuple[Task, ...] = optional.available()
 
 

@@ -173,3 +173,150 @@ def idx_images(folder: str, count: int = 20_000, held_out: int = 2000) -> Data:
         return torch.tensor(images / 127.5 - 1.0, dtype=torch.float32), torch.tensor(labels.astype(np.int64))
 
     return Data(*part("train", count), *part("t10k", held_out))
+
+
+@cache
+def shapes(count: int = 20_000, noise: float = 0.6, side: int = 12) -> Data:
+    """Images of six outlines (disc, ring, square, frame, cross, bar), of any place, size and contrast, in noise."""
+    rng = np.random.default_rng(37)
+    labels = rng.integers(0, 6, count + 1000)
+    rows = np.arange(side)
+    images = np.empty((len(labels), 1, side, side))
+    for image, label in zip(images, labels, strict=True):
+        x, y = np.meshgrid(rows - rng.uniform(4, side - 5), rows - rng.uniform(4, side - 5))
+        size = rng.uniform(2, 4)
+        round_, square, thin = np.hypot(x, y), np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
+        inside = (
+            round_ < size,
+            abs(round_ - size) < 0.8,
+            square < size,
+            abs(square - size) < 0.8,
+            (thin < 0.8) & (square < size + 1),
+            (abs(x) < 0.8) & (abs(y) < size + 1),
+        )[label]
+        image[0] = inside * rng.uniform(0.7, 1.5) * rng.choice((-1, 1))
+    return _split(images + noise * rng.normal(size=images.shape), labels, held_out=1000)
+
+
+@cache
+def point_sets(count: int = 16_000, points: int = 16) -> Data:
+    """Sets of points in the plane, drawn from one of six figures, turned and stretched."""
+    rng = np.random.default_rng(41)
+    labels = rng.integers(0, 6, count + 1000)
+    t = rng.uniform(0, 1, (len(labels), points))
+    angle = 2 * np.pi * t
+    other = rng.uniform(-1, 1, t.shape)
+    figures = (
+        (np.cos(angle), np.sin(angle)),
+        (np.cos(angle), np.sin(2 * angle)),
+        (2 * t - 1, other),
+        (2 * t - 1, np.sign(other) * (2 * t - 1)),
+        (t * np.cos(2 * angle), t * np.sin(2 * angle)),
+        (np.cos(angle / 2), np.sin(angle / 2)),
+    )
+    each = np.stack([np.stack(figure, 2) for figure in figures])[labels, np.arange(len(labels))]
+    turn = rng.uniform(0, 2 * np.pi, len(labels))
+    turned = np.stack([np.stack([np.cos(turn), -np.sin(turn)]), np.stack([np.sin(turn), np.cos(turn)])])
+    moved = np.einsum("npi,ijn->npj", each * rng.uniform(0.7, 1.3, (len(labels), 1, 2)), turned)
+    return _split(moved + 0.12 * rng.normal(size=moved.shape), labels, held_out=1000)
+
+
+@cache
+def ratings(users: int = 300, items: int = 200, rank: int = 4, count: int = 40_000) -> Data:
+    """Ratings of items by users: a low-rank table with a bias for each and noise."""
+    rng = np.random.default_rng(43)
+    who, what = rng.integers(0, users, count + 2000), rng.integers(0, items, count + 2000)
+    left, right = rng.normal(size=(users, rank)), rng.normal(size=(items, rank))
+    table = left @ right.T / rank**0.5 + 0.7 * rng.normal(size=(users, 1)) + 0.7 * rng.normal(size=items)
+    y = table[who, what] / table.std() + 0.4 * rng.normal(size=len(who))
+    pairs = _split(np.stack([who, what], 1), y[:, None], held_out=2000)
+    return Data(pairs.inputs.long(), pairs.targets, pairs.validation_inputs.long(), pairs.validation_targets)
+
+
+@cache
+def surface(count: int = 20_000) -> Data:
+    """The height of a fixed landscape of twelve waves at points of the plane, with a little noise."""
+    rng = np.random.default_rng(47)
+    x = rng.uniform(-1, 1, (count + 2000, 2))
+    waves = np.sin(x @ rng.normal(0, 5, (2, 12)) + rng.uniform(0, 6.3, 12))
+    y = waves @ rng.normal(size=12)
+    return _split(x, (y / y.std() + 0.05 * rng.normal(size=y.shape))[:, None], held_out=2000)
+
+
+@cache
+def two_views(count: int = 16_000) -> Data:
+    """Pairs of a signal and a rougher, shifted copy of it; what belongs together is by place in the batch."""
+    clean = mnist1d(count)
+    generator = torch.Generator().manual_seed(53)
+
+    def views(x: Tensor) -> Tensor:
+        second = x.roll(2, 1) * (1 + 0.3 * torch.randn(len(x), 1, generator=generator))
+        return torch.stack([x, second], 1) + 0.3 * torch.randn(len(x), 2, x.shape[1], generator=generator)
+
+    return Data(views(clean.inputs), clean.targets, views(clean.validation_inputs), clean.validation_targets)
+
+
+@cache
+def masks(count: int = 16_000) -> Data:
+    """The shapes' images, and where the shape is: 1 inside, 0 outside, as seen without noise."""
+    clear, noisy = shapes(count, 0.0), shapes(count)
+
+    def mask(x: Tensor) -> Tensor:
+        return (x.abs() > 0.1).float()
+
+    return Data(noisy.inputs, mask(clear.inputs), noisy.validation_inputs, mask(clear.validation_inputs))
+
+
+@cache
+def graphs(count: int = 12_000, nodes: int = 12) -> Data:
+    """Random graphs of 1, 2 or 3 communities or rings, as adjacency matrices with some edges flipped."""
+    rng = np.random.default_rng(59)
+    labels = rng.integers(0, 5, count + 1000)
+    place = np.arange(nodes)
+    away = np.abs(place[:, None] - place)
+    ring = np.minimum(away, nodes - away)
+    chances = np.stack(
+        [
+            np.full((nodes, nodes), 0.3),
+            np.where((place[:, None] * 2 // nodes) == (place * 2 // nodes), 0.55, 0.05),
+            np.where((place[:, None] * 3 // nodes) == (place * 3 // nodes), 0.8, 0.1),
+            np.where(ring <= 1, 0.9, 0.12),
+            np.where(ring <= 2, 0.65, 0.05),
+        ]
+    )
+    edges = np.triu(rng.random((len(labels), nodes, nodes)) < chances[labels], 1)
+    edges = edges | edges.transpose(0, 2, 1)
+    shuffled = np.argsort(rng.random((len(labels), nodes)), axis=1)
+    rows = np.arange(len(labels))[:, None, None]
+    return _split(edges[rows, shuffled[:, :, None], shuffled[:, None, :]].astype(float), labels, held_out=1000)
+
+
+@cache
+def motion(count: int = 16_000, seen: int = 8, ahead: int = 4) -> Data:
+    """A pendulum's angle and speed at a few moments; to tell those of the next ones."""
+    rng = np.random.default_rng(61)
+    rows = count + 1000
+    angle, speed = rng.uniform(-2.5, 2.5, rows), rng.uniform(-2, 2, rows)
+    pull, drag = rng.uniform(1.0, 4.0, rows), rng.uniform(0.0, 0.4, rows)
+    states = []
+    for i in range(20 * (seen + ahead)):
+        if i % 20 == 0:
+            states.append(np.stack([angle, speed], 1))
+        speed = speed - 0.01 * (pull * np.sin(angle) + drag * speed)
+        angle = angle + 0.01 * speed
+    path = np.concatenate(states, 1)
+    return _split(path[:, : 2 * seen] + 0.02 * rng.normal(size=(rows, 2 * seen)), path[:, 2 * seen :], held_out=1000)
+
+
+@cache
+def soft_digits() -> Data:
+    """The digits with a linear teacher's probabilities, softened, in place of labels."""
+    plain = digits()
+    labels = torch.nn.functional.one_hot(plain.targets, 10).float()
+    ridge = plain.inputs.T @ plain.inputs + 100 * torch.eye(64)
+    weights = torch.linalg.solve(ridge, plain.inputs.T @ (labels - 0.1))
+
+    def softened(x: Tensor) -> Tensor:
+        return (6 * (x @ weights + 0.1)).softmax(1)
+
+    return Data(plain.inputs, softened(plain.inputs), plain.validation_inputs, softened(plain.validation_inputs))

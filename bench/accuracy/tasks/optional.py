@@ -10,10 +10,44 @@ from torch import nn
 
 from bench.accuracy.tasks import data, text
 from bench.accuracy.tasks.models import Recurrent, Transformer, conv2d, mlp
-from bench.accuracy.tasks.task import Task, sequence_cross_entropy
+from bench.accuracy.tasks.pretrained import pretrained, with_weights
+from bench.accuracy.tasks.task import Data, Task, sequence_cross_entropy
 
 _cross_entropy = nn.functional.cross_entropy
+_mse = nn.functional.mse_loss
 _letters = len(text.ALPHABET)
+_mnist = partial(data.idx_images, "mnist", 60_000)
+_fashion = partial(data.idx_images, "fashion-mnist", 60_000)
+
+
+def _to_reconstruct() -> Data:
+    flat = _mnist()
+    return data.to_reconstruct(
+        Data(flat.inputs.flatten(1), flat.targets, flat.validation_inputs.flatten(1), flat.validation_targets), 0.3
+    )
+
+
+def _inverted() -> Data:
+    """MNIST in negative, dark on light."""
+    plain = _mnist()
+    return Data(-plain.inputs, plain.targets, -plain.validation_inputs, plain.validation_targets)
+
+
+def _small_cnn() -> nn.Module:
+    return conv2d(8, side=28)
+
+
+def _tuned_fashion() -> nn.Module:
+    """A network for digits, all of it to be tuned on clothes, with a fresh head."""
+    weights = pretrained("mnist", _small_cnn, _mnist, _cross_entropy, steps=1500, lr=3e-3)
+    return with_weights(_small_cnn(), weights, new_head=True)
+
+
+def _tuned_mnist() -> nn.Module:
+    """A network for digits, to be tuned on their negatives."""
+    weights = pretrained("mnist", _small_cnn, _mnist, _cross_entropy, steps=1500, lr=3e-3)
+    return with_weights(_small_cnn(), weights)
+
 
 _ALL = (
     Task("mlp-mnist", "mlp", partial(data.idx_images, "mnist"),
@@ -29,6 +63,23 @@ _ALL = (
     Task("recurrent-shakespeare", "recurrent", text.shakespeare,
          partial(Recurrent, nn.GRU, _letters, _letters, 48), sequence_cross_entropy,
          "Adam", "constant", 600, 16, needs="tinyshakespeare.txt"),
+    Task("mlp-mnist-sgd", "mlp", _mnist, lambda: nn.Sequential(nn.Flatten(), mlp((784, 100, 10))), _cross_entropy,
+         "SGD", "constant", 800, 64, needs="mnist"),
+    Task("mlp-fashion-rmsprop", "mlp", _fashion, lambda: nn.Sequential(nn.Flatten(), mlp((784, 64, 10))),
+         _cross_entropy, "RMSprop", "one_cycle", 800, 64, needs="fashion-mnist"),
+    Task("mlp-mnist-adagrad", "mlp", _mnist, lambda: nn.Sequential(nn.Flatten(), mlp((784, 64, 10))), _cross_entropy,
+         "Adagrad", "constant", 800, 64, needs="mnist"),
+    Task("batchnorm-fashion", "batchnorm", _fashion,
+         lambda: nn.Sequential(nn.Flatten(), mlp((784, 64, 64, 10), norm=True)), _cross_entropy,
+         "SGD+momentum", "one_cycle", 800, 64, needs="fashion-mnist"),
+    Task("batchnorm-mnist", "batchnorm", _mnist, partial(conv2d, 8, norm="batch", side=28), _cross_entropy,
+         "Adam", "constant", 600, 64, needs="mnist"),
+    Task("autoencoder-mnist", "autoencoder", _to_reconstruct, partial(mlp, (784, 64, 16, 64, 784)), _mse,
+         "Adam", "one_cycle", 800, 64, needs="mnist"),
+    Task("shifted-fashion", "shifted", _fashion, _tuned_fashion, _cross_entropy,
+         "AdamW", "one_cycle", 600, 32, needs="fashion-mnist"),
+    Task("shifted-mnist", "shifted", _inverted, _tuned_mnist, _cross_entropy,
+         "SGD+momentum", "constant", 600, 32, needs="mnist"),
 )  # fmt: skip
 
 

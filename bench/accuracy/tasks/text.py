@@ -95,3 +95,16 @@ def adding(length: int = 16, noise: float = 0.05) -> Data:
     marks[rows, first] = marks[rows, second] = 1
     y = values[rows, first] + values[rows, second] + noise * rng.normal(size=len(values))
     return _cut(torch.tensor(np.stack([values, marks], 2)).float(), torch.tensor(y[:, None]).float())
+
+
+@cache
+def topics(length: int = 20, words: int = 400) -> Data:
+    """Bags of words of six topics that share most of their words; a few words are of no topic."""
+    rng = np.random.default_rng(67)
+    usual = rng.dirichlet(np.full(words, 0.3))
+    own = rng.dirichlet(np.full(words, 0.1), 6)
+    labels = rng.integers(0, 6, 12_400)
+    chances = 0.75 * usual + 0.25 * own
+    x = np.stack([np.searchsorted(chances[label].cumsum(), rng.random(length)) for label in labels]).clip(0, words - 1)
+    inputs, targets = torch.tensor(x), torch.tensor(labels)
+    return Data(inputs[:11_400], targets[:11_400], inputs[11_400:], targets[11_400:])

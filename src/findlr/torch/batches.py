@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.errors import LoaderError
+from findlr.torch.held_out import split
 from findlr.torch.state import Memory, remember_rng
 
 
@@ -33,6 +34,7 @@ class Batches:
                 "give the DataLoader itself, or a list of batches"
             )
         self.loader = loader
+        self._source = loader  # less what is held out
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
         self._drawn = 0
@@ -56,6 +58,19 @@ class Batches:
             return batch
         raise LoaderError("loader is empty: it gave no batch; give one that has data")
 
+    def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
+        """Set batches aside, and go on with a share of the other examples; see ``held_out.split``.
+
+        Where examples can't be told apart, the next batches are set aside. It holds until the place in the data is put
+        back to one from before.
+        """
+        parts = split(self.loader, count, needed, share)
+        if parts is None:
+            return [self.next() for _ in range(count)]
+        self.close()
+        held_out, self._source = parts
+        return held_out
+
     def close(self) -> None:
         """Let go of the open pass, and of its workers."""
         # Not left to the garbage collector: an exception's traceback would keep the workers alive.
@@ -68,14 +83,15 @@ class Batches:
         self._opening = Memory()
         remember_rng((), self._opening)
         remember_samplers(self.loader, self._opening)
-        self._iterator, self._drawn = iter(_sibling(self.loader)), 0
+        self._iterator, self._drawn = iter(_sibling(self._source)), 0
 
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data; to be added before the random states, which finding the place disturbs."""
-        opening, drawn = self._opening, self._drawn
+        opening, drawn, source = self._opening, self._drawn, self._source
 
         def put() -> None:
             self.close()
+            self._source = source
             if opening is None:
                 return
             opening.put_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -208,13 +209,21 @@ class TorchTrainable:
         loss = self._variate.loss()
         return loss.item() if self._device.type == "cpu" else loss.reshape(())
 
-    def hold_out(self, batches: int) -> int:
-        """Set batches aside: the validation loader's first ones or, without one, the next ones of the training's."""
-        source = self._batches if self._validation is None else self._validation
-        if self._validation is not None and (length := self._validation.length()) is not None:
-            batches = min(batches, length)
-        self._held_out = [moved(source.next(), self._device) for _ in range(batches)]
-        return batches
+    def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
+        """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
+
+        A run of ``steps`` then trains on the root of its share of ``total_steps``, as a share of the other examples:
+        a training that sees its examples many times overfits, and its short runs do so too only if they have fewer.
+        """
+        needed, share = steps * self.accumulation_steps, math.sqrt(steps / total_steps)
+        if self._validation is None:
+            held_out = self._batches.hold_out(batches, needed, share)
+        else:
+            length = self._validation.length()
+            held_out = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+            self._batches.hold_out(0, needed, share)
+        self._held_out = [moved(batch, self._device) for batch in held_out]
+        return len(held_out)
 
     @torch.no_grad()
     def evaluate(self) -> float:

@@ -1,4 +1,4 @@
-"""The families that rules and constants are fitted on."""
+"""Families that rules and constants are fitted on: dense layers, BatchNorm, attention, small and shifted data."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""Batches that a race is scored on, made of examples that its runs don't train on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+_LARGEST_SHARE = 1 / 5  # of a pass, that may be set aside
+_FEWEST_BATCHES = 2  # to train on
+
+
+def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple[list[Any], DataLoader[Any]] | None:
+    """Set batches aside, and make a loader of a share of the other examples.
+
+    Args:
+        loader: the training batches; its samplers' random states move.
+        count: batches to set aside; fewer are, if they were more than a fifth of a pass.
+        needed: batches that a run takes; where the share has as many, all other examples are left in.
+        share: of the other examples, to train on, in (0, 1].
+
+    Returns:
+        The batches, and a loader with the same settings whose batches have none of their examples; None where the
+        examples of a batch can't be told: the loader is no DataLoader over indices, or has fewer than 5 batches.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    sampler: Any = loader.batch_sampler
+    try:
+        length = len(sampler)
+    except TypeError:  # no batch sampler, or one without an end
+        return None
+    if count and not (count := min(count, int(length * _LARGEST_SHARE))):
+        return None
+    order = iter(sampler)
+    indices = [list(batch) for batch in islice(order, count)]
+    aside = frozenset(chain.from_iterable(indices))
+    kept: frozenset[Any] | None = None
+    batches = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
+    if batches < min(needed, length - count):
+        kept = frozenset(chain.from_iterable(islice(order, batches))) - aside
+    rest = copy.copy(loader)  # the same dataset, collate function, generator, workers
+    wanted = aside.__contains__ if kept is None else kept.__contains__
+    vars(rest)["batch_sampler"] = _Some(sampler, wanted, kept is not None)  # a DataLoader refuses to have it set
+    scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
+    return list(scored), rest
+
+
+class _Some:
+    """A batch sampler's batches with only those examples for which ``known`` is ``keep``, filled up to the same size.
+
+    What is left at the end is dropped: a batch of one, which the user's loader may never give, stops a BatchNorm.
+    """
+
+    def __init__(self, sampler: Any, known: Callable[[Any], bool], keep: bool) -> None:
+        self.sampler, self.known, self.keep = sampler, known, keep
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        size, waiting = 0, []
+        for batch in self.sampler:
+            size = size or len(batch)
+            waiting += [index for index in batch if self.known(index) is self.keep]
+            while len(waiting) >= size:
+                yield waiting[:size]
+                del waiting[:size]
+
+    def __len__(self) -> int:
+        return len(self.sampler)
