@@ -1,4 +1,4 @@
-"""How often the verdict is wrong: clear on curves without a signal, a refusal on the benchmark's tasks.
+"""How often the verdict is wrong: a suggestion without a signal, a refusal on the benchmark's tasks.
 
     python -m bench.accuracy.record --name variate --set control_variate=true   # the tasks' sweeps, once
     python -m bench.accuracy.certainty
@@ -78,8 +78,9 @@ def main() -> None:
             verdicts: Counter[str] = Counter()
             for seed in SEEDS:
                 torch.manual_seed(seed)
-                verdicts[kind(seed, control_variate).verdict.name] += 1
-            wrong += verdicts["CLEAR"]
+                finding = kind(seed, control_variate)
+                verdicts[finding.verdict.name] += 1
+                wrong += finding.suggestion is not None
             print(f"  {kind.__name__:14} {dict(verdicts)}")
         print(f"  false certainty: {wrong / len(SEEDS) / len(KINDS):.1%}")
         refused: Counter[str] = Counter()

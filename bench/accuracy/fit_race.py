@@ -1,99 +1,218 @@
-"""Fits the race's constants on the fit half: real races are recorded once, and decided again and again. Resumable.
+"""Fits the race's constants on the fit half, and takes its design apart: real runs are recorded, races replayed on them.
 
-    python -m bench.accuracy.fit_race
+    python -m bench.accuracy.probes                                 # the runs, once
+    python -m bench.accuracy.fit_race                               # what each constant does
+    python -m bench.accuracy.probes --how constant other_batches    # runs of another kind
+    python -m bench.accuracy.fit_race --ablation                    # what each part of the design does
 
-Tried: how many runs share the budget, how far the best rate drifts with the length, how much the sweep is believed.
-Two tasks are left out of the choice, and named: no short run on training batches can see that they overfit.
+A replayed race is ``findlr.race``'s own; only its runs are read off the recorded ones, log-linear between their rates
+and lengths. In each row: the mean regret over the tasks, and over those that do not overfit; above 0.4 counts as 0.4.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
+import argparse
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from bench.accuracy.regret import DEFAULT_LR, load
-from bench.accuracy.tasks import TASKS, Task
-from bench.accuracy.tasks.pretrained import RUNS
-from findlr import Plan, Suggestion, find_lr, race, rules
-from findlr.race import Race
+from bench.accuracy.fit_rule import MOMENTUM
+from bench.accuracy.probes import recorded
+from bench.accuracy.record import curves
+from bench.accuracy.regret import DEFAULT_LR, Truth, load
+from findlr import Plan, Suggestion, race, rules
+from findlr.errors import NoSuggestionError
+from findlr.race import Race, Run, decide, parabola, run_race
 
-FILE = RUNS / "races.jsonl"
 BUDGETS = (0.5, 1.0, 3.0)
-NUMBERS_OF_RUNS = (3, 4, 5, 6)
-DRIFTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
-PRIORS = (0.0, 0.003, 0.006, 0.01, 0.015, 0.03)
-OVERFITTING = {"small_data-signals", "shifted-signals"}
+SWEEP = 133.0  # steps
+MOST = 0.4  # of a regret
+CONSTANTS: Mapping[str, tuple[Any, ...]] = {
+    "_RUNS": (2, 3, 4, 5, 6),
+    "_FIRST": (0.5, 0.7, 0.85, 1.0, 1.4),
+    "_SPACING": (2.0, 2.5, 3.0, 4.0, 6.0),
+    "_FARTHEST": (9.0, 16.0, 64.0),
+    "_DRIFT": (0.0, 0.05, 0.1, 0.15, 0.2),
+    "_PRIOR": (0.0, 0.005, 0.01, 0.015, 0.02),
+}
 
 
-def record(task: Task, runs: int, budget: float) -> dict[str, Any]:
-    """One real race of ``runs`` runs, as plain values."""
-    race._RUNS = race._RUNS_IF_RICH = runs  # the constants under test
-    setup = task.make(0)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(0)
-    finding = find_lr(
-        *(setup.model, optimizer, setup.criterion, setup.loader),
-        schedule=task.schedule,
-        total_steps=task.total_steps,
-        verify=True,
-        budget=budget,
-    )
-    kept = {"task": task.name, "runs": runs, "budget": budget, "race": None, "sweep": None}
-    if finding.race is not None:
-        sweep = rules.quick(finding.curve, finding.plan)
-        kept |= {"race": finding.race.to_dict(), "sweep": sweep.lr, "cost": finding.cost.steps}
-    return kept
+@dataclass
+class Recorded:
+    """A Trainable whose runs were made before: it knows the rate and the length of a run, and tells how that ended."""
+
+    rows: list[dict[str, Any]]
+    taken: list[float] = field(default_factory=list)
+    peak: float = 1.0  # share of the schedule's largest, as sampled
+    length: float = 1.0  # share of the planned steps
+
+    def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
+        """Nothing to set aside: the recorded runs did."""
+        self.length = steps / total_steps
+        return batches
+
+    def step(self, lr: float) -> float:
+        """Remember the rate."""
+        self.taken.append(lr)
+        return 1.0
+
+    def read(self, losses: list[float]) -> list[float]:
+        """As they are."""
+        return losses
+
+    def snapshot(self) -> None:
+        """Nothing changes."""
+
+    def restore(self, _: None) -> None:
+        """A new run begins."""
+        self.taken.clear()
+
+    def evaluate(self) -> float:
+        """The held-out loss that a run of that peak and length ends at, or all start from."""
+        return self.at(max(self.taken) / self.peak if self.taken else None)
+
+    def at(self, lr: float | None) -> float:
+        """The held-out loss after a run at ``lr``, or at the start."""
+        lengths = sorted({row["share"] for row in self.rows})
+        ends = []
+        for length in lengths:
+            rows = [row for row in self.rows if row["share"] == length]
+            start = rows[0]["start"]
+            losses = [row["loss"] if math.isfinite(row["loss"]) else 10 * abs(start) + 10 for row in rows]
+            ends.append(start if lr is None else np.interp(math.log(lr), np.log([row["lr"] for row in rows]), losses))
+        return float(np.interp(math.log(self.length), np.log(lengths), ends))
 
 
-def recorded() -> list[dict[str, Any]]:
-    """The races that are there."""
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+@dataclass(frozen=True)
+class Case:
+    """A task of the fit half, with its sweep's answer."""
+
+    truth: Truth
+    plan: Plan
+    sweep: Suggestion
+    rows: list[dict[str, Any]]
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the best rate of the grid is a fifth of the sweep's answer, or less, on small data."""
+        return self.truth.family in ("small_data", "shifted", "new_head", "tabular") and (
+            self.truth.best_lr < self.sweep.lr / 5
+        )
+
+    def regret(self, budget: float, told: float = 1.0) -> float:
+        """What a race loses; ``told`` is how many times the real length it is told to be."""
+        training = Recorded(self.rows)
+        assert self.plan.total_steps is not None
+        plan = replace(self.plan, total_steps=round(told * self.plan.total_steps))
+        training.peak = float(plan.shares(50).max())
+        done = run_race(training, plan, self.sweep.lr, (1e-8, 1e3), budget * self.truth.total_steps - SWEEP)
+        if done is None or not race.learned(done):
+            return min(self.truth.regret(self.sweep.lr), MOST)
+        return min(self.truth.regret(decide(done, self.sweep, plan).lr), MOST)
 
 
-def regrets(rows: list[dict[str, Any]], drift: float, prior: float) -> np.ndarray[Any, Any]:
-    """The regret of each race, decided with these constants."""
-    race._DRIFT, race._PRIOR = drift, prior
+def cases(how: str = "matched") -> list[Case]:
+    """The tasks of the fit half whose runs are recorded, seed 0."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for row in recorded(how):
+        if row["seed"] == 0:
+            by_task.setdefault(row["task"], []).append(row)
     found = []
-    for row in rows:
-        truth = load()[row["task"]]
-        plan = Plan(truth.schedule, truth.total_steps)
-        decided = race.decide(Race.from_dict(row["race"]), Suggestion(row["sweep"], "quick", ""), plan)
-        found.append(truth.regret(decided.lr))
-    return np.array(found)
+    for task, seed, curve in curves("variate"):
+        truth = load().get(task)
+        if seed == 0 and truth is not None and truth.split == "fit" and task in by_task:
+            plan = Plan(truth.schedule, truth.total_steps, truth.optimizer.split("+")[0], MOMENTUM[truth.optimizer])
+            try:
+                sweep = rules.quick(curve, plan)
+            except NoSuggestionError:
+                sweep = Suggestion(DEFAULT_LR[truth.optimizer], "default", "")
+            found.append(Case(truth, plan, sweep, by_task[task]))
+    return found
+
+
+@contextmanager
+def constants(**values: Any) -> Iterator[None]:
+    """The race's constants, for a while."""
+    before = {name: getattr(race, name) for name in values}
+    vars(race).update(values)
+    try:
+        yield
+    finally:
+        vars(race).update(before)
+
+
+def cell(values: Any, among: list[Case]) -> str:
+    """The two means of a row."""
+    array = np.array(list(values))
+    plain = np.array([not case.overfits for case in among])
+    return f"{array.mean():.4f} ({array[plain].mean():.4f})"
+
+
+def rungs(case: Case, budget: float) -> float:
+    """Two rungs instead: four runs an eighth as long, three times apart, then three at the best two's middle and ends."""
+    training = Recorded(case.rows)
+    total = case.truth.total_steps
+    left = budget * total - SWEEP
+    short = max(int(left / 4 / 4), race._FEWEST_STEPS)
+    long = int((left - 4 * short) / 2)
+    if long < race._FEWEST_STEPS:
+        return min(case.truth.regret(case.sweep.lr), MOST)
+    centre = case.sweep.lr * (total / short) ** race._DRIFT
+    training.length = short / total
+    first = [Run(lr, short, training.at(lr)) for lr in (centre / 4, centre / 1.5, centre * 1.8, centre * 5)]
+    best = parabola(first)[0] * (long / short) ** -race._DRIFT
+    training.length = long / total
+    second = [Run(lr, long, training.at(lr)) for lr in (best / 1.4, best * 1.4)]
+    slope = math.log(second[1].loss / second[0].loss) if min(run.loss for run in second) > 0 else 0.0
+    chosen = second[0].lr if slope > 0 else second[1].lr
+    done = Race(
+        (*second, Run(chosen, long, min(run.loss for run in second))), training.at(None), chosen, bracketed=True
+    )
+    return min(case.truth.regret(decide(done, case.sweep, case.plan).lr), MOST)
 
 
 def main() -> None:
-    """Record what is missing, then print a table per budget and number of runs."""
-    torch.set_num_threads(1)
-    known = {(row["task"], row["runs"], row["budget"]) for row in recorded()}
-    with FILE.open("a") as out:
-        for budget, runs, task in itertools.product(BUDGETS, NUMBERS_OF_RUNS, TASKS):
-            short = task.split == "fit" and task.total_steps <= 1000
-            if short and (task.name, runs, budget) not in known:
-                out.write(json.dumps(record(task, runs, budget)) + "\n")
-                out.flush()
-    print(f"left out: {', '.join(sorted(OVERFITTING))}")
-    for budget, runs in itertools.product(BUDGETS, NUMBERS_OF_RUNS):
-        rows = [
-            row
-            for row in recorded()
-            if (row["budget"], row["runs"]) == (budget, runs) and row["race"] and row["task"] not in OVERFITTING
-        ]
-        if not rows:
-            continue
-        alone = np.mean([load()[row["task"]].regret(row["sweep"]) for row in rows])
-        tried = {pair: regrets(rows, *pair) for pair in itertools.product(DRIFTS, PRIORS)}
-        best = min(tried, key=lambda pair: tried[pair].mean() + 0.1 * tried[pair].max())
-        chosen = tried[0.1, 0.01]
-        print(
-            f"budget {budget}, {runs} runs, {len(rows)} tasks: the sweep alone {alone:.4f}, "
-            f"drift .1 and prior .01 {chosen.mean():.4f} (worst {chosen.max():.3f}), "
-            f"best of all {tried[best].mean():.4f} (worst {tried[best].max():.3f}) at {best}"
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Replay races on recorded runs.")
+    parser.add_argument("--ablation", action="store_true", help="the parts of the design, not the constants")
+    arguments = parser.parse_args()
+    known = cases()
+    print(f"{len(known)} tasks; overfit: {', '.join(case.truth.name for case in known if case.overfits)}")
+    print(f"{'budget':34s}" + "".join(f"{budget:>20g}" for budget in BUDGETS))
+
+    def row(title: str, among: list[Case], values: Any) -> None:
+        print(f"{title:34s}" + "".join(f"{cell(values(budget), among):>20s}" for budget in BUDGETS), flush=True)
+
+    row("the sweep alone", known, lambda _: [min(case.truth.regret(case.sweep.lr), MOST) for case in known])
+    row("as it is", known, lambda budget: [case.regret(budget) for case in known])
+    if not arguments.ablation:
+        for name, values in CONSTANTS.items():
+            for value in values:
+                changed = {"_RUNS": value, "_RUNS_IF_RICH": value} if name == "_RUNS" else {name: value}
+                with constants(**changed):
+                    row(f"{name} = {value}", known, lambda budget: [case.regret(budget) for case in known])
+        return
+    with constants(_PRIOR=0.0):
+        row("the sweep is not believed", known, lambda budget: [case.regret(budget) for case in known])
+    with constants(_DRIFT=0.0):
+        row("no drift with the length", known, lambda budget: [case.regret(budget) for case in known])
+    with constants(_RUNS=6, _RUNS_IF_RICH=10):
+        row("twice as many runs", known, lambda budget: [case.regret(budget) for case in known])
+    row("two rungs", known, lambda budget: [rungs(case, budget) for case in known])
+    for told in (0.5, 2.0):
+        row(
+            f"told {told:g} x the length",
+            known,
+            lambda budget, told=told: [case.regret(budget, told) for case in known],
         )
+    for how, title in (("constant", "runs at a constant rate"), ("other_batches", "other batches in each run")):
+        among = cases(how)
+        if among:
+            row(title, among, lambda budget, among=among: [case.regret(budget) for case in among])
 
 
 if __name__ == "__main__":

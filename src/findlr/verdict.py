@@ -11,11 +11,12 @@ from findlr.curve import Curve
 from findlr.smoothing import Array, centred_gaussian, centred_median
 
 _FEWEST = 20  # usable points
-# Standard errors; above a usual 2 to 3, for the bottom is the lowest of many places. Set by how often curves without a
-# signal pass and tasks with one are refused: docs/science.md.
-_SIGNIFICANT = 4.0
-_SIGNIFICANT_WITH_BASELINE = 3.3
+# Standard errors; set by how often curves without a signal pass and tasks with one are refused: docs/science.md.
+_SIGNIFICANT = 4.0  # above a usual 2 to 3, for the bottom is the lowest of many places
+_SIGNIFICANT_SHARE = 2.1  # of the batches whose loss is lower than at the start
+_DONE = 0.8  # of the fall, a decade before the end: the loss has bottomed out
 _ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 class Verdict(Enum):
@@ -27,6 +28,7 @@ class Verdict(Enum):
     RISING = "The loss rises from the first rate on."
     TOO_SHORT = "The sweep has too few usable points."
     NOT_FINITE = "The loss is NaN or infinite from the first step on."
+    NO_EDGE = "The loss falls and stays low up to the highest rate."
     STILL_FALLING = "The loss still falls at the highest rate."
     RACED = "The curve alone tells too little, but short runs of the plan tell the rates apart."
     BROAD = "The short runs end about equally well at all rates tried."
@@ -58,7 +60,9 @@ class Judgement:
 def judge(curve: Curve) -> Judgement:
     """Tell whether a curve bears a suggestion.
 
-    A fall counts if the bottom lies 4 standard errors under the start, 3.3 with a baseline, by the losses' own scatter.
+    With a baseline a fall counts if, on the way down, so many batches are below their loss at the start as chance gives
+    in 2 of 100 cases: a sign test, (k - n / 2) / sqrt(n / 4) > 2.1. Without one, if the bottom lies 4 standard errors
+    under the start, by the losses' own scatter.
 
     Args:
         curve: the raw losses of a sweep.
@@ -81,10 +85,7 @@ def judge(curve: Curve) -> Judgement:
         )
     if n < _FEWEST:
         return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, n))
-    losses, significant = usable.loss, _SIGNIFICANT
-    if usable.baseline is not None:  # what makes a batch hard is in both, and cancels
-        losses, significant = losses - usable.baseline + usable.baseline.mean(), _SIGNIFICANT_WITH_BASELINE
-    levels = _Levels.of(losses, significant)
+    levels = _Levels.of(usable)
     if levels.bottom_is_below_start:
         return _judge_fall(curve, usable, levels)
     if levels.rises_early:
@@ -103,7 +104,8 @@ def judge(curve: Curve) -> Judgement:
 
 
 def _judge_fall(curve: Curve, usable: Curve, levels: _Levels) -> Judgement:
-    if levels.bottom_index >= len(usable) - max(5, len(usable) // 20) and not curve.diverged:
+    at_end = levels.bottom_index >= len(usable) - max(5, len(usable) // 20) and not curve.diverged
+    if at_end and not levels.done_before_end:
         return Judgement(
             Verdict.STILL_FALLING,
             f"The loss is lowest, {levels.bottom:.4g}, at the end of the sweep, lr {usable.lr[-1]:.3g}: "
@@ -111,8 +113,13 @@ def _judge_fall(curve: Curve, usable: Curve, levels: _Levels) -> Judgement:
         )
     seen = (
         f"The loss falls from {levels.start:.4g} to {levels.bottom:.4g} near lr "
-        f"{usable.lr[levels.bottom_index]:.3g}, {levels.errors:.0f} standard errors, and then rises"
+        f"{usable.lr[levels.bottom_index]:.3g}, {levels.evidence}, and then {'stays' if at_end else 'rises'}"
     )
+    if at_end:
+        return Judgement(
+            Verdict.NO_EDGE,
+            f"{seen} low up to {usable.lr[-1]:.3g}: no rate is seen to be too high; raise max_lr, or verify=True.",
+        )
     if usable.is_shallow(levels.start - levels.bottom):
         return Judgement(
             Verdict.NOISY,
@@ -138,13 +145,17 @@ class _Levels:
     noise: float
     bottom: float
     bottom_index: int
-    errors: float
     bottom_is_below_start: bool
+    evidence: str
+    done_before_end: bool
     rises_early: bool
 
     @classmethod
-    def of(cls, losses: Array, significant: float) -> _Levels:
-        n = len(losses)
+    def of(cls, usable: Curve) -> _Levels:
+        n = len(usable)
+        losses = usable.loss
+        if usable.baseline is not None:  # what makes a batch hard is in both, and cancels
+            losses = losses - usable.baseline + usable.baseline.mean()
         width = max(5, n // 10)
         start = float(np.mean(losses[:width]))
         noise = _scatter(losses[: max(_FEWEST, n // 3)])
@@ -153,23 +164,33 @@ class _Levels:
         smooth = centred_gaussian(centred_median(np.minimum(losses, ceiling), 5), sigma=max(1.0, n / 50))
         at = width + int(np.argmin(smooth[width:]))  # not among the points that make up the start
         bottom = float(smooth[at])
-        around = np.minimum(losses, ceiling)[max(0, at - width) : at + 3]
-        near = float(np.sqrt(np.mean(np.diff(around) ** 2) / 2))  # no median: half the steps may lie before the noise
-        error = float(np.hypot(noise, near) / np.sqrt(width))
         floor = _ROUNDING * abs(start)
-        fall = start - bottom
+        falls = start - smooth
+        if usable.baseline is None:
+            around = np.minimum(losses, ceiling)[max(0, at - width) : at + 3]
+            near = float(np.sqrt(np.mean(np.diff(around) ** 2) / 2))  # no median: half may lie before the noise
+            errors = (start - bottom) / max(float(np.hypot(noise, near)) / width**0.5, floor, _TINY)
+            significant, evidence = errors > _SIGNIFICANT, f"{errors:.0f} standard errors"
+        else:
+            first = int(np.flatnonzero(falls[:at] <= 0.05 * falls[at]).max(initial=-1)) + 1
+            lower = usable.loss[first : at + 1] < usable.baseline[first : at + 1]
+            k, count = int(lower.sum()), len(lower)
+            significant = (k - count / 2) / (count / 4) ** 0.5 > _SIGNIFICANT_SHARE
+            evidence = f"{k} of {count} batches on the way below their loss at the start"
+        before_end = int(np.searchsorted(usable.lr, usable.lr[-1] / 10))
         middle = losses[n // 4 : n // 2]
-        first = losses[:3]  # so few: a curve that rises from the start has left its level soon
-        rise = float(np.median(middle)) - float(np.median(first))
-        rise_error = 1.25 * noise * float(np.sqrt(1 / len(first) + 1 / len(middle)))  # a median's is 1.25 x a mean's
+        first_ones = losses[:3]  # so few: a curve that rises from the start has left its level soon
+        rise = float(np.median(middle)) - float(np.median(first_ones))
+        rise_error = 1.25 * noise * (1 / len(first_ones) + 1 / len(middle)) ** 0.5  # a median's is 1.25 x a mean's
         return cls(
             start=start,
             noise=noise,
             bottom=bottom,
             bottom_index=at,
-            errors=fall / max(error, floor, np.finfo(np.float64).tiny),
-            bottom_is_below_start=fall > max(significant * error, floor),
-            rises_early=rise > max(significant * rise_error, floor),
+            bottom_is_below_start=bool(significant) and start - bottom > floor,
+            evidence=evidence,
+            done_before_end=bool(falls[before_end] >= _DONE * falls[at]),
+            rises_early=rise > max(_SIGNIFICANT * rise_error, floor),
         )
 
 

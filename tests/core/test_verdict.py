@@ -102,13 +102,32 @@ def test_the_verdict_does_not_depend_on_scale_or_offset():
 def test_a_fall_that_is_small_against_the_batches_differences_is_noisy_and_its_interval_wider():
     batches = noise(0, 0.5)
     for depth, verdict in ((0.3, Verdict.NOISY), (6.0, Verdict.CLEAR)):
-        curve = Curve(LR, depth * (valley() - 2.0) + batches, baseline=batches)
+        curve = Curve(LR, depth * (valley() - 2.3) + batches, baseline=batches)
         suggestion, seen, why = choose(curve, Plan())
         assert seen is verdict
         assert ("batches differ by 0.48" in why) == (verdict is Verdict.NOISY)
         low, high = suggestion.interval
         assert low < suggestion.lr < high
         assert (np.log10(high / low) > 1) == (verdict is Verdict.NOISY)
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize(("from_", "verdict"), [(45, Verdict.NO_EDGE), (97, Verdict.STILL_FALLING)])
+def test_a_loss_that_never_rises_is_told_from_one_that_still_falls(from_, verdict, baseline):
+    batches = noise(0, 0.02)
+    loss = 2.3 - 1.5 / (1 + np.exp(-(X - from_) / 3)) + batches
+    judged = judge(Curve(LR, loss, baseline=2.3 + batches if baseline else None))
+    assert judged.verdict is verdict
+    assert "raise max_lr" in judged.why
+
+
+@pytest.mark.parametrize(("depth", "least", "most"), [(0.1, 0.9, 1.0), (0.0, 0.0, 0.1)])
+def test_with_a_baseline_the_share_of_easier_batches_decides(depth, least, most):
+    def curve(seed):
+        batches, own = noise(seed, 0.5), noise(1000 + seed, 0.05) * np.linspace(0, 1, 100) ** 4
+        return Curve(LR, depth * (valley() - 2.3) + 2.3 + batches + own, baseline=2.3 + batches)
+
+    assert least <= share([curve(seed) for seed in range(100)], Verdict.NOISY) <= most
 
 
 def test_an_explosion_does_not_hide_the_valley_beside_it():
@@ -163,7 +182,10 @@ def test_an_answer_outside_the_swept_range_is_no_suggestion():
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_has_its_sentence(verdict):
     assert verdict.sentence.endswith(".")
-    bearing = (Verdict.CLEAR, Verdict.NOISY, Verdict.RACED, Verdict.BROAD, Verdict.HORIZON_LIMITED)
+    bearing = (
+        *(Verdict.CLEAR, Verdict.NOISY, Verdict.NO_EDGE),
+        *(Verdict.RACED, Verdict.BROAD, Verdict.HORIZON_LIMITED),
+    )
     assert verdict.refuses == (verdict not in bearing)
 
 
