@@ -1,4 +1,4 @@
-"""Fits the race's constants on the fit half, and takes its design apart: real runs are recorded, races replayed on them.
+"""Fits the race's constants on the fit half, and takes its design apart, by races replayed on recorded real runs.
 
     python -m bench.accuracy.probes                                 # the runs, once
     python -m bench.accuracy.fit_race                               # what each constant does
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.accuracy.fit_rule import MOMENTUM
+from bench.accuracy.fit_rule import plan_of
 from bench.accuracy.probes import recorded
 from bench.accuracy.record import curves
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
@@ -125,7 +125,7 @@ def cases(how: str = "matched") -> list[Case]:
     for task, seed, curve in curves("variate"):
         truth = load().get(task)
         if seed == 0 and truth is not None and truth.split == "fit" and task in by_task:
-            plan = Plan(truth.schedule, truth.total_steps, truth.optimizer.split("+")[0], MOMENTUM[truth.optimizer])
+            plan = plan_of(task)
             try:
                 sweep = rules.quick(curve, plan)
             except NoSuggestionError:
@@ -153,25 +153,17 @@ def cell(values: Any, among: list[Case]) -> str:
 
 
 def rungs(case: Case, budget: float) -> float:
-    """Two rungs instead: four runs an eighth as long, three times apart, then three at the best two's middle and ends."""
-    training = Recorded(case.rows)
-    total = case.truth.total_steps
+    """Two rungs instead: half of the budget for four runs, three times apart; half for three near the best."""
+    training, total = Recorded(case.rows), case.truth.total_steps
     left = budget * total - SWEEP
-    short = max(int(left / 4 / 4), race._FEWEST_STEPS)
-    long = int((left - 4 * short) / 2)
-    if long < race._FEWEST_STEPS:
-        return min(case.truth.regret(case.sweep.lr), MOST)
+    short, long = int(left / 8), int(left / 6)
     centre = case.sweep.lr * (total / short) ** race._DRIFT
     training.length = short / total
-    first = [Run(lr, short, training.at(lr)) for lr in (centre / 4, centre / 1.5, centre * 1.8, centre * 5)]
-    best = parabola(first)[0] * (long / short) ** -race._DRIFT
+    best, _ = parabola([Run(lr, short, training.at(lr)) for lr in (centre / 4.5, centre / 1.5, centre * 2, centre * 6)])
+    best *= (long / short) ** -race._DRIFT
     training.length = long / total
-    second = [Run(lr, long, training.at(lr)) for lr in (best / 1.4, best * 1.4)]
-    slope = math.log(second[1].loss / second[0].loss) if min(run.loss for run in second) > 0 else 0.0
-    chosen = second[0].lr if slope > 0 else second[1].lr
-    done = Race(
-        (*second, Run(chosen, long, min(run.loss for run in second))), training.at(None), chosen, bracketed=True
-    )
+    runs = tuple(Run(lr, long, training.at(lr)) for lr in (best / 2, best, best * 2))
+    done = Race(runs, training.at(None), best, bracketed=True)
     return min(case.truth.regret(decide(done, case.sweep, case.plan).lr), MOST)
 
 

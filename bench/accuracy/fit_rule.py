@@ -20,10 +20,11 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from bench.accuracy import tasks
 from bench.accuracy.record import curves
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from findlr import Curve
-from findlr.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, planned
+from findlr.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, drawn, planned, usual
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
 
@@ -50,13 +51,19 @@ class Case:
 def cases(name: str, split: str, baseline: bool) -> list[Case]:
     """The sweeps of one half, as the rule sees them."""
     found = []
-    for task, _, curve in curves(name):
-        truth = load().get(task)
+    for known, _, curve in curves(name):
+        truth = load().get(known)
         if truth is not None and truth.split == split:
-            optimizer = truth.optimizer.split("+")[0]
-            plan = Plan(truth.schedule, truth.total_steps, optimizer, MOMENTUM[truth.optimizer])
-            found.append(Case(truth, curve if baseline else replace_baseline(curve), plan))
+            found.append(Case(truth, curve if baseline else replace_baseline(curve), plan_of(truth.name)))
     return found
+
+
+@cache
+def plan_of(name: str) -> Plan:
+    """What ``find_lr`` knows of a task's training."""
+    known = tasks.task(name)
+    optimizer, parameters = known.optimizer.split("+")[0], sum(p.numel() for p in known.model().parameters())
+    return Plan(known.schedule, known.total_steps, optimizer, MOMENTUM[known.optimizer], parameters)
 
 
 def replace_baseline(curve: Curve) -> Curve:
@@ -86,6 +93,7 @@ class Sample:
         self.shallow = np.zeros(len(all_cases), dtype=bool)
         self.base = np.array([self._read(i, case, constants) for i, case in enumerate(all_cases)])
         self.delay = np.array([delay(case.plan) for case in all_cases])
+        self.usual = np.array([usual(case.plan) for case in all_cases], dtype=np.float64)  # NaN for none
 
     def _read(self, i: int, case: Case, constants: Constants) -> float:
         try:
@@ -99,7 +107,9 @@ class Sample:
     def places(self, level: float, momentum: float) -> Array:
         """The suggestions, as log10 rates."""
         default = np.log10([DEFAULT_LR[case.truth.optimizer] for case in self.cases])
-        return np.where(self.refused, default, self.base + level + momentum * self.delay)
+        read = self.base + level + momentum * self.delay
+        answers = np.where(np.isnan(self.usual), read, drawn(read, self.usual))
+        return np.where(self.refused, default, answers)
 
     def fit(self, among: npt.NDArray[np.bool_]) -> tuple[float, float]:
         """The level and the exponent with the least mean clipped regret."""

@@ -19,6 +19,7 @@ from bench.accuracy.tasks import OPTIONAL, TASKS, Task
 from bench.accuracy.tasks.pretrained import RUNS
 from findlr import Plan, TorchTrainable, race, rules
 from findlr.errors import NoSuggestionError
+from findlr.torch.rates import plan_for
 from findlr.trainable import restored
 
 FILE = RUNS / "probes.jsonl"
@@ -32,8 +33,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
     curve = next(curve for name, at, curve in curves("variate") if (name, at) == (task.name, seed))
     setup = task.make(seed)
     optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    momentum = optimizer.param_groups[0].get("momentum", optimizer.param_groups[0].get("betas", (None,))[0])
-    plan = Plan(task.schedule, task.total_steps, type(optimizer).__name__, momentum)
+    plan = plan_for(optimizer, task.schedule, task.total_steps)
     try:
         sweep = rules.quick(curve, plan).lr
     except NoSuggestionError:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from findlr.curve import Curve
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
-from findlr.smoothing import centred_gaussian, centred_median
+from findlr.smoothing import Array, centred_gaussian, centred_median
+
+FloatOrArray = TypeVar("FloatOrArray", float, Array)
 
 _BANDWIDTH = 0.5  # decades: the width of the smoothing
 _CEILING = 0.3  # of the fall: how far above the start a loss may count
@@ -18,6 +21,15 @@ _SCHEDULE = 1.3  # science: a mean share of 1/2 bears 2.7 to 2.9 times a constan
 _DECAY = 0.5  # Adagrad divides its rate by the root of its steps
 _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
+# What an adaptive optimizer's rate usually is, for 10,000 parameters, 1,000 steps and a constant rate: its steps have
+# the rate's size whatever the loss's scale. And how it falls with the parameters (GPT-3's table 2.1: 6e-4 at 1.25e8).
+_ADAM = (10**-2.27, 0.25)
+_USUAL_RATES = {
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax"), _ADAM),
+    "RMSprop": (10**-2.6, 0.25),
+    "Adagrad": (10**-1.66, 0.0),
+}
+_BELIEF, _REACH = 0.6, 1.5  # how far an answer is drawn to the usual one; decades from which on that is not believed
 _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as torch builds them by default
 _ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
 
@@ -34,8 +46,8 @@ class Constants:
     if_shallow: tuple[float, float]  # the interval where the fall is small against the batches' spread
 
 
-WITH_BASELINE = Constants(0.1, 0.7, level=-0.1, momentum=0.6, interval=(-0.25, 0.55), if_shallow=(-0.47, 0.87))
-WITHOUT = Constants(0.5, 1.0, level=-0.2, momentum=0.55, interval=(-0.31, 0.48), if_shallow=(-0.58, 1.28))
+WITH_BASELINE = Constants(0.1, 0.7, level=-0.08, momentum=0.6, interval=(-0.28, 0.43), if_shallow=(-0.26, 0.89))
+WITHOUT = Constants(0.5, 1.0, level=-0.14, momentum=0.65, interval=(-0.31, 0.47), if_shallow=(-0.78, 1.11))
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,9 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
     under the mean of the first points; smoothed without lag, by a median of 3 and a Gaussian 0.5 decades wide. The dip
     is the first stretch above the share s of the deepest fall that itself goes deep. A momentum shows late that a rate
     is too high; a schedule that falls bears a higher peak (a mean share below 1/4 counts as 1/4); a longer training
-    wants less. Adagrad divides its rate by the root of its steps, and gets it back. a and b are fitted, on tasks of
-    other families than the README reports.
+    wants less. Adagrad divides its rate by the root of its steps, and gets it back. An adaptive optimizer's answer is
+    then drawn towards its usual rate, see ``usual``. a and b are fitted, on tasks of other families than the README
+    reports.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -85,7 +98,9 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
     """
     constants = WITHOUT if curve.baseline is None else WITH_BASELINE
     place, fall = centre_of_dip(curve, constants)
-    lr = 10 ** (place + constants.level + constants.momentum * delay(plan) + planned(plan))
+    answer = place + constants.level + constants.momentum * delay(plan) + planned(plan)
+    to = usual(plan)
+    lr = 10 ** (answer if to is None else drawn(answer, to))
     low, high = constants.if_shallow if curve.is_shallow(fall) else constants.interval
     return Dip(10**place, lr, lr * 10**low, lr * 10**high)
 
@@ -124,6 +139,27 @@ def delay(plan: Plan) -> float:
     if momentum is None:
         momentum = 0.0 if plan.optimizer in _NO_MOMENTUM else 0.9
     return float(np.log10(1.0 - min(momentum, 0.99)))
+
+
+def usual(plan: Plan) -> float | None:
+    """What an adaptive optimizer's rate usually is for such a plan, in decades; None for any other optimizer.
+
+    SGD's rates have no usual size, for they scale with the loss.
+    """
+    if plan.optimizer not in _USUAL_RATES:
+        return None
+    rate, falls = _USUAL_RATES[plan.optimizer]
+    larger = np.log10(max(plan.parameters or 10_000, 1000) / 10_000)
+    return float(np.log10(rate) - falls * larger) + planned(plan)
+
+
+def drawn(place: FloatOrArray, to: FloatOrArray) -> FloatOrArray:
+    """An answer drawn towards the usual one, less so the farther that is; in decades.
+
+    x + 0.6 g / (1 + (g / 1.5)^2)   with   g = usual - x
+    """
+    gap = to - place
+    return place + _BELIEF * gap / (1 + (gap / _REACH) ** 2)
 
 
 def planned(plan: Plan) -> float:

@@ -68,6 +68,7 @@ class Plan:
         total_steps: optimizer steps of the whole training, at least 1; None if not known.
         optimizer: the optimizer's class name, such as "AdamW"; "" if not known.
         momentum: the momentum (beta1 for the Adam family), in [0, 1); None if not known.
+        parameters: numbers that are trained, at least 1; None if not known.
 
     Raises:
         ConfigurationError: an unknown schedule, a shape that is not finite or negative, or no steps.
@@ -81,6 +82,7 @@ class Plan:
     total_steps: int | None = None
     optimizer: str = ""
     momentum: float | None = None
+    parameters: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
@@ -101,6 +103,8 @@ class Plan:
             )
         if self.total_steps is not None and (isinstance(self.total_steps, bool) or self.total_steps < 1):
             raise ConfigurationError(f"total_steps must be at least 1, got {self.total_steps!r}")
+        if self.parameters is not None and (isinstance(self.parameters, bool) or self.parameters < 1):
+            raise ConfigurationError(f"parameters must be at least 1, got {self.parameters!r}")
 
     def share(self, progress: float) -> float:
         """The share of the peak rate at ``progress``, 0 at the first step and 1 at the last."""
@@ -126,6 +130,7 @@ class Plan:
             "total_steps": self.total_steps,
             "optimizer": self.optimizer,
             "momentum": self.momentum,
+            "parameters": self.parameters,
         }
 
     @classmethod
@@ -139,4 +144,4 @@ class Plan:
             def schedule(progress: float) -> float:
                 return float(np.interp(progress, places, samples))
 
-        return cls(schedule, data["total_steps"], data["optimizer"], data["momentum"])
+        return cls(schedule, data["total_steps"], data["optimizer"], data["momentum"], data["parameters"])

@@ -28,7 +28,13 @@ _SHAPE: dict[str, Any] = {
         "num_steps": int,
         "smoothing": float,
     },
-    "plan": {"schedule": (str, _NUMBERS), "total_steps": (int, None), "optimizer": str, "momentum": (float, None)},
+    "plan": {
+        "schedule": (str, _NUMBERS),
+        "total_steps": (int, None),
+        "optimizer": str,
+        "momentum": (float, None),
+        "parameters": (int, None),
+    },
     "cost": {"steps": float, "forwards": int, "backwards": int, "seconds": float},
     "facts": Mapping,
     "race": (

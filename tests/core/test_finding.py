@@ -54,7 +54,13 @@ def findings(draw):
         draw(text),
         draw(st.sampled_from(Stop)),
         curve,
-        Plan(schedule, draw(st.none() | st.integers(1, 10**6)), draw(text), draw(st.none() | st.floats(0, 0.99))),
+        Plan(
+            schedule,
+            draw(st.none() | st.integers(1, 10**6)),
+            draw(text),
+            draw(st.none() | st.floats(0, 0.99)),
+            draw(st.none() | st.integers(1, 10**9)),
+        ),
         Cost(draw(st.floats(0, 1e6)), draw(st.integers(0, 1000)), draw(st.integers(0, 1000)), draw(st.floats(0, 1e3))),
         {
             "batch_size": draw(st.none() | st.integers(1)),

@@ -14,11 +14,11 @@ from torch import nn
 from findlr.errors import ConfigurationError, LossError, OptimizerError
 from findlr.finder import Progress, check_rule, conclude, display
 from findlr.finding import Cost, Finding
-from findlr.plan import Plan, Shape
+from findlr.plan import Shape
 from findlr.rules import Rule
 from findlr.sweep import Recording, Spacing, Step, Stop, StopRule, rates
 from findlr.torch.batches import Batches, batch_size
-from findlr.torch.rates import Rates, described, momentum_of, versions
+from findlr.torch.rates import Rates, described, plan_for, versions
 from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng, remember_stateful
 from findlr.torch.trainable import READ_EVERY, read_losses
 from findlr.trainable import restored
@@ -100,7 +100,7 @@ class RangeTest:
         self._recording.watch(on_step)
         check_rule(rule)
         self._smoothing, self._rule, self._progress = smoothing, rule, progress
-        self._plan = Plan(schedule, total_steps, type(self._swept).__name__, momentum_of(self._swept))
+        self._plan = plan_for(self._swept, schedule, total_steps)
         self._open = False
         self._finding: Finding | None = None
         self._memory: Memory | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import optim
 
 from findlr.errors import OptimizerError
+from findlr.plan import Plan, Shape
 
 
 class Rates:
@@ -87,6 +88,18 @@ def momentum_of(optimizer: optim.Optimizer) -> float | None:
     """The momentum, or beta1, of the first group; None if the optimizer has none."""
     group = optimizer.param_groups[0]
     return group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else None
+
+
+def trained_parameters(optimizer: optim.Optimizer) -> int:
+    """How many numbers the optimizer trains."""
+    return sum(p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+
+
+def plan_for(optimizer: optim.Optimizer, schedule: str | Shape, total_steps: int | None) -> Plan:
+    """The plan of a training with ``optimizer``."""
+    return Plan(
+        schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer), trained_parameters(optimizer) or None
+    )
 
 
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:

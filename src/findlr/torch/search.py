@@ -11,10 +11,10 @@ from torch import nn
 from findlr.errors import OptimizerError
 from findlr.finder import Progress, find
 from findlr.finding import Finding
-from findlr.plan import Plan, Shape
+from findlr.plan import Shape
 from findlr.rules import Rule
 from findlr.sweep import Spacing, Step
-from findlr.torch.rates import momentum_of, needs_closure
+from findlr.torch.rates import needs_closure, plan_for
 from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
 
 
@@ -119,7 +119,7 @@ def find_lr(
         )
     return find(
         trainable,
-        Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer)),
+        plan_for(optimizer, schedule, total_steps),
         min_lr=min_lr,
         max_lr=max_lr,
         num_steps=num_steps,
