@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
-from findlr.trainable import CanEvaluate, Trainable
+from findlr.trainable import CanEvaluate, Trainable, held
 
 _SPACING = 2.0  # between neighbouring candidates, until the best one has a worse one on each side
 _CLOSEST = 0.35  # octaves; nearer than this, two runs tell no more than one
@@ -96,16 +96,16 @@ def run_race(
     if steps < _FEWEST_STEPS:
         return None
     shares = plan.shares(steps)
-    begin = trainable.snapshot()
-    start = math.nan if evaluator is None else evaluator.evaluate()
     done: list[Run] = []
-    candidate: float | None = _within(first * (plan.total_steps / steps) ** _DRIFT, limits)
-    while candidate is not None and len(done) < runs:
-        trainable.restore(begin)
-        first_loss, final = _train(trainable, evaluator, candidate * shares)
-        start = first_loss if evaluator is None else start
-        done.append(Run(candidate, steps, final))
-        candidate = next_candidate(done, limits)
+    with held(trainable) as begin:
+        start = math.nan if evaluator is None else evaluator.evaluate()
+        candidate: float | None = _within(first * (plan.total_steps / steps) ** _DRIFT, limits)
+        while candidate is not None and len(done) < runs:
+            trainable.restore(begin)
+            first_loss, final = _train(trainable, evaluator, candidate * shares)
+            start = first_loss if evaluator is None else start
+            done.append(Run(candidate, steps, final))
+            candidate = next_candidate(done, limits)
     best_lr, bracketed = parabola(done)
     return Race(tuple(done), start, best_lr, bracketed)
 

@@ -264,6 +264,7 @@ def test_exported_names():
             "find_lr",
             "RangeTest",
             "TorchTrainable",
+            "rewindable",
             "find",
             "Finding",
             "Curve",
@@ -273,7 +274,7 @@ def test_exported_names():
             "Plan",
             "rules",
         ),
-        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "LossError"),
+        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "DataEndedError", "LossError"),
         *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
     }
     assert set(findlr.__all__) <= set(dir(findlr))
