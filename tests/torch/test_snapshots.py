@@ -135,17 +135,16 @@ def test_every_store_around_a_loop_of_ones_own(snapshot, error, folder):
     net, optimizer, criterion, loader, average = parts()
     before, folders_inside = state(net, optimizer, average), 0
     test = RangeTest(net, optimizer, restore=[average], snapshot=snapshot, num_steps=10)
-    with pytest.raises(error) if error else nullcontext():
-        with test:
-            folders_inside = len(list(folder.iterdir()))
-            for x, y in test(loader):
-                optimizer.zero_grad()
-                loss = criterion(net(x), y)
-                loss.backward()
-                optimizer.step()
-                test.record(loss)
-                if error:
-                    raise error
+    with pytest.raises(error) if error else nullcontext(), test:
+        folders_inside = len(list(folder.iterdir()))
+        for x, y in test(loader):
+            optimizer.zero_grad()
+            loss = criterion(net(x), y)
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+            if error:
+                raise error
     assert folders_inside == (snapshot == "disk")
     assert same(before, state(net, optimizer, average))
 
