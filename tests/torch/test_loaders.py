@@ -145,7 +145,11 @@ def race(net, optimizer, loader):
         optimizer,
         loader=loader,
         loss_fn=lambda model, batch: (model(batch / 46) - 1).square().mean(),
-        **{"num_steps": 20, "verify": True, "schedule": "cosine", "total_steps": 100, "budget": 100},
+        num_steps=20,
+        verify=True,
+        schedule="cosine",
+        total_steps=100,
+        budget=100,
     )
 
 

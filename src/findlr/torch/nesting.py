@@ -95,6 +95,8 @@ def _leaves(value: Any, seen: set[int]) -> Iterator[Any]:
         inner = value.values()
     elif isinstance(value, (list, tuple, deque, set, frozenset)):
         inner = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):  # may have slots
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
     elif hasattr(value, "__dict__") and not isinstance(value, type):
         inner = vars(value).values()
     else:
