@@ -219,6 +219,17 @@ def test_a_snapshot_holds_once_what_it_copies_and_no_more_while_it_is_put_back(s
     assert not {place for place in storages() if place not in before} & set(made) or snapshot == "disk"
 
 
+@pytest.mark.parametrize("snapshot", STORES)
+def test_a_closed_snapshot_cannot_be_put_back(snapshot):
+    net, optimizer, criterion, loader, _ = parts()
+    training = TorchTrainable(net, optimizer, criterion, loader, snapshot=snapshot)
+    memory = training.snapshot()
+    memory.close()
+    memory.close()
+    with pytest.raises(ConfigurationError, match="closed"):
+        training.restore(memory)
+
+
 def test_a_view_on_disk_takes_its_own_bytes_alone(folder):
     store = stores.DiskStore()
     kept = store.keep(torch.zeros(1 << 20)[:4])

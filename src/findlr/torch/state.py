@@ -38,6 +38,7 @@ class Memory:
         self._copies: dict[int, tuple[torch.Tensor, Kept]] = {}
         self._undos: list[Undo] = []
         self._releases: list[Undo] = []
+        self._closed = False
 
     def add(self, undo: Undo) -> None:
         """Call ``undo`` when everything is put back."""
@@ -49,6 +50,7 @@ class Memory:
 
     def close(self) -> None:
         """Let go of everything that is kept, wherever it is."""
+        self._closed = True
         self._copies.clear()
         self._undos.clear()
         self.store.close()
@@ -56,7 +58,13 @@ class Memory:
             self._releases.pop()()
 
     def put_back(self) -> None:
-        """Put back everything that was remembered; what can't be put back does not keep the rest from it."""
+        """Put back everything that was remembered; what can't be put back does not keep the rest from it.
+
+        Raises:
+            ConfigurationError: it was closed.
+        """
+        if self._closed:
+            raise ConfigurationError("the snapshot was closed, so nothing can be put back: take a new one")
         undos: list[Undo] = [partial(_copy_back, *pair) for pair in self._copies.values()]
         errors: list[Exception] = []
         for undo in undos + self._undos:
