@@ -279,8 +279,8 @@ BREAKS = [
         "test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
         "trainable.py",
         "            yield snapshot\n        finally:",
-        "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n            raise\n"
-        "        else:",
+        "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n"
+        "            raise\n        else:",
     ),
     Break(
         "on a second Ctrl-C, while things are put back",
