@@ -1,5 +1,7 @@
 """Data that can be read only once: what the search draws comes again, or is said to be used up."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn, optim
@@ -205,18 +207,18 @@ class Loader:
     """A loader that goes on where it stands, and tells where that is."""
 
     def __init__(self):
-        self.at, self.batches = 0, list(stream(200))
+        self.place, self.batches = SimpleNamespace(at=0), list(stream(200))
 
     def __iter__(self):
-        while self.at < len(self.batches):
-            self.at += 1
-            yield self.batches[self.at - 1]
+        while self.place.at < len(self.batches):
+            self.place.at += 1
+            yield self.batches[self.place.at - 1]
 
     def state_dict(self):
-        return {"at": self.at}
+        return {"at": self.place.at}
 
     def load_state_dict(self, state):
-        self.at = state["at"]
+        self.place.at = state["at"]
 
 
 class Reader(Loader):
@@ -226,10 +228,10 @@ class Reader(Loader):
         return self
 
     def __next__(self):
-        if self.at == len(self.batches):
+        if self.place.at == len(self.batches):
             raise StopIteration
-        self.at += 1
-        return self.batches[self.at - 1]
+        self.place.at += 1
+        return self.batches[self.place.at - 1]
 
 
 @pytest.mark.parametrize("kind", [Loader, Reader])
@@ -241,4 +243,4 @@ def test_a_loader_with_a_state_dict_is_put_back_by_it(drawn, how, kind):
     first = [next(opened) for _ in range(drawn)]
     search(data, **how)
     assert len([*first, *opened]) == 200
-    assert data.at == 200
+    assert data.place.at == 200

@@ -146,6 +146,7 @@ def test_every_store_around_a_loop_of_ones_own(snapshot, error, folder):
             if error:
                 raise error
     assert folders_inside == (snapshot == "disk")
+    assert list(folder.iterdir()) == []  # at once, not when the test is forgotten
     assert same(before, state(net, optimizer, average))
 
 
