@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 
-.PHONY: help setup demo test lint format bench bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format bench bench-memory bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ format: setup ## Put the code in style
 
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py
+
+bench-memory: setup ## Measure what a snapshot adds to the memory, in each of its modes
+	$(RUN)/python bench/memory.py
 
 $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)

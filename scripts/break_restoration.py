@@ -21,6 +21,7 @@ import torch
 
 HOME = Path(__file__).resolve().parent.parent
 STATE, BATCHES, TRAINABLE = "torch/state.py", "torch/batches.py", "torch/trainable.py"
+REWIND = "torch/rewind.py"
 IN_FORWARD = "test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.remember(vars(optimizer))"
@@ -58,8 +59,8 @@ BREAKS = [
         "parameters of the criterion",
         f"{IN_FORWARD}[criterion-parameter-fresh]",
         TRAINABLE,
-        "        remember_modules(self._modules, memory)",
-        "        remember_modules([self.model], memory)",
+        "self._modules, [self.optimizer], self._restore)",
+        "[self.model], [self.optimizer], self._restore)",
     ),
     Break(
         "parameters of the optimizer alone",
@@ -129,8 +130,8 @@ BREAKS = [
         "rates that are tensors",
         "test_tensor_rates[SGD]",
         STATE,
-        "_writable(tensor).copy_(saved)",
-        "tensor.dim() and _writable(tensor).copy_(saved)",
+        "_writable(tensor).copy_(saved.read())",
+        "tensor.dim() and _writable(tensor).copy_(saved.read())",
     ),
     Break("initial_lr", "test_param_group_entries[initial_lr-fresh]", STATE, OPTIMIZER, but("initial_lr")),
     Break(
@@ -193,7 +194,7 @@ BREAKS = [
         "the loader's generator",
         "test_every_loader[own-generator-fresh-finish]",
         BATCHES,
-        "        memory.add(put)\n        remember_samplers(self.loader, memory)",
+        "        memory.add(put)\n        _remember_loader(self.loader, memory)",
         "        memory.add(put)",
     ),
     Break(
@@ -256,8 +257,8 @@ BREAKS = [
         "copies, never aliases",
         f"{MATRIX}[mlp-sgd-fresh]",
         STATE,
-        "_writable(value).clone()",
-        "_writable(value)",
+        "self.store.keep(_writable(value))",
+        "Kept(lambda: _writable(value))",
     ),
     Break(
         "identity of tensors",
@@ -270,22 +271,65 @@ BREAKS = [
         "on an exception",
         "test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
         "trainable.py",
-        "        yield snapshot\n    finally:",
-        "        yield snapshot\n    except ZeroDivisionError:\n        pass\n    else:",
+        "            yield snapshot\n        finally:",
+        "            yield snapshot\n        except ZeroDivisionError:\n            pass\n        else:",
     ),
     Break(
         "on Ctrl-C",
         "test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
         "trainable.py",
-        "        yield snapshot\n    finally:",
-        "        yield snapshot\n    except Exception:\n        trainable.restore(snapshot)\n        raise\n    else:",
+        "            yield snapshot\n        finally:",
+        "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n"
+        "            raise\n        else:",
     ),
     Break(
         "on a second Ctrl-C, while things are put back",
         "test_ctrl_c_while_things_are_put_back[second]",
         "trainable.py",
-        "        with _interrupts_held():",
+        "            with _interrupts_held():\n                trainable.restore",
+        "            if True:\n                trainable.restore",
+    ),
+    Break(
+        "the place in a stream",
+        "test_rewind.py::test_the_batches_that_were_drawn_come_again[sweep-0]",
+        REWIND,
+        "            self._at = mark",
+        "            pass",
+    ),
+    Break(
+        "a stream's batches that the training changes in place",
+        "test_rewind.py::test_the_batches_that_were_drawn_come_again[batches-changed-in-place-0]",
+        REWIND,
+        "            self._kept[-1] = copied(batch), self._kept[-1][1]",
+        "            pass",
+    ),
+    Break(
+        "a stream's batches that come a third time",
+        "test_rewind.py::test_the_batches_that_were_drawn_come_again[twice-0]",
+        REWIND,
+        "min([self._at, *self._marks])",
+        "self._at",
+    ),
+    Break(
+        "the state dict of a loader",
+        "test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
+        BATCHES,
+        "        remember_stateful(loader, memory)",
+        "        pass",
+    ),
+    Break(
+        "the place in a stream of a second loop",
+        "test_rewind.py::test_the_batches_that_were_drawn_come_again[loop-0]",
+        "torch/loop.py",
+        "        if id(loader) not in self._loaders:",
         "        if True:",
+    ),
+    Break(
+        "nothing left on disk",
+        "test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
+        "trainable.py",
+        "                snapshot.close()",
+        "                pass",
     ),
 ]
 

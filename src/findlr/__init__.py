@@ -14,6 +14,7 @@ from findlr import rules
 from findlr.curve import Curve
 from findlr.errors import (
     ConfigurationError,
+    DataEndedError,
     FileFormatError,
     FindlrError,
     LoaderError,
@@ -30,13 +31,14 @@ from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
-    from findlr.torch import RangeTest, TorchTrainable, find_lr
+    from findlr.torch import RangeTest, TorchTrainable, find_lr, rewindable
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
     "Curve",
+    "DataEndedError",
     "FileFormatError",
     "Finding",
     "FindlrError",
@@ -53,10 +55,11 @@ __all__ = [
     "Verdict",
     "find",
     "find_lr",
+    "rewindable",
     "rules",
 ]
 
-_TORCH_ROOM = ("RangeTest", "TorchTrainable", "find_lr")
+_TORCH_ROOM = ("RangeTest", "TorchTrainable", "find_lr", "rewindable")
 
 
 def __getattr__(name: str) -> Any:

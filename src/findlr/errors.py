@@ -6,6 +6,7 @@
     +-- ConfigurationError (ValueError)     an argument that cannot work: a rate, a count, a pair that excludes itself
     |   +-- OptimizerError                  the optimizer cannot be swept, or does not fit the model
     |   +-- LoaderError                     the loader is empty, one-shot, or gives something unexpected
+    |       +-- DataEndedError              a one-shot iterator has no batch left; a sweep with points ends there
     +-- LossError (ValueError)              the loss is no differentiable scalar
     +-- NoSuggestionError (ValueError)      the curve bears no suggestion; says why, and what to change
     +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
@@ -31,6 +32,10 @@ class OptimizerError(ConfigurationError):
 
 class LoaderError(ConfigurationError):
     """The loader is empty, can be read only once, or gives something unexpected."""
+
+
+class DataEndedError(LoaderError):
+    """A one-shot iterator has ended; a ``Trainable`` raises it from ``step``, and the sweep ends with its points."""
 
 
 class LossError(FindlrError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from findlr import rules
 from findlr.curve import Curve
-from findlr.errors import ConfigurationError, NoSuggestionError
+from findlr.errors import ConfigurationError, DataEndedError, NoSuggestionError
 from findlr.finding import Cost, Finding, inside
 from findlr.plan import Plan
 from findlr.race import Race, decide, learned, level, run_race
@@ -18,6 +19,8 @@ from findlr.rules import Rule, Suggestion
 from findlr.sweep import Recording, Spacing, Step, StopRule, rates, recording_of, run_sweep
 from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
 from findlr.verdict import Verdict, judge
+
+logger = logging.getLogger("findlr")
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 
@@ -101,7 +104,10 @@ def find(
                     sweep = _answer(curve, plan, rule)
                     if sweep is not None:
                         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
-                        race = run_race(trainable, plan, sweep.lr, limits, total - spent().steps)
+                        try:
+                            race = run_race(trainable, plan, sweep.lr, limits, total - spent().steps)
+                        except DataEndedError:
+                            logger.warning("there is no race: the data ended, and can be read only once")
         except BaseException as error:
             recording.interrupt()
             error.finding = finish()  # type: ignore[attr-defined]

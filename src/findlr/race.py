@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
-from findlr.trainable import CanEvaluate, Trainable
+from findlr.trainable import CanEvaluate, Trainable, held
 
 _SPACING = 3.0  # between the first two candidates
 _FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
@@ -100,16 +100,16 @@ def run_race(
     if evaluator is not None:
         evaluator.hold_out(_HELD_OUT, steps, plan.total_steps)
     shares = plan.shares(steps)
-    begin = trainable.snapshot()
-    start = math.nan if evaluator is None else evaluator.evaluate()
     done: list[Run] = []
-    candidate: float | None = _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
-    while candidate is not None and len(done) < runs:
-        trainable.restore(begin)
-        first_loss, final = _train(trainable, evaluator, candidate * shares)
-        start = first_loss if evaluator is None else start
-        done.append(Run(candidate, steps, final))
-        candidate = next_candidate(done, start, limits)
+    with held(trainable) as begin:
+        start = math.nan if evaluator is None else evaluator.evaluate()
+        candidate: float | None = _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
+        while candidate is not None and len(done) < runs:
+            trainable.restore(begin)
+            first_loss, final = _train(trainable, evaluator, candidate * shares)
+            start = first_loss if evaluator is None else start
+            done.append(Run(candidate, steps, final))
+            candidate = next_candidate(done, start, limits)
     best_lr, bracketed = parabola(done)
     return Race(tuple(done), start, best_lr, bracketed)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from findlr.curve import Curve
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, DataEndedError
 from findlr.smoothing import Array, BiasCorrectedAverage
 from findlr.trainable import HasActingRate, ReadsLater, Trainable
 
@@ -29,6 +29,7 @@ class Stop(Enum):
     NOT_FINITE = "The loss became NaN or infinite."
     CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
     OVERFLOW = "The optimizer skipped 20 steps in a row."
+    DATA_ENDED = "The data ended, and they can be read only once."
     LEFT = "The loop was left before the sweep had ended."
     INTERRUPTED = "An exception or an interrupt ended the sweep."
 
@@ -242,7 +243,24 @@ def run_sweep(
         lrs: the rates, rising; see ``rates``.
         recording: takes the points.
         baseline: gives the last batch's loss under the starting weights; None measures none.
+
+    Raises:
+        DataEndedError: the data ended before the first step.
     """
+    try:
+        _sweep(trainable, lrs, recording, baseline)
+    except DataEndedError:
+        if not recording.steps:
+            raise
+        recording.end(Stop.DATA_ENDED)
+
+
+def _sweep(
+    trainable: Trainable[Any, Any],
+    lrs: Sequence[float] | Array,
+    recording: Recording,
+    baseline: Callable[[], Any] | None,
+) -> None:
     acts = trainable if isinstance(trainable, HasActingRate) else None
     for lr in map(float, lrs):
         acting = lr if acts is None else acts.acting_lr(lr)

@@ -104,6 +104,33 @@ class CanEvaluate(Protocol):
         """The mean loss on them, in eval mode."""
 
 
+@runtime_checkable
+class HasClose(Protocol):
+    """A snapshot that holds more than memory: a file, a place in a stream."""
+
+    def close(self) -> None:
+        """Let go of it; nothing will be put back from it any more."""
+
+
+@contextmanager
+def held(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
+    """A snapshot for the length of a block; if it has a ``close``, that is called on leaving, by whatever exit.
+
+    Args:
+        trainable: the training to remember.
+
+    Returns:
+        A context manager that gives the snapshot.
+    """
+    snapshot = trainable.snapshot()
+    try:
+        yield snapshot
+    finally:
+        if isinstance(snapshot, HasClose):
+            with _interrupts_held():
+                snapshot.close()
+
+
 @contextmanager
 def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
     """Put ``trainable`` back on leaving, by whatever exit.
@@ -122,12 +149,12 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
         >>> training.weight
         1.0
     """
-    snapshot = trainable.snapshot()
-    try:
-        yield snapshot
-    finally:
-        with _interrupts_held():
-            trainable.restore(snapshot)
+    with held(trainable) as snapshot:
+        try:
+            yield snapshot
+        finally:
+            with _interrupts_held():
+                trainable.restore(snapshot)
 
 
 @contextmanager

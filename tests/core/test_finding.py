@@ -270,6 +270,7 @@ def test_exported_names():
             "find_lr",
             "RangeTest",
             "TorchTrainable",
+            "rewindable",
             "find",
             "Finding",
             "Curve",
@@ -279,7 +280,7 @@ def test_exported_names():
             "Plan",
             "rules",
         ),
-        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "LossError"),
+        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "DataEndedError", "LossError"),
         *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
     }
     assert set(findlr.__all__) <= set(dir(findlr))

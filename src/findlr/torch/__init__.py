@@ -10,8 +10,9 @@ except ImportError:
     raise MissingExtraError.of("PyTorch", "torch") from None
 
 from findlr.torch.loop import RangeTest
+from findlr.torch.rewind import rewindable
 from findlr.torch.schedules import cyclic, one_cycle
 from findlr.torch.search import find_lr
 from findlr.torch.trainable import TorchTrainable
 
-__all__ = ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle"]
+__all__ = ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle", "rewindable"]

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Sampler
 
-from findlr.errors import LoaderError
+from findlr.errors import DataEndedError, LoaderError
 from findlr.torch.held_out import split
-from findlr.torch.state import Memory, remember_rng
+from findlr.torch.rewind import Rewindable
+from findlr.torch.state import Memory, has_state, remember_rng, remember_stateful
+
+logger = logging.getLogger("findlr")
 
 
 class Batches:
     """An endless stream of batches from a loader that may be shorter than the sweep.
 
     Args:
-        loader: any iterable that can be read again: a DataLoader, a list of batches.
+        loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that is
+            ``rewindable`` or has a state dict, which ends where it ends.
+        consume: take any other one-shot iterator, too; its batches are used up.
 
     Raises:
         LoaderError: the loader can be read only once.
     """
 
-    def __init__(self, loader: Iterable[Any]) -> None:
+    def __init__(self, loader: Iterable[Any], *, consume: bool = False) -> None:
         if not isinstance(loader, Iterable):
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
-        if isinstance(loader, Iterator) and iter(loader) is loader:
-            raise LoaderError(
-                f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
-                "give the DataLoader itself, or a list of batches"
-            )
+        self._once = isinstance(loader, Iterator) and iter(loader) is loader
+        if self._once and not (isinstance(loader, Rewindable) or has_state(loader)):
+            if not consume:
+                raise LoaderError(
+                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
+                    "give the DataLoader itself, or a list of batches; or findlr.rewindable(iterator), and train on "
+                    "that, too; consume=True lets find_lr use its batches up"
+                )
+            logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
         self.loader = loader
         self._source = loader  # less what is held out
         self._iterator: Iterator[Any] | None = None
@@ -44,7 +53,12 @@ class Batches:
 
         Raises:
             LoaderError: the loader is empty.
+            DataEndedError: a one-shot iterator has ended.
         """
+        if self._once:
+            for batch in self.loader:
+                return batch
+            raise DataEndedError("the data ended: a one-shot iterator gives each batch once, and this one has no more")
         for _ in range(2):
             if self._iterator is None:
                 self._open()
@@ -82,11 +96,14 @@ class Batches:
     def _open(self) -> None:
         self._opening = Memory()
         remember_rng((), self._opening)
-        remember_samplers(self.loader, self._opening)
+        _remember_loader(self.loader, self._opening)
         self._iterator, self._drawn = iter(_sibling(self._source)), 0
 
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data; to be added before the random states, which finding the place disturbs."""
+        if isinstance(self.loader, Rewindable):
+            self.loader.remember(memory)
+            return
         opening, drawn, source = self._opening, self._drawn, self._source
 
         def put() -> None:
@@ -100,7 +117,7 @@ class Batches:
                 self.next()
 
         memory.add(put)
-        remember_samplers(self.loader, memory)
+        _remember_loader(self.loader, memory)
 
     def length(self) -> int | None:
         """Batches in one pass; None if the loader has no length."""
@@ -111,13 +128,25 @@ class Batches:
 
 
 def _sibling(loader: Iterable[Any]) -> Iterable[Any]:
-    """The loader itself; or, where workers persist, one like it: iterating it would reset the user's open iterator."""
-    if not (isinstance(loader, DataLoader) and loader.persistent_workers):
+    """The loader itself; or one like it, where it holds an iterator: the user may have that open.
+
+    It does where workers persist, and torchdata's does always.
+    """
+    if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
         return loader
     sibling = copy.copy(loader)  # the same dataset, sampler, collate function, generator
     sibling._iterator = None
     vars(sibling)["persistent_workers"] = False  # a DataLoader refuses to have it set
+    if hasattr(sibling, "_initial_iter_for_state_dict"):  # torchdata's: it made an iterator to ask for its state
+        sibling._initial_iter_for_state_dict = False
     return sibling
+
+
+def _remember_loader(loader: Any, memory: Memory) -> None:
+    """The loader's attributes and its samplers; and its state dict, but for a DataLoader, whose sibling is iterated."""
+    if has_state(loader) and not isinstance(loader, DataLoader):
+        remember_stateful(loader, memory)
+    remember_samplers(loader, memory)
 
 
 def remember_samplers(loader: Any, memory: Memory) -> None:
@@ -148,24 +177,3 @@ def _bind(owner: Any, names: dict[str, Any]) -> None:
     for name in vars(owner).keys() - names.keys():
         del vars(owner)[name]
     vars(owner).update(names)  # not setattr: a DataLoader refuses some
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """``batch`` with every tensor in it on ``device``, whatever its nesting."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(item, device) for item in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(moved(item, device) for item in batch)
-    if isinstance(batch, Mapping):
-        return {key: moved(item, device) for key, item in batch.items()}
-    return batch.to(device) if hasattr(batch, "to") else batch
-
-
-def batch_size(batch: Any) -> int | None:
-    """The leading dimension of the first tensor in ``batch``."""
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.dim() else None
-    items = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
-    return next((size for size in map(batch_size, items) if size is not None), None)

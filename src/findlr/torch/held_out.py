@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 _LARGEST_SHARE = 1 / 5  # of a pass, that may be set aside
 _FEWEST_BATCHES = 2  # to train on
+_MOST_PASSES = 100  # for one batch: a weighted sampler may seldom draw what is left
 
 
 def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple[list[Any], DataLoader[Any]] | None:
@@ -60,13 +61,17 @@ class _Some:
         self.sampler, self.known, self.keep = sampler, known, keep
 
     def __iter__(self) -> Iterator[list[Any]]:
-        size, waiting = 0, []
-        for batch in self.sampler:
-            size = size or len(batch)
-            waiting += [index for index in batch if self.known(index) is self.keep]
-            while len(waiting) >= size:
-                yield waiting[:size]
-                del waiting[:size]
+        size, given, waiting = 0, 0, []
+        for _ in range(_MOST_PASSES):
+            for batch in self.sampler:
+                size = size or len(batch)
+                waiting += [index for index in batch if self.known(index) is self.keep]
+                while len(waiting) >= size:
+                    given += 1
+                    yield waiting[:size]
+                    del waiting[:size]
+            if given:
+                return
 
     def __len__(self) -> int:
         return len(self.sampler)

@@ -11,15 +11,17 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from findlr.errors import ConfigurationError, LossError, OptimizerError
+from findlr.errors import ConfigurationError, DataEndedError, LossError, OptimizerError
 from findlr.finder import Progress, check_rule, conclude, display
 from findlr.finding import Cost, Finding
 from findlr.plan import Shape
 from findlr.rules import Rule
 from findlr.sweep import Recording, Spacing, Step, Stop, StopRule, rates
-from findlr.torch.batches import Batches, batch_size
+from findlr.torch.batches import Batches
+from findlr.torch.nesting import batch_size
 from findlr.torch.rates import Rates, described, plan_for, versions
-from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng, remember_stateful
+from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
+from findlr.torch.stores import Snapshot, check
 from findlr.torch.trainable import READ_EVERY, read_losses
 from findlr.trainable import restored
 
@@ -39,6 +41,7 @@ class RangeTest:
         optimizer: an optimizer; or several, as a list or dict.
         sweep: the index or key of the optimizer that is swept, if there are several.
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA).
+        snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: the first rate, above 0.
         max_lr: the last rate, above ``min_lr``.
         num_steps: points, at least 2.
@@ -76,6 +79,7 @@ class RangeTest:
         *,
         sweep: int | str | None = None,
         restore: Sequence[Any] = (),
+        snapshot: Snapshot = "auto",
         min_lr: float = 1e-8,
         max_lr: float = 10.0,
         num_steps: int = 100,
@@ -92,6 +96,8 @@ class RangeTest:
         self._optimizers = _listed("optimizer", optimizer, torch.optim.Optimizer)
         self._swept = _chosen(optimizer, sweep)
         self._restore = list(restore)
+        check(snapshot)
+        self._kind = snapshot
         self._rates = Rates(self._swept)
         self._lrs = rates(min_lr, max_lr, num_steps, spacing)
         self._devices = sorted({p.device for m in self._models for p in m.parameters()}, key=str)
@@ -104,6 +110,7 @@ class RangeTest:
         self._open = False
         self._finding: Finding | None = None
         self._memory: Memory | None = None
+        self._loaders: dict[int, Any] = {}
         self._losses: list[torch.Tensor | float] = []
         self._steps = 0
         self._points = 0
@@ -170,10 +177,18 @@ class RangeTest:
         batches = Batches(loader)
         self._need_open("iterate over it")
         assert self._memory is not None
-        batches.remember(self._memory)
+        if id(loader) not in self._loaders:  # a second loop over it must not put it back to where the first one ended
+            self._loaders[id(loader)] = loader
+            batches.remember(self._memory)
         try:
             for _ in self.steps():
-                batch = batches.next()
+                try:
+                    batch = batches.next()
+                except DataEndedError:
+                    if not self._points:
+                        raise
+                    self._recording.end(Stop.DATA_ENDED)
+                    return
                 if self._batch_size is None:
                     self._batch_size = batch_size(batch)
                 yield batch
@@ -212,13 +227,9 @@ class RangeTest:
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
-        memory = Memory()
-        remember_modules(self._models, memory)
-        for optimizer in self._optimizers:
-            remember_optimizer(optimizer, memory)
-        for stateful in self._restore:
-            remember_stateful(stateful, memory)
-        remember_rng(self._devices, memory)
+        memory = memory_of(self._kind, self._devices, self._models, self._optimizers, self._restore)
+        with released_on_error(memory):
+            remember_rng(self._devices, memory)
         self._memory = memory
         return memory
 

@@ -15,6 +15,7 @@ from findlr.plan import Shape
 from findlr.rules import Rule
 from findlr.sweep import Spacing, Step
 from findlr.torch.rates import needs_closure, plan_for
+from findlr.torch.stores import Snapshot
 from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
 
 
@@ -43,6 +44,8 @@ def find_lr(
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
     restore: Sequence[Any] = (),
+    snapshot: Snapshot = "auto",
+    consume: bool = False,
     progress: Progress | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
@@ -78,6 +81,9 @@ def find_lr(
         clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
         clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
+        snapshot: where the copies of what is put back live: "device", "cpu", "disk", or "auto", which goes by the free
+            memory; off the device there is no control variate.
+        consume: take a one-shot iterator as the loader, and use its batches up; ``findlr.rewindable`` gives them back.
         progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
         on_step: called with each ``Step`` once its loss is read.
 
@@ -111,6 +117,8 @@ def find_lr(
         clip_grad_norm=clip_grad_norm,
         clip_grad_value=clip_grad_value,
         restore=restore,
+        snapshot=snapshot,
+        consume=consume,
     )
     if verify and needs_closure(optimizer):
         raise OptimizerError(

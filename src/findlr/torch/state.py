@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any
@@ -18,24 +19,52 @@ import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError
+from findlr.torch.nesting import tensors_in
+from findlr.torch.stores import Counter, Kept, Snapshot, Store, store_for
 
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
 
 
 class Memory:
-    """Copies of tensors, each made once however many names the tensor has, and the containers that hold them."""
+    """Copies of tensors, each made once however many names the tensor has, and the containers that hold them.
 
-    def __init__(self) -> None:
-        self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    Args:
+        store: where the copies live; None is the tensors' own device.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or Store()
+        self._copies: dict[int, tuple[torch.Tensor, Kept]] = {}
         self._undos: list[Undo] = []
+        self._releases: list[Undo] = []
+        self._closed = False
 
     def add(self, undo: Undo) -> None:
         """Call ``undo`` when everything is put back."""
         self._undos.append(undo)
 
+    def on_close(self, release: Undo) -> None:
+        """Call ``release`` when nothing will be put back any more."""
+        self._releases.append(release)
+
+    def close(self) -> None:
+        """Let go of everything that is kept, wherever it is."""
+        self._closed = True
+        self._copies.clear()
+        self._undos.clear()
+        self.store.close()
+        while self._releases:
+            self._releases.pop()()
+
     def put_back(self) -> None:
-        """Put back everything that was remembered; what can't be put back does not keep the rest from it."""
+        """Put back everything that was remembered; what can't be put back does not keep the rest from it.
+
+        Raises:
+            ConfigurationError: it was closed.
+        """
+        if self._closed:
+            raise ConfigurationError("the snapshot was closed, so nothing can be put back: take a new one")
         undos: list[Undo] = [partial(_copy_back, *pair) for pair in self._copies.values()]
         errors: list[Exception] = []
         for undo in undos + self._undos:
@@ -48,7 +77,7 @@ class Memory:
 
     def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The copy of a tensor that was remembered, in its shape; not to be written to."""
-        saved = self._copies[id(tensor)][1]
+        saved = self._copies[id(tensor)][1].read()
         return saved if saved.shape == tensor.shape else saved.as_strided(tensor.shape, tensor.stride())
 
     def remember(self, value: Any, worth: Callable[[Any], bool] | None = None) -> None:
@@ -60,7 +89,7 @@ class Memory:
         """
         if isinstance(value, torch.Tensor):
             if id(value) not in self._copies and (worth is None or worth(value)):
-                self._copies[id(value)] = value, _writable(value).clone()
+                self._copies[id(value)] = value, self.store.keep(_writable(value))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and (worth is None or worth(value)):
                 self.add(partial(np.copyto, value, value.copy()))
@@ -74,9 +103,9 @@ class Memory:
             self.add(undo)
 
 
-def _copy_back(tensor: torch.Tensor, saved: torch.Tensor) -> None:
+def _copy_back(tensor: torch.Tensor, saved: Kept) -> None:
     with torch.no_grad():
-        _writable(tensor).copy_(saved)
+        _writable(tensor).copy_(saved.read())
 
 
 def _refill(target: Any, items: Any) -> None:
@@ -110,6 +139,48 @@ def _writable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_strided((reach,), (1,)) if overlaps else tensor
 
 
+@contextmanager
+def released_on_error(memory: Memory) -> Iterator[None]:
+    """Close ``memory`` if the block raises: what could not be remembered whole will not be put back."""
+    try:
+        yield
+    except BaseException:
+        memory.close()
+        raise
+
+
+def memory_of(
+    kind: Snapshot,
+    devices: Iterable[torch.device],
+    modules: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    statefuls: Sequence[Any],
+) -> Memory:
+    """A memory of these, kept where ``kind`` says.
+
+    Args:
+        kind: "device", "cpu", "disk"; or "auto", which goes by the free memory.
+        devices: where the tensors are.
+        modules: models, and criteria that are modules.
+        optimizers: with their states.
+        statefuls: see ``remember_stateful``.
+    """
+
+    def fill(memory: Memory) -> Memory:
+        with released_on_error(memory):
+            remember_modules(modules, memory)
+            for optimizer in optimizers:
+                remember_optimizer(optimizer, memory)
+            for stateful in statefuls:
+                remember_stateful(stateful, memory)
+        return memory
+
+    counter = Counter()
+    if kind == "auto":
+        fill(Memory(counter))
+    return fill(Memory(store_for(kind, counter.nbytes, devices)))
+
+
 def remember_modules(modules: Iterable[nn.Module], memory: Memory) -> None:
     """Parameters, buffers (non-persistent too), gradients and train flags of ``modules`` and all inside them."""
     for module in {id(m): m for root in modules for m in root.modules()}.values():
@@ -137,6 +208,11 @@ def _remember_gradient(parameter: torch.Tensor, memory: Memory) -> None:
     memory.add(partial(setattr, parameter, "grad", parameter.grad))
 
 
+def has_state(thing: Any) -> bool:
+    """Whether ``thing`` can tell its state, and take it back."""
+    return all(callable(getattr(thing, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
 def remember_stateful(stateful: Any, memory: Memory) -> None:
     """A scheduler, an EMA, a stateful criterion: a module or optimizer as such, anything else by its state dict.
 
@@ -147,8 +223,9 @@ def remember_stateful(stateful: Any, memory: Memory) -> None:
         remember_modules([stateful], memory)
     elif isinstance(stateful, torch.optim.Optimizer):
         remember_optimizer(stateful, memory)
-    elif callable(getattr(stateful, "state_dict", None)) and callable(getattr(stateful, "load_state_dict", None)):
-        state = deepcopy(stateful.state_dict())
+    elif has_state(stateful):
+        theirs = stateful.state_dict()
+        state = deepcopy(theirs, {id(tensor): memory.store.keep(tensor.detach()) for tensor in tensors_in(theirs)})
         memory.add(lambda: stateful.load_state_dict(deepcopy(state)))
     else:
         raise ConfigurationError(

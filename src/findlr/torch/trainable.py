@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
-from findlr.torch.batches import Batches, batch_size, moved
+from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
+from findlr.torch.nesting import batch_size, moved
 from findlr.torch.rates import Rates, described, needs_closure, versions
-from findlr.torch.state import Memory, remember_modules, remember_optimizer, remember_rng, remember_stateful
+from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
+from findlr.torch.stores import Snapshot, check
 
 logger = logging.getLogger("findlr")
 
@@ -40,6 +42,8 @@ class TorchTrainable:
         clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
         clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
+        snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
+        consume: take a one-shot iterator as the loader, and use its batches up.
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -66,6 +70,8 @@ class TorchTrainable:
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
         restore: Sequence[Any] = (),
+        snapshot: Snapshot = "auto",
+        consume: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -93,11 +99,13 @@ class TorchTrainable:
         self.autocast, self.accumulation_steps = autocast, accumulation_steps
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self._restore = list(restore)
+        check(snapshot)
+        self._kind = snapshot
         self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
         self._rates = Rates(optimizer)
         self._device = _one_device(self._modules, optimizer)
-        self._batches = Batches(loader)
-        self._validation = None if validation_loader is None else Batches(validation_loader)
+        self._batches = Batches(loader, consume=consume)
+        self._validation = None if validation_loader is None else Batches(validation_loader, consume=consume)
         self._held_out: list[Any] = []
         self._needs_closure = needs_closure(optimizer)
         self._batch_size: int | None = None
@@ -189,7 +197,7 @@ class TorchTrainable:
 
     def prepare_baseline(self, snapshot: Memory) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``; return what keeps it from working, or None."""
-        reason = why_not(self.model)
+        reason = why_not(self.model) if snapshot.store.on_device else "the snapshot is not on the model's device"
         self._variate = None if reason else ControlVariate(self._modules, self._loss, snapshot, self._device)
         self._variate_checked = False
         return reason
@@ -245,15 +253,12 @@ class TorchTrainable:
 
     def snapshot(self) -> Memory:
         """Copies of everything that a step can change; see ``findlr.torch.state``."""
-        memory = Memory()
-        remember_modules(self._modules, memory)
-        remember_optimizer(self.optimizer, memory)
-        for stateful in self._restore:
-            remember_stateful(stateful, memory)
-        self._batches.remember(memory)
-        if self._validation is not None:
-            self._validation.remember(memory)
-        remember_rng([self._device], memory)
+        memory = memory_of(self._kind, [self._device], self._modules, [self.optimizer], self._restore)
+        with released_on_error(memory):
+            self._batches.remember(memory)
+            if self._validation is not None:
+                self._validation.remember(memory)
+            remember_rng([self._device], memory)
         return memory
 
     def restore(self, snapshot: Memory) -> None:

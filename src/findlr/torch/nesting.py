@@ -1,0 +1,134 @@
+"""Batches of any nesting: moved to a device, copied, looked into."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from findlr.errors import LoaderError
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """``batch`` with every tensor in it on ``device``, whatever its nesting; the batch itself is left as it is.
+
+    Lists, tuples, named tuples, mappings and dataclasses keep their type. Anything else that has ``.to`` moves itself.
+
+    Raises:
+        LoaderError: a part can't be moved; the message says which.
+    """
+    return _moved(batch, device, "batch")
+
+
+def _moved(value: Any, device: torch.device, where: str) -> Any:
+    if isinstance(value, torch.Tensor) or (hasattr(value, "to") and not isinstance(value, Mapping)):
+        try:
+            return _sent(value, device)
+        except Exception as error:
+            raise LoaderError(
+                f"the loader's {where}, of type {type(value).__name__}, can't be moved to {device} "
+                f"({type(error).__name__}: {error}): let the loader give tensors, or containers of them"
+            ) from error
+    return _rebuilt(value, lambda item, key: _moved(item, device, where + key))
+
+
+def _sent(value: Any, device: torch.device) -> Any:
+    """``value.to(device)``; some take no ``non_blocking``, some move in place."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    own = copy.copy(value)
+    try:
+        sent = own.to(device, non_blocking=True)
+    except TypeError:
+        sent = own.to(device)
+    return own if sent is None else sent
+
+
+def _rebuilt(value: Any, of: Callable[[Any, str], Any]) -> Any:
+    """A container of the same type with ``of(item, key)`` in place of each item; anything else as it is."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(of(getattr(value, name), f".{name}") for name in value._fields))
+    if isinstance(value, (list, tuple, deque)):
+        items = [of(item, f"[{i}]") for i, item in enumerate(value)]
+        return deque(items, value.maxlen) if isinstance(value, deque) else type(value)(items)
+    if isinstance(value, Mapping):
+        return _refilled(value, {key: of(item, f"[{key!r}]") for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(own, field.name, of(getattr(value, field.name), f".{field.name}"))  # frozen or not
+        return own
+    return value
+
+
+def _refilled(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """A mapping like ``value`` with these items: of its type if that can be had, else a dict."""
+    if type(value) is dict:
+        return items
+    try:
+        own: Any = copy.copy(value)
+        for key, item in items.items():
+            own[key] = item
+    except (TypeError, AttributeError):
+        return items
+    return own
+
+
+def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in a batch, in order, in objects of any class too."""
+    return (leaf for leaf in _leaves(batch, set()) if isinstance(leaf, torch.Tensor))
+
+
+def _leaves(value: Any, seen: set[int]) -> Iterator[Any]:
+    if isinstance(value, (torch.Tensor, str, bytes, int, float, type(None))):
+        yield value
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    inner: Any = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, (list, tuple, deque, set, frozenset)):
+        inner = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):  # may have slots
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        inner = vars(value).values()
+    else:
+        yield value
+    for item in inner:
+        yield from _leaves(item, seen)
+
+
+def copied(batch: Any) -> Any:
+    """A copy of ``batch`` that shares no memory with it.
+
+    Raises:
+        LoaderError: something in it can't be copied.
+    """
+    memo = {id(t): t.detach().clone().requires_grad_(t.requires_grad) for t in tensors_in(batch)}
+    try:
+        return copy.deepcopy(batch, memo)  # of a view, this alone would copy all that it looks at
+    except Exception as error:
+        raise LoaderError(
+            f"a batch can't be copied, so it could not come again ({type(error).__name__}: {error}): let the iterator "
+            "give tensors, or containers of them"
+        ) from error
+
+
+def bytes_in(batch: Any) -> int:
+    """The bytes of the data in ``batch``: tensors, arrays, strings."""
+    sizes = (
+        len(leaf) if isinstance(leaf, (str, bytes)) else getattr(leaf, "nbytes", 0) for leaf in _leaves(batch, set())
+    )
+    return sum(size for size in sizes if isinstance(size, int))
+
+
+def batch_size(batch: Any) -> int | None:
+    """The leading dimension of the first tensor in ``batch``."""
+    return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim()), None)

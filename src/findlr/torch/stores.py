@@ -1,0 +1,180 @@
+"""Where a snapshot's copies of tensors live: on the tensors' device, in the host's memory, or on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from findlr.errors import ConfigurationError
+from findlr.torch import folders
+
+logger = logging.getLogger("findlr")
+
+Snapshot = Literal["auto", "device", "cpu", "disk"]
+
+
+class Kept:
+    """The copy of one tensor; a deep copy of this is a tensor again."""
+
+    def __init__(self, read: Callable[[], torch.Tensor]) -> None:
+        self.read = read
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return self.read().clone()
+
+
+class Store:
+    """Keeps copies on the tensors' own device."""
+
+    on_device = True
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        """Copy a tensor."""
+        copy = tensor.clone()
+        return Kept(lambda: copy)
+
+    def close(self) -> None:
+        """Let go of the copies."""
+
+
+class Counter(Store):
+    """Keeps nothing, and counts the bytes that a store would keep."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        """Count a tensor."""
+        self.nbytes += _nbytes(tensor)
+        return Kept(lambda: tensor)
+
+
+class HostStore(Store):
+    """Keeps copies in the host's memory.
+
+    Not pinned: torch rounds each pinned block up to a power of two, and keeps it after it is freed.
+    """
+
+    on_device = False
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        """Copy a tensor."""
+        copy = tensor.to("cpu", copy=True)
+        return Kept(lambda: copy)
+
+
+class DiskStore(Store):
+    """Keeps copies in files, one each, in a private temporary folder that is removed by ``close``.
+
+    Raises:
+        ConfigurationError: the temporary folder can't be written, or is full.
+    """
+
+    on_device = False
+
+    def __init__(self) -> None:
+        folders.remove_leftovers()
+        try:
+            self._folder = folders.Private()
+        except OSError as error:
+            raise _refused(error) from error
+        self._count = 0
+        # Where close() is never reached: the owner is lost, or Python ends.
+        self._remove = weakref.finalize(self, self._folder.remove)
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        """Write a tensor to a file of its own."""
+        file = self._folder.path / f"{self._count}.pt"
+        self._count += 1
+        if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # a view's file would hold all that it looks at
+        try:
+            torch.save(tensor.cpu(), file)
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise _refused(error) from error
+        return Kept(lambda: torch.load(file, mmap=True, weights_only=True))
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._remove()
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    if tensor.layout == torch.sparse_coo:
+        return tensor._values().nbytes + tensor._indices().nbytes
+    return tensor.numel() * tensor.element_size()
+
+
+def _refused(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"snapshot='disk' can't write to the temporary folder: {error}; nothing was changed. Make room there, point "
+        "TMPDIR to another folder, or choose snapshot='cpu' or 'device'"
+    )
+
+
+def check(snapshot: str) -> None:
+    """Refuse what names no store.
+
+    Raises:
+        ConfigurationError: it is none of "auto", "device", "cpu", "disk".
+    """
+    if snapshot not in get_args(Snapshot):
+        raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(Snapshot))}, got {snapshot!r}")
+
+
+def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) -> Store:
+    """The store that was asked for; "auto" takes the first of device, cpu, disk with twice the room.
+
+    Args:
+        snapshot: "auto", "device", "cpu" or "disk".
+        nbytes: what is to be kept.
+        devices: where the tensors are.
+    """
+    kind: str = snapshot
+    if snapshot == "auto":
+        kind, why = _chosen(nbytes, list(devices))
+        logger.info("snapshot='auto': %.1f MB are kept on %s, %s", nbytes / 1e6, kind, why)
+    return {"device": Store, "cpu": HostStore, "disk": DiskStore}[kind]()
+
+
+def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
+    places = {"device": [_free(device) for device in devices], "cpu": [_free(torch.device("cpu"))]}
+    for kind, rooms in places.items():
+        known = [room for room in rooms if room is not None]
+        if not known:
+            return kind, "whose free memory is not known"
+        if min(known) >= 2 * nbytes:  # the sweep's steps need some, too
+            return kind, f"where {min(known) / 1e6:.0f} MB are free"
+    return "disk", "for the memory is short"
+
+
+def _free(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None if that can't be told."""
+    if device.type == "cpu":
+        return _free_on_host()
+    backend = torch.get_device_module(device)
+    try:
+        free: int = backend.mem_get_info(device)[0]
+        return free + int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _free_on_host() -> int | None:
+    """What Linux says is available, within the limit of the container."""
+    rooms: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        rooms += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        rooms.append(limit - used)
+    return min(rooms, default=None)
