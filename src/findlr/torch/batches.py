@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -56,13 +56,23 @@ class Batches:
             return batch
         raise LoaderError("loader is empty: it gave no batch; give one that has data")
 
+    def whole(self) -> Generator[Any, None, None]:
+        """One pass over all batches; the place in the data and the random states are put back after it."""
+        before = Memory()
+        self.remember(before)
+        remember_rng((), before)
+        batches = iter(_sibling(self.loader))
+        try:
+            yield from batches
+        finally:
+            _close(batches)
+            before.put_back()
+
     def close(self) -> None:
         """Let go of the open pass, and of its workers."""
-        # Not left to the garbage collector: an exception's traceback would keep the workers alive.
-        shut_down = getattr(self._iterator, "_shutdown_workers", None)
+        iterator = self._iterator
         self._iterator, self._opening, self._drawn = None, None, 0
-        if shut_down is not None:
-            shut_down()
+        _close(iterator)
 
     def _open(self) -> None:
         self._opening = Memory()
@@ -92,6 +102,13 @@ class Batches:
             return len(self.loader)  # type: ignore[arg-type]
         except TypeError:
             return None
+
+
+def _close(iterator: Iterator[Any] | None) -> None:
+    # Not left to the garbage collector: an exception's traceback would keep the workers alive.
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
 
 
 def _sibling(loader: Iterable[Any]) -> Iterable[Any]:

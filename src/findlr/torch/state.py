@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
 
@@ -147,6 +148,8 @@ def remember_stateful(stateful: Any, memory: Memory) -> None:
         remember_modules([stateful], memory)
     elif isinstance(stateful, torch.optim.Optimizer):
         remember_optimizer(stateful, memory)
+    elif isinstance(stateful, GradScaler):  # its state dict lacks what a half-done step left, and what is made lazily
+        memory.remember(vars(stateful))
     elif callable(getattr(stateful, "state_dict", None)) and callable(getattr(stateful, "load_state_dict", None)):
         state = deepcopy(stateful.state_dict())
         memory.add(lambda: stateful.load_state_dict(deepcopy(state)))
