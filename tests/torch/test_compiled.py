@@ -9,10 +9,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import RangeTest, find_lr
 
+# torch's own, when it compiles: it looks at torch.jit's functions, and at the gradient of each tensor.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
 RANGE = dict(min_lr=1e-4, max_lr=0.5, num_steps=25)
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
-    "adam": lambda p: optim.Adam(p, lr=1e-3),
     "adamw-tensor-rate": lambda p: optim.AdamW(p, lr=torch.tensor(1e-3)),
     "rmsprop": lambda p: optim.RMSprop(p, lr=1e-3),
 }
@@ -29,6 +34,16 @@ class Graphs:
         return graph
 
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.norm = nn.Linear(8, 16), nn.BatchNorm1d(16)
+        self.outer, self.dropout = nn.Linear(16, 3), nn.Dropout(0.2)
+
+    def forward(self, x):
+        return self.outer(self.dropout(self.norm(self.inner(x)).relu()))
+
+
 class Training:
     """A training whose ``compiled`` part is compiled."""
 
@@ -36,7 +51,7 @@ class Training:
         torch._dynamo.reset()
         torch.manual_seed(0)
         self.graphs = Graphs()
-        self.net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+        self.net = Net()
         inputs = torch.randn(160, 8)
         data = TensorDataset(inputs, inputs[:, :3].argmax(dim=1))
         self.loader, self.held_out = DataLoader(data, 16, shuffle=True), DataLoader(data, 32)
@@ -57,7 +72,7 @@ class Training:
         loss = self.criterion(self.net(inputs), targets)
         loss.backward()
         self.optimizer.step()
-        return loss
+        return loss.detach()
 
     def train(self, epochs=1):
         for _ in range(epochs):
@@ -105,8 +120,10 @@ CALLS = [Training.find, Training.verify, Training.broken_off, Training.own_loop,
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("compiled", ["wrapped", "in-place", "optimizer", "step"])
+@pytest.mark.parametrize(
+    ("compiled", "optimizer"),
+    [("wrapped", "sgd"), ("in-place", "sgd"), *((c, o) for c in ("optimizer", "step") for o in OPTIMIZERS)],
+)
 def test_a_search_adds_no_graph_to_compiled_code(compiled, optimizer, call):
     without = Training(compiled, optimizer).train()
     before, state = without.graphs.count, without.train().state()
@@ -123,8 +140,8 @@ def test_a_search_adds_no_graph_to_compiled_code(compiled, optimizer, call):
 @pytest.mark.parametrize("call", [Training.find, Training.own_loop], ids=lambda call: call.__name__)
 @pytest.mark.parametrize("compiled", ["wrapped", "in-place", "optimizer", "step"])
 def test_what_was_not_compiled_yet_runs_eagerly_and_compiles_at_the_first_training_step(compiled, call):
-    without = Training(compiled, "adam").train()
-    called = Training(compiled, "adam")
+    without = Training(compiled, "rmsprop").train()
+    called = Training(compiled, "rmsprop")
     call(called)
     assert called.graphs.count == 0
     assert called.train().state() == without.state()
