@@ -41,7 +41,7 @@ def held_out(**how):
 
 
 LOADERS = {
-    "shuffled": lambda: held_out(),
+    "shuffled": held_out,
     "own generator": lambda: held_out(generator=torch.Generator().manual_seed(3)),
     "list": lambda: list(held_out()),
     "2 workers": lambda: held_out(num_workers=2),
