@@ -40,6 +40,7 @@ class Drawing:
     Args:
         line: the curve to draw as a line; empty where the sweep has too few points.
         points: the raw losses behind it, or None.
+        validation: the held-out losses over the line's rates, as a curve of their own; None if there are none.
         suggestion: the rate that is suggested, or None.
         interval: where the suggestion's rule says that the best rate lies; None if it does not tell.
         others: what other rules say.
@@ -50,6 +51,7 @@ class Drawing:
 
     line: Curve
     points: Curve | None
+    validation: Curve | None
     suggestion: Mark | None
     interval: tuple[float, float] | None
     others: tuple[Mark, ...]
@@ -83,16 +85,18 @@ def describe(finding: Finding, *, smoothed: bool = True, raw: bool = True, rules
     points = None
     if smoothed and raw:
         points = curve.clipped() if len(line) else curve.usable()
+    validation = _validation(line)
     named = _named(finding, rules)
     marks = [_mark(lr, line, names) for lr, names in named.items()]
     suggested = finding.suggestion is not None  # named first, then
     return Drawing(
         line=line,
         points=points,
+        validation=validation,
         suggestion=marks[0] if suggested else None,
         interval=None if finding.suggestion is None else finding.suggestion.interval,
         others=tuple(marks[suggested:]),
-        limits=_limits(line, points),
+        limits=_limits(line, points, validation),
         message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
         loss_label="smoothed loss" if smoothed else "loss",
     )
@@ -118,7 +122,15 @@ def _mark(lr: float, line: Curve, names: tuple[str, ...]) -> Mark:
     return Mark(lr, float(height), names)
 
 
-def _limits(line: Curve, points: Curve | None) -> tuple[float, float] | None:
+def _validation(line: Curve) -> Curve | None:
+    """The held-out losses at those rates of the line where they were measured."""
+    if line.validation is None:
+        return None
+    measured = np.isfinite(line.validation)
+    return Curve(line.lr[measured], line.validation[measured]) if measured.any() else None
+
+
+def _limits(line: Curve, points: Curve | None, validation: Curve | None) -> tuple[float, float] | None:
     """All of the fall, and as much of the rise as the fall is high; never less than nine tenths of the points."""
     shown = [curve.loss for curve in (line, points) if curve is not None and len(curve)]
     if not shown:
@@ -129,5 +141,8 @@ def _limits(line: Curve, points: Curve | None) -> tuple[float, float] | None:
     for losses in shown[1:]:  # raw losses around the line: without rare high ones
         low = min(low, float(losses[: bottom + 1].min()))
         high = max(high, float(np.quantile(losses[: bottom + 1], 0.98)))
+    if validation is not None:
+        falling = validation.loss[validation.lr <= line.lr[bottom]]
+        low, high = min(low, falling.min(initial=low)), max(high, falling.max(initial=high))
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin

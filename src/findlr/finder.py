@@ -17,7 +17,7 @@ from findlr.plan import Plan
 from findlr.race import Race, decide, learned, level, run_race
 from findlr.rules import Rule, Suggestion
 from findlr.sweep import Recording, Spacing, Step, StopRule, rates, recording_of, run_sweep
-from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, Trainable, restored
+from findlr.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, HasValidation, Trainable, restored
 from findlr.verdict import Verdict, judge
 
 logger = logging.getLogger("findlr")
@@ -97,7 +97,10 @@ def find(
         recording.watch(show, on_step)
         try:
             with restored(trainable) as snapshot:
-                run_sweep(trainable, lrs, recording, _baseline(trainable, snapshot, control_variate))
+                baseline = _baseline(trainable, snapshot, control_variate)
+                # Under verify the held-out data score the race only: its budget is for that.
+                held_out = trainable if isinstance(trainable, HasValidation) and not verify else None
+                run_sweep(trainable, lrs, recording, baseline, held_out)
                 if total is not None:
                     trainable.restore(snapshot)
                     curve = recording.curve(smoothing)

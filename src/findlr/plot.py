@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black.
 _LINE, _SUGGESTION = "#2a8bd0", "#e0600f"
+_VALIDATION = "#8a6fd1"
 _OTHERS = (("#009e73", "s"), ("#cc79a7", "^"), ("#e69f00", "D"), ("#8c8c8c", "v"))
 
 
@@ -67,6 +68,10 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
         ax.plot(drawing.points.lr, drawing.points.loss, "o", color=_LINE, ms=3.5, mew=0, alpha=0.45, label="raw loss")
     if len(drawing.line):
         ax.plot(drawing.line.lr, drawing.line.loss, color=_LINE, lw=2, label=drawing.loss_label)
+    if drawing.validation is not None:
+        ax.plot(
+            drawing.validation.lr, drawing.validation.loss, "--", color=_VALIDATION, lw=1.5, label="validation loss"
+        )
     if drawing.interval is not None:
         ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=0.1, lw=0, zorder=0, label="interval")
     if drawing.suggestion is not None:

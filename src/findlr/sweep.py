@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from findlr.curve import Curve
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.smoothing import Array, BiasCorrectedAverage
-from findlr.trainable import HasActingRate, ReadsLater, Trainable
+from findlr.trainable import HasActingRate, HasValidation, ReadsLater, SkipsLater, Trainable
 
 Spacing = Literal["exponential", "linear"]
 
@@ -151,6 +151,16 @@ class StopRule:
         return Stop.DIVERGED if diverged else None
 
 
+class _Point(NamedTuple):
+    """What was measured at a rate, not read yet; None is what was not measured."""
+
+    lr: float
+    loss: Any
+    baseline: Any
+    validation: Any
+    skipped: Any
+
+
 class Recording:
     """The points of a sweep as they come in, looked at a few at a time.
 
@@ -176,37 +186,69 @@ class Recording:
         self._lrs: list[float] = []
         self._losses: list[float] = []
         self._baselines: list[float] = []
-        self._waiting: list[tuple[float, Any, Any]] = []
+        self._validations: list[float] = []
+        self._skips = 0  # in a row
+        self._waiting: list[_Point] = []
 
     def watch(self, *watchers: Callable[[Step], object] | None) -> None:
         """Call each of ``watchers`` with every point once it is read."""
         self._watchers.extend(watcher for watcher in watchers if watcher is not None)
 
-    def add(self, lr: float, loss: Any, baseline: Any = None) -> None:
-        """Take one point; every ``read_every`` points, look whether to stop."""
+    def add(self, lr: float, loss: Any, baseline: Any = None, validation: Any = None, skipped: Any = None) -> None:
+        """Take one point; every ``read_every`` points, look whether to stop.
+
+        Args:
+            lr: the rate that acted.
+            loss: before the step.
+            baseline: the same batch's under the starting weights; None where it isn't measured.
+            validation: the held-out loss after the step; None where it isn't measured.
+            skipped: above 0, once read, if the optimizer skipped the step: then it is no point.
+        """
         self.steps += 1
-        self._waiting.append((lr, loss, baseline))
+        if skipped is None:
+            self._skips = 0
+        self._waiting.append(_Point(lr, loss, baseline, validation, skipped))
         if len(self._waiting) >= self._read_every:
             self.flush()
+
+    def skip(self) -> None:
+        """The optimizer skipped a step, which is no point; too many in a row end the sweep."""
+        self.steps += 1
+        self._skips += 1
+        if self._skips == _SKIPS:
+            self.end(Stop.OVERFLOW)
 
     def flush(self) -> None:
         """Read what is waiting; points after the one that trips are cut."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        baselines = [baseline for *_, baseline in waiting if baseline is not None]
-        read = self._read([*(loss for _, loss, _ in waiting), *baselines])  # one wait for both
-        losses, baselines = read[: len(waiting)], read[len(waiting) :]
-        for i, ((lr, _, _), loss) in enumerate(zip(waiting, losses, strict=True)):
+        # One wait for all.
+        read = iter(self._read([value for point in waiting for value in point[1:] if value is not None]))
+        for lr, *measured in waiting:
+            loss, baseline, validation, skipped = (None if v is None else float(next(read)) for v in measured)
+            assert loss is not None
             if self.stop is not None:
                 return
-            self._lrs.append(lr)
-            self._losses.append(float(loss))
-            self._baselines += [float(baseline) for baseline in baselines[i : i + 1]]
-            self.stop = self._rule.update(loss)
-            step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
-            for watcher in self._watchers:
-                watcher(step)
+            if skipped and math.isfinite(loss):  # a loss that is not finite is no matter of the scaler's
+                self._skips += 1
+                if self._skips == _SKIPS:
+                    self.stop = Stop.OVERFLOW
+                continue
+            if skipped is not None:
+                self._skips = 0
+            self._keep(lr, loss, baseline, validation)
+
+    def _keep(self, lr: float, loss: float, baseline: float | None, validation: float | None) -> None:
+        self._lrs.append(lr)
+        self._losses.append(loss)
+        if baseline is not None:
+            self._baselines.append(baseline)
+        self._validations.append(math.nan if validation is None else validation)
+        self.stop = self._rule.update(loss)
+        step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
+        for watcher in self._watchers:
+            watcher(step)
 
     def end(self, why: Stop) -> None:
         """Read what is left; the sweep ended because of ``why``, unless what was left had tripped the rule before."""
@@ -223,8 +265,8 @@ class Recording:
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""
         diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
-        baseline = self._baselines or None
-        return Curve(self._lrs, self._losses, baseline, None, diverged, self._num_steps, smoothing)
+        validation = self._validations if np.isfinite(self._validations).any() else None
+        return Curve(self._lrs, self._losses, self._baselines or None, validation, diverged, self._num_steps, smoothing)
 
 
 def run_sweep(
@@ -232,23 +274,25 @@ def run_sweep(
     lrs: Sequence[float] | Array,
     recording: Recording,
     baseline: Callable[[], Any] | None = None,
+    held_out: HasValidation | None = None,
 ) -> None:
     """Take one step at each rate until the rates end or the stop rule trips.
 
-    A step that the optimizer skipped does not use up its rate. What was measured is in ``recording``, whatever ends
-    the sweep; nothing is put back here: see ``restored``.
+    A step that the optimizer skipped does not use up its rate, unless only its device knows: see ``SkipsLater``. What
+    was measured is in ``recording``, whatever ends the sweep; nothing is put back here: see ``restored``.
 
     Args:
         trainable: the training.
         lrs: the rates, rising; see ``rates``.
         recording: takes the points.
         baseline: gives the last batch's loss under the starting weights; None measures none.
+        held_out: measures the held-out loss after every ``validation_every``-th step; None measures none.
 
     Raises:
         DataEndedError: the data ended before the first step.
     """
     try:
-        _sweep(trainable, lrs, recording, baseline)
+        _sweep(trainable, lrs, recording, baseline, held_out)
     except DataEndedError:
         if not recording.steps:
             raise
@@ -260,25 +304,27 @@ def _sweep(
     lrs: Sequence[float] | Array,
     recording: Recording,
     baseline: Callable[[], Any] | None,
+    held_out: HasValidation | None,
 ) -> None:
     acts = trainable if isinstance(trainable, HasActingRate) else None
-    for lr in map(float, lrs):
+    skips = trainable if isinstance(trainable, SkipsLater) else None
+    for taken, lr in enumerate(map(float, lrs), start=1):
         acting = lr if acts is None else acts.acting_lr(lr)
         if acting < 0.99 * lr:  # more than rounding
             recording.end(Stop.CAPPED)
             return
-        loss = None
-        for _ in range(_SKIPS):
-            loss = trainable.step(lr)
-            if loss is not None:
-                break
-        else:
-            recording.end(Stop.OVERFLOW)
-            return
+        while (loss := trainable.step(lr)) is None:
+            recording.skip()
+            if recording.stop is not None:
+                return
+        skipped = None if skips is None else skips.skipped()
         under_start = None if baseline is None else baseline()
         if under_start is None:
             baseline = None
-        recording.add(acting, loss, under_start)
+        measured = None
+        if held_out is not None and held_out.validation_every and taken % held_out.validation_every == 0:
+            measured = held_out.validate()
+        recording.add(acting, loss, under_start, measured, skipped)
         if recording.stop is not None:
             return
     recording.end(Stop.FINISHED)

@@ -71,6 +71,14 @@ class ReadsLater(Protocol):
 
 
 @runtime_checkable
+class SkipsLater(Protocol):
+    """A training whose optimizer may skip a step where only its device knows."""
+
+    def skipped(self) -> Any:
+        """Above 0, once it is read, if the last step was skipped; None if what ``step`` returned has told."""
+
+
+@runtime_checkable
 class CountsPasses(Protocol):
     """A training that counts its passes over a whole batch; without it, a step is one forward and one backward."""
 
@@ -102,6 +110,17 @@ class CanEvaluate(Protocol):
 
     def evaluate(self) -> float:
         """The mean loss on them, in eval mode."""
+
+
+@runtime_checkable
+class HasValidation(Protocol):
+    """A training that can measure the held-out loss along the sweep."""
+
+    validation_every: int | None
+    """Steps to each measurement; None: there is nothing to measure it on."""
+
+    def validate(self) -> Any:
+        """The mean loss of all held-out examples, on its device; no state that training depends on has moved."""
 
 
 @runtime_checkable

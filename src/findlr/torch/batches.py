@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -85,13 +85,24 @@ class Batches:
         held_out, self._source = parts
         return held_out
 
+    def whole(self) -> Generator[Any, None, None]:
+        """One pass over all batches; the place in the data and the random states are put back after it."""
+        before = Memory()
+        self.remember(before)
+        remember_rng((), before)
+        batches = iter(_sibling(self.loader))
+        try:
+            yield from batches
+        finally:
+            _close(batches)
+            before.put_back()
+            before.close()
+
     def close(self) -> None:
         """Let go of the open pass, and of its workers."""
-        # Not left to the garbage collector: an exception's traceback would keep the workers alive.
-        shut_down = getattr(self._iterator, "_shutdown_workers", None)
+        iterator = self._iterator
         self._iterator, self._opening, self._drawn = None, None, 0
-        if shut_down is not None:
-            shut_down()
+        _close(iterator)
 
     def _open(self) -> None:
         self._opening = Memory()
@@ -125,6 +136,13 @@ class Batches:
             return len(self.loader)  # type: ignore[arg-type]
         except TypeError:
             return None
+
+
+def _close(iterator: Iterator[Any] | None) -> None:
+    # Not left to the garbage collector: an exception's traceback would keep the workers alive.
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
 
 
 def _sibling(loader: Iterable[Any]) -> Iterable[Any]:

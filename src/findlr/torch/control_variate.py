@@ -122,6 +122,8 @@ def why_not(model: nn.Module) -> str | None:
     """What keeps a model from being run under other weights, or None."""
     if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
         return f"a {type(model).__name__} does not take weights from outside"
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        return "a compiled model does not take weights from outside"
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return "the model has forward hooks, which would run twice"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, DataEndedError, LossError, OptimizerError
 from findlr.finder import Progress, check_rule, conclude, display
@@ -19,6 +21,7 @@ from findlr.rules import Rule
 from findlr.sweep import Recording, Spacing, Step, Stop, StopRule, rates
 from findlr.torch.batches import Batches
 from findlr.torch.nesting import batch_size
+from findlr.torch.precision import attempts_counted, found_inf, no_new_graphs
 from findlr.torch.rates import Rates, described, plan_for, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
 from findlr.torch.stores import Snapshot, check
@@ -40,7 +43,8 @@ class RangeTest:
         model: a module; or several, as a list or dict, for a GAN say.
         optimizer: an optimizer; or several, as a list or dict.
         sweep: the index or key of the optimizer that is swept, if there are several.
-        restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA).
+        restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
+            GradScaler must be in it, so that steps which it skips are told from those taken.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: the first rate, above 0.
         max_lr: the last rate, above ``min_lr``.
@@ -112,7 +116,8 @@ class RangeTest:
         self._memory: Memory | None = None
         self._loaders: dict[int, Any] = {}
         self._losses: list[torch.Tensor | float] = []
-        self._steps = 0
+        self._steps = self._attempts = 0
+        self._skipped: torch.Tensor | None = None
         self._points = 0
         self._batch_size: int | None = None
 
@@ -139,6 +144,10 @@ class RangeTest:
             show = stack.enter_context(display(self._progress))
             self._recording.watch(show)
             stack.enter_context(restored(self))
+            stack.enter_context(no_new_graphs())
+            for scaler in self._restore:
+                if isinstance(scaler, GradScaler):
+                    stack.enter_context(attempts_counted(scaler, self._swept, self._attempted))
             stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)
             stack.callback(self._swept.register_step_post_hook(self._after_step).remove)
             self._exits = stack.pop_all()
@@ -238,28 +247,45 @@ class RangeTest:
         snapshot.put_back()
 
     def _before_step(self, *_: Any) -> None:
-        lr = float(self._lrs[min(self._points, len(self._lrs) - 1)])
-        self._acting = self._rates.acting(lr)
-        self._rates.write(lr)
+        self._acting = self._rates.acting(self._lr())
+        self._rates.write(self._lr())
+
+    def _lr(self) -> float:
+        return float(self._lrs[min(self._points, len(self._lrs) - 1)])
 
     def _after_step(self, *_: Any) -> None:
         self._steps += 1
+        skipped = found_inf(self._swept)
+        if skipped is not None:
+            self._skipped = skipped if self._skipped is None else self._skipped + skipped
+
+    def _attempted(self) -> None:
+        self._attempts += 1
 
     def _close_point(self) -> None:
-        """End a point, if the optimizer has stepped since the last one."""
-        if not self._steps:
+        """End a point, if the optimizer has stepped since the last one, or was to."""
+        if not (self._steps or self._attempts):
             return
         if not self._losses:
             raise ConfigurationError(
                 "the optimizer stepped and no loss was recorded: call test.record(loss) in the loop"
             )
         loss = sum(self._losses) / len(self._losses)
-        self._losses, self._steps = [], 0
+        taken, skipped = self._steps > 0, self._skipped
+        self._losses, self._steps, self._attempts, self._skipped = [], 0, 0, None
+        if not taken:
+            if math.isfinite(loss):
+                self._recording.skip()
+                return
+            self._acting = self._rates.acting(
+                self._lr()
+            )  # a scaler can't mend a loss that is not finite: it is a point
+        lr = self._lr()
         self._points += 1
-        if self._acting < 0.99 * self._lrs[self._points - 1]:
+        if self._acting < 0.99 * lr:
             self._recording.end(Stop.CAPPED)
         else:
-            self._recording.add(self._acting, loss)
+            self._recording.add(self._acting, loss, skipped=skipped)
 
     def _conclude(self) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps

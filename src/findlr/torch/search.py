@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import OptimizerError
 from findlr.finder import Progress, find
@@ -39,7 +40,9 @@ def find_lr(
     budget: float | None = None,
     rule: Rule | None = None,
     control_variate: bool | None = None,
+    validation_every: int = 1,
     autocast: torch.dtype | None = None,
+    scaler: GradScaler | None = None,
     accumulation_steps: int = 1,
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
@@ -60,7 +63,8 @@ def find_lr(
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.
         loader: the training batches; a loader shorter than the sweep starts over.
         loss_fn: ``loss_fn(model, batch)``, in place of ``criterion``.
-        validation_loader: held-out batches that ``verify`` scores on; None takes some of ``loader``'s.
+        validation_loader: held-out batches, all of which make the curve's validation losses; under ``verify`` they
+            only score the race, which takes some of ``loader``'s without it.
         min_lr: the first rate, above 0.
         max_lr: the last rate, above ``min_lr``.
         num_steps: optimizer steps, at least 2; "epoch" is the article's one pass over the loader.
@@ -76,7 +80,9 @@ def find_lr(
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
+        validation_every: steps to each validation loss, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
+        scaler: the training's GradScaler; a step that it skips does not raise the rate, and is no point of the curve.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
         clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
@@ -112,7 +118,9 @@ def find_lr(
         *(model, optimizer, criterion, loader),
         loss_fn=loss_fn,
         validation_loader=validation_loader,
+        validation_every=validation_every,
         autocast=autocast,
+        scaler=scaler,
         accumulation_steps=accumulation_steps,
         clip_grad_norm=clip_grad_norm,
         clip_grad_value=clip_grad_value,

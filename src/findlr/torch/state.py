@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
 from findlr.torch.nesting import tensors_in
@@ -223,6 +224,8 @@ def remember_stateful(stateful: Any, memory: Memory) -> None:
         remember_modules([stateful], memory)
     elif isinstance(stateful, torch.optim.Optimizer):
         remember_optimizer(stateful, memory)
+    elif isinstance(stateful, GradScaler):  # its state dict lacks what a half-done step left, and what is made lazily
+        memory.remember(vars(stateful))
     elif has_state(stateful):
         theirs = stateful.state_dict()
         state = deepcopy(theirs, {id(tensor): memory.store.keep(tensor.detach()) for tensor in tensors_in(theirs)})

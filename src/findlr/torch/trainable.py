@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
 from findlr.torch.nesting import batch_size, moved
+from findlr.torch.precision import Stepper, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
 from findlr.torch.stores import Snapshot, check
+from findlr.torch.validation import evaluating, mean_loss
 
 logger = logging.getLogger("findlr")
 
@@ -36,8 +40,11 @@ class TorchTrainable:
         criterion: ``criterion(outputs, targets)`` gives the loss; the loader's items are pairs then.
         loader: batches; anything that can be iterated again.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
-        validation_loader: batches that a race is scored on; None takes some of ``loader``'s.
+        validation_loader: batches that a race is scored on, which takes some of ``loader``'s without it; or, without a
+            race, all of them make the validation loss.
+        validation_every: steps to each validation loss, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
+        scaler: the training's GradScaler; None is none.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
         clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
@@ -65,7 +72,9 @@ class TorchTrainable:
         *,
         loss_fn: LossFn | None = None,
         validation_loader: Iterable[Any] | None = None,
+        validation_every: int = 1,
         autocast: torch.dtype | None = None,
+        scaler: GradScaler | None = None,
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
@@ -87,25 +96,22 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         self.model, self.optimizer, self.criterion, self.loss_fn = model, optimizer, criterion, loss_fn
-        if isinstance(accumulation_steps, bool) or not isinstance(accumulation_steps, int) or accumulation_steps < 1:
-            raise ConfigurationError(
-                f"accumulation_steps must be a whole number of at least 1, got {accumulation_steps!r}"
-            )
-        for name, limit in (("clip_grad_norm", clip_grad_norm), ("clip_grad_value", clip_grad_value)):
-            if limit is not None and not limit > 0:
-                raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
+        _check_counts(accumulation_steps=accumulation_steps, validation_every=validation_every)
+        _check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         if autocast is not None and not isinstance(autocast, torch.dtype):
             raise ConfigurationError(f"autocast must be a torch.dtype such as torch.bfloat16, got {autocast!r}")
         self.autocast, self.accumulation_steps = autocast, accumulation_steps
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
-        self._restore = list(restore)
+        self._restore = [*restore, *([] if scaler is None else [scaler])]
         check(snapshot)
         self._kind = snapshot
         self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
         self._rates = Rates(optimizer)
+        self._stepper = Stepper(optimizer, scaler)
         self._device = _one_device(self._modules, optimizer)
         self._batches = Batches(loader, consume=consume)
-        self._validation = None if validation_loader is None else Batches(validation_loader, consume=consume)
+        self._validation = None if validation_loader is None else Batches(validation_loader)
+        self.validation_every = None if validation_loader is None else validation_every
         self._held_out: list[Any] = []
         self._needs_closure = needs_closure(optimizer)
         self._batch_size: int | None = None
@@ -116,8 +122,12 @@ class TorchTrainable:
         self.forwards = 0
         self.backwards = 0
 
-    def step(self, lr: float) -> float | torch.Tensor:
-        """Take one optimizer step at ``lr`` on the next batch; return the loss before it, left on its device.
+    def step(self, lr: float) -> float | torch.Tensor | None:
+        """Take one optimizer step at ``lr`` on the next batch.
+
+        Returns:
+            The loss before it, left on its device; None if the scaler skipped the step, unless the loss is not finite:
+            a smaller scale can't mend that.
 
         Raises:
             LossError: the loss is not one number that the parameters can learn from.
@@ -127,7 +137,7 @@ class TorchTrainable:
             logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
             self.model.train()
         # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), no_new_graphs():
             batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
             if self._variate is not None:
                 self._variate.begin(batches)
@@ -136,8 +146,14 @@ class TorchTrainable:
                 self._latest = self._closure_step(batches)
             else:
                 self._latest = self._backward(batches)
-                self.optimizer.step()
+                if not self._stepper.step() and math.isfinite(self._latest):
+                    return None
             return self._latest
+
+    def skipped(self) -> float | torch.Tensor | None:
+        """Above 0 if a fused optimizer skipped the last step; None if ``step`` has told."""
+        skipped = self._stepper.skipped
+        return skipped.item() if skipped is not None and skipped.device.type == "cpu" else skipped
 
     def _closure_step(self, batches: list[Any]) -> float | torch.Tensor:
         seen: list[float | torch.Tensor] = []
@@ -162,7 +178,9 @@ class TorchTrainable:
             # Kept before the step: the loss could share memory with a parameter.
             losses.append(loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(()))
             share = loss if self.accumulation_steps == 1 else loss / self.accumulation_steps
-            share.backward()  # type: ignore[no-untyped-call]
+            self._stepper.backward(share)
+        if not (self.clip_grad_norm is None and self.clip_grad_value is None):
+            self._stepper.unscale()
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._swept_parameters(), self.clip_grad_norm)
         if self.clip_grad_value is not None:
@@ -214,8 +232,8 @@ class TorchTrainable:
                 return None
             self._variate_checked = True
         self.forwards += 1
-        loss = self._variate.loss()
-        return loss.item() if self._device.type == "cpu" else loss.reshape(())
+        with no_new_graphs():
+            return self._left(self._variate.loss())
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
@@ -233,19 +251,34 @@ class TorchTrainable:
         self._held_out = [moved(batch, self._device) for batch in held_out]
         return len(held_out)
 
-    @torch.no_grad()
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
-        modes = [(module, module.training) for root in self._modules for module in root.modules()]
-        for root in self._modules:
-            root.eval()
+        return float(self._mean_loss(self._held_out))
+
+    def validate(self) -> float | torch.Tensor:
+        """The mean loss on all of the validation loader, in eval mode; BatchNorm's statistics and random states stay.
+
+        Raises:
+            LoaderError: the validation loader is empty.
+        """
+        assert self._validation is not None
+        states = Memory()
+        remember_rng([self._device], states)
         try:
-            losses = [self._loss(batch).detach() for batch in self._held_out]
+            with closing(self._validation.whole()) as batches:
+                return self._left(self._mean_loss(moved(batch, self._device) for batch in batches))
         finally:
-            for module, training in modes:
-                module.training = training
-        self.forwards += len(losses)
-        return float(torch.stack(losses).mean())
+            states.put_back()
+
+    def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
+        with evaluating(self._modules), no_new_graphs():
+            loss, count = mean_loss(self._loss, batches)
+        self.forwards += count
+        return loss
+
+    def _left(self, loss: torch.Tensor) -> float | torch.Tensor:
+        """A number where the loss is on the CPU; elsewhere left there, for reading it would wait."""
+        return loss.item() if self._device.type == "cpu" else loss.reshape(())
 
     def read(self, losses: list[float | torch.Tensor]) -> list[float]:
         """The losses as numbers; waits for the device, once."""
@@ -292,10 +325,23 @@ class TorchTrainable:
             "device": self._device.type,
             "batch_size": self._batch_size,
             "accumulation_steps": self.accumulation_steps,
+            "autocast": None if self.autocast is None else str(self.autocast).removeprefix("torch."),
             "optimizer": described(self.optimizer),
             "ratios": list(self._rates.ratios),
             "versions": versions(),
         }
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
+
+
+def _check_limits(**limits: Any) -> None:
+    for name, limit in limits.items():
+        if limit is not None and not limit > 0:
+            raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
 
 
 def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
