@@ -161,7 +161,7 @@ class TestAxes:
         assert ax.texts[0].xy == (drawing.suggestion.lr, drawing.suggestion.loss)
         (band,) = ax.patches
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(finding.interval)
-        assert band.get_alpha() <= 0.15
+        assert band.get_alpha() <= 0.15  # on white
         assert ax.get_ylim() == drawing.limits
         assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "learning rate (log scale)", "loss")
         assert ax.get_title() == ""
