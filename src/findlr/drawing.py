@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -174,10 +175,14 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
             raise ConfigurationError(f"labels must be a list with one for each of {len(findings)} runs, got {labels!r}")
         return tuple(map(str, labels))
     facts = [dict(flattened({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
-    names = [name for name in dict.fromkeys(name for each in facts for name in each) if _tells(name)]
-    differing = [name for name in names if len({each.get(name) for each in facts}) > 1]
-    found = [", ".join(f"{name.removesuffix('.name').split('.')[-1]}={each.get(name, 'default')}" for name in differing[:2]) for each in facts]
-    return tuple(found) if len(set(found)) == len(found) > 1 else tuple(f"run {i + 1}" for i in range(len(findings)))
+    found = [""] * len(findings)
+    for name in (name for name in dict.fromkeys(chain(*facts)) if _tells(name)):
+        short = name.removesuffix(".name").split(".")[-1]
+        longer = [f"{text}, {short}={each.get(name, 'default')}" for text, each in zip(found, facts, strict=True)]
+        found = longer if len(set(longer)) > len(set(found)) else found
+    if len(set(found)) == len(found) > 1:
+        return tuple(text.removeprefix(", ") for text in found)
+    return tuple(f"run {i + 1}" for i in range(len(findings)))
 
 
 def flattened(facts: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

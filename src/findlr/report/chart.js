@@ -129,6 +129,7 @@ class SweepChart {
         {
           ...axis,
           label: "learning rate (log scale)",
+          size: 30,
           splits: (chart, _, low, high) => decadeTicks(low, high, Math.max(chart.bbox.width / uPlot.pxRatio / 75, 3)),
           values: (_, splits) => splits.map((at) => brief(10 ** at, 3)),
         },

@@ -65,7 +65,7 @@ function buildSummary(section, runs, onRun) {
   runs.forEach((run, i) => {
     const name = checkbox(true, (on) => onRun(i, on), ...runName(run));
     const row = make("tr", {}, make("th", { scope: "row" }, name), cell(rateOf(run), true), cell(intervalOf(run)), cell(run.verdict));
-    row.append(cell(run.why));
+    row.append(make("td", { class: "long" }, run.why));
     body.append(row);
   });
   const heads = headings("run", ["learning rate", true], "interval", "verdict", "why");
@@ -83,7 +83,7 @@ function buildRules(table, runs, rulesOn, onRule) {
     label.firstChild.disabled = answers.every(({ lr }) => lr === null);
     const row = make("tr", {}, make("th", { scope: "row" }, label));
     for (const { lr } of answers) row.append(cell(lr === null ? "refused" : brief(lr, 3), true));
-    if (!several) row.append(cell(answers[0].why));
+    if (!several) row.append(make("td", { class: "long" }, answers[0].why));
     body.append(row);
   });
   table.append(headings("rule", ...columns), body);
@@ -94,7 +94,7 @@ class Readout {
   constructor(table, runs) {
     this.runs = runs;
     const layers = [["smoothed"], ["loss"]];
-    if (runs.some((run) => run.corrected)) layers.push(["without batch noise"]);
+    if (runs.some((run) => run.corrected)) layers.push(["without noise"]);
     if (runs.some((run) => run.validation)) layers.push(["validation"]);
     this.layers = layers.map(([name]) => name);
     const body = make("tbody");
