@@ -58,7 +58,8 @@ class Opened:
         return self.driver.execute_script(script, *arguments)
 
     def texts(self, selector):
-        return self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+        found = "[...document.querySelectorAll(arguments[0])].map((e) => e.textContent.toWellFormed())"
+        return self.run(f"return {found}", selector)
 
     def keys(self, selector, *keys):
         self.run("document.querySelector(arguments[0]).focus()", selector)

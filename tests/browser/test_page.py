@@ -116,7 +116,6 @@ class TestOneRun:
         low, high = shown.run("return window.findlrChart.view.x")
         at = int(np.argmin(np.abs(finding.curve.log10_lr - (low + share * (high - low)))))
         lr, smoothed, loss, *_ = map(float, shown.texts("#readout td")[:3])
-        assert lr in pytest.approx(finding.curve.lr[[at - 1, at, at + 1]].tolist(), rel=1e-3) or True
         nearest = int(np.argmin(np.abs(np.log10(finding.curve.lr / lr))))
         assert abs(nearest - at) <= 1  # a pixel
         assert loss == pytest.approx(finding.curve.loss[nearest], rel=1e-3)
@@ -151,7 +150,9 @@ class TestOneRun:
         shown.settled()
         x_low, x_high, low, high = shown.run(view)
         span = everything[1] - everything[0]
-        assert (x_low, x_high) == pytest.approx((everything[0] + 0.6 * span, everything[0] + 0.9 * span), abs=0.02 * span)
+        assert (x_low, x_high) == pytest.approx(
+            (everything[0] + 0.6 * span, everything[0] + 0.9 * span), abs=0.02 * span
+        )
         assert everything[2] < low < high < everything[3]
         shown.run("document.getElementById('zoom-all').click()")
         assert shown.run(view) == everything
@@ -160,7 +161,10 @@ class TestOneRun:
         shown.keys("#chart", key("0"))
         assert shown.run(view) == everything
         shown.settled()
-        assert shown.run("return [window.findlrChart.plot.scales.x.min, window.findlrChart.plot.scales.x.max]") == everything[:2]
+        assert (
+            shown.run("return [window.findlrChart.plot.scales.x.min, window.findlrChart.plot.scales.x.max]")
+            == everything[:2]
+        )
 
     def test_rules_are_switched_on_and_off(self, opened, finding):
         shown = opened([finding])
@@ -215,7 +219,9 @@ class TestOneRun:
         shown.settled()
         seen = []
         for _ in range(3):
-            rows = shown.run("return [...document.querySelectorAll('#points tbody tr')].map((r) => r.cells[1].textContent)")
+            rows = shown.run(
+                "return [...document.querySelectorAll('#points tbody tr')].map((r) => r.cells[1].textContent)"
+            )
             seen += map(float, rows)
             shown.run("document.querySelectorAll('#points .toolbar button')[1].click()")
         assert seen == pytest.approx(finding.curve.lr.tolist(), rel=1e-4)
@@ -275,7 +281,12 @@ def hostile(finding):
             HOSTILE: HOSTILE,
             "model": HOSTILE,
             "nested": {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]},
-            "optimizer": {"name": HOSTILE, "module": HOSTILE, "arguments": {HOSTILE: HOSTILE}, "groups": [{HOSTILE: 1}]},
+            "optimizer": {
+                "name": HOSTILE,
+                "module": HOSTILE,
+                "arguments": {HOSTILE: HOSTILE},
+                "groups": [{HOSTILE: 1}],
+            },
             "versions": {"torch": HOSTILE},
         },
     )
@@ -288,8 +299,7 @@ class TestHostileText:
         assert shown.run("return document.querySelectorAll('img, [onerror]').length") == 0
         assert shown.run("return document.scripts.length") == 3
         readable = HOSTILE.replace("\ud800", "\ufffd")
-        texts = [text.replace("\ud800", "\ufffd") for text in shown.texts("#facts td")]
-        assert sum(readable in text for text in texts) >= 8 * runs
+        assert sum(readable in text for text in shown.texts("#facts td")) >= 8 * runs
         shown.run("document.querySelectorAll('#rules input')[2].click()")
         shown.keys("#chart", key("ArrowRight"))
         shown.settled()
@@ -315,8 +325,9 @@ class TestHostileText:
         assert blocked == ["connect-src", "img-src", "script-src-elem", "style-src-elem"]
         assert shown.run("return window.ran === undefined")
         shown.listen()
-        assert len(shown.errors) >= 4  # each was told
+        assert len(shown.errors) >= 4  # each was told, before anything left the browser
         shown.errors.clear()
+        shown.requests.clear()
 
 
 class TestForEveryone:
@@ -374,4 +385,6 @@ class TestSizes:
         shown = opened(runs)
         assert shown.path.stat().st_size < 2_000_000
         usable = len(runs[4].curve.usable())
-        np.testing.assert_allclose(drawn(shown, 4)[10 : usable - 5], runs[4].curve.smoothed().clipped().loss, rtol=1e-12)
+        np.testing.assert_allclose(
+            drawn(shown, 4)[10 : usable - 5], runs[4].curve.smoothed().clipped().loss, rtol=1e-12
+        )

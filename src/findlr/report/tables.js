@@ -27,6 +27,11 @@ function cell(text, number = false) {
   return make("td", number ? { class: "number" } : {}, text);
 }
 
+// What is wider than the page scrolls by itself, with the keyboard too.
+function scrollable(name, table) {
+  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table);
+}
+
 function headings(...names) {
   const row = make("tr");
   for (const name of names) {
@@ -70,7 +75,7 @@ function buildSummary(section, runs, onRun) {
   });
   const heads = headings("run", ["learning rate", true], "interval", "verdict", "why");
   const caption = make("caption", { class: "unseen" }, "The runs, with a box to show each in the chart");
-  section.append(make("div", { class: "scroll" }, make("table", { id: "runs" }, caption, heads, body)));
+  section.append(scrollable("The runs", make("table", { id: "runs" }, caption, heads, body)));
 }
 
 function buildRules(table, runs, rulesOn, onRule) {
@@ -211,7 +216,7 @@ function buildPoints(section, runs, readout) {
     show();
   });
   details.addEventListener("toggle", () => details.open && show());
-  details.append(tools, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of points" }, table));
+  details.append(tools, scrollable("Table of points", table));
   section.append(details);
   return () => details.open && show();
 }
