@@ -54,7 +54,7 @@ class RaceRuns:
 
     Args:
         runs: every run, the lowest rate first; the loss of one that diverged is infinite.
-        limits: the lowest and the highest loss to show; None if every run diverged.
+        limits: the lowest and the highest loss to show: an explosion is cut. None if every run diverged.
         label: what the losses are.
     """
 
@@ -240,7 +240,11 @@ def _race(finding: Finding) -> RaceRuns | None:
         return None
     runs = tuple(sorted(race.runs, key=lambda run: run.lr))
     losses = [run.loss for run in runs if np.isfinite(run.loss)]
-    limits = _with_margin(min(losses), max(losses), 0.15) if losses else None
+    limits = None
+    if losses:
+        low, high = min(losses), max(losses)
+        cut = 2 * race.start - low  # as much above the start as the best lies below
+        limits = _with_margin(low, min(high, cut) if cut > low else high, 0.15)
     return RaceRuns(runs, limits, f"held-out loss after {race.steps} steps")
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+from findlr.curve import Curve
 from findlr.drawing import Drawing, Mark, RaceRuns, describe, labels_of
 from findlr.errors import MissingExtraError
 from findlr.finding import Finding
 from findlr.rules import Rule
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
@@ -101,17 +103,18 @@ def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax
     ax = _new_axes() if ax is None else ax
     _style(ax)
     drawings = [describe(finding, raw=False, race=False) for finding in findings]
-    handles = []
+    handles: list[Artist] = []
     for drawing, name, (colour, dashes, shape) in zip(drawings, names, cycle(_RUNS), strict=False):
         mark = drawing.suggestion
         label = f"{name}: {'no suggestion' if mark is None else f'{mark.lr:.2g}'}"
-        shown = {} if mark is None else {"marker": shape, "ms": 8, "mec": ax.get_facecolor()}
-        handles.append(ax.plot([], [], color=colour, ls=dashes, lw=2, label=label, **shown)[0])
+        sign = "" if mark is None else shape
+        paper = ax.get_facecolor()
+        handles += ax.plot([], [], color=colour, ls=dashes, lw=2, marker=sign, ms=8, mec=paper, label=label)
         ax.plot(drawing.line.lr, drawing.line.loss, color=colour, ls=dashes, lw=2)
         if mark is not None:
             if drawing.interval is not None:
                 ax.plot(drawing.interval, [mark.loss] * 2, "|-", color=colour, lw=1, ms=9, alpha=0.8)
-            ax.plot(mark.lr, mark.loss, shape, color=colour, ms=9, mec=ax.get_facecolor(), zorder=4)
+            ax.plot(mark.lr, mark.loss, shape, color=colour, ms=9, mec=paper, zorder=4)
     shown_limits = [drawing.limits for drawing in drawings if drawing.limits is not None]
     if shown_limits:
         ax.set_ylim(min(low for low, _ in shown_limits), max(high for _, high in shown_limits))
@@ -128,49 +131,47 @@ def _new_axes() -> Axes:
 
 
 def _draw(drawing: Drawing, ax: Axes) -> None:
-    from matplotlib.colors import to_rgb
-
     _style(ax)
-    light = 0.12 if sum(to_rgb(ax.get_facecolor())) > 1.5 else 0.25  # a band needs more colour on black
-    handles: list[Any] = []
-
-    def plot(lrs: Any, losses: Any, form: str = "-", **how: Any) -> None:
-        handles.extend(ax.plot(lrs, losses, form, **how))
-
-    if drawing.points is not None:
-        plot(drawing.points.lr, drawing.points.loss, "o", color=_LINE, ms=3.5, mew=0, alpha=0.5, label="raw loss")
-    if drawing.ends is not None:
-        plot(drawing.ends.lr, drawing.ends.loss, "o", color=_GREY, ms=3, mfc="none", mew=0.7, label="left out")
-    if drawing.corrected is not None:
-        plot(drawing.corrected.lr, drawing.corrected.loss, color=_GREY, lw=1, label="without batch noise")
-    if len(drawing.line):
-        plot(drawing.line.lr, drawing.line.loss, color=_LINE, lw=2, label=drawing.loss_label)
-    if drawing.validation is not None:
-        plot(
-            *(drawing.validation.lr, drawing.validation.loss, "--"),
-            **{"color": _VALIDATION, "lw": 1.6, "marker": ".", "label": "validation loss"},
-        )
-    if drawing.interval is not None:
-        handles.append(ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=light, lw=0, zorder=0, label="interval"))
-    if drawing.suggestion is not None:
-        _point_at(drawing.suggestion, ax)
-    for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):
-        plot(mark.lr, mark.loss, shape, color=colour, ms=8, mec=ax.get_facecolor(), label=mark.label, zorder=3)
-    if drawing.limits is not None:
-        ax.set_ylim(*drawing.limits)
-    if drawing.stop is not None:
-        # At the top: the loss there lies far above, or is no number.
-        plot(
-            *(drawing.stop.lr, 1.0, "X"),
-            **{"color": ax.xaxis.label.get_color(), "ms": 8, "transform": ax.get_xaxis_transform()},
-            **{"clip_on": False, "label": drawing.stop.why, "zorder": 5},
-        )
+    handles = [*_curves(drawing, ax), *_marks(drawing, ax)]
     if drawing.race is not None:
         handles.append(_draw_race(drawing.race, ax))
     if drawing.message:
         ax.set_title(drawing.message, parse_math=False, wrap=True)
     if drawing.limits is not None:
+        ax.set_ylim(*drawing.limits)
         _legend(ax, handles, drawing)
+
+
+def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
+    """The lines and points; those further down lie over those before."""
+    layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
+        ("raw loss", drawing.points, {"color": _LINE, "ls": "", "marker": "o", "ms": 3.5, "mew": 0, "alpha": 0.5}),
+        ("left out", drawing.ends, {"color": _GREY, "ls": "", "marker": "o", "ms": 3, "mfc": "none", "mew": 0.7}),
+        ("without batch noise", drawing.corrected, {"color": _GREY, "lw": 1}),
+        (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2}),
+        ("validation loss", drawing.validation, {"color": _VALIDATION, "ls": "--", "lw": 1.6, "marker": "."}),
+    )
+    for label, curve, how in layers:
+        if curve is not None and len(curve):
+            yield from ax.plot(curve.lr, curve.loss, label=label, **how)
+
+
+def _marks(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
+    """The suggestion and its interval, other rules, and where the sweep stopped: what is named in the legend."""
+    from matplotlib.colors import to_rgb
+
+    paper = ax.get_facecolor()
+    if drawing.interval is not None:
+        alpha = 0.12 if sum(to_rgb(paper)) > 1.5 else 0.25  # a band needs more colour on black
+        yield ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=alpha, lw=0, zorder=0, label="interval")
+    if drawing.suggestion is not None:
+        _point_at(drawing.suggestion, ax)
+    for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):
+        yield from ax.plot(mark.lr, mark.loss, shape, color=colour, ms=8, mec=paper, label=mark.label, zorder=3)
+    if drawing.stop is not None:  # at the top, for the loss there lies far above, or is no number
+        where: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+        ink = ax.xaxis.label.get_color()
+        yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **where)
 
 
 def _style(ax: Axes) -> None:
@@ -182,20 +183,22 @@ def _style(ax: Axes) -> None:
     ax.grid(alpha=0.25, lw=0.6)
 
 
-def _legend(ax: Axes, handles: Sequence[Any], drawing: Drawing) -> None:
+def _legend(ax: Axes, handles: Sequence[Artist], drawing: Drawing) -> None:
     """In the corner that the line leaves free; names as they are, no formulas in them."""
     falls = not len(drawing.line) or drawing.line.loss[0] > sum(ax.get_ylim()) / 2
     legend = ax.legend(
         handles,
-        [handle.get_label() for handle in handles],
+        [str(handle.get_label()) for handle in handles],
         loc="lower left" if falls else "upper left",
-        **{"frameon": True, "framealpha": 0.7, "edgecolor": "none", "fontsize": "small"},
+        framealpha=0.7,
+        edgecolor="none",
+        fontsize="small",
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def _draw_race(race: RaceRuns, ax: Axes) -> Any:
+def _draw_race(race: RaceRuns, ax: Axes) -> Artist:
     """The runs on an axis of their own; those that diverged stand at its top."""
     right = ax.twinx()
     right.set_ylabel(race.label, color=_RACE)
@@ -203,10 +206,11 @@ def _draw_race(race: RaceRuns, ax: Axes) -> Any:
     for name, spine in right.spines.items():
         spine.set_visible(name == "right")
         spine.set_color(_RACE)
-    finite = [(run.lr, run.loss) for run in race.runs if math.isfinite(run.loss)]
-    diverged = [run.lr for run in race.runs if not math.isfinite(run.loss)]
-    how = {"color": _RACE, "ls": ":", "lw": 1.2, "marker": "D", "ms": 6, "mec": ax.get_facecolor()}
-    (line,) = right.plot(*(zip(*finite, strict=True) if finite else ([], [])), label="race", **how)
+    top = race.limits[1] if race.limits is not None else -math.inf
+    finite = [(run.lr, run.loss) for run in race.runs if run.loss <= top]
+    diverged = [run.lr for run in race.runs if not run.loss <= top]
+    lrs, losses = zip(*finite, strict=True) if finite else ((), ())
+    (line,) = right.plot(lrs, losses, "D:", color=_RACE, lw=1.2, ms=6, mec=ax.get_facecolor(), label="race")
     right.plot(diverged, [1.0] * len(diverged), "x", color=_RACE, ms=8, transform=right.get_xaxis_transform())
     right.set_ylim(*(race.limits or (0.0, 1.0)))
     if race.limits is None:

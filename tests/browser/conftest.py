@@ -1,4 +1,4 @@
-"""A real Chromium, headless. Where there is none the tests are skipped, or fail with FINDLR_NEED_BROWSER=1, as in CI."""
+"""A real Chromium. Where there is none the tests are skipped; with FINDLR_NEED_BROWSER=1, as in CI, they fail."""
 
 import json
 import os
@@ -70,6 +70,13 @@ class Opened:
     def mouse(self, kind, x, y, **more):
         event = {"type": kind, "x": x, "y": y, "button": "none", **more}
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+    def plot_area(self):
+        """Left, top, width and height, in pixels of the window."""
+        return self.run(
+            "const {left, top, width, height} = document.querySelector('.u-over').getBoundingClientRect();"
+            "return [left, top, width, height]"
+        )
 
     def settled(self):
         """Waits for two frames: uPlot draws in the next one."""

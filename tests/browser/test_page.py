@@ -62,8 +62,8 @@ def set_beta(opened, beta):
 def drawn(opened, run=0, layer=4):
     """A column of the chart's own data at its run's points; NaN where nothing is drawn."""
     values = opened.run(
-        """const chart = window.findlrChart;
-        return chart.places[arguments[0]].map((at) => chart.plot.data[1 + 5 * arguments[0] + arguments[1]][at] ?? null)""",
+        """const [chart, [run, layer]] = [window.findlrChart, arguments];
+        return chart.places[run].map((at) => chart.plot.data[1 + 5 * run + layer][at] ?? null)""",
         run,
         layer,
     )
@@ -107,9 +107,7 @@ class TestOneRun:
     @pytest.mark.parametrize("share", [0.2, 0.7])
     def test_the_mouse_over_the_chart_shows_the_values_there(self, opened, finding, share):
         shown = opened([finding])
-        left, top, width, height = shown.run(
-            "const r = document.querySelector('.u-over').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]"
-        )
+        left, top, width, height = shown.plot_area()
         shown.mouse("mouseMoved", left + 5, top + 5)
         shown.mouse("mouseMoved", left + share * width, top + height / 2)
         shown.settled()
@@ -139,9 +137,7 @@ class TestOneRun:
         shown = opened([finding])
         view = "return [...window.findlrChart.view.x, ...window.findlrChart.view.loss]"
         everything = shown.run(view)
-        left, top, width, height = shown.run(
-            "const r = document.querySelector('.u-over').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]"
-        )
+        left, top, width, height = shown.plot_area()
         corner, end = (left + 0.6 * width, top + 0.2 * height), (left + 0.9 * width, top + 0.8 * height)
         shown.mouse("mouseMoved", *corner)
         shown.mouse("mousePressed", *corner, button="left", buttons=1, clickCount=1)

@@ -129,8 +129,9 @@ function drawRace(chart, runs, several) {
     for (const { lr, loss } of run.race.runs) {
       if (lr === null) continue;
       const x = chart.valToPos(Math.log10(lr), "x", true);
-      const y = loss === null ? bbox.top + 7 * ratio : chart.valToPos(loss, "race", true);
-      drawShape(chart.ctx, loss === null ? "✖" : "◆", x, y, 5 * ratio, tint);
+      const above = loss === null || run.race.limits === null || loss > run.race.limits[1];
+      const y = above ? bbox.top + 7 * ratio : chart.valToPos(loss, "race", true);
+      drawShape(chart.ctx, above ? "✖" : "◆", x, y, 5 * ratio, tint);
     }
   }
 }
