@@ -228,6 +228,7 @@ class TestOneRun:
         shown = opened([replace(refused, curve=curve)])
         assert shown.texts("h1") == [f"No suggestion. {refused.verdict.sentence}"]
         assert refused.why in shown.texts("#summary p")[0]
+        assert set(shown.texts("#rules td:last-child")) == {"For the reason above."}
         assert shown.run("return [...document.querySelectorAll('#rules input')].every((box) => box.disabled)")
         assert shown.run("return document.getElementById('code').hidden")
 

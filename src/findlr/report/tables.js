@@ -70,7 +70,7 @@ function buildSummary(section, runs, onRun) {
   runs.forEach((run, i) => {
     const name = checkbox(true, (on) => onRun(i, on), ...runName(run));
     const row = make("tr", {}, make("th", { scope: "row" }, name), cell(rateOf(run), true), cell(intervalOf(run)), cell(run.verdict));
-    row.append(make("td", { class: "long" }, run.why));
+    row.append(cell(run.why));
     body.append(row);
   });
   const heads = headings("run", ["learning rate", true], "interval", "verdict", "why");
@@ -88,7 +88,7 @@ function buildRules(table, runs, rulesOn, onRule) {
     label.firstChild.disabled = answers.every(({ lr }) => lr === null);
     const row = make("tr", {}, make("th", { scope: "row" }, label));
     for (const { lr } of answers) row.append(cell(lr === null ? "refused" : brief(lr, 3), true));
-    if (!several) row.append(make("td", { class: "long" }, answers[0].why));
+    if (!several) row.append(cell(answers[0].why === runs[0].why ? "For the reason above." : answers[0].why));
     body.append(row);
   });
   table.append(headings("rule", ...columns), body);
@@ -231,7 +231,10 @@ function buildFacts(section, runs) {
     const facts = make("div", { class: "facts" });
     for (const [title, pairs] of run.facts) {
       const body = make("tbody");
-      for (const [name, value] of pairs) body.append(make("tr", {}, make("th", { scope: "row" }, name), cell(value)));
+      for (const [name, value] of pairs) {
+        const parts = name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]); // long names break after a dot
+        body.append(make("tr", {}, make("th", { scope: "row" }, ...parts), cell(value)));
+      }
       facts.append(make("table", {}, make("caption", {}, title), body));
     }
     if (runs.length === 1) section.append(facts);
