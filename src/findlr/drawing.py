@@ -123,11 +123,11 @@ def describe(
     """
     curve = finding.curve
     line = curve.smoothed().clipped() if smoothed else curve.usable()
-    points = ends = None
+    points = ends = corrected = None
     if smoothed and raw:
         points = curve.clipped() if len(line) else curve.usable()
         ends = _outside(curve.usable(), points)
-    corrected = _corrected(curve.clipped() if smoothed else line) if raw else None
+        corrected = _corrected(curve.clipped())
     validation = _measured(curve)
     named = _named(finding, rules)
     marks = [_mark(lr, line, names) for lr, names in named.items()]

@@ -36,6 +36,7 @@ def test_losses_without_batch_noise_keep_their_mean_level(finding):
     assert np.array_equal(drawing.corrected.lr, drawing.line.lr)
     assert describe(replace(finding, curve=replace(finding.curve, baseline=None))).corrected is None
     assert describe(finding, raw=False).corrected is None
+    assert describe(finding, smoothed=False).corrected is None
 
 
 def test_validation_losses_are_those_measured(finding):
