@@ -130,6 +130,9 @@ class TestOneRun:
             words = text.replace(",", "").split()
             assert float(words[2]) == pytest.approx(finding.curve.lr[at], rel=1e-3)
             assert float(words[words.index("loss") + 1]) == pytest.approx(finding.curve.loss[at], rel=1e-3)
+        shown.keys("#chart", key("+"))
+        shown.settled()
+        assert float(shown.texts("#readout td")[0]) == pytest.approx(finding.curve.lr[start + 2], rel=1e-3)
         shown.keys("#chart", key("Home"))
         assert float(shown.texts("#spoken")[0].replace(",", "").split()[2]) == pytest.approx(1e-8)
 
@@ -154,6 +157,8 @@ class TestOneRun:
         assert shown.run(view) == everything
         shown.keys("#chart", key("+"))
         assert np.ptp(shown.run(view)[:2]) == pytest.approx(span / 2)
+        shown.keys("#chart", *[key("+")] * 30, key("ArrowRight"), *[key("-")] * 30)
+        assert shown.run(view)[:2] == pytest.approx(everything[:2])
         shown.keys("#chart", key("0"))
         assert shown.run(view) == everything
         shown.settled()
@@ -196,6 +201,7 @@ class TestOneRun:
         rows = shown.texts("#race tbody tr")
         assert len(rows) == len(finding.race.runs)
         assert shown.texts("#code code") == [finding.code()]
+        assert shown.driver.title == f"Learning rate {finding.lr:.3g} - findlr"
         facts = dict(zip(shown.texts("#facts th"), shown.texts("#facts td"), strict=True))
         assert facts["why"] == finding.why
         assert facts["end"] == finding.stop.sentence
@@ -367,6 +373,20 @@ class TestForEveryone:
         assert len(base64.b64decode(printed["data"])) > 20_000
         shown.settled()
         assert pixels(shown) == before  # and the screen is as it was
+
+    def test_paper_is_white_and_has_all_facts(self, opened, finding):
+        shown = opened([finding] * 2, dark=True)
+        look = (
+            "return [getComputedStyle(document.body).backgroundColor,"
+            "document.querySelectorAll('#facts details[open]').length, window.findlrChart.plot.width]"
+        )
+        before = shown.run(look)
+        shown.run("window.dispatchEvent(new Event('beforeprint'))")
+        paper, facts, width = shown.run(look)
+        assert (paper, facts) == ("rgb(255, 255, 255)", 2)
+        assert width < before[2]
+        shown.run("window.dispatchEvent(new Event('afterprint'))")
+        assert shown.run(look) == before
 
 
 class TestSizes:

@@ -54,7 +54,7 @@ def write_report(
 
 def page(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> str:
     """The page that ``write_report`` writes."""
-    names = labels_of(findings, labels)
+    names = labels_of(findings, labels) if labels is not None or len(findings) != 1 else ("",)
     runs = [run_data(finding, name) for finding, name in zip(findings, names, strict=True)]
     return Template(_asset("page.html")).substitute(_inlined(), data=_harmless(runs))
 

@@ -24,7 +24,8 @@ class SweepChart {
     this.view = { ...this.everything };
     this.smooth();
     this.plot = new uPlot(this.options(), this.columns(), element);
-    new ResizeObserver(() => this.fit()).observe(element);
+    this.onPaper = false; // where the screen's width is not to be followed
+    new ResizeObserver(() => this.onPaper || this.fit()).observe(element);
   }
 
   // All rates of all runs in one rising array, and the place of each run's points in it.
@@ -154,8 +155,8 @@ class SweepChart {
         points: { size: 9, fill: (chart, i) => chart.series[i].stroke(), width: 0 },
       },
       hooks: {
-        drawAxes: [(chart) => drawIntervals(chart, this.seen(), this.several)],
-        draw: [(chart) => this.drawOver(chart)],
+        drawAxes: [(chart) => this.inside(chart, () => drawIntervals(chart, this.seen(), this.several))],
+        draw: [(chart) => this.inside(chart, () => this.drawOver(chart))],
         setSelect: [(chart) => this.zoomTo(chart.select)],
         setCursor: [(chart) => this.onMove(chart.cursor.left < 0 ? null : chart.posToVal(chart.cursor.left, "x"))],
       },
@@ -174,15 +175,19 @@ class SweepChart {
     return this.runs.filter((_, i) => this.state.runs.has(i));
   }
 
-  drawOver(chart) {
-    const { ctx, bbox } = chart;
+  // Draws, but not beyond the axes.
+  inside({ ctx, bbox }, draw) {
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
+    draw();
+    ctx.restore();
+  }
+
+  drawOver(chart) {
     if (this.state.layers.has("race")) drawRace(chart, this.seen(), this.several);
     drawMarks(chart, this.seen(), this.several, this.state.rules);
-    ctx.restore();
   }
 
   size() {
@@ -230,12 +235,13 @@ class SweepChart {
     chart.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
   }
 
-  // By a factor around the cursor, or the middle of what is seen.
+  // By a factor around a place; else around the suggestion, or the middle of what is seen.
   zoomBy(factor, around = null) {
     const [low, high] = this.view.x;
     const [first, last] = this.everything.x;
-    const centre = around === null ? (low + high) / 2 : around;
-    const span = Math.min((high - low) * factor, last - first);
+    const suggested = this.seen().map((run) => (run.suggestion && run.suggestion.lr ? Math.log10(run.suggestion.lr) : NaN));
+    const centre = [around, ...suggested].find((x) => x !== null && x > low && x < high) ?? (low + high) / 2;
+    const span = Math.min(Math.max((high - low) * factor, 1e-3), last - first);
     const start = centre - ((centre - low) / (high - low)) * span;
     this.lookFrom(start, span);
   }

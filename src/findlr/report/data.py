@@ -23,7 +23,7 @@ def run_data(finding: Finding, label: str) -> dict[str, Any]:
 
     Args:
         finding: with or without a suggestion.
-        label: the run's name.
+        label: the run's name; "" for one that needs none.
 
     Returns:
         Plain values, and every answer of a rule among them: the page asks none itself.

@@ -30,7 +30,7 @@ function start() {
   const several = runs.length > 1;
   const title = several ? `${runs.length} runs` : runs[0].message || `Learning rate ${rateOf(runs[0])}`;
   find("title").textContent = title;
-  document.title = several ? `findlr: ${title}` : `findlr: ${runs[0].label}: ${title}`;
+  document.title = several ? `${title} - findlr` : `${named(runs[0], title)} - findlr`;
 
   const betas = [...new Set([...STEPS, runs[0].smoothing])].sort((a, b) => a - b);
   const [names, layers] = present(runs);
@@ -42,7 +42,7 @@ function start() {
     cursor = x;
     readout.show(x, state.runs);
   });
-  const told = runs.map((run) => `${run.label}: ${run.message || `suggested ${rateOf(run)}`}`).join("; ");
+  const told = runs.map((run) => named(run, run.message || `suggested ${rateOf(run)}`)).join("; ");
   element.setAttribute("aria-label", `Loss against learning rate. ${told}`);
 
   const redrawPoints = buildPoints(find("points"), runs, readout);
@@ -96,15 +96,18 @@ function start() {
 // The keyboard's cursor: from point to point of the first run that is shown.
 function listenToKeys(element, chart, runs, state, speak) {
   const moves = { ArrowLeft: -1, ArrowRight: 1, PageUp: 10, PageDown: -10, Home: -Infinity, End: Infinity };
-  const zooms = { "+": () => chart.zoomBy(0.5), "=": () => chart.zoomBy(0.5), "-": () => chart.zoomBy(2), 0: () => chart.zoomAll() };
+  const zooms = { "+": (x) => chart.zoomBy(0.5, x), "=": (x) => chart.zoomBy(0.5, x), "-": (x) => chart.zoomBy(2, x), 0: () => chart.zoomAll() };
   let at = null;
   element.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const run = runs.find((each, i) => state.runs.has(i) && each.x.length > 0);
-    if (event.key in zooms) zooms[event.key]();
-    else if (event.key in moves && run) {
+    if (event.key in zooms) {
+      const here = at === null || !run ? null : run.x[Math.min(at, run.x.length - 1)];
+      zooms[event.key](here);
+      if (here !== null) chart.pointAt(here);
+    } else if (event.key in moves && run) {
       const begin = run.suggestion && run.suggestion.lr ? nearest(run.x, Math.log10(run.suggestion.lr)) : run.start;
-      at = Math.min(Math.max((at === null ? begin : at) + moves[event.key], 0), run.x.length - 1);
+      at = Math.min(Math.max((at === null ? begin : Math.min(at, run.x.length - 1)) + moves[event.key], 0), run.x.length - 1);
       chart.pointAt(run.x[at]);
       speak(run, at);
     } else return;
@@ -116,13 +119,19 @@ function listenToKeys(element, chart, runs, state, speak) {
 function listenToPaper(chart) {
   const root = document.documentElement;
   const redraw = () => chart.plot.redraw(false);
+  let closed = [];
   window.addEventListener("beforeprint", () => {
     root.classList.add("printing");
+    closed = [...document.querySelectorAll("#facts details:not([open])")];
+    for (const each of closed) each.open = true;
+    chart.onPaper = true;
     chart.fit(Math.min(660, chart.plot.width));
     redraw();
   });
   window.addEventListener("afterprint", () => {
     root.classList.remove("printing");
+    for (const each of closed) each.open = false;
+    chart.onPaper = false;
     chart.fit();
     redraw();
   });

@@ -41,6 +41,10 @@ function headings(...names) {
   return make("thead", {}, row);
 }
 
+function named(run, text) {
+  return run.label === "" ? text : `${run.label}: ${text}`;
+}
+
 function rateOf(run) {
   return run.suggestion === null ? "none" : brief(run.suggestion.lr, 3);
 }
@@ -146,7 +150,7 @@ function buildRace(section, runs) {
     for (const { lr, steps, loss } of run.race.runs) {
       body.append(make("tr", {}, cell(brief(lr, 3), true), cell(String(steps), true), cell(loss === null ? "diverged" : brief(loss), true)));
     }
-    const caption = make("caption", {}, `${runs.length > 1 ? `${run.label}: ` : ""}held-out loss before training ${brief(run.race.start)}`);
+    const caption = make("caption", {}, named(run, `held-out loss before training ${brief(run.race.start)}`));
     section.append(make("table", {}, caption, headings(["learning rate", true], ["steps", true], ["held-out loss", true]), body));
     const sides = run.race.bracketed ? "a worse run lies on each side" : "there is no worse run on one side of it";
     section.append(make("p", {}, `The runs are best at ${brief(run.race.best_lr, 3)}; ${sides}.`));
@@ -157,7 +161,7 @@ function buildCode(section, runs) {
   for (const run of runs) {
     if (run.code === null) continue;
     section.hidden = false;
-    const pre = make("pre", { tabindex: "0", role: "region", "aria-label": `Code for ${run.label}` }, make("code", {}, run.code));
+    const pre = make("pre", { tabindex: "0", role: "region", "aria-label": named(run, "code") }, make("code", {}, run.code));
     const button = make("button", { type: "button" }, "Copy");
     const told = make("span", { role: "status" });
     button.addEventListener("click", async () => {
