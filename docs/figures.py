@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import Curve, Finding, Plan, Stop, find_lr, rules
+from findlr import Curve, Finding, Plan, Stop, compare, find_lr, rules
 from findlr.dip import read_dip
 from findlr.smoothing import bias_corrected, centred_gaussian, centred_median
 from findlr.sweep import Spacing, rates
@@ -91,6 +91,17 @@ def article_picture() -> Figure:
 def raw_picture() -> Figure:
     """The same sweep, raw."""
     return figure_of(by_the_article().plot(smoothed=False))
+
+
+def compare_picture() -> Figure:
+    """The same network with four weight decays."""
+    runs = []
+    for weight_decay in (0.001, 0.01, 0.1, 0.5):
+        torch.manual_seed(SEED)
+        loader, net = digits(), simple_net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=weight_decay)
+        runs.append(find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=300))
+    return figure_of(compare(runs))
 
 
 def parabola_picture() -> Figure:
@@ -368,6 +379,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "curve": curve_picture,
     "article": article_picture,
     "raw": raw_picture,
+    "compare": compare_picture,
     "parabola": parabola_picture,
     "rates": rates_picture,
     "spacing": spacing_picture,

@@ -31,6 +31,7 @@ from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
+    from findlr.plot import compare
     from findlr.torch import RangeTest, TorchTrainable, find_lr, rewindable
 
 __version__ = "0.1.0"
@@ -53,21 +54,28 @@ __all__ = [
     "Suggestion",
     "TorchTrainable",
     "Verdict",
+    "compare",
     "find",
     "find_lr",
     "rewindable",
     "rules",
 ]
 
-_TORCH_ROOM = ("RangeTest", "TorchTrainable", "find_lr", "rewindable")
+_LATER = {
+    "RangeTest": "torch",
+    "TorchTrainable": "torch",
+    "compare": "plot",
+    "find_lr": "torch",
+    "rewindable": "torch",
+}  # each in its room
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TORCH_ROOM:
+    if name not in _LATER:
         raise AttributeError(f"module 'findlr' has no attribute {name!r}")
-    from findlr import torch
+    from importlib import import_module
 
-    return getattr(torch, name)
+    return getattr(import_module(f"findlr.{_LATER[name]}"), name)
 
 
 def __dir__() -> list[str]:

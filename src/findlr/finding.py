@@ -19,6 +19,7 @@ from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     import pandas
     from matplotlib.axes import Axes
@@ -169,11 +170,18 @@ class Finding:
         smoothed: bool = True,
         raw: bool = True,
         rules: Sequence[Rule] = (),
+        race: bool = True,
     ) -> Axes:
         """Draw the loss against the rate, with the suggestion; see ``findlr.plot.draw``."""
         from findlr.plot import draw
 
-        return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules)
+        return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules, race=race)
+
+    def report(self, path: str | PathLike[str]) -> Path:
+        """Write a page for the browser, whole in one file; see ``findlr.report.write_report``."""
+        from findlr.report import write_report
+
+        return write_report([self], path)
 
     def to_pandas(self) -> pandas.DataFrame:
         """The curve as a table: lr, loss, smoothed, and baseline and validation where they were measured.

@@ -229,3 +229,6 @@ def _need(points: int, needed: int, rule: str) -> None:
             f"{rule} needs {needed} point{'s' * (needed > 1)} between the skipped ends of the curve, got {points}: "
             "raise num_steps, or lower min_lr if the sweep diverged early"
         )
+
+
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (quick, article, valley, slide, steep, minimum)}

@@ -267,6 +267,7 @@ def test_exported_names():
     assert sorted(findlr.__all__) == findlr.__all__
     assert set(findlr.__all__) == {
         *(
+            "compare",
             "find_lr",
             "RangeTest",
             "TorchTrainable",

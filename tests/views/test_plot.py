@@ -1,5 +1,7 @@
+import io
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from findlr import Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Ve
 from findlr.drawing import describe
 from findlr.finder import choose
 from findlr.finding import Cost
+from findlr.plot import compare
+from findlr.race import Race, Run
 from findlr.testing import Quadratic
 
 ALL_RULES = (rules.quick, rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
@@ -161,7 +165,7 @@ class TestAxes:
         assert ax.texts[0].xy == (drawing.suggestion.lr, drawing.suggestion.loss)
         (band,) = ax.patches
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(finding.interval)
-        assert band.get_alpha() <= 0.15
+        assert band.get_alpha() <= 0.15  # on white
         assert ax.get_ylim() == drawing.limits
         assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "learning rate (log scale)", "loss")
         assert ax.get_title() == ""
@@ -185,3 +189,87 @@ class TestAxes:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(MissingExtraError, match=r"matplotlib is not installed; run: pip install 'findlr\[plot\]'"):
             find(Quadratic()).plot()
+
+
+class TestRace:
+    def test_runs_stand_on_an_axis_of_their_own(self):
+        finding = find(Quadratic(), Plan("one_cycle", 400), verify=True, budget=1.0)
+        figure = Figure()
+        ax = finding.plot(figure.subplots())
+        left, right = figure.axes
+        assert left is ax
+        assert right.get_ylabel() == f"held-out loss after {finding.race.steps} steps"
+        low, high = right.get_ylim()
+        runs = {run.lr: run.loss for run in finding.race.runs}
+        shown = dict(zip(*right.lines[0].get_data(), strict=True))
+        assert shown == {lr: loss for lr, loss in runs.items() if low < loss < high}
+        assert {*right.lines[1].get_xdata()} == runs.keys() - shown.keys()
+        assert [text.get_text() for text in ax.get_legend().get_texts()][-1] == "race"
+        figure = Figure()
+        finding.plot(figure.subplots(), race=False)
+        assert len(figure.axes) == 1
+
+    def test_runs_that_diverged_stand_at_its_top(self):
+        runs = (Run(0.1, 9, math.inf), Run(0.2, 9, math.inf))
+        figure = Figure()
+        replace(find(Quadratic()), race=Race(runs, 3.0, 0.1, False)).plot(figure.subplots())
+        crosses = figure.axes[1].lines[1]
+        assert list(crosses.get_xdata()) == [0.1, 0.2]
+        figure.savefig(io.BytesIO())
+
+
+HOSTILE = r"_$\frac{1$ </script> \n %s {0}"
+
+
+class TestCompare:
+    def test_each_run_has_its_line_mark_interval_and_name(self):
+        runs = [find(Quadratic(curvature=curvature)) for curvature in (5.0, 10.0)] + [finding_of(CURVES["flat"])]
+        ax = compare(runs, ["five", "ten", "flat"], Figure().subplots())
+        names = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert names == [f"five: {runs[0].lr:.2g}", f"ten: {runs[1].lr:.2g}", "flat: no suggestion"]
+        drawn = [line.get_data() for line in ax.lines]
+        for run in runs:
+            line = run.curve.smoothed().clipped()
+            assert any(np.array_equal(lr, line.lr) and np.array_equal(loss, line.loss) for lr, loss in drawn)
+        rates = [list(lr) for lr, _ in drawn]
+        for run in runs[:2]:
+            assert [run.lr] in rates
+            assert list(run.interval) in rates
+
+    def test_up_to_seven_runs_differ_in_colour_dashes_and_marks(self):
+        ax = compare([find(Quadratic())] * 7, ax=Figure().subplots())
+        handles = ax.get_legend().legend_handles
+        for look in ("get_color", "get_marker"):
+            assert len({getattr(handle, look)() for handle in handles}) == 7
+        assert len({str(handle._unscaled_dash_pattern) for handle in handles}) == 7
+
+    def test_the_limits_hold_all_runs(self):
+        runs = [find(Quadratic(floor=floor)) for floor in (0.1, 50.0)]
+        low, high = compare(runs, ax=Figure().subplots()).get_ylim()
+        assert low < min(run.curve.smoothed().clipped().loss.min() for run in runs)
+        assert high > 50
+
+    def test_it_is_exported_and_needs_matplotlib_only_when_asked(self):
+        import findlr
+
+        assert findlr.compare is compare
+
+    def test_names_are_shown_as_they_are(self):
+        figure = Figure()
+        ax = compare([find(Quadratic())], [HOSTILE], figure.subplots())
+        figure.savefig(io.BytesIO())
+        assert HOSTILE in ax.get_legend().get_texts()[0].get_text()
+
+    def test_a_rules_name_is_shown_as_it_is(self):
+        named = finding_of(article_like(), lambda curve, plan: Suggestion(0.1, HOSTILE, "why"))
+        figure = Figure()
+        named.plot(figure.subplots(), rules=[lambda curve, plan: Suggestion(0.2, HOSTILE, "why")])
+        figure.savefig(io.BytesIO())
+
+
+def test_a_long_curve_is_drawn_without_a_warning():
+    random = np.random.default_rng(0)
+    curve = article_like(10_000)
+    figure = Figure()
+    finding_of(replace(curve, loss=curve.loss + 0.1 * random.random(10_000))).plot(figure.subplots())
+    figure.savefig(io.BytesIO())

@@ -1,0 +1,134 @@
+"""What the page knows of a run: plain values for JSON, long arrays as the bytes that the browser reads as they are."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from findlr.curve import Curve
+from findlr.drawing import Drawing, describe, flattened
+from findlr.errors import NoSuggestionError
+from findlr.finding import Finding
+from findlr.rules import RULES, Suggestion
+from findlr.smoothing import Array
+
+_UNITS = {"steps": "forward-backward equivalents", "seconds": "s"}
+
+
+def run_data(finding: Finding, label: str) -> dict[str, Any]:
+    """What the page shows of one run.
+
+    Args:
+        finding: with or without a suggestion.
+        label: the run's name; "" for one that needs none.
+
+    Returns:
+        Plain values, and every answer of a rule among them: the page asks none itself.
+    """
+    drawing = describe(finding)
+    return {
+        "label": label,
+        "message": drawing.message,
+        "verdict": finding.verdict.name,
+        "why": finding.why,
+        "suggestion": None if finding.suggestion is None else _answer(finding.suggestion),
+        "answers": list(_answers(finding)),
+        "smoothing": finding.curve.smoothing,
+        "limits": drawing.limits,
+        **_points(finding.curve, drawing),
+        "stop": None if drawing.stop is None else {"lr": drawing.stop.lr, "text": _stop_text(drawing)},
+        "race": _race(finding, drawing),
+        "code": None if finding.suggestion is None else finding.code(),
+        "facts": [[title, [list(pair) for pair in pairs]] for title, pairs in _facts(finding) if pairs],
+    }
+
+
+def _answer(suggestion: Suggestion) -> dict[str, Any]:
+    return {
+        "rule": suggestion.rule,
+        "lr": suggestion.lr,
+        "why": suggestion.why,
+        "interval": suggestion.interval,
+    }
+
+
+def _answers(finding: Finding) -> Iterable[dict[str, Any]]:
+    """What each rule says, or why it says nothing."""
+    for name, rule in RULES.items():
+        try:
+            yield _answer(finding.suggest(rule))
+        except NoSuggestionError as error:
+            yield {"rule": name, "lr": None, "why": str(error), "interval": None}
+
+
+def _points(curve: Curve, drawing: Drawing) -> dict[str, Any]:
+    """The curve; losses whole, for the page to smooth them as Python does, and the rest as fine as a screen needs.
+
+    Of all points the first ``usable`` are; the line goes from ``start`` to ``end``.
+    """
+    usable = len(curve.usable())
+    start = min(10, usable) if len(drawing.line) else 0
+    return {
+        "log10_lr": _packed(curve.log10_lr, "<f4"),
+        "loss": _packed(curve.loss, "<f8"),
+        "corrected": None if drawing.corrected is None else _packed(drawing.corrected.loss, "<f4"),
+        "validation": None if drawing.validation is None else _packed(curve.validation, "<f4"),
+        "usable": usable,
+        "start": start,
+        "end": start + len(drawing.line),
+    }
+
+
+def _packed(values: Array | None, kind: Literal["<f4", "<f8"]) -> str:
+    with np.errstate(over="ignore"):  # beyond float32 is beyond any screen
+        return b64encode(np.asarray(values).astype(kind).tobytes()).decode()
+
+
+def _stop_text(drawing: Drawing) -> str:
+    assert drawing.stop is not None
+    return f"{drawing.stop.why} at lr {drawing.stop.lr:.3g}, loss {drawing.stop.loss:.4g}"
+
+
+def _race(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
+    if drawing.race is None or finding.race is None:
+        return None
+    return {
+        "label": drawing.race.label,
+        "limits": drawing.race.limits,
+        "runs": [vars(run).copy() for run in drawing.race.runs],
+        "start": finding.race.start,
+        "best_lr": finding.race.best_lr,
+        "bracketed": finding.race.bracketed,
+    }
+
+
+def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """All that is known of a run, in groups."""
+    curve, suggestion = finding.curve, finding.suggestion
+    result = [("verdict", f"{finding.verdict.name}: {finding.verdict.sentence}"), ("why", finding.why)]
+    if suggestion is not None:
+        result += [("learning rate", f"{suggestion.lr:.6g}"), ("rule", f"{suggestion.rule}: {suggestion.why}")]
+        if suggestion.interval is not None:
+            result += [("interval", "{:.4g} to {:.4g}".format(*suggestion.interval))]
+    if suggestion is not None and len(finding.lrs) > 1:
+        result += [("rates of the groups", ", ".join(f"{lr:.6g}" for lr in finding.lrs))]
+    yield "Result", result
+    rates = f"{curve.lr[0]:.3g} to {curve.lr[-1]:.3g}" if len(curve) else "none"
+    yield (
+        "Sweep",
+        [
+            *(("points", f"{len(curve)} of {curve.num_steps} planned"), ("rates", rates)),
+            *(("end", finding.stop.sentence), ("smoothing", f"{curve.smoothing:g}")),
+            ("control variate", "used" if curve.baseline is not None else "not used"),
+        ],
+    )
+    cost = vars(finding.cost)
+    yield "Cost", [(name, f"{value:.6g} {_UNITS.get(name, 'passes')}") for name, value in cost.items()]
+    plan = finding.plan.to_dict()
+    if not isinstance(plan["schedule"], str):
+        plan["schedule"] = "a function of the progress"
+    yield "Plan", [(name, str(value)) for name, value in plan.items() if value not in (None, "")]
+    yield "Training", [pair for pair in flattened(finding.facts) if pair[1] != ""]

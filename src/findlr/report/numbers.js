@@ -1,0 +1,75 @@
+"use strict";
+// Numbers: how they come, how they are averaged, how they are written.
+
+// Typed arrays come as base64 of their little-endian bytes.
+function decoded(text, Kind) {
+  return text === null ? null : new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+}
+
+// findlr.smoothing.bias_corrected, step by step the same.
+function biasCorrected(losses, beta) {
+  const result = new Float64Array(losses.length);
+  let average = 0;
+  for (let i = 0; i < losses.length; i++) {
+    average = beta * average + (1 - beta) * losses[i];
+    result[i] = average / (1 - beta ** (i + 1));
+  }
+  return result;
+}
+
+// The index of the value nearest to x in a rising array.
+function nearest(values, x) {
+  let low = 0;
+  let high = values.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < x) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && x - values[low - 1] < values[low] - x ? low - 1 : low;
+}
+
+// The height at x of the line through (xs, ys) from index start to end; NaN where there is no line.
+function heightAt(xs, ys, start, end, x) {
+  if (end <= start) return NaN;
+  if (x <= xs[start]) return ys[start];
+  if (x >= xs[end - 1]) return ys[end - 1];
+  let right = nearest(xs, x);
+  if (xs[right] < x || right === start) right += 1;
+  const share = xs[right] > xs[right - 1] ? (x - xs[right - 1]) / (xs[right] - xs[right - 1]) : 0;
+  return ys[right - 1] + share * (ys[right] - ys[right - 1]);
+}
+
+// Four digits, as in 0.0123, 2.302 or 1.5e-7.
+function brief(value, digits = 4) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "infinite" : "-infinite";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+    return `${Number(mantissa)}e${Number(exponent)}`;
+  }
+  return String(Number(value.toPrecision(digits)));
+}
+
+// Round places for the ticks of an axis in decades: powers of ten, or 1, 2, 5 where few of those are seen.
+function decadeTicks(low, high, most) {
+  const span = high - low;
+  const result = [];
+  if (span >= 2) {
+    const step = Math.ceil(span / most);
+    for (let at = Math.ceil(low / step) * step; at <= high; at += step) result.push(at);
+    return result;
+  }
+  if (span >= 0.7) {
+    for (let power = Math.floor(low); power <= high; power++) {
+      for (const part of [1, 2, 5]) result.push(power + Math.log10(part));
+    }
+    return result.filter((at) => at >= low && at <= high);
+  }
+  const rough = (10 ** high - 10 ** low) / Math.max(most - 1, 2);
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((part) => part * unit).find((each) => each >= rough);
+  for (let at = Math.ceil(10 ** low / step); at * step <= 10 ** high; at++) result.push(Math.log10(at * step));
+  return result;
+}

@@ -1,0 +1,110 @@
+"""The page's file; what a browser makes of it is in tests/browser."""
+
+import json
+import re
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from findlr import ConfigurationError, find
+from findlr.race import Race, Run
+from findlr.report import page, write_report
+from findlr.testing import Quadratic
+
+
+@pytest.fixture(scope="module")
+def finding():
+    return find(Quadratic(noise=0.1))
+
+
+class Elements(HTMLParser):
+    """The page's elements with their texts, as a browser sees them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append([tag, dict(attributes), ""])
+
+    def handle_endtag(self, tag):
+        self.found.append(["/" + tag, {}, ""])
+
+    def handle_data(self, text):
+        if self.found:
+            self.found[-1][2] += text
+
+    def named(self, tag):
+        return [(attributes, text) for name, attributes, text in self.found if name == tag]
+
+
+def data_of(text):
+    (found,) = (inner for attributes, inner in Elements(text).named("script") if attributes.get("id") == "data")
+    return json.loads(found)
+
+
+def test_the_policy_allows_exactly_what_is_in_the_page(finding):
+    elements = Elements(page([finding]))
+    (policy,) = (meta["content"] for meta, _ in elements.named("meta") if "http-equiv" in meta)
+    rules = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    for tag, rule in (("script", "script-src"), ("style", "style-src")):
+        texts = [text for attributes, text in elements.named(tag) if attributes.get("type") != "application/json"]
+        hashes = {f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts}
+        assert set(rules.pop(rule).split()) == hashes
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_nothing_is_loaded_and_the_library_comes_with_its_licence(finding):
+    text = page([finding])
+    sources = re.findall(r"(?:src|href)=\"([^\"]*)\"", text)
+    assert all(source.startswith(("#", "data:")) for source in sources)
+    assert re.search(r"uPlot \d+\.\d+\.\d+, as in its npm package", text)
+    assert "The MIT License" in text
+
+
+def test_losses_come_whole_and_rates_to_float32(finding):
+    (run,) = data_of(page([finding]))
+    assert np.array_equal(np.frombuffer(b64decode(run["loss"]), "<f8"), finding.curve.loss)
+    rates = np.frombuffer(b64decode(run["log10_lr"]), "<f4")
+    np.testing.assert_allclose(rates, finding.curve.log10_lr, rtol=1e-6)
+    line = finding.curve.smoothed().clipped()
+    assert (finding.curve.lr[run["start"]], run["end"] - run["start"]) == (line.lr[0], len(line))
+
+
+def test_numbers_that_json_lacks_are_null(finding):
+    race = Race((Run(0.1, 9, float("inf")),), float("nan"), 0.1, False)
+    curve = replace(finding.curve, loss=np.r_[finding.curve.loss[:-1], np.nan], diverged=True)
+    (run,) = data_of(page([replace(finding, race=race, curve=curve)]))
+    assert run["race"]["runs"] == [{"lr": 0.1, "steps": 9, "loss": None}]
+    assert run["race"]["start"] is None
+    assert np.isnan(np.frombuffer(b64decode(run["loss"]), "<f8")[-1])
+
+
+def test_no_text_of_a_run_can_end_its_element(finding):
+    evil = "</script><script>alert(1)</script><!--&lt;"
+    text = page([finding], [evil])
+    assert len(Elements(text).named("script")) == len(Elements(page([finding])).named("script"))
+    assert data_of(text)[0]["label"] == evil
+
+
+def test_the_methods_file_is_the_functions(finding, tmp_path):
+    path = finding.report(str(tmp_path / "one.html"))
+    assert path == tmp_path / "one.html"
+    assert path.read_bytes() == write_report([finding], tmp_path / "two.html").read_bytes()
+
+
+def test_wrong_input_writes_nothing(finding, tmp_path):
+    for findings, labels in (([], None), ([finding], ["a", "b"])):
+        with pytest.raises(ConfigurationError):
+            write_report(findings, tmp_path / "none.html", labels=labels)
+    assert list(tmp_path.iterdir()) == []
