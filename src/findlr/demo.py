@@ -27,7 +27,7 @@ except ImportError as error:
     package = str(error.name).partition(".")[0]
     raise MissingExtraError.of({"sklearn": "scikit-learn"}.get(package, package), "demo") from None
 
-from findlr.console import LiveSweep, show
+from findlr.console import show
 from findlr.idx import Bytes, read_idx
 from findlr.plot import draw
 from findlr.torch import find_lr
@@ -219,7 +219,6 @@ def run(data: Data, output: Path) -> Finding:
         *(net, optimizer, nn.NLLLoss(), loader),
         num_steps=data.num_steps,
         total_steps=data.epochs * len(loader),
-        progress=LiveSweep(),
     )
     show(finding, console)
     finding.save(output / "finding.json")

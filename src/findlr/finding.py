@@ -183,6 +183,12 @@ class Finding:
 
         return write_report([self], path)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; see ``findlr.notebook.html``."""
+        from findlr.notebook import html
+
+        return html(self)
+
     def to_pandas(self) -> pandas.DataFrame:
         """The curve as a table: lr, loss, smoothed, and baseline and validation where they were measured.
 

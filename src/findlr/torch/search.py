@@ -43,7 +43,7 @@ def find_lr(
     clip_grad_norm: float | None = None,
     clip_grad_value: float | None = None,
     restore: Sequence[Any] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
     """Find a good learning rate by a range test, and put everything back.
@@ -78,7 +78,8 @@ def find_lr(
         clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
         clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
-        progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
+        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
+            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
         on_step: called with each ``Step`` once its loss is read.
 
     Returns:
