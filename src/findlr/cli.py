@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from findlr import __version__
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 from findlr.finding import Finding
-from findlr.plan import SCHEDULES
+from findlr.plan import SCHEDULES, Plan
 from findlr.rules import RULES, Rule
 from findlr.running import FINE, WRONG, Outputs, code_of, run, save_picture
 
@@ -30,8 +30,8 @@ Exit codes: 0 fine, 1 no suggestion, 2 wrong usage or input, 3 the training's ow
 """
 _RUN_HELP = """Find a rate for a training of yours.
 
-TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer,
-criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__"
+TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer, \
+criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__" \
 does not run. Options go before what the function returns.
 
 \b
@@ -39,10 +39,10 @@ Examples:
   findlr run train.py:setup
   findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
   findlr run train.py:setup --verify --total-steps 5000 --budget 0.5
-  findlr run mypackage.train:setup -o run.json --plot run.png --report run.html
+  findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
-Ctrl-C prints what was measured so far. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's
+Ctrl-C prints what was measured so far. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
 own code failed, 130 interrupted.
 """
 _DEMO_HELP = """Find a rate for a small network on real data, and try it.
@@ -145,7 +145,7 @@ def _add_searches(made: "Typer") -> None:
 
     @made.command("run", help=_RUN_HELP)
     def run_(
-        target: Annotated[str, Argument(help="train.py:function or package.module:function", show_default=False)],
+        target: Annotated[str, Argument(metavar="TARGET", help="train.py:function or package.module:function.")],
         verify: Annotated[bool, Option("--verify", help="Race the suggestion against rates near it.")] = False,
         schedule: Annotated[
             str | None,
@@ -177,6 +177,7 @@ def _add_searches(made: "Typer") -> None:
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
         traceback: Annotated[bool, Option("--traceback", help="Print where the training's own code failed.")] = False,
     ) -> None:
+        Plan(schedule or "constant", total_steps)  # refused before the training's code is run
         given: dict[str, Any] = {
             "schedule": schedule,
             "total_steps": total_steps,

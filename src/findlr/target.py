@@ -124,7 +124,8 @@ def as_script(target: str) -> Iterator[None]:
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}: TARGET is path/to/train.py:function")
-    if not path.stem.isidentifier() or path.stem in sys.modules:
+    path = path.resolve()
+    if not path.stem.isidentifier() or getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
         raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which is taken or no name: rename it")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -169,4 +170,4 @@ def _described(made: Any) -> str:
         return "a coroutine"
     if isinstance(made, type):
         return f"the class {made.__name__}"
-    return "None" if made is None else f"a {type(made).__name__}"
+    return "None" if made is None else f"something of type {type(made).__name__}"
