@@ -13,7 +13,7 @@ from findlr.optimizers import code_for, write_rates
 from findlr.plan import Plan
 from findlr.race import Race
 from findlr.rules import Rule, Suggestion
-from findlr.saved import FORMAT, checked, marked, strict
+from findlr.saved import FORMAT, LARGEST, checked, marked, parsed, strict
 from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
@@ -264,15 +264,15 @@ class Finding:
             FileFormatError: the file is no Finding.
             OSError: the file cannot be read.
         """
-        import json
         from pathlib import Path
 
+        file = Path(path)
+        if file.exists() and not file.is_file():  # a pipe could keep us waiting
+            raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
+        with file.open("rb") as opened:
+            text = opened.read(LARGEST + 1)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path} is no JSON ({error}); use a file that finding.save() wrote") from error
-        try:
-            return cls.from_dict(data)
+            return cls.from_dict(parsed(text))
         except FileFormatError as error:
             raise FileFormatError(f"{path}: {error}") from error
 

@@ -35,7 +35,7 @@ class LiveSweep:
         from IPython.display import HTML, display
 
         self._growing, self._due = Growing(), 0.0
-        self._html = HTML
+        self._html: Callable[[str], object] = HTML
         self._handle = display(HTML(_running(self._growing)), display_id=True)
         return self._show
 
@@ -116,7 +116,7 @@ def _picture(drawing: Drawing) -> str:
 
     parts = []
     if drawing.interval is not None:
-        low, high = across(np.log10(drawing.interval)).tolist()
+        low, high = across(np.log10(sorted(drawing.interval))).tolist()
         parts.append(
             f'<rect x="{low:.1f}" y="{_TOP}" width="{high - low:.1f}" height="{_BOTTOM - _TOP}" fill="{_SUGGESTION}" '
             'fill-opacity=".13"/>'
