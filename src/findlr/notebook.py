@@ -85,7 +85,7 @@ def _text(text: str, most: int) -> str:
 
 
 def _line(growing: Growing) -> str:
-    return f'<div style="font-family:monospace">{_text(growing.line, 200)}</div>'
+    return f'<div style="font-family:monospace;white-space:pre-wrap">{_text(growing.line, 200)}</div>'
 
 
 def _running(growing: Growing) -> str:
@@ -125,7 +125,7 @@ def _picture(drawing: Drawing) -> str:
         xs, ys = _thinned(across(drawing.points.log10_lr), _heights(drawing.points.loss, limits, _TOP, _BOTTOM))
         dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in zip(xs, ys, strict=True))
         parts.append(
-            f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".45" stroke-width="3" stroke-linecap="round"/>'
+            f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".6" stroke-width="3" stroke-linecap="round"/>'
         )
     points = _points(*_thinned(across(line.log10_lr), _heights(line.loss, limits, _TOP, _BOTTOM)))
     parts.append(f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/>')
