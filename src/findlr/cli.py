@@ -11,7 +11,7 @@ from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 from findlr.finding import Finding
 from findlr.plan import SCHEDULES, Plan
 from findlr.rules import RULES, Rule
-from findlr.running import FINE, WRONG, Outputs, code_of, run, save_picture
+from findlr.running import DPI, FINE, WRONG, Outputs, code_of, run
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -231,9 +231,9 @@ def _add_views(made: "Typer") -> None:
         findings, names = _labelled(files, label)
         show_all(findings, names)
         if output is not None:
-            from findlr import compare as draw
+            from findlr import plot
 
-            save_picture(lambda ax: draw(findings, labels=names, ax=ax), output)
+            plot.picture(lambda ax: plot.compare(findings, names, ax)).savefig(output, dpi=DPI)
 
     @made.command(help=_REPORT_HELP)
     def report(

@@ -17,7 +17,7 @@ from findlr.finding import Finding
 
 try:
     import torch
-    from matplotlib.figure import Figure
+    import matplotlib as _matplotlib  # noqa: F401
     from rich.console import Console
     from sklearn.datasets import load_digits
     from torch import nn
@@ -29,7 +29,7 @@ except ImportError as error:
 
 from findlr.console import show
 from findlr.idx import Bytes, read_idx
-from findlr.plot import draw
+from findlr.plot import picture
 from findlr.torch import find_lr
 
 BATCH_SIZE = 64
@@ -222,9 +222,7 @@ def run(data: Data, output: Path) -> Finding:
     )
     show(finding, console)
     finding.save(output / "finding.json")
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw(finding, figure.subplots())
-    figure.savefig(output / "curve.png", dpi=150)
+    picture(finding.plot).savefig(output / "curve.png", dpi=150)
     console.print(f"\nWritten: {output / 'curve.png'} and {output / 'finding.json'}\n", soft_wrap=True)
     if finding.suggestion is not None:
         _show_comparison(data, finding.lr, console)

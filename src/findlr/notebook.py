@@ -124,9 +124,7 @@ def _picture(drawing: Drawing) -> str:
     if drawing.points is not None and len(drawing.points):
         xs, ys = _thinned(across(drawing.points.log10_lr), _heights(drawing.points.loss, limits, _TOP, _BOTTOM))
         dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in zip(xs, ys, strict=True))
-        parts.append(
-            f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".6" stroke-width="3" stroke-linecap="round"/>'
-        )
+        parts.append(f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".6" stroke-width="3" stroke-linecap="round"/>')
     points = _points(*_thinned(across(line.log10_lr), _heights(line.loss, limits, _TOP, _BOTTOM)))
     parts.append(f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/>')
     if mark is not None:

@@ -6,19 +6,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 from findlr.finding import Finding
 from findlr.target import as_script, load, search
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+DPI = 150
 FINE, NO_SUGGESTION, WRONG, TARGET_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -73,7 +71,9 @@ class Outputs:
         if self.saved is not None:
             finding.save(self.saved)
         if self.picture is not None:
-            save_picture(finding.plot, self.picture)
+            from findlr.plot import picture
+
+            picture(finding.plot).savefig(self.picture, dpi=DPI)
         if self.page is not None:
             finding.report(self.page)
         if written := self._paths():
@@ -81,15 +81,6 @@ class Outputs:
 
     def _paths(self) -> list[Path]:
         return [path for path in (self.saved, self.picture, self.page) if path is not None]
-
-
-def save_picture(draw: Callable[[Axes], object], path: Path) -> None:
-    """Write what ``draw`` draws into the Axes of a figure; no window is opened."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw(figure.subplots())
-    figure.savefig(path, dpi=150)
 
 
 def code_of(finding: Finding) -> int:

@@ -1,15 +1,13 @@
-"""A Finding in a tracker: the user's own live writer or run, to which the curve, its picture and the answer are added."""
+"""A Finding in a tracker: its curve, its picture and its answer, added to the user's own live writer or run."""
 
 from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from findlr.finding import Finding
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from findlr.plot import picture
 
 _BATCH = 1000  # metrics that MLflow takes at once
 
@@ -32,7 +30,7 @@ def tensorboard(finding: Finding, writer: Any, tag: str = "findlr") -> None:
             writer.add_scalar(f"{tag}/{name}", value, step)
     for name, number in _numbers(finding).items():
         writer.add_scalar(f"{tag}/{name}", number, 0)
-    writer.add_figure(f"{tag}/curve", _figure(finding))
+    writer.add_figure(f"{tag}/curve", picture(finding.plot))
     table = "\n".join(f"| {name} | {value} |" for name, value in _texts(finding).items())
     writer.add_text(f"{tag}/finding", f"| | |\n|---|---|\n{table}")
 
@@ -45,22 +43,29 @@ def wandb(finding: Finding, run: Any, tag: str = "findlr") -> None:
 
     Args:
         finding: with or without a suggestion.
-        run: what ``wandb.init()`` returned; it is not finished. What is logged joins the run's next ``log``, or its end.
+        run: what ``wandb.init()`` returned; it is not finished. The Finding joins its next ``log``, or its end.
         tag: what the names begin with.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    from io import BytesIO
+
     import wandb as library  # there, as its run is
+    from PIL import Image  # matplotlib needs it, too
+
+    image = BytesIO()
+    picture(finding.plot).savefig(image, format="png", dpi=150)
 
     columns = {"log10_lr": finding.curve.log10_lr, **finding.columns()}
-    rows = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
+    rows: list[Any] = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
     table = library.Table(columns=list(columns), data=rows)
-    picture = _figure(finding)
     run.log(
         {
-            f"{tag}/points": library.plot.line(table, "log10_lr", "smoothed", title="smoothed loss against log10 of the rate"),
-            f"{tag}/curve": library.Image(picture),
+            f"{tag}/points": library.plot.line(
+                table, "log10_lr", "smoothed", title="smoothed loss against log10 of the rate"
+            ),
+            f"{tag}/curve": library.Image(Image.open(image)),
         },
         commit=False,
     )
@@ -98,7 +103,7 @@ def mlflow(finding: Finding, run: Any, client: Any = None, tag: str = "findlr") 
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
     client.log_batch(run_id, tags=[RunTag(f"{tag}.{name}", value) for name, value in _texts(finding).items()])
-    client.log_figure(run_id, _figure(finding), f"{tag}/curve.png")
+    client.log_figure(run_id, picture(finding.plot), f"{tag}/curve.png")
     client.log_dict(run_id, finding.to_dict(), f"{tag}/finding.json")
 
 
@@ -123,9 +128,3 @@ def _facts(finding: Finding) -> dict[str, Any]:
     """The facts and the plan, in values that JSON has."""
     whole = finding.to_dict()
     return {**whole["facts"], "plan": whole["plan"]}
-
-
-def _figure(finding: Finding) -> Figure:
-    from findlr.plot import figure_of
-
-    return figure_of(finding)
