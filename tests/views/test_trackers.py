@@ -17,7 +17,7 @@ from findlr.testing import Quadratic
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
-FINDING = find(Quadratic(noise=0.1), num_steps=400)  # more values than MLflow takes at once
+FINDING = find(Quadratic(noise=0.1), num_steps=400)  # more values than an MLflow server takes at once
 REFUSED = find(Quadratic(), max_lr=1e-4)
 BROKEN = Finding(
     *choose(Curve([1e-3, 1e-2], [2.0, math.nan], [2.0, 2.0]), Plan()),
@@ -38,9 +38,14 @@ def same(seen, expected):
 def mlflow_client(tmp_path_factory):
     from mlflow import MlflowClient
 
+    class AsStrictAsAServer(MlflowClient):
+        def log_batch(self, run_id, metrics=(), **rest):
+            assert len(metrics) <= 1000
+            super().log_batch(run_id, metrics, **rest)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it is made of
-        return MlflowClient(tracking_uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        return AsStrictAsAServer(tracking_uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
 
 
 @findings
