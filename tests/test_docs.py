@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from findlr import RangeTest, find_lr, rules
+from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 
 mpl.use("Agg")
@@ -218,6 +218,16 @@ def test_the_names_page_covers_what_others_have_too():
 # The pictures
 
 
+def test_the_gallery_says_what_each_verdict_is():
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    assert re.findall(r"^## ([A-Z_]+)$", page, flags=re.MULTILINE) == [verdict.name for verdict in Verdict]
+    for verdict in Verdict:
+        section = page.split(f"## {verdict.name}\n")[1].split("\n## ")[0]
+        assert section.strip().startswith(verdict.sentence)
+        assert f"img/gallery-{verdict.name.lower()}.png" in section
+        assert "**Do**" in section
+
+
 def test_the_pictures_are_small_and_shown():
     shown = {Path(name) for page in PAGES for name in re.findall(r"img/(\w+\.png)", page.read_text())}
     assert {Path(path.name) for path in IMAGES.iterdir()} == shown
@@ -225,11 +235,12 @@ def test_the_pictures_are_small_and_shown():
         assert path.stat().st_size < 80_000
 
 
-def test_the_script_makes_every_picture(tmp_path):
-    script = [sys.executable, str(ROOT / "docs" / "figures.py"), str(tmp_path)]
+def test_the_scripts_make_every_picture(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    for name in ("figures.py", "gallery.py"):
+        script = [sys.executable, str(ROOT / "docs" / name), str(tmp_path)]
+        done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
     made_by_the_benchmark = {"accuracy.png"}
     assert {path.name for path in tmp_path.iterdir()} == {
         path.name for path in IMAGES.iterdir()
