@@ -164,11 +164,13 @@ def test_no_suggestion_exits_with_1(run, file):
 
 
 def test_files_are_written(run, file, tmp_path):
-    code, out, err = run(f"{file}:quadratic", "--json", "-o", "run.json", "--plot", "run.svg", "--no-progress")
+    files = ["-o", "run.json", "--plot", "run.svg", "--report", "run.html"]
+    code, out, err = run(f"{file}:quadratic", "--json", *files, "--no-progress")
     assert code == 0
     assert Finding.load("run.json") == result(out)
     assert "<svg" in (tmp_path / "run.svg").read_text()
-    assert err == "findlr: written: run.json, run.svg\n"
+    assert "</html>" in (tmp_path / "run.html").read_text()
+    assert err == "findlr: written: run.json, run.svg, run.html\n"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: None is the process's own.
     """
     try:
-        sys.exit(app()(args=arguments, prog_name="findlr", standalone_mode=False))
+        sys.exit(app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE)
     except FindlrError as error:
         message = str(error)
     except OSError as error:
@@ -228,6 +228,7 @@ def _add_views(made: "Typer") -> None:
     ) -> None:
         from findlr.console import show_all
 
+        Outputs(picture=output).check()
         findings, names = _labelled(files, label)
         show_all(findings, names)
         if output is not None:
@@ -243,6 +244,7 @@ def _add_views(made: "Typer") -> None:
     ) -> None:
         from findlr.report import write_report
 
+        Outputs(page=output).check()
         findings, names = _labelled(files, label)
         write_report(findings, output, labels=names)
 

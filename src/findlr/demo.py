@@ -16,8 +16,8 @@ from findlr.errors import FileFormatError, MissingExtraError
 from findlr.finding import Finding
 
 try:
-    import torch
     import matplotlib as _matplotlib  # noqa: F401
+    import torch
     from rich.console import Console
     from sklearn.datasets import load_digits
     from torch import nn

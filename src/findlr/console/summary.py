@@ -35,7 +35,7 @@ def show_all(findings: Sequence[Finding], labels: Sequence[str], console: Consol
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "suggestion", "interval", "verdict", "lowest loss", "steps"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for finding, label in zip(findings, labels, strict=True):
         suggestion, losses = finding.suggestion, finding.curve.smoothed().usable().loss
         interval = None if suggestion is None else suggestion.interval
