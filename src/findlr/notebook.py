@@ -44,7 +44,7 @@ class LiveSweep:
 
     def _show(self, step: Step) -> None:
         self._growing.add(step)
-        if (now := time.monotonic()) >= self._due:
+        if (now := time.monotonic()) >= self._due or step.index + 1 == step.num_steps:
             self._handle.update(self._html(_running(self._growing)))
             self._due = now + _REFRESH
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from findlr.errors import ConfigurationError
 from findlr.finder import find
@@ -99,12 +99,12 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
 
 def _plan(trainable: Any, schedule: str, total_steps: int | None) -> Plan:
     """The plan, with the optimizer where the training has one of PyTorch's, as ``find_lr`` makes it."""
-    optimizer = getattr(trainable, "optimizer", None)
+    optimizer: Any = getattr(trainable, "optimizer", None)
     if not hasattr(optimizer, "param_groups"):
         return Plan(schedule, total_steps)
     from findlr.torch.rates import momentum_of
 
-    return Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(cast("Any", optimizer)))
+    return Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer))
 
 
 @contextmanager

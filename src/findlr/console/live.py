@@ -65,13 +65,13 @@ class LiveSweep:
 
     def _show(self, step: Step) -> None:
         self._growing.add(step)
-        now = time.monotonic()
-        if now < self._due:
+        now, last = time.monotonic(), step.index + 1 == step.num_steps  # after which a race may run for long
+        if now < self._due and not last:
             return
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
             self._due = now + _REFRESH
-        elif (step.index - self._told) * _LINES >= step.num_steps:
+        elif last or (step.index - self._told) * _LINES >= step.num_steps:
             self._print(step)
             self._due = now + _LINE_EVERY
 
