@@ -5,8 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
+DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format bench bench-memory bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,6 +36,16 @@ format: setup ## Put the code in style
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+docs: $(DOCS)/.ready ## Build the site of the documents into build/site; a warning is an error
+	$(DOCS)/bin/python scripts/site.py build/pages
+	$(DOCS)/bin/zensical build --clean --strict
+
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py
 
@@ -62,4 +73,4 @@ prove: setup ## Break each restored thing in turn, and see a test turn red
 	$(RUN)/python scripts/break_restoration.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(PEERS) findlr-demo
+	rm -rf $(VENV) $(PEERS) $(DOCS) build findlr-demo

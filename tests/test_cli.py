@@ -67,6 +67,67 @@ class TestShow:
         assert run("show", tmp_path)[0] == 2
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """Two Findings in files, one of them without a suggestion."""
+    finding, refused = find(Quadratic(noise=0.1)), find(Quadratic(), max_lr=1e-4)
+    finding.save(tmp_path / "good.json")
+    refused.save(tmp_path / "poor.json")
+    return finding, tmp_path / "good.json", tmp_path / "poor.json"
+
+
+class TestCompare:
+    def test_prints_a_row_for_each(self, run, saved):
+        finding, good, poor = saved
+        code, out, err = run("compare", good, poor)
+        assert (code, err) == (0, "")
+        rows = [line.split() for line in out.splitlines()]
+        assert rows[1][:2] == ["good", f"{finding.lr:.2g}"]
+        assert rows[2][:3] == ["poor", "none", "STILL_FALLING"]
+
+    def test_draws_them_over_each_other(self, run, saved, tmp_path):
+        _, good, poor = saved
+        assert run("compare", good, poor, "--label", "one", "--label", "two", "-o", tmp_path / "both.svg")[0] == 0
+        picture = (tmp_path / "both.svg").read_text()
+        assert "<!-- one" in picture
+        assert "<!-- two" in picture
+
+    def test_files_of_one_name_are_told_apart(self, run, saved, tmp_path):
+        _, good, _ = saved
+        (tmp_path / "other").mkdir()
+        good.rename(tmp_path / "other" / "good.json")
+        find(Quadratic()).save(good)
+        code, out, _ = run("compare", good, tmp_path / "other" / "good.json")
+        assert code == 0
+        names = "".join(line.split("  ")[0] for line in out.splitlines()[1:])
+        assert names == f"{good}{tmp_path / 'other' / 'good.json'}"
+
+    @pytest.mark.parametrize("command", [["compare"], ["report", "-o", "page.html"]])
+    def test_as_many_labels_as_files(self, run, saved, command):
+        code, out, err = run(*command, *saved[1:], "--label", "one")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "got 1 for 2 files" in err
+
+    @pytest.mark.parametrize("name", ["both.xyz", "no/both.png"])
+    def test_a_picture_that_cannot_be_written_is_one_line(self, run, saved, name):
+        code, _, err = run("compare", *saved[1:], "-o", name)
+        assert code == 2
+        assert err.count("\n") == 1
+
+
+class TestReport:
+    def test_writes_a_page(self, run, saved, tmp_path):
+        _, good, poor = saved
+        code, out, err = run("report", good, poor, "--label", "one", "--label", "two", "-o", tmp_path / "page.html")
+        assert (code, out, err) == (0, "", "")
+        assert (tmp_path / "page.html").read_text().lower().startswith("<!doctype html>")
+
+    def test_needs_a_place_and_files_that_are_there(self, run, saved, tmp_path):
+        assert "--output" in run("report", saved[1])[2]
+        assert "no.json: No such file" in run("report", tmp_path / "no.json", "-o", tmp_path / "page.html")[2]
+        assert not (tmp_path / "page.html").exists()
+
+
 class TestDemo:
     def test_runs_on_digits(self, run, tmp_path, monkeypatch):
         monkeypatch.setattr(demo, "compare", lambda data, lr: iter([demo.Row(1.0, lr, (0.1, 0.2))]))
@@ -100,7 +161,10 @@ class TestUsage:
     def test_tells_its_version(self, run):
         assert run("--version") == (0, f"findlr {__version__}\n", "")
 
-    @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["demo", "--help"], ["show", "-h"]])
+    @pytest.mark.parametrize(
+        "arguments",
+        [["--help"], ["-h"], *([name, "--help"] for name in ("run", "demo", "show", "compare", "report"))],
+    )
     def test_help_teaches_by_example(self, run, arguments):
         code, out, _ = run(*arguments)
         assert code == 0

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from findlr import RangeTest, find_lr, rules
+from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 
 mpl.use("Agg")
@@ -41,7 +41,7 @@ def anchors(page):
 def test_all_pages_are_looked_at():
     names = {page.name for page in PAGES}
     assert names >= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    assert names >= {"article.md", "architecture.md", "names.md", "science.md", "views.md"}
+    assert names >= {"article.md", "architecture.md", "gallery.md", "names.md", "recipes.md", "science.md", "views.md"}
 
 
 @pages
@@ -132,6 +132,9 @@ def test_a_formulas_line_of_code_is_in_the_function_named(page, formula, below):
 # The rooms
 
 
+ASKED_FOR = {"finding": {"notebook", "plot", "report"}, "finder": {"live"}}  # the written exceptions
+
+
 def rooms():
     text = (ROOT / "docs" / "architecture.md").read_text()
     table = text.split("## The rooms")[1].split("\n## ")[0]
@@ -149,7 +152,7 @@ def test_the_table_of_rooms_is_whole_and_in_order():
         above |= row
         for name in row:
             for path in [source / f"{name}.py"] if (source / f"{name}.py").exists() else (source / name).glob("*.py"):
-                assert imported(path) - above <= ({"plot", "report"} if name == "finding" else set()), path
+                assert imported(path) - above <= ASKED_FOR.get(name, set()), path
 
 
 def imported(path):
@@ -218,18 +221,29 @@ def test_the_names_page_covers_what_others_have_too():
 # The pictures
 
 
+def test_the_gallery_says_what_each_verdict_is():
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    assert re.findall(r"^## ([A-Z_]+)$", page, flags=re.MULTILINE) == [verdict.name for verdict in Verdict]
+    for verdict in Verdict:
+        section = page.split(f"## {verdict.name}\n")[1].split("\n## ")[0]
+        assert section.strip().startswith(verdict.sentence)
+        assert f"img/gallery-{verdict.name.lower()}.png" in section
+        assert "**Do**" in section
+
+
 def test_the_pictures_are_small_and_shown():
-    shown = {Path(name) for page in PAGES for name in re.findall(r"img/(\w+\.png)", page.read_text())}
+    shown = {Path(name) for page in PAGES for name in re.findall(r"img/([\w-]+\.png)", page.read_text())}
     assert {Path(path.name) for path in IMAGES.iterdir()} == shown
     for path in IMAGES.iterdir():
         assert path.stat().st_size < 80_000
 
 
-def test_the_script_makes_every_picture(tmp_path):
-    script = [sys.executable, str(ROOT / "docs" / "figures.py"), str(tmp_path)]
+def test_the_scripts_make_every_picture(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    for name in ("figures.py", "gallery.py"):
+        script = [sys.executable, str(ROOT / "docs" / name), str(tmp_path)]
+        done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
     made_by_the_benchmark = {"accuracy.png"}
     assert {path.name for path in tmp_path.iterdir()} == {
         path.name for path in IMAGES.iterdir()

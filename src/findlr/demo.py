@@ -16,8 +16,8 @@ from findlr.errors import FileFormatError, MissingExtraError
 from findlr.finding import Finding
 
 try:
+    import matplotlib as _matplotlib  # noqa: F401
     import torch
-    from matplotlib.figure import Figure
     from rich.console import Console
     from sklearn.datasets import load_digits
     from torch import nn
@@ -27,9 +27,9 @@ except ImportError as error:
     package = str(error.name).partition(".")[0]
     raise MissingExtraError.of({"sklearn": "scikit-learn"}.get(package, package), "demo") from None
 
-from findlr.console import LiveSweep, show
+from findlr.console import show
 from findlr.idx import Bytes, read_idx
-from findlr.plot import draw
+from findlr.plot import picture
 from findlr.torch import find_lr
 
 BATCH_SIZE = 64
@@ -219,13 +219,10 @@ def run(data: Data, output: Path) -> Finding:
         *(net, optimizer, nn.NLLLoss(), loader),
         num_steps=data.num_steps,
         total_steps=data.epochs * len(loader),
-        progress=LiveSweep(),
     )
     show(finding, console)
     finding.save(output / "finding.json")
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw(finding, figure.subplots())
-    figure.savefig(output / "curve.png", dpi=150)
+    picture(finding.plot).savefig(output / "curve.png", dpi=150)
     console.print(f"\nWritten: {output / 'curve.png'} and {output / 'finding.json'}\n", soft_wrap=True)
     if finding.suggestion is not None:
         _show_comparison(data, finding.lr, console)

@@ -39,7 +39,7 @@ def find(
     budget: float | None = None,
     rule: Rule | None = None,
     control_variate: bool | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
     """Find a learning rate for anything that can take a step at a rate and go back.
@@ -60,7 +60,8 @@ def find(
             share of the plan's total_steps; None is the larger of 250 steps and a quarter of them.
         rule: how the rate is chosen; None is ``rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too; None where possible.
-        progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
+        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
+            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
         on_step: called with each ``Step`` once its loss is read.
 
     Returns:
@@ -244,15 +245,21 @@ def check_rule(rule: Rule | None) -> None:
 
 
 def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:
-    """The display that was asked for; None and False show nothing.
+    """The display that was asked for.
 
     Raises:
-        ConfigurationError: ``progress`` is no context manager.
+        ConfigurationError: ``progress`` is neither None, True, False nor a context manager.
+        MissingExtraError: True, and rich is not installed.
     """
-    if progress is None or progress is False:
+    if progress is False:
         return nullcontext()
+    if progress is None or progress is True:
+        from findlr.live import live
+
+        return live(progress)
     if not isinstance(progress, AbstractContextManager):
         raise ConfigurationError(
-            f"progress must be a context manager such as findlr.console.LiveSweep(), got {progress!r}"
+            "progress must be True, False, None (shown where somebody looks), or a context manager such as "
+            f"findlr.console.LiveSweep(), got {progress!r}"
         )
     return progress

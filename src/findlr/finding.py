@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from findlr import rules
 from findlr.curve import Curve
-from findlr.errors import FileFormatError, NoSuggestionError
+from findlr.errors import FileFormatError, MissingExtraError, NoSuggestionError
 from findlr.optimizers import code_for, write_rates
 from findlr.plan import Plan
 from findlr.race import Race
 from findlr.rules import Rule, Suggestion
-from findlr.saved import FORMAT, checked, marked, strict
+from findlr.saved import FORMAT, LARGEST, checked, marked, parsed, strict
+from findlr.smoothing import Array
 from findlr.sweep import Stop
 from findlr.verdict import Verdict
 
@@ -183,8 +187,22 @@ class Finding:
 
         return write_report([self], path)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; see ``findlr.notebook.html``."""
+        from findlr.notebook import html
+
+        return html(self)
+
+    def columns(self) -> dict[str, Array]:
+        """The curve by name: lr, loss, smoothed, and baseline and validation where they were measured."""
+        columns = {"lr": self.curve.lr, "loss": self.curve.loss, "smoothed": self.curve.smoothed().loss}
+        for name in ("baseline", "validation"):
+            if (values := getattr(self.curve, name)) is not None:
+                columns[name] = values
+        return columns
+
     def to_pandas(self) -> pandas.DataFrame:
-        """The curve as a table: lr, loss, smoothed, and baseline and validation where they were measured.
+        """The curve as a table, with the columns of ``columns()``.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -192,14 +210,27 @@ class Finding:
         try:
             import pandas as pd
         except ImportError:
-            from findlr.errors import MissingExtraError
-
             raise MissingExtraError.of("pandas", "pandas") from None
-        columns = {"lr": self.curve.lr, "loss": self.curve.loss, "smoothed": self.curve.smoothed().loss}
-        for name in ("baseline", "validation"):
-            if (values := getattr(self.curve, name)) is not None:
-                columns[name] = values
-        return pd.DataFrame(columns)
+        return pd.DataFrame(self.columns())
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write the curve as comma-separated values, with the columns of ``columns()``; every digit is kept."""
+        columns = self.columns()
+        table = np.column_stack(list(columns.values()))
+        np.savetxt(path, table, fmt="%.17g", delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+
+    def to_jsonl(self, path: str | PathLike[str]) -> None:
+        """Write the curve as JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
+        import json
+        from pathlib import Path
+
+        columns = self.columns()
+        with Path(path).open("w", encoding="utf-8") as file:
+            for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+                point = {
+                    name: value if math.isfinite(value) else None for name, value in zip(columns, row, strict=True)
+                }
+                file.write(json.dumps(point, allow_nan=False) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
         """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
@@ -258,15 +289,15 @@ class Finding:
             FileFormatError: the file is no Finding.
             OSError: the file cannot be read.
         """
-        import json
         from pathlib import Path
 
+        file = Path(path)
+        if file.exists() and not file.is_file():  # a pipe could keep us waiting
+            raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
+        with file.open("rb") as opened:
+            text = opened.read(LARGEST + 1)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path} is no JSON ({error}); use a file that finding.save() wrote") from error
-        try:
-            return cls.from_dict(data)
+            return cls.from_dict(parsed(text))
         except FileFormatError as error:
             raise FileFormatError(f"{path}: {error}") from error
 

@@ -90,9 +90,11 @@ def code_for(optimizer: Mapping[str, Any], lrs: Sequence[float]) -> str:
         lrs: the rate of each param group.
 
     Returns:
-        A line; with several groups, one that sets the rates of an optimizer that is there.
+        A line; with several groups, or of an optimizer whose names are no names in Python (as in a file that was
+        tampered with), one that sets the rates of an optimizer that is there.
     """
-    if not optimizer or len(lrs) > 1:
+    names = [*str(optimizer.get("module")).split("."), optimizer.get("name", ""), *optimizer.get("arguments", ())]
+    if len(lrs) > 1 or not all(name.isidentifier() for name in names):
         rates = ", ".join(f"{lr:.3g}" for lr in lrs)
         return f'for group, lr in zip(optimizer.param_groups, [{rates}]): group["lr"] = lr'
     module = "torch.optim" if str(optimizer["module"]).startswith("torch.optim") else optimizer["module"]

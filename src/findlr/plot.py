@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from findlr.rules import Rule
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
 # and dashes differ as well, for a picture in grey.
@@ -120,6 +121,21 @@ def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax
         ax.set_ylim(min(low for low, _ in shown_limits), max(high for _, high in shown_limits))
     _legend(ax, handles, drawings[0])
     return ax
+
+
+def picture(draw: Callable[[Axes], object]) -> Figure:
+    """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError.of("matplotlib", "plot") from None
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    draw(figure.subplots())
+    return figure
 
 
 def _new_axes() -> Axes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from findlr.errors import FileFormatError
 
 FORMAT = 1
+LARGEST = 32 * 2**20  # bytes of a file: half a million points
 
+_DEEPEST = 32  # lists and objects of the facts in each other
+_MOST_PARTS = 1_000_000  # lists, objects and texts, which take many times the memory of their file
+_TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = ("nan", "inf", "-inf")
 _NUMBERS = [float]
 _MAYBE_NUMBERS = (_NUMBERS, None)
@@ -70,12 +74,45 @@ def marked(text: str) -> dict[str, str]:
     return {"float": text}
 
 
-def _unmarked(value: Any) -> Any:
+def _unmarked(value: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise FileFormatError(f"this Finding is damaged: its facts are more than {_DEEPEST} deep; save it again")
     if isinstance(value, Mapping):
-        if value.keys() == {"float"} and value["float"] in _NOT_FINITE:
+        if value.keys() == {"float"} and isinstance(value["float"], str) and value["float"] in _NOT_FINITE:
             return float(value["float"])
-        return {key: _unmarked(item) for key, item in value.items()}
-    return [_unmarked(item) for item in value] if isinstance(value, list) else value
+        return {key: _unmarked(item, depth + 1) for key, item in value.items()}
+    return [_unmarked(item, depth + 1) for item in value] if isinstance(value, list) else value
+
+
+def parsed(text: bytes) -> Any:
+    """The value that a JSON text describes; of what could exhaust the memory, nothing is built.
+
+    Raises:
+        FileFormatError: it is no JSON, too large, too deep, or names a key twice.
+    """
+    import json  # here, for `import findlr` to cost little more than NumPy
+
+    parts = text.count(b"[") + text.count(b"{") + text.count(b'"') // 2
+    if len(text) > LARGEST or parts > _MOST_PARTS:
+        raise FileFormatError(
+            f"this is no Finding: it has more than {LARGEST >> 20} MB, or more than {_MOST_PARTS} parts; use a file "
+            "that finding.save() wrote"
+        )
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_without_doubles)
+    except FileFormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"this is no JSON ({error}); use a file that finding.save() wrote") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise FileFormatError(f"this Finding is damaged: it has {_short(key)} twice; save it again")
+        result[key] = value
+    return result
 
 
 def checked(data: Any) -> dict[str, Any]:
@@ -86,14 +123,48 @@ def checked(data: Any) -> dict[str, Any]:
     """
     if not isinstance(data, Mapping) or "format" not in data:
         raise FileFormatError("this is no Finding: it has no format number; use a file that finding.save() wrote")
-    if data["format"] != FORMAT:
+    if data["format"] != FORMAT or isinstance(data["format"], bool):
         raise FileFormatError(
-            f"this Finding has format {data['format']!r}, this findlr reads {FORMAT}: use the one that wrote it"
+            f"this Finding has format {_short(data['format'])}, this findlr reads {FORMAT}: use the one that wrote it"
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
     facts = _unmarked(result["facts"])
     known = {key: _fitted(facts[key], _FACTS[key], f"facts.{key}") for key in _FACTS.keys() & facts.keys()}
-    return {**result, "facts": {**facts, **known}}
+    result["facts"] = {**facts, **known}
+    for where, holds in _holding(result):
+        if not holds:
+            raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
+    return result
+
+
+def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """What must hold between values of the right kinds, so that no view stumbles."""
+    suggestion, race, facts, cost = fields["suggestion"], fields["race"], fields["facts"], fields["cost"]
+    if suggestion is not None:
+        interval = suggestion["interval"]
+        yield "suggestion's rate", _is_rate(suggestion["lr"])
+        yield "interval", interval is None or (len(interval) == 2 and all(map(_is_rate, interval)))
+    yield "curve's rates", all(map(_is_rate, fields["curve"]["lr"]))
+    yield "smoothing", 0 <= fields["curve"]["smoothing"] < 1
+    yield "momentum", fields["plan"]["momentum"] is None or 0 <= fields["plan"]["momentum"] < 1
+    yield "cost", all(0 <= value < math.inf for value in cost.values())
+    if race is not None:
+        runs = race["runs"]
+        yield "race", bool(runs) and all(_is_rate(run["lr"]) and run["steps"] > 0 for run in runs)
+        yield "race's best rate", _is_rate(race["best_lr"])
+    if "ratios" in facts:
+        yield "ratios", bool(facts["ratios"]) and all(0 <= ratio < math.inf for ratio in facts["ratios"])
+
+
+def _is_rate(value: float) -> bool:
+    return 1e-100 < value < 1e100  # beyond, a logarithmic axis overflows
+
+
+def _short(value: Any) -> str:
+    """A value in an error: short and without a control code, however large it is."""
+    import reprlib
+
+    return reprlib.repr(value)[:80]
 
 
 def _fitted(value: Any, shape: Any, where: str) -> Any:
@@ -101,7 +172,7 @@ def _fitted(value: Any, shape: Any, where: str) -> Any:
         chosen = next((each for each in shape if _is_a(value, each)), shape[0])
         return None if value is None and None in shape else _fitted(value, chosen, where)
     if not _is_a(value, shape):
-        raise FileFormatError(f"this Finding is damaged: {where or 'it'} is {str(value)[:40]!r}; save it again")
+        raise FileFormatError(f"this Finding is damaged: {where or 'it'} is {_short(value)}; save it again")
     if isinstance(shape, dict):
         missing = shape.keys() - value.keys()
         if missing:
@@ -117,6 +188,8 @@ def _is_a(value: Any, shape: Any) -> bool:
         return value is None
     if isinstance(shape, (dict, list)):
         return isinstance(value, Mapping if isinstance(shape, dict) else list)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return shape in (int, float) and abs(value) < _TOO_LARGE
     if shape is float:
-        return value in _NOT_FINITE or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    return isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
+        return isinstance(value, float) or (isinstance(value, str) and value in _NOT_FINITE)
+    return isinstance(value, shape)

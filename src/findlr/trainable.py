@@ -22,6 +22,7 @@ class Restorable(Protocol[Snapshot]):
         """Put everything back as it was; the steps that follow see the same batches."""
 
 
+@runtime_checkable
 class Trainable(Restorable[Snapshot], Protocol[Loss, Snapshot]):
     """A training that can take one step at a given rate, and go back to where it was."""
 

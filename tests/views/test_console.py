@@ -1,12 +1,17 @@
 import io
 import math
+import os
+import pty
 import random
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from findlr import Curve, Finding, Plan, Stop, find, rules
+from findlr import ConfigurationError, Curve, Finding, Plan, Stop, find, rules
 from findlr.console import LiveSweep, Sketch, summary
 from findlr.finder import choose
 from findlr.finding import Cost
@@ -147,24 +152,80 @@ class TestSketch:
         assert all(drawn[first:last])
 
 
-class TestLiveSweep:
-    def test_a_terminal_sees_the_steps_the_rate_and_the_loss(self):
-        file = io.StringIO()
-        find(
-            Quadratic(),
-            progress=LiveSweep(Console(file=file, force_terminal=True, width=100)),
-            num_steps=30,
-            max_lr=1e-3,
-        )
-        shown = file.getvalue()
-        assert "30/30" in shown
-        assert "lr 1.0e-03" in shown
-        assert "smoothed loss" in shown
+class Timed(Quadratic):
+    """Takes its time by a clock of its own, which it sets forward."""
 
-    def test_anything_else_sees_nothing(self):
+    def __init__(self, clock, seconds):
+        super().__init__(noise=0.1)
+        self.clock, self.seconds = clock, seconds
+
+    def step(self, lr):
+        self.clock.now += self.seconds
+        return super().step(lr)
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("findlr.console.live.time", clock)
+    monkeypatch.setattr("findlr.progress.time", clock)
+    return clock
+
+
+class TestLiveSweep:
+    def test_a_terminal_sees_the_steps_the_rate_the_losses_and_the_time_left(self, clock):
         file = io.StringIO()
-        find(Quadratic(), progress=LiveSweep(Console(file=file)))
-        assert file.getvalue() == ""
+        live = LiveSweep(Console(file=file, force_terminal=True, width=100, _environ={}))
+        find(Timed(clock, 2.0), progress=live, num_steps=30, max_lr=1e-3)
+        shown = file.getvalue()
+        assert "step 30/30  lr 1.0e-03  smoothed loss " in shown
+        assert "step 16/30  " in shown
+        assert "28 s left" in shown
+        assert "  60 s" in shown
+        assert "  best " in shown
+
+    def test_the_curve_grows(self, clock):
+        file = io.StringIO()
+        find(Timed(clock, 1.0), progress=LiveSweep(Console(file=file, force_terminal=True, width=80, _environ={})))
+        dotted = [sum("\u2800" < letter <= "\u28ff" for letter in each) for each in file.getvalue().split("step ")]
+        assert dotted[5] < dotted[50] < dotted[90]
+        assert dotted[-1] == 0  # a line stays
+
+    @pytest.mark.parametrize("width", [20, 40, 80])
+    def test_it_is_never_wider_than_the_terminal(self, clock, width):
+        file = io.StringIO()
+        find(Timed(clock, 1.0), progress=LiveSweep(Console(file=file, force_terminal=True, width=width, _environ={})))
+        lines = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue()).splitlines()  # a return begins one, too
+        assert max(map(len, lines)) <= width
+
+    @pytest.mark.parametrize(("seconds", "lines"), [(0.001, 1), (1.0, 21), (60.0, 21), (0.1, 3)])
+    def test_a_log_gets_plain_lines_now_and_then_and_the_last(self, clock, seconds, lines):
+        file = io.StringIO()
+        find(Timed(clock, seconds), progress=LiveSweep(Console(file=file, width=20)), max_lr=0.1)
+        written = file.getvalue().splitlines()
+        assert abs(len(written) - lines) <= 1
+        assert all(line.startswith("findlr: step ") for line in written)
+        assert written[-1].startswith("findlr: step 100/100  lr 1.0e-01  ")
+        assert len(set(written)) == len(written)
+        assert file.getvalue().isprintable() or set(file.getvalue()) - set("\n") == set("".join(written))
+        assert "\x1b" not in file.getvalue()
+
+    def test_a_terminal_that_can_do_nothing_gets_plain_lines(self, monkeypatch):
+        file = io.StringIO()
+        find(Quadratic(), progress=LiveSweep(Console(file=file, force_terminal=True, _environ={"TERM": "dumb"})))
+        assert file.getvalue().startswith("findlr: step 100/100")
+        assert "\x1b" not in file.getvalue()
+
+    def test_it_can_be_used_again(self):
+        live = LiveSweep(Console(file=io.StringIO(), force_terminal=True))
+        assert find(Quadratic(), progress=live) == find(Quadratic(), progress=live)
 
     def test_no_color_is_respected(self, monkeypatch):
         monkeypatch.setenv("NO_COLOR", "1")
@@ -191,3 +252,57 @@ class TestLiveSweep:
         state = random.getstate()
         assert find(Quadratic(noise=0.1), progress=shown) == find(Quadratic(noise=0.1))
         assert random.getstate() == state
+
+
+class TestWhoSeesIt:
+    """``progress=``, in real processes."""
+
+    @staticmethod
+    def seen(progress, terminal=True, **environment):
+        """What a search writes to standard error."""
+        code = "from findlr import find; from findlr.testing import Quadratic; find(Quadratic()" + progress + ")"
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        known = {"TERM": "xterm-256color"} | {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, env=known | environment
+        )
+        os.close(theirs)
+        read = b""
+        try:
+            while part := os.read(ours, 65536):
+                read += part
+        except OSError:  # how a terminal's end reads on Linux
+            pass
+        os.close(ours)
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, b"")
+        return read.decode()
+
+    def test_a_terminal_is_shown_it_unasked(self):
+        seen = self.seen("")
+        assert "step 100/100" in seen
+        assert seen.endswith("\x1b[?25h")
+
+    def test_false_shows_nothing(self):
+        assert self.seen(", progress=False") == ""
+
+    def test_a_file_gets_nothing_unasked_and_plain_lines_if_asked(self):
+        assert self.seen("", terminal=False) == ""
+        seen = self.seen(", progress=True", terminal=False)
+        assert seen.startswith("findlr: step 100/100")
+        assert "\x1b" not in seen
+
+    def test_no_color(self):
+        slowly = ", on_step=lambda step: __import__('time').sleep(0.005)"  # so that a curve is drawn
+        assert "\x1b[36m" in self.seen(slowly)
+        seen = self.seen(slowly, NO_COLOR="1")
+        assert any("\u2800" < letter <= "\u28ff" for letter in seen)
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", seen)
+
+    def test_one_process_of_several_tells(self):
+        assert "step 100/100" in self.seen("", RANK="0")
+        assert self.seen(", progress=True", RANK="1") == ""
+
+    def test_anything_else_is_refused(self):
+        with pytest.raises(ConfigurationError, match="progress must be True, False, None"):
+            find(Quadratic(), progress="yes")

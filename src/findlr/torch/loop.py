@@ -55,7 +55,7 @@ class RangeTest:
         schedule: of the training that is planned; see ``find_lr``.
         total_steps: optimizer steps of the training that is planned; None if not known.
         rule: how the rate is chosen; None is ``find_lr``'s.
-        progress: a context manager that gives a function, called with each ``Step``.
+        progress: as in ``find_lr``.
         on_step: called with each ``Step`` once its loss is read.
 
     Raises:
@@ -93,7 +93,7 @@ class RangeTest:
         schedule: str | Shape = "constant",
         total_steps: int | None = None,
         rule: Rule | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_step: Callable[[Step], object] | None = None,
     ) -> None:
         self._models = _listed("model", model, nn.Module)

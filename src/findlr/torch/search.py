@@ -49,7 +49,7 @@ def find_lr(
     restore: Sequence[Any] = (),
     snapshot: Snapshot = "auto",
     consume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Finding:
     """Find a good learning rate by a range test, and put everything back.
@@ -90,7 +90,8 @@ def find_lr(
         snapshot: where the copies of what is put back live: "device", "cpu", "disk", or "auto", which goes by the free
             memory; off the device there is no control variate.
         consume: take a one-shot iterator as the loader, and use its batches up; ``findlr.rewindable`` gives them back.
-        progress: a context manager that gives a function, called with each ``Step``; such as ``console.LiveSweep()``.
+        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
+            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
         on_step: called with each ``Step`` once its loss is read.
 
     Returns:

@@ -1,0 +1,124 @@
+"""Gather the documents for the site: python scripts/site.py FOLDER.
+
+The pages are those that are read in the repository. Here their links to source files become links to the API, which
+Zensical makes from the docstrings, and their formulas become MathML, which a browser shows without a script.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from latex2mathml.converter import convert
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "findlr"
+RESTORED = "## What is put back"
+
+
+def pages() -> dict[Path, str]:
+    """Each page's file, and its name on the site."""
+    top = {ROOT / "README.md": "index.md"} | {
+        ROOT / f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING")
+    }
+    return top | {page: page.name for page in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def rooms() -> dict[str, list[str]]:
+    """Each room of the package, and the modules in it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(("findlr", *(part for part in parts if part != "__init__")))
+        if parts[0] not in ("__init__", "__main__"):
+            found.setdefault(parts[0], []).append(name)
+    return found
+
+
+def on_the_site(target: str, page: Path, names: dict[Path, str]) -> str:
+    """Where a relative link of ``page`` leads on the site."""
+    link, _, anchor = target.partition("#")
+    file = (page.parent / link).resolve() if link else page
+    tail = f"#{anchor}" if anchor else ""
+    if file == ROOT / "README.md" and anchor == RESTORED[3:].lower().replace(" ", "-"):
+        return "restored.md"
+    if file in names:
+        return f"{names[file] if link else ''}{tail}"
+    if file.is_relative_to(SOURCE):
+        parts = [part for part in file.relative_to(SOURCE).with_suffix("").parts if part != "__init__"]
+        return f"api/{parts[0]}.md" + (f"#findlr.{'.'.join(parts)}" if len(parts) > 1 else "")
+    if file.is_relative_to(ROOT / "docs" / "img"):
+        return f"img/{file.name}"
+    return f"files/{file.relative_to(ROOT)}"
+
+
+def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
+    """A page's text with the links and the formulas of the site."""
+
+    def link(found: re.Match[str]) -> str:
+        target = found[1]
+        if target.startswith(("https://", "http://")):
+            return found[0]
+        new = on_the_site(target, page, names)
+        if new.startswith("files/"):
+            (out / new).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / new.removeprefix("files/"), out / new)
+        return f"]({new})"
+
+    parts = re.split(r"^(```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
+    for i, part in enumerate(parts):
+        if part.startswith("```math\n"):
+            parts[i] = f"\n{convert(part[8:-4], display='block')}\n"
+        elif not part.startswith("```"):
+            prose = re.sub(r"(?<![\\`$])\$([^$`]+)\$", lambda found: convert(found[1]), part)
+            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, prose)
+    return "".join(parts)
+
+
+def api(out: Path) -> None:
+    """A page for each room, made from its docstrings, and one that lists them."""
+    (out / "api").mkdir()
+    index = [
+        "# API",
+        "",
+        "What `from findlr import ...` offers stands in these rooms, from the ground up as in",
+        "[the house](../architecture.md).",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    for room, modules in rooms().items():
+        source = SOURCE / f"{room}.py" if (SOURCE / f"{room}.py").exists() else SOURCE / room / "__init__.py"
+        said = (ast.get_docstring(ast.parse(source.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+        index.append(f"| [`findlr.{room}`]({room}.md) | {said} |")
+        own = (
+            "\n    options:\n      members: false" if len(modules) > 1 else ""
+        )  # a package's names stand in their modules
+        blocks = [f"# findlr.{room}", f"::: {modules[0]}{own}", *(f"::: {name}" for name in modules[1:])]
+        (out / "api" / f"{room}.md").write_text("\n\n".join(blocks) + "\n")
+    (out / "api" / "index.md").write_text("\n".join(index) + "\n")
+
+
+def main(out: Path) -> None:
+    """Write every page into ``out``, which is emptied first."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(ROOT / "docs" / "img", out / "img")
+    names = pages()
+    for page, name in names.items():
+        text = translated(page.read_text(), page, names, out)
+        if name == "index.md":
+            before, _, after = text.partition(RESTORED)
+            restored, _, rest = after.partition("\n## ")
+            text = f"{before}## {rest}"
+            (out / "restored.md").write_text(f"{RESTORED[1:]}{restored}\n")
+        (out / name).write_text(text)
+    api(out)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main(Path(sys.argv[1]))
