@@ -122,8 +122,13 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
     try:
         yield snapshot
     finally:
-        with _interrupts_held():
-            trainable.restore(snapshot)
+        try:
+            with _interrupts_held():
+                trainable.restore(snapshot)
+        except KeyboardInterrupt:  # it may have come before it could be held; putting back twice harms nothing
+            with _interrupts_held():
+                trainable.restore(snapshot)
+            raise
 
 
 @contextmanager

@@ -149,13 +149,17 @@ class RangeTest:
         except BaseException as late:
             failure = late
             raise
-        finally:
+        finally:  # straight to putting back: a second Ctrl-C may come at any call
             self._open = False
-            if failure is not None:
-                self._recording.interrupt()
             try:
                 self._exits.__exit__(kind, error, traceback)
+            except BaseException as late:
+                self._exits.__exit__(kind, error, traceback)  # what it had not come to
+                failure = late
+                raise
             finally:
+                if failure is not None:
+                    self._recording.interrupt()
                 self._finding = self._conclude()
                 if failure is not None:
                     failure.finding = self._finding  # type: ignore[attr-defined]
