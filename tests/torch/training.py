@@ -213,6 +213,7 @@ class Training:
         extra=None,
         autocast=None,
         clip=None,
+        scaled=False,
     ):
         random.seed(0)
         np.random.seed(0)
@@ -228,6 +229,7 @@ class Training:
         if after_step:
             self.optimizer.register_step_post_hook(lambda *_: after_step())
         self.accumulation, self.autocast, self.clip = accumulation, autocast, clip
+        self.scaler = torch.amp.GradScaler("cpu", growth_interval=3) if scaled else None
         self.open, self.seen, self.micro = None, [], 0
 
     def modules(self):
@@ -260,17 +262,18 @@ class Training:
         self.micro += 1
         with torch.autocast("cpu", self.autocast) if self.autocast else nullcontext():
             loss = self.criterion(self.model(inputs), targets)
-        loss.backward()
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
         if self.micro % self.accumulation == 0:
             if self.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            self.optimizer.step()
+            if self.scaler:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                self.optimizer.step()
             if self.scheduler:
                 self.scheduler.step()
         return loss
-
-    def restored(self):
-        return {"restore": [self.extra]} if self.extra else {}
 
     def find(self, **how):
         """What the call finds, and the exception, if it ends in one."""
@@ -284,7 +287,9 @@ class Training:
 
     def call(self, **how):
         steps = {"accumulation_steps": self.accumulation, "autocast": self.autocast, "clip_grad_norm": self.clip}
-        call = {**steps, **self.restored(), **how}
+        call = {**steps, **({"restore": [self.extra]} if self.extra else {}), **how}
+        if self.scaler:
+            call["scaler"] = self.scaler
         return find_lr(self.model, self.optimizer, self.criterion, self.loader, **call)
 
     def things(self):
@@ -312,6 +317,7 @@ class Training:
             },
             "scheduler": self.scheduler and vars(self.scheduler),
             "extra": self.extra and self.extra.state_dict(),
+            "scaler": self.scaler and self.scaler.state_dict(),
             "grads": [p.grad for p in [*parameters, *(p for group in groups for p in group["params"])]],
             "rng": [random.getstate(), np.random.get_state(), torch.get_rng_state()],
         }
@@ -326,7 +332,8 @@ class OwnLoop(Training):
     """The bare loop itself, in a RangeTest."""
 
     def call(self, **how):
-        test = RangeTest(self.model, self.optimizer, **self.restored(), **how)
+        restore = [stateful for stateful in (self.extra, self.scaler) if stateful]
+        test = RangeTest(self.model, self.optimizer, restore=restore, **how)
         with test:
             for batch in test(self.loader):
                 test.record(self.pass_of(batch))
@@ -464,7 +471,7 @@ def leaves_nothing():
 def object_ids(training):
     """Which objects the training is made of, less what things() makes."""
     things = training.things()
-    for name in ("rng", "hooks", "extra"):
+    for name in ("rng", "hooks", "extra", "scaler"):
         del things[name]
     for name in ("parameters", "buffers", "training", "optimizer"):
         things[name] = list(things[name].values())

@@ -138,7 +138,7 @@ def _remember_gradient(parameter: torch.Tensor, memory: Memory) -> None:
 
 
 def remember_stateful(stateful: Any, memory: Memory) -> None:
-    """A scheduler, an EMA, a stateful criterion: a module or optimizer as such, anything else by its state dict.
+    """A scheduler, an EMA: a module, optimizer or GradScaler as such, anything else by its state dict.
 
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
@@ -147,6 +147,8 @@ def remember_stateful(stateful: Any, memory: Memory) -> None:
         remember_modules([stateful], memory)
     elif isinstance(stateful, torch.optim.Optimizer):
         remember_optimizer(stateful, memory)
+    elif isinstance(stateful, torch.amp.GradScaler):
+        memory.remember(vars(stateful))  # its state dict lacks how far a step has come that was broken off
     elif callable(getattr(stateful, "state_dict", None)) and callable(getattr(stateful, "load_state_dict", None)):
         state = deepcopy(stateful.state_dict())
         memory.add(lambda: stateful.load_state_dict(deepcopy(state)))
