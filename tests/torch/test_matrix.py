@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn, optim
+from torch import nn
 
 from findlr import Stop, find_lr
 from tests.torch.training import (
@@ -20,17 +20,9 @@ from tests.torch.training import (
     cnn,
     copied,
     differing,
+    ema,
+    scheduler,
 )
-
-
-def scheduler(training):
-    made = optim.lr_scheduler.OneCycleLR(training.optimizer, max_lr=0.1, total_steps=1000)  # moves the momentum, too
-    return made, made.step
-
-
-def ema(training):
-    made = optim.swa_utils.AveragedModel(training.model, use_buffers=True)
-    return made, lambda: made.update_parameters(training.model)
 
 
 def compiled():

@@ -195,6 +195,19 @@ class Criterion(nn.Module):
         return self.loss(outputs, targets)
 
 
+# What is trained beside them, after each step of the optimizer
+
+
+def scheduler(training):
+    made = optim.lr_scheduler.OneCycleLR(training.optimizer, max_lr=0.1, total_steps=1000)  # moves the momentum, too
+    return made, made.step
+
+
+def ema(training):
+    made = optim.swa_utils.AveragedModel(training.model, use_buffers=True)
+    return made, lambda: made.update_parameters(training.model)
+
+
 class Training:
     """A model in training, and all that it sees on the way.
 
