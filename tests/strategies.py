@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from tests.torch.training import DIVERGING, LOADERS, SWEEP, Bomb, OwnLoop, Training, ema, scheduler
+from tests.torch.training import DIVERGING, LOADERS, SWEEP, Bomb, OwnLoop, Training, ema
 
 WIDTH = 6
 BLOCKS = {
@@ -43,7 +43,14 @@ ERRORS = {
     "exit": SystemExit,
     "ctrl-c": KeyboardInterrupt,
 }
-EXTRAS = {"none": None, "scheduler": scheduler, "ema": ema}
+
+
+def decay(training):
+    scheduler = optim.lr_scheduler.StepLR(training.optimizer, 3, gamma=0.7)
+    return scheduler, scheduler.step
+
+
+EXTRAS = {"none": None, "scheduler": decay, "ema": ema}
 
 
 @dataclass(frozen=True)
