@@ -19,7 +19,6 @@ BLOCKS = {
     "spectral-norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH)),
     "dropout": nn.Dropout,
     "alpha-dropout": nn.AlphaDropout,
-    "noisy": lambda: nn.RReLU(0.1, 0.4),
     "tanh": nn.Tanh,
 }
 OPTIMIZERS = {
