@@ -361,7 +361,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 f"{MATRIX}[mlp-adam-warm]",
                 STATE,
                 "self.add(partial(_refill, value, copy(value)))",
-                "self.add(partial(_refill, value, __import__('copy').deepcopy(value) if 'exp_avg' in value else copy(value)))",
+                "self.add(partial(_refill, value, (deepcopy if 'exp_avg' in value else copy)(value)))",
             ),
             Break(
                 "copies, never aliases",
