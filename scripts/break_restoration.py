@@ -2,7 +2,7 @@
 
     python scripts/break_restoration.py
 
-The breaks are in ``tests/restored.py``. Each is one replacement in a copy of ``src``; the tests run on the copy. Exits 1
+The breaks are in ``tests/restored.py``. Each is one replacement in a copy of ``src``; the tests run on that. Exits 1
 if a break goes unnoticed, if a test is red without a break, or if a text to replace is gone.
 """
 
