@@ -154,6 +154,52 @@ def test_no_worker_is_left_at_every_step(make, loader):
     assert len(broken) == len(STEPS)
 
 
+# What is called with what was measured
+
+
+class RuleError(Exception):
+    """A rule of the user's own fails."""
+
+
+def broken_rule(curve, plan=None):
+    raise RuleError
+
+
+WIDE = {"min_lr": 1e-4, "max_lr": 10.0, "num_steps": 60, "rule": broken_rule}
+
+
+@pytest.mark.parametrize("at", [30, None])
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_a_rule_that_raises_loses_nothing(make, at):
+    bomb = partial(Bomb, None if at is None else "criterion", at or 0, KeyboardInterrupt)
+    finding, error = check(partial(make, bomb=bomb), call=lambda training: training.find(**WIDE))
+    assert type(error) is (RuleError if at is None else KeyboardInterrupt)
+    assert len(finding.curve) >= 30
+    assert any("put back" in note for note in error.__notes__)
+
+
+@errors
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_a_watcher_that_raises_at_every_step(make, error):
+    for at in STEPS:
+
+        def on_step(step, at=at):
+            if step.index == at:
+                raise KeyboardInterrupt if error is ctrl_c else error
+
+        finding, _ = check(make, call=lambda training, on_step=on_step: training.find(on_step=on_step))
+        assert len(finding.curve) == at + 1
+
+
+def test_every_other_signals_handler_is_left_alone():
+    def handlers():
+        return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    before, during = handlers(), []
+    Training().find(on_step=lambda step: during.append(handlers()))
+    assert during == [before] * len(STEPS)
+
+
 # Ctrl-C while things are put back
 
 

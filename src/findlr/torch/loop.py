@@ -160,7 +160,12 @@ class RangeTest:
             finally:
                 if failure is not None:
                     self._recording.interrupt()
-                self._finding = self._conclude()
+                try:
+                    self._finding = self._conclude()
+                except Exception as late:  # the rule's
+                    self._finding = late.finding  # type: ignore[attr-defined]
+                    if failure is None:
+                        raise
                 if failure is not None:
                     failure.finding = self._finding  # type: ignore[attr-defined]
                     failure.add_note("findlr: everything was put back; what was measured is in test.finding")
