@@ -44,6 +44,8 @@ class ControlVariate:
         # Not registered under the model: ModuleList only borrows the modules, and no flag of theirs is touched.
         self._whole = _Loss(modules, loss)
         self._device = device
+        modules_inside = list(self._whole.modules())
+        self._bound = [(own, dict(own)) for m in modules_inside for own in (m._parameters, m._buffers)]
         self._kept = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
         self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
         # A forward pass may write into its weights (an Embedding with max_norm does): never into the snapshot's copies.
@@ -76,6 +78,8 @@ class ControlVariate:
                 self._mend()
         finally:
             now.put_back()
+            for own, tensors in self._bound:  # a module that has two names keeps what functional_call gave it
+                own.update(tensors)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _mend(self) -> None:
