@@ -384,18 +384,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
         "no hook": [
             Break(
-                "the hook that writes the rate",
+                "the hooks that write the rate and count steps",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "            stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)",
-                "            self._swept.register_step_pre_hook(self._before_step)",
-            ),
-            Break(
-                "the hook that counts steps",
-                f"{KINDS}[own-loop-finish-device]",
-                LOOP,
-                "            stack.callback(self._swept.register_step_post_hook(self._after_step).remove)",
-                "            self._swept.register_step_post_hook(self._after_step)",
+                "            stack.enter_context(restored(self))\n"
+                "            stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)\n"
+                "            stack.callback(self._swept.register_step_post_hook(self._after_step).remove)\n",
+                "            self._swept.register_step_pre_hook(self._before_step)\n"
+                "            self._swept.register_step_post_hook(self._after_step)\n"
+                "            stack.enter_context(restored(self))\n",
             ),
         ],
         "no handler of a signal": [

@@ -157,7 +157,7 @@ def test_no_worker_is_left_at_every_step(make, loader):
 # What is called with what was measured
 
 
-class RuleError(Exception):
+class RuleError(RuntimeError):
     """A rule of the user's own fails."""
 
 

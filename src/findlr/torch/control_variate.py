@@ -44,8 +44,6 @@ class ControlVariate:
         # Not registered under the model: ModuleList only borrows the modules, and no flag of theirs is touched.
         self._whole = _Loss(modules, loss)
         self._device = device
-        modules_inside = list(self._whole.modules())
-        self._bound = [(own, dict(own)) for m in modules_inside for own in (m._parameters, m._buffers)]
         self._kept = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
         self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
         # A forward pass may write into its weights (an Embedding with max_norm does): never into the snapshot's copies.
@@ -67,6 +65,7 @@ class ControlVariate:
     def loss(self) -> torch.Tensor:
         """The mean loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
+        bound = [(own, dict(own)) for m in self._whole.modules() for own in (m._parameters, m._buffers)]
         losses: list[torch.Tensor] = []
         try:
             for batch, draws in zip(self._batches, self._draws, strict=True):
@@ -78,7 +77,7 @@ class ControlVariate:
                 self._mend()
         finally:
             now.put_back()
-            for own, tensors in self._bound:  # a module that has two names keeps what functional_call gave it
+            for own, tensors in bound:  # a module that has two names keeps what functional_call gave it
                 own.update(tensors)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
