@@ -65,7 +65,9 @@ class ControlVariate:
     def loss(self) -> torch.Tensor:
         """The mean loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
-        bound = [(own, dict(own)) for m in self._whole.modules() for own in (m._parameters, m._buffers)]
+        bound: list[tuple[Any, Any]] = [
+            (own, dict(own)) for m in self._whole.modules() for own in (m._parameters, m._buffers)
+        ]
         losses: list[torch.Tensor] = []
         try:
             for batch, draws in zip(self._batches, self._draws, strict=True):
