@@ -218,6 +218,22 @@ def test_the_names_page_covers_what_others_have_too():
         assert re.search(rf"`{name}[`=]", ours), name
 
 
+# The faults of other finders
+
+
+def peers():
+    rows = [line.split("|")[1:-1] for line in (ROOT / "docs" / "peers.md").read_text().splitlines() if "|" in line]
+    return [row for row in rows if not row[-1].strip().startswith(("---", "here"))]
+
+
+@pytest.mark.parametrize("row", peers(), ids=lambda row: row[-2].strip()[:50])
+def test_every_line_has_its_test_or_says_that_it_has_none(row):
+    tests = re.findall(r"\[(test_\w+)\]\((\S+\.py)\)", row[-1])
+    assert tests or re.search(r"not yet|test_cli", row[-1])
+    for name, target in tests:
+        assert f"\ndef {name}(" in (ROOT / "docs" / target).read_text(), name
+
+
 # The pictures
 
 

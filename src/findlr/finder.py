@@ -114,8 +114,11 @@ def find(
                             logger.warning("there is no race: the data ended, and can be read only once")
         except BaseException as error:
             recording.interrupt()
-            error.finding = finish()  # type: ignore[attr-defined]
-            error.add_note("findlr: everything was put back; what was measured is in this exception's .finding")
+            try:
+                found = finish()
+            except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
+                found = late.finding  # type: ignore[attr-defined]
+            _keep(error, found)
             raise
     return finish()
 
@@ -142,10 +145,17 @@ def conclude(
 
     Returns:
         The Finding.
+
+    Raises:
+        Exception: what a rule of the user's own raises; it carries what was measured, read by ``rules.quick``.
     """
     assert recording.stop is not None
     curve = recording.curve(smoothing)
-    suggestion, verdict, why = choose(curve, plan, rule)
+    try:
+        suggestion, verdict, why = choose(curve, plan, rule)
+    except Exception as error:  # a rule of the user's own
+        _keep(error, conclude(recording, smoothing, plan, None, cost, facts, race))
+        raise
     sweep = None if race is None else _answer(curve, plan, rule)  # where the race started
     if race is not None and sweep is not None and learned(race):
         rates = sorted(run.lr for run in race.runs)
@@ -159,6 +169,12 @@ def conclude(
             verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
         suggestion = decide(race, sweep, plan)
     return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts, race)
+
+
+def _keep(error: BaseException, finding: Finding) -> None:
+    """Let an exception carry what was measured."""
+    error.finding = finding  # type: ignore[attr-defined]
+    error.add_note("findlr: everything was put back; what was measured is in this exception's .finding")
 
 
 def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggestion | None, Verdict, str]:

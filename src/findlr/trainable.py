@@ -147,8 +147,13 @@ def held(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
         yield snapshot
     finally:
         if isinstance(snapshot, HasClose):
-            with _interrupts_held():
-                snapshot.close()
+            try:
+                with _interrupts_held():
+                    snapshot.close()
+            except KeyboardInterrupt:  # as in restored()
+                with _interrupts_held():
+                    snapshot.close()
+                raise
 
 
 @contextmanager
@@ -173,8 +178,13 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
         try:
             yield snapshot
         finally:
-            with _interrupts_held():
-                trainable.restore(snapshot)
+            try:
+                with _interrupts_held():
+                    trainable.restore(snapshot)
+            except KeyboardInterrupt:  # it may have come before it could be held; putting back twice harms nothing
+                with _interrupts_held():
+                    trainable.restore(snapshot)
+                raise
 
 
 @contextmanager

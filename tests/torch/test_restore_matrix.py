@@ -1,350 +1,35 @@
-"""Training with a call to find_lr in the middle is bit-identical to training without it.
+"""Training with a call to find_lr in the middle is bit-identical to training without it: one restored thing at a time.
 
-Two trainings are built from the same seed. Both train, one calls find_lr, both train on; then everything that either
-holds, and everything that it saw on the way, is compared bit by bit. ``scripts/break_restoration.py`` breaks each
-restored thing in turn and shows which of these tests turns red.
+``scripts/break_restoration.py`` breaks each restored thing in turn and shows which of these tests turns red.
 """
 
 import logging
-import multiprocessing
 import os
-import random
 import signal
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import nn, optim
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
-from findlr import Stop, find_lr
+from findlr import Stop
 from findlr.torch import TorchTrainable
-
-SWEEP = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 12}
-STEPS = range(SWEEP["num_steps"])
-DIVERGING = {"min_lr": 1e-2, "max_lr": 1e6, "num_steps": 40, "smoothing": 0.5}
-
-
-# What is trained: models on 16 numbers in 4 classes
-
-
-class Recurrent(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(4, 8, num_layers=2, dropout=0.3, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.head(self.lstm(x.view(-1, 4, 4))[0][:, -1])
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4))
-
-
-def cnn():
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 4, 4)),
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Dropout(),
-        nn.Flatten(),
-        nn.Linear(16, 4),
-    )
-
-
-def tied():
-    model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Linear(16, 4))
-    model[2].weight = model[0].weight
-    return model
-
-
-def frozen():
-    """A trained trunk in eval mode inside a model in train mode."""
-    trunk = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout()).eval().requires_grad_(requires_grad=False)
-    return nn.Sequential(trunk, nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 4))
-
-
-MODELS = {"mlp": mlp, "cnn": cnn, "lstm": Recurrent, "tied": tied, "frozen": frozen}
-OPTIMIZERS = {
-    "sgd": lambda p: optim.SGD(p, lr=0.1),
-    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
-    "adam": lambda p: optim.Adam(p, lr=1e-2),
-    "adamw-foreach": lambda p: optim.AdamW(p, lr=1e-2, foreach=True, amsgrad=True),
-    "adamw-fused": lambda p: optim.AdamW(p, lr=1e-2, fused=True),
-    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-2, momentum=0.5, centered=True),
-    "adagrad": lambda p: optim.Adagrad(p, lr=1e-2),
-}
-
-
-# Where its batches come from: 6 in an epoch
-
-
-class Bomb:
-    """Goes off at the ``at``-th time that the ``place`` it lies in is passed; unarmed until find_lr is called."""
-
-    def __init__(self, place=None, at=0, error=RuntimeError):
-        self.place, self.at, self.error, self.armed = place, at, error, False
-
-    def passed(self, place):
-        if self.armed and place == self.place:
-            self.at -= 1
-            if self.at < 0:
-                raise self.error("boom")
-
-
-class Samples(Dataset):
-    def __init__(self, bomb):
-        generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(46, 16, generator=generator)
-        self.y = (self.x[:, 0] > 0) + 2 * (self.x[:, 1] > 0)
-        self.bomb = bomb
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        self.bomb.passed("dataset")
-        noise = random.random() + float(np.random.rand()) + torch.randn(16)
-        return self.x[i] + 0.1 * noise, self.y[i]
-
-
-class Streamed(IterableDataset):
-    def __init__(self, samples):
-        self.samples = samples
-
-    def __iter__(self):
-        return (self.samples[i] for i in torch.randperm(len(self.samples)).tolist())
-
-
-class Homemade(Sampler):
-    """What people write: a counter, a list shuffled in place, an array bound anew, generators of three kinds."""
-
-    def __init__(self, count):
-        self.epoch, self.order, self.weights = 0, list(range(count)), np.arange(count)
-        self.array_rng, self.old_rng, self.plain_rng = (
-            np.random.default_rng(1),
-            np.random.RandomState(2),
-            random.Random(3),
-        )
-
-    def __iter__(self):
-        self.epoch += 1
-        self.plain_rng.shuffle(self.order)
-        self.weights = self.array_rng.permutation(self.weights)
-        offset = self.epoch + int(self.weights[0]) + self.old_rng.randint(100)
-        return iter([(i + offset) % len(self.order) for i in self.order])
-
-    def __len__(self):
-        return len(self.order)
-
-
-class EpochOfItsOwn:
-    """A loader that is no DataLoader, and shuffles by its epoch."""
-
-    def __init__(self, samples, collate_fn):
-        self.samples, self.collate_fn, self.epoch = samples, collate_fn, 0
-
-    def __iter__(self):
-        self.epoch += 1
-        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(self.epoch)).tolist()
-        return iter(DataLoader(self.samples, batch_size=8, sampler=order, collate_fn=self.collate_fn))
-
-
-def collate(bomb, items):
-    bomb.passed("loader")
-    return torch.utils.data.default_collate(items)
-
-
-def generator(seed=7):
-    return torch.Generator().manual_seed(seed)
-
-
-def with_nested_sampler(samples, **how):
-    sampler = RandomSampler(samples, replacement=True, generator=generator())
-    return DataLoader(samples, batch_sampler=BatchSampler(sampler, 8, drop_last=False), **how)
-
-
-LOADERS = {
-    "global-rng": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, **how),
-    "own-generator": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, generator=generator(), **how),
-    "nested-sampler": with_nested_sampler,
-    "homemade-sampler": lambda s, **how: DataLoader(s, batch_size=8, sampler=Homemade(len(s)), **how),
-    "iterable": lambda s, **how: DataLoader(Streamed(s), batch_size=8, **how),
-    "list": lambda s, **how: list(DataLoader(s, batch_size=8)),
-    "no-dataloader": EpochOfItsOwn,
-}
-WORKERS = {
-    "2-workers": lambda s, **how: DataLoader(s, batch_size=8, shuffle=True, num_workers=2, **how),
-    "iterable-2-workers": lambda s, **how: DataLoader(Streamed(s), batch_size=8, num_workers=2, **how),
-    "persistent": lambda s, **how: DataLoader(
-        s, batch_size=8, shuffle=True, num_workers=2, persistent_workers=True, generator=generator(), **how
-    ),
-}
-
-
-class Criterion(nn.Module):
-    def __init__(self, loss, bomb):
-        super().__init__()
-        self.loss, self.bomb = loss, bomb
-
-    def forward(self, outputs, targets):
-        self.bomb.passed("criterion" if torch.is_grad_enabled() else "baseline")
-        return self.loss(outputs, targets)
-
-
-class Training:
-    """A model in training, and all that it sees on the way."""
-
-    def __init__(
-        self,
-        model=mlp,
-        optimizer=OPTIMIZERS["momentum"],
-        loader=LOADERS["global-rng"],
-        loss=nn.CrossEntropyLoss,
-        scheduler=None,
-        accumulation=1,
-        bomb=None,
-    ):
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        self.bomb = bomb() if bomb else Bomb()
-        self.model, self.criterion = model(), Criterion(loss(), self.bomb)
-        self.loader = loader(Samples(self.bomb), collate_fn=partial(collate, self.bomb))
-        trained = {p: None for m in (self.model, self.criterion) for p in m.parameters() if p.requires_grad}
-        self.optimizer = optimizer([*trained, *getattr(self.criterion.loss, "unregistered", ())])
-        self.optimizer.register_step_post_hook(lambda *_: self.bomb.passed("optimizer"))
-        self.scheduler = scheduler(self.optimizer) if scheduler else None
-        self.accumulation, self.open, self.seen = accumulation, None, []
-
-    def batch(self):
-        while True:
-            self.open = iter(self.loader) if self.open is None else self.open
-            try:
-                return next(self.open)
-            except StopIteration:
-                self.open = None
-
-    def train(self, steps):
-        for _ in range(steps):
-            inputs, targets = self.batch()
-            if len(self.seen) % self.accumulation == 0:
-                self.optimizer.zero_grad()
-            loss = self.criterion(self.model(inputs), targets)
-            loss.backward()
-            self.seen.append(copied([inputs, targets, loss, random.random(), np.random.rand(), torch.rand(1)]))
-            if len(self.seen) % self.accumulation == 0:
-                self.optimizer.step()
-                if self.scheduler:
-                    self.scheduler.step()
-        return self
-
-    def find(self, **how):
-        """What find_lr finds, and the exception, if it ends in one."""
-        self.bomb.armed = True
-        try:
-            return find_lr(self.model, self.optimizer, self.criterion, self.loader, **{**SWEEP, **how}), None
-        except (RuntimeError, KeyboardInterrupt) as error:
-            return error.finding, error
-        finally:
-            self.bomb.armed = False
-
-    def things(self):
-        """Everything that a step can change, by name."""
-        inner = {**dict(self.model.named_modules()), **dict(self.criterion.named_modules(prefix="criterion"))}
-        parameters = [*self.model.parameters(), *self.criterion.parameters()]
-        return {
-            "parameters": {name: module._parameters for name, module in inner.items()},
-            "buffers": {name: module._buffers for name, module in inner.items()},
-            "training": {name: module.training for name, module in inner.items()},
-            "optimizer": {name: value for name, value in vars(self.optimizer).items() if "hooks" not in name},
-            "scheduler": self.scheduler and vars(self.scheduler),
-            "grads": [p.grad for p in [*parameters, *(p for g in self.optimizer.param_groups for p in g["params"])]],
-            "rng": [random.getstate(), np.random.get_state(), torch.get_rng_state()],
-        }
-
-    def close(self):
-        for iterator in (self.open, getattr(self.loader, "_iterator", None)):
-            if hasattr(iterator, "_shutdown_workers"):
-                iterator._shutdown_workers()
-
-
-# How two of them are compared
-
-
-def copied(value):
-    """``value`` with its tensors as their bytes: NaN equals NaN, and 0 is not -0."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        if value.layout != torch.strided:
-            return "sparse", copied(value._indices()), copied(value._values()), value.is_coalesced()
-        return value.dtype, tuple(value.shape), value.stride(), value.contiguous().numpy().tobytes()
-    if isinstance(value, torch.Generator):
-        return copied(value.get_state())
-    if isinstance(value, np.ndarray):
-        return value.dtype, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {i if isinstance(k, torch.Tensor) else k: copied(v) for i, (k, v) in enumerate(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [copied(item) for item in value]
-    return value if isinstance(value, (bool, int, float, str, type(None), torch.dtype)) else type(value)
-
-
-def identities(value):
-    """Which objects ``value`` is made of; Python's numbers have no identity worth keeping."""
-    if isinstance(value, torch.Tensor):
-        return id(value), value.data_ptr() if value.layout == torch.strided else 0
-    if isinstance(value, dict):
-        return [id(value), {i: identities(item) for i, item in enumerate(value.values())}]
-    if isinstance(value, (list, tuple)):
-        return [identities(item) for item in value]
-    return None
-
-
-def differing(a, b, path=""):
-    """Names of what is not the same."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return [f"{path}: keys {sorted(map(str, a.keys() ^ b.keys()))}"]
-        return [name for key in a for name in differing(a[key], b[key], f"{path}/{key}")]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [name for i, (x, y) in enumerate(zip(a, b, strict=True)) for name in differing(x, y, f"{path}/{i}")]
-    return [] if a == b else [path]
-
-
-def check(make, before=4, after=9, call=Training.find):
-    """Train, call, train on; against the same training without the call. Gives what the call gave."""
-    without, called = make().train(before), None
-    at_call = copied(without.things())
-    without.train(after)
-    try:
-        called = make().train(before)
-        ids, workers = object_ids(called), set(multiprocessing.active_children())
-        result = call(called)
-        assert differing(at_call, copied(called.things())) == []
-        assert differing(ids, object_ids(called)) == []
-        assert set(multiprocessing.active_children()) <= workers
-        called.train(after)
-        assert differing(without.seen, called.seen) == []
-        assert differing(copied(without.things()), copied(called.things())) == []
-    finally:
-        for training in (without, called):
-            if training is not None:
-                training.close()
-    return result
-
-
-def object_ids(training):
-    """Which objects the training is made of, less what things() makes."""
-    things = training.things()
-    del things["rng"]
-    for name in ("parameters", "buffers", "training", "optimizer"):
-        things[name] = list(things[name].values())
-    return {name: identities(thing) for name, thing in things.items()}
-
+from tests.torch.training import (
+    DIVERGING,
+    LOADERS,
+    MODELS,
+    OPTIMIZERS,
+    STEPS,
+    SWEEP,
+    WORKERS,
+    Bomb,
+    Training,
+    check,
+    cnn,
+    copied,
+    frozen,
+    mlp,
+)
 
 # The matrix
 
@@ -612,8 +297,8 @@ def test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back(caplog):
     swept_in = set()
 
     def call(training):
-        training.model.register_forward_pre_hook(lambda model, _: swept_in.add(model.training))
-        return training.find()
+        with training.model.register_forward_pre_hook(lambda model, _: swept_in.add(model.training)):
+            return training.find()
 
     check(in_eval_mode, call=call)
     assert True in swept_in

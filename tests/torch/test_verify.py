@@ -100,6 +100,28 @@ def test_the_control_variate_leaves_everything_as_it_was():
     assert same(before, state_of(net, optimizer))
 
 
+def test_a_module_with_two_names_and_a_tied_weight_is_trained_all_the_same():
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    net[2].weight = net[1].weight
+    net.append(net[1])
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    batches = [(torch.ones(2, 4), torch.tensor([0, 1]))]
+    bound = []
+
+    def call(**how):
+        bound.clear()
+        return find_lr(net, optimizer, nn.CrossEntropyLoss(), batches, on_step=watch, **how)
+
+    def watch(step):
+        bound.append([type(p) for p in net.parameters()] == [nn.Parameter] * 5)
+
+    with_it, without = call(), call(control_variate=False)
+    assert with_it.curve.baseline is not None
+    assert with_it.curve.loss.tolist() == without.curve.loss.tolist()
+    call()
+    assert all(bound)
+
+
 def test_a_model_with_hooks_has_no_control_variate():
     net, optimizer, criterion, loader = parts()
     net.last.register_forward_hook(lambda *arguments: None)

@@ -65,6 +65,9 @@ class ControlVariate:
     def loss(self) -> torch.Tensor:
         """The mean loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
+        bound: list[tuple[Any, Any]] = [
+            (own, dict(own)) for m in self._whole.modules() for own in (m._parameters, m._buffers)
+        ]
         losses: list[torch.Tensor] = []
         try:
             for batch, draws in zip(self._batches, self._draws, strict=True):
@@ -76,6 +79,8 @@ class ControlVariate:
                 self._mend()
         finally:
             now.put_back()
+            for own, tensors in bound:  # a module that has two names keeps what functional_call gave it
+                own.update(tensors)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _mend(self) -> None:

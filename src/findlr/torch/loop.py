@@ -165,14 +165,23 @@ class RangeTest:
         except BaseException as late:
             failure = late
             raise
-        finally:
+        finally:  # straight to putting back: a second Ctrl-C may come at any call
             self._open = False
-            if failure is not None:
-                self._recording.interrupt()
             try:
                 self._exits.__exit__(kind, error, traceback)
+            except BaseException as late:
+                self._exits.__exit__(kind, error, traceback)  # what it had not come to
+                failure = late
+                raise
             finally:
-                self._finding = self._conclude()
+                if failure is not None:
+                    self._recording.interrupt()
+                try:
+                    self._finding = self._conclude()
+                except Exception as late:  # the rule's
+                    self._finding = late.finding  # type: ignore[attr-defined]
+                    if failure is None:
+                        raise
                 if failure is not None:
                     failure.finding = self._finding  # type: ignore[attr-defined]
                     failure.add_note("findlr: everything was put back; what was measured is in test.finding")

@@ -215,7 +215,7 @@ def has_state(thing: Any) -> bool:
 
 
 def remember_stateful(stateful: Any, memory: Memory) -> None:
-    """A scheduler, an EMA, a stateful criterion: a module or optimizer as such, anything else by its state dict.
+    """A scheduler, an EMA: a module, optimizer or GradScaler as such, anything else by its state dict.
 
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.

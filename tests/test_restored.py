@@ -1,0 +1,39 @@
+"""README's lists of what is put back are made of the list that ``make prove`` breaks, thing by thing."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.readme import written
+from tests.restored import BREAKS, OUT_OF_REACH, RESTORED
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_says_what_the_list_says():
+    readme = (ROOT / "README.md").read_text()
+    assert written(readme) == readme, "run python scripts/readme.py"
+
+
+def test_every_thing_has_a_break_that_proves_it():
+    assert all(breaks for things in RESTORED.values() for breaks in things.values())
+    names = [one.thing for one in BREAKS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("one", BREAKS, ids=lambda one: one.thing)
+def test_the_text_that_a_break_replaces_is_there_once(one):
+    assert (ROOT / "src" / "findlr" / one.file).read_text().count(one.old) == 1
+    assert one.new != one.old
+
+
+def test_the_tests_named_exist():
+    named = {f"tests/torch/{test}" for test in [*(one.test for one in BREAKS), *OUT_OF_REACH.values()]}
+    files = sorted({test.split("::")[0] for test in named})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
+    collected = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout.split("\n")
+    functions = {re.sub(r"\[.*", "", test) for test in collected}
+    assert named <= {*collected, *functions}

@@ -1,0 +1,262 @@
+"""Something breaks at every step of a short sweep: everything is back, and what was measured is kept."""
+
+import linecache
+import signal
+import sys
+from functools import partial
+from itertools import count
+
+import pytest
+import torch
+from torch import optim
+
+from findlr import Stop, trainable
+from findlr.torch import loop, state
+from tests.torch.training import (
+    STEPS,
+    SWEEP,
+    WORKERS,
+    Bomb,
+    Gan,
+    OwnLoop,
+    Training,
+    check,
+    cnn,
+    without_a_call,
+)
+
+
+def ctrl_c(_):
+    """A real one: Python's own handler, or the user's, runs at once."""
+    signal.raise_signal(signal.SIGINT)
+
+
+ERRORS = {
+    "error": RuntimeError,
+    "out-of-memory": torch.OutOfMemoryError,
+    "exit": SystemExit,
+    "ctrl-c": ctrl_c,
+}
+errors = pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+
+
+class HalfDone(optim.Optimizer):
+    """Momentum that may break off between two parameters."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.05})
+        self.passed = lambda: None
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                if i == 1:
+                    self.passed()
+                velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
+                velocity.mul_(0.9).add_(parameter.grad)
+                parameter.sub_(group["lr"] * velocity)
+
+
+class Mined(Training):
+    """Training with a bomb in its hooks and in the middle of ``optimizer.step()``."""
+
+    def __init__(self, **how):
+        super().__init__(cnn, HalfDone, **how)
+        self.optimizer.passed = lambda: self.bomb.passed("half-a-step")
+        self.optimizer.register_step_pre_hook(lambda *_: self.bomb.passed("pre-hook"))
+        self.model[-1].register_forward_hook(lambda *_: self.bomb.passed("forward-hook"))
+        self.model[-1].register_full_backward_hook(lambda *_: self.bomb.passed("backward-hook"))
+
+
+class MinedLoop(Mined, OwnLoop):
+    """The same in a RangeTest."""
+
+
+MAKES = {
+    "find_lr": Mined,
+    "own-loop": MinedLoop,
+    "own-loop-scaler": partial(MinedLoop, autocast=torch.float16, scaled=True),
+}
+
+
+def check_every_step(make, place, error, call=lambda training: training.find(), before=3):
+    """Break at the first passing of ``place``, the second, ...: until it holds. Gives what each call gave."""
+    never_called, results = without_a_call(make, before), []
+    for at in count():
+        finding, raised = check(
+            lambda at=at: make(bomb=lambda: Bomb(place, at, error)), before, call=call, never_called=never_called
+        )
+        if raised is None:
+            break
+        assert type(raised) is (KeyboardInterrupt if error is ctrl_c else error)
+        assert finding.stop in (Stop.INTERRUPTED, Stop.FINISHED, Stop.DIVERGED)
+        assert any("put back" in note for note in raised.__notes__)
+        results.append(finding)
+    return results, finding
+
+
+@errors
+@pytest.mark.parametrize(
+    "place", ["loader", "criterion", "forward-hook", "backward-hook", "pre-hook", "half-a-step", "optimizer"]
+)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_at_every_step(make, place, error):
+    broken, whole = check_every_step(make, place, error)
+    assert list(dict.fromkeys(len(finding.curve) for finding in broken)) == list(STEPS)  # a scaler skips a few
+    assert whole.stop is Stop.FINISHED
+    for finding in broken:
+        assert finding.stop is Stop.INTERRUPTED
+        assert finding.curve.loss.tolist() == whole.curve.loss[: len(finding.curve)].tolist()
+
+
+@errors
+def test_at_every_step_of_a_gan(error):
+    broken, _ = check_every_step(Gan, "swept", error)
+    assert [len(finding.curve) for finding in broken] == list(STEPS)
+
+
+@errors
+def test_in_every_pass_of_the_control_variate(error):
+    broken, whole = check_every_step(lambda **how: Training(cnn, **how), "baseline", error)
+    assert [len(finding.curve) for finding in broken] == [0, 0, *STEPS]  # its self-check takes two passes more
+    assert whole.curve.baseline is not None
+
+
+RACE = {"verify": True, "total_steps": 40, "budget": 48, "control_variate": False}
+
+
+@errors
+@pytest.mark.parametrize("place", ["criterion", "baseline", "half-a-step"], ids=["steps", "evaluations", "half-a-step"])
+def test_in_every_step_and_evaluation_of_a_race(place, error):
+    broken, whole = check_every_step(Mined, place, error, lambda training: training.find(**RACE))
+    runs = len(whole.race.runs)
+    assert runs == 3
+    if place == "baseline":  # eight batches, before the first run and after each
+        assert len(broken) == 8 * (runs + 1)
+        assert all(finding.stop is Stop.FINISHED for finding in broken)
+    else:
+        assert len(broken) == len(STEPS) + sum(run.steps for run in whole.race.runs)
+    assert all(finding.race is None for finding in broken)
+
+
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+def test_a_dataset_that_raises_in_a_worker_at_every_batch(loader):
+    for at in range(0, 23, 4):  # each of two workers reads half of an epoch's 46 samples
+        _, error = check(lambda at=at: Training(loader=loader, bomb=lambda: Bomb("dataset", at)))
+        assert "boom" in str(error)
+
+
+@pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_no_worker_is_left_at_every_step(make, loader):
+    broken, _ = check_every_step(lambda **how: make(loader=loader, **how), "criterion", ctrl_c)
+    assert len(broken) == len(STEPS)
+
+
+# What is called with what was measured
+
+
+class RuleError(RuntimeError):
+    """A rule of the user's own fails."""
+
+
+def broken_rule(curve, plan=None):
+    raise RuleError
+
+
+WIDE = {"min_lr": 1e-4, "max_lr": 10.0, "num_steps": 60, "rule": broken_rule}
+
+
+@pytest.mark.parametrize("at", [30, None])
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_a_rule_that_raises_loses_nothing(make, at):
+    bomb = partial(Bomb, None if at is None else "criterion", at or 0, KeyboardInterrupt)
+    finding, error = check(partial(make, bomb=bomb), call=lambda training: training.find(**WIDE))
+    assert type(error) is (RuleError if at is None else KeyboardInterrupt)
+    assert len(finding.curve) >= 30
+    assert any("put back" in note for note in error.__notes__)
+
+
+@errors
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_a_watcher_that_raises_at_every_step(make, error):
+    for at in STEPS:
+
+        def on_step(step, at=at):
+            if step.index == at:
+                raise KeyboardInterrupt if error is ctrl_c else error
+
+        finding, _ = check(make, call=lambda training, on_step=on_step: training.find(on_step=on_step))
+        assert len(finding.curve) == at + 1
+
+
+def test_every_other_signals_handler_is_left_alone():
+    def handlers():
+        return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    before, during = handlers(), []
+    Training().find(on_step=lambda step: during.append(handlers()))
+    assert during == [before] * len(STEPS)
+
+
+# Ctrl-C while things are put back
+
+
+class SecondCtrlC:
+    """Presses Ctrl-C at the ``at``-th line of findlr's that runs once the first one was pressed.
+
+    Lines with a call, that is: Python looks for signals when it calls.
+    """
+
+    FILES = frozenset(module.__file__ for module in (trainable, state, loop))
+
+    def __init__(self, at):
+        self.at, self.lines, self.counting = at, 0, False
+
+    def first(self, _):
+        """The first one, for a bomb: from here on lines are counted, in the frames that are open, too."""
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename in self.FILES:
+                frame.f_trace = self.count
+            frame = frame.f_back
+        self.counting = True
+        return KeyboardInterrupt()
+
+    def trace(self, frame, event, arg):
+        return self.count if self.counting and frame.f_code.co_filename in self.FILES else None
+
+    def count(self, frame, event, arg):
+        if event == "line" and "(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            self.lines += 1
+            if self.lines == self.at:
+                signal.raise_signal(signal.SIGINT)
+        return self.count
+
+    def call(self, training):
+        usual = sys.gettrace()
+        training.bomb.armed = True
+        sys.settrace(self.trace)
+        try:
+            return training.call(**SWEEP)
+        except KeyboardInterrupt as error:
+            return error
+        finally:
+            sys.settrace(usual)
+            training.bomb.armed = False
+
+
+# A generator that Python closes can't raise: it says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+def test_a_second_ctrl_c_at_every_line_that_puts_back(make):
+    never_called = without_a_call(make)
+    for at in count(1):
+        second = SecondCtrlC(at)
+        bomb = partial(Bomb, "criterion", 5, second.first)
+        error = check(partial(make, bomb=bomb), call=second.call, never_called=never_called)
+        assert type(error) is KeyboardInterrupt
+        if second.lines < at:
+            break
+    assert at > 50

@@ -1,0 +1,67 @@
+"""What findlr can't put back, as README says: where one of these turns red, README has become too modest."""
+
+import pytest
+import torch
+from torch import nn
+
+from findlr import find_lr
+from tests.torch.training import Samples, Training, mlp
+
+
+def test_a_counter_in_a_dataset():
+    class Counting(Samples):
+        reads = 0
+
+        def __getitem__(self, i):
+            self.reads += 1
+            return super().__getitem__(i)
+
+    training = Training()
+    data = Counting(training.bomb)
+    find_lr(training.model, training.optimizer, training.criterion, torch.utils.data.DataLoader(data, 8), num_steps=5)
+    assert data.reads > 0
+
+
+def test_an_attribute_of_a_module():
+    class Attribute(nn.Linear):
+        passes = 0
+
+        def forward(self, inputs):
+            self.passes += 1
+            return super().forward(inputs)
+
+    training = Training(lambda: Attribute(16, 4))
+    training.find()
+    assert training.model.passes > 0
+
+
+class Environment:
+    steps = 0
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_an_environment(restored):
+    training, environment = Training(), Environment()
+
+    def loss_fn(model, batch):
+        environment.steps += 1
+        return training.criterion(model(batch[0]), batch[1])
+
+    restore = [environment] if restored else []
+    find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss_fn, restore=restore, num_steps=5)
+    assert (environment.steps == 0) == restored
+
+
+def test_a_graph_from_before():
+    training = Training(mlp)
+    inputs, targets = training.batch()
+    loss = training.criterion(training.model(inputs), targets)
+    training.find()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
