@@ -44,6 +44,31 @@ def clear() -> Finding:
     return search(num_steps=400)
 
 
+class OnASphere(nn.Module):
+    """Outputs of length 1: however far the weights go, the loss stays bounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 100, bias=False), nn.ReLU(), nn.Linear(100, 10, bias=False)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Log probabilities."""
+        return torch.log_softmax(nn.functional.normalize(self.layers(images), dim=1), 1)
+
+
+def noisy() -> Finding:
+    """The network is trained for an epoch: there is less to gain than batches differ by."""
+    return search(trained(epochs=1))
+
+
+def no_edge() -> Finding:
+    """No rate makes this loss explode."""
+    return search(OnASphere())
+
+
 def flat() -> Finding:
     """The labels have nothing to do with the images."""
     loader = digits()
@@ -75,8 +100,18 @@ def still_falling() -> Finding:
 
 
 def raced() -> Finding:
-    """The network is trained by half: its loss falls too little for one sweep, and enough for short runs."""
-    return search(trained(epochs=2), verify=True, budget=1.0, total_steps=1130, schedule="one_cycle")
+    """The network is trained by half: its loss falls little in one sweep, and enough for short runs."""
+    return search(trained(epochs=2), verify=True, budget=0.3, total_steps=1130, schedule="one_cycle")
+
+
+def broad() -> Finding:
+    """Where no rate is too high, many are equally good."""
+    return search(OnASphere(), verify=True, budget=1.0, total_steps=1130, schedule="one_cycle")
+
+
+def horizon_limited() -> Finding:
+    """The sweep was far too low, and the budget ended before a rate was too high."""
+    return search(trained(epochs=2), verify=True, budget=0.5, total_steps=1130, schedule="one_cycle")
 
 
 def no_answer() -> Finding:
@@ -86,7 +121,10 @@ def no_answer() -> Finding:
 
 GALLERY: dict[Verdict, Callable[[], Finding]] = {
     Verdict[make.__name__.upper()]: make
-    for make in (clear, flat, rising, too_short, not_finite, still_falling, raced, no_answer)
+    for make in (
+        *(clear, noisy, no_edge, raced, broad, horizon_limited),
+        *(flat, rising, too_short, not_finite, still_falling, no_answer),
+    )
 }
 
 

@@ -35,7 +35,7 @@ def load(target: str) -> Callable[[], Any]:
 
     Example:
         >>> load("findlr.testing:Quadratic")
-        <class 'findlr.testing.Quadratic'>
+        <class 'findlr.testing.quadratic.Quadratic'>
     """
     where, _, name = target.rpartition(":")
     if not where or not name:

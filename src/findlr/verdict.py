@@ -24,15 +24,15 @@ class Verdict(Enum):
 
     CLEAR = "The loss falls, reaches a bottom inside the swept range, and rises again."
     NOISY = "The loss falls and rises again, but by little against the differences between batches."
+    NO_EDGE = "The loss falls and stays low up to the highest rate."
+    RACED = "The curve alone tells too little, but short runs of the plan tell the rates apart."
+    BROAD = "The short runs end about equally well at all rates tried."
+    HORIZON_LIMITED = "The best of the short runs is at an end of the rates tried."
     FLAT = "The loss does not fall at any rate."
     RISING = "The loss rises from the first rate on."
     TOO_SHORT = "The sweep has too few usable points."
     NOT_FINITE = "The loss is NaN or infinite from the first step on."
-    NO_EDGE = "The loss falls and stays low up to the highest rate."
     STILL_FALLING = "The loss still falls at the highest rate."
-    RACED = "The curve alone tells too little, but short runs of the plan tell the rates apart."
-    BROAD = "The short runs end about equally well at all rates tried."
-    HORIZON_LIMITED = "The best of the short runs is at an end of the rates tried."
     NO_ANSWER = "The rule finds no rate inside the swept range."
 
     @property

@@ -151,7 +151,7 @@ def test_the_best_single_rate_is_of_the_fit_half_only():
 
 
 def test_a_training_counts_all_it_spends():
-    trainings = Trainings(task("small_data-wine"), seed=0, budget=100.0)
+    trainings = Trainings(task("mlp-teacher"), seed=0, budget=100.0)
     first = trainings.score(0.1, 20)
     assert trainings.spent == pytest.approx(20 + 8 / 3)
     assert trainings.score(0.1, 20) == first  # the same weights, the same batches
