@@ -71,6 +71,7 @@ class Drawn:
     precision: str
     extra: str
     diverging: bool
+    snapshot: str
     fault: tuple[str, str, int] | None
     before: int
 
@@ -113,7 +114,7 @@ class Drawn:
         )
 
     def settings(self):
-        return DIVERGING if self.diverging else SWEEP
+        return {**(DIVERGING if self.diverging else SWEEP), "snapshot": self.snapshot}
 
 
 @st.composite
@@ -137,9 +138,10 @@ def drawn(draw):
         own_loop=own_loop,
         accumulation=1 if own_loop else draw(st.integers(1, 3)),
         clip=draw(st.sampled_from([None, 0.1])),
-        precision=draw(st.sampled_from(["plain", "bf16", "fp16"] if own_loop else ["plain", "bf16"])),
+        precision=draw(st.sampled_from(["plain", "bf16", "fp16"])),
         extra=draw(st.sampled_from(sorted(EXTRAS))),
         diverging=draw(st.booleans()),
+        snapshot=draw(st.sampled_from(["device", "cpu", "disk"])),
         fault=draw(st.none() | st.tuples(places, st.sampled_from(sorted(ERRORS)), st.integers(0, 14))),
         before=draw(st.integers(0, 7)),
     )

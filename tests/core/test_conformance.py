@@ -23,7 +23,7 @@ class TestQuadratic(TrainableConformance):
 class Whole:
     """Momentum descent on five batches, with a draw a step, and everything that a training may offer."""
 
-    read_every = 1
+    read_every, validation_every = 1, 2
 
     def __init__(self):
         random.seed(0)
@@ -63,12 +63,18 @@ class Whole:
         self.forwards += 1
         return self.loss(self.start, *self.last)
 
-    def hold_out(self, batches):
+    def hold_out(self, batches, steps, total_steps):
         self.held_out = self.batches[:batches]
         return len(self.held_out)
 
     def evaluate(self):
         return sum(self.loss(self.weights, batch, 0.0) for batch in self.held_out) / len(self.held_out)
+
+    def validate(self):
+        return sum(self.loss(self.weights, batch, 0.0) for batch in (0.75, -0.5)) / 2
+
+    def skipped(self):
+        return 0.0
 
     def acting_lr(self, lr):
         return min(lr, 1.0)
@@ -219,6 +225,52 @@ class EvaluatesNothing(Whole):
         return 1.0
 
 
+class HoldsOutForEver(Whole):
+    def hold_out(self, batches, steps, total_steps):
+        self.batches = sorted(self.batches)
+        return super().hold_out(batches, steps, total_steps)
+
+
+class ValidateTrains(Whole):
+    def validate(self):
+        loss = super().validate()
+        self.step(0.01)
+        return loss
+
+
+class ValidateDraws(Whole):
+    def validate(self):
+        return super().validate() + 0 * self.random.random()
+
+
+class ValidatesNothing(Whole):
+    def validate(self):
+        return 1.0
+
+
+class SkipsLessThanNothing(Whole):
+    def skipped(self):
+        return -1.0
+
+
+class Closing(list):
+    def close(self):
+        for one in self.open:
+            one[2] += 1
+
+
+class ClosesTheOthersToo(Whole):
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def snapshot(self):
+        made = Closing(super().snapshot())
+        made.open = self.open
+        self.open.append(made)
+        return made
+
+
 class ActsAbove(Whole):
     def acting_lr(self, lr):
         return 2 * lr
@@ -286,6 +338,12 @@ BROKEN = {
     EvaluateTrains: "evaluate",
     EvaluateDraws: "evaluate",
     EvaluatesNothing: "evaluate",
+    HoldsOutForEver: "evaluate",
+    ValidateTrains: "validate",
+    ValidateDraws: "validate",
+    ValidatesNothing: "validate",
+    SkipsLessThanNothing: "skipped",
+    ClosesTheOthersToo: "a_snapshot_outlives_others",
     ActsAbove: "acting_lr",
     ActingSteps: "acting_lr",
     EpochReads: "steps_per_epoch",

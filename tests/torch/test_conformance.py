@@ -1,7 +1,5 @@
 """TorchTrainable passes the suite that every Trainable passes."""
 
-import inspect
-
 import pytest
 import torch
 from torch import nn, optim
@@ -31,16 +29,13 @@ CONFIGURATIONS = {
     "validation": lambda: pairs(validated := Training(cnn), validation_loader=validated.loader),
     "accumulation-clip": lambda: pairs(Training(cnn), accumulation_steps=2, clip_grad_norm=1.0),
     "bf16": lambda: pairs(Training(cnn), autocast=torch.bfloat16),
+    "fp16-scaler": lambda: pairs(
+        Training(cnn), autocast=torch.float16, scaler=torch.amp.GradScaler("cpu", growth_interval=3)
+    ),
+    "host": lambda: pairs(Training(cnn), snapshot="cpu"),
+    "disk": lambda: pairs(Training(cnn), snapshot="disk"),
     "lbfgs": lambda: pairs(Training(optimizer=lambda p: optim.LBFGS(p, max_iter=2))),
 }
-PARAMETERS = inspect.signature(TorchTrainable).parameters
-if "scaler" in PARAMETERS:
-    CONFIGURATIONS["fp16-scaler"] = lambda: pairs(
-        Training(cnn), autocast=torch.float16, scaler=torch.amp.GradScaler("cpu", growth_interval=3)
-    )
-if "snapshot" in PARAMETERS:
-    CONFIGURATIONS["host"] = lambda: pairs(Training(cnn), snapshot="cpu")
-    CONFIGURATIONS["disk"] = lambda: pairs(Training(cnn), snapshot="disk")
 
 
 @pytest.fixture(params=CONFIGURATIONS.values(), ids=CONFIGURATIONS)

@@ -1,13 +1,12 @@
 """Every way to train x every exit x every place for the snapshot: all is put back, and training goes on the same."""
 
-import inspect
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from findlr import Stop, find_lr
+from findlr import Stop
 from tests.torch.training import (
     DIVERGING,
     OPTIMIZERS,
@@ -52,20 +51,17 @@ EXITS = {
     "raise": (SWEEP, partial(Bomb, "criterion", 5)),
     "interrupt": (SWEEP, partial(Bomb, "optimizer", 5, KeyboardInterrupt)),
 }
-if "scaler" not in inspect.signature(find_lr).parameters:
-    del KINDS["fp16-scaler"]
-SNAPSHOTS = ["device", "cpu", "disk"] if "snapshot" in inspect.signature(find_lr).parameters else ["device"]
 
 
-@pytest.mark.parametrize("snapshot", SNAPSHOTS)
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
 @pytest.mark.parametrize("leave", EXITS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_training_with_every_exit_and_snapshot(kind, leave, snapshot):
     settings, bomb = EXITS[leave]
-    if len(SNAPSHOTS) > 1:
-        settings = {**settings, "snapshot": snapshot}
     before = 4 if kind == "mid-training" else 1  # an epoch is open, either way
-    finding, error = check(partial(KINDS[kind], bomb=bomb), before, call=lambda training: training.find(**settings))
+    finding, error = check(
+        partial(KINDS[kind], bomb=bomb), before, call=lambda training: training.find(**settings, snapshot=snapshot)
+    )
     expected = {"finish": {Stop.FINISHED}, "diverge": {Stop.DIVERGED, Stop.NOT_FINITE}}
     assert finding.stop in expected.get(leave, {Stop.INTERRUPTED})
     assert type(error) is {"raise": RuntimeError, "interrupt": KeyboardInterrupt}.get(leave, type(None))

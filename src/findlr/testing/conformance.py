@@ -22,8 +22,11 @@ from findlr.trainable import (
     HasBaseline,
     HasEpoch,
     HasFacts,
+    HasValidation,
     ReadsLater,
+    SkipsLater,
     Trainable,
+    held,
     restored,
 )
 
@@ -108,24 +111,24 @@ class TrainableConformance:
     def test_a_restored_run_is_the_same_run(self) -> None:
         """After ``restore`` the same steps see the same batches and give the same losses, bit for bit."""
         trainable = self.trainable()
-        self._check_runs(trainable, trainable.snapshot())
+        self._check_runs(trainable)
 
     def test_a_restored_run_is_the_same_run_in_the_middle(self) -> None:
         """The same where the snapshot is of a training that has begun."""
         trainable = self.trainable()
         self._run(trainable, self.max_lr, 3)
-        self._check_runs(trainable, trainable.snapshot())
+        self._check_runs(trainable)
 
     def test_a_snapshot_outlives_others(self) -> None:
-        """Each of two snapshots leads back to its own place, in any order."""
+        """Each of two snapshots leads back to its own place, in any order, and the one is not closed with the other."""
         trainable = self.trainable()
-        first = trainable.snapshot()
-        from_first = self._run(trainable, self.max_lr)
-        second = trainable.snapshot()
-        from_second = self._run(trainable, self.max_lr)
-        for snapshot, expected in ((first, from_first), (second, from_second), (first, from_first)):
-            trainable.restore(snapshot)
-            _must(_same(self._run(trainable, self.max_lr), expected), "a snapshot does not lead back to its own place")
+        with held(trainable) as first:
+            from_first = self._run(trainable, self.max_lr)
+            with held(trainable) as second:
+                from_second = self._run(trainable, self.max_lr)
+                for snapshot, expected in ((first, from_first), (second, from_second)):
+                    self._check_run(trainable, snapshot, expected)
+            self._check_run(trainable, first, from_first)
 
     def test_the_state_is_put_back(self) -> None:
         """What ``state`` shows is the same after ``restore``."""
@@ -194,20 +197,42 @@ class TrainableConformance:
     def test_evaluate(self) -> None:
         """The held-out loss goes by the weights, is the same when asked again, and asking changes nothing."""
         trainable = self._offers(CanEvaluate)
+        for total_steps in (self.steps, 100 * self.steps):  # a run that stands for itself, and one for a long training
+            with restored(trainable):
+                passes = trainable.hold_out(2, self.steps, total_steps)
+                _must(
+                    isinstance(passes, int) and passes >= 1, f"hold_out() must give a number of passes, got {passes!r}"
+                )
+                with held(trainable) as snapshot:
+                    before, start = self.state(trainable), trainable.evaluate()
+                    _must(isinstance(start, float), f"evaluate() must give a float, got {type(start).__name__}")
+                    _must(start == trainable.evaluate(), "evaluate() gives another loss when asked again")
+                    _must(_equal(self.state(trainable), before), "evaluate() changes what state() shows")
+                    run = self._run(trainable, self.max_lr)
+                    _must(trainable.evaluate() != start, "evaluate() does not depend on the weights")
+                    trainable.restore(snapshot)
+                    _must(trainable.evaluate() == start, "evaluate() gives another loss after restore()")
+                    self._check_run(trainable, snapshot, run)
+        _must(_same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo hold_out()")
+
+    def test_validate(self) -> None:
+        """The validation loss goes by the weights, is the same when asked again, and asking changes nothing."""
+        trainable = self._offers(HasValidation)
+        if trainable.validation_every is None:
+            pytest.skip("there is nothing to validate on")
+        run, losses = [], []
         with restored(trainable):
-            passes = trainable.hold_out(2)
-            _must(isinstance(passes, int) and passes >= 1, f"hold_out() must give a number of passes, got {passes!r}")
-            snapshot, before = trainable.snapshot(), self.state(trainable)
-            start = trainable.evaluate()
-            _must(isinstance(start, float), f"evaluate() must give a float, got {type(start).__name__}")
-            _must(start == trainable.evaluate(), "evaluate() gives another loss when asked again")
-            _must(_equal(self.state(trainable), before), "evaluate() changes what state() shows")
-            run = self._run(trainable, self.max_lr)
-            _must(trainable.evaluate() != start, "evaluate() does not depend on the weights")
-            trainable.restore(snapshot)
-            _must(trainable.evaluate() == start, "evaluate() gives another loss after restore()")
-            trainable.restore(snapshot)
-            _must(_same(self._run(trainable, self.max_lr), run), "evaluate() changes the run")
+            for _ in range(self.steps):
+                before = self.state(trainable)
+                once, again = (trainable.read([trainable.validate()])[0] for _ in range(2))
+                _must(_same([once], [again]), f"validate() gives {once}, and {again} when asked again")
+                _must(_equal(self.state(trainable), before), "validate() changes what state() shows")
+                losses.append(once)
+                run += self._run(trainable, self.max_lr, 1)
+        _must(losses[0] != losses[-1], "validate() does not depend on the weights")
+        restored_run, expected = self._run(trainable, self.max_lr), self._expected()
+        _must(_same(run, expected), "validate() changes the run")
+        _must(_same(restored_run, expected), "the run after validate() and restore() is another")
 
     def test_acting_lr(self) -> None:
         """The rate that acts is at most the one asked for, but for rounding; asking changes nothing."""
@@ -254,6 +279,16 @@ class TrainableConformance:
         every = self._offers(ReadsLater).read_every
         _must(isinstance(every, int) and every >= 1, f"read_every must be a whole number of at least 1, got {every!r}")
 
+    def test_skipped(self) -> None:
+        """A number for each step, which ``read`` can read; or None."""
+        trainable = self._offers(SkipsLater)
+        for _ in range(self.steps):
+            trainable.step(self.max_lr)
+            skipped = trainable.skipped()
+            if skipped is not None:
+                (number,) = trainable.read([skipped])
+                _must(number >= 0, f"skipped() must be above 0 for a step that was skipped, else 0; got {number}")
+
     # How the tests above do it
 
     def _offers(self, protocol: Any) -> Any:
@@ -270,15 +305,19 @@ class TrainableConformance:
     def _expected(self) -> Run:
         return self._run(self.trainable(), self.max_lr)
 
-    def _check_runs(self, trainable: Trainable[Any, Any], snapshot: Any) -> None:
+    def _check_runs(self, trainable: Trainable[Any, Any]) -> None:
         """A snapshot leads back again and again, from runs of any rate and length."""
-        expected = self._run(trainable, self.max_lr)
-        for lr, steps in ((self.max_lr, self.steps), (self.min_lr, 1), (self.max_lr, 2), (self.min_lr, self.steps)):
-            self._run(trainable, lr, steps)
-            trainable.restore(snapshot)
-            run = self._run(trainable, self.max_lr)
-            _must(_same(run, expected), f"a restored run is another: {run}, not {expected}")
-            trainable.restore(snapshot)
+        with held(trainable) as snapshot:
+            expected = self._run(trainable, self.max_lr)
+            for lr, steps in ((self.max_lr, self.steps), (self.min_lr, 1), (self.max_lr, 2), (self.min_lr, self.steps)):
+                self._run(trainable, lr, steps)
+                self._check_run(trainable, snapshot, expected)
+                trainable.restore(snapshot)
+
+    def _check_run(self, trainable: Trainable[Any, Any], snapshot: Any, expected: Run) -> None:
+        trainable.restore(snapshot)
+        run = self._run(trainable, self.max_lr)
+        _must(_same(run, expected), f"a restored run is another: {run}, not {expected}")
 
     def _find(self, trainable: Trainable[Any, Any], **how: Any) -> Finding:
         return find(trainable, min_lr=self.min_lr, max_lr=self.max_lr, num_steps=self.steps, **how)
