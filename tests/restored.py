@@ -6,11 +6,21 @@ A break is one replacement in the source, and the test that it turns red.
 from dataclasses import dataclass
 
 STATE, BATCHES, TRAINABLE, LOOP = "torch/state.py", "torch/batches.py", "torch/trainable.py", "torch/loop.py"
+STORES, REWIND, RESTORED_BLOCK = "torch/stores.py", "torch/rewind.py", "trainable.py"
 IN_FORWARD = "test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "test_restore_matrix.py::test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.remember(vars(optimizer))"
 KINDS = "test_matrix.py::test_every_training_with_every_exit_and_snapshot"
+STREAM = "test_rewind.py::test_the_batches_that_were_drawn_come_again"
+VALIDATION = "test_validation.py::test_the_validation_loss_moves_nothing_in_the_sweep_nor_after_it"
 SECOND = "test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
+
+BETWEEN = """\
+            stack.enter_context(no_new_graphs())
+            for scaler in self._restore:
+                if isinstance(scaler, GradScaler):
+                    stack.enter_context(attempts_counted(scaler, self._swept, self._attempted))
+"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "parameters of the criterion",
                 f"{IN_FORWARD}[criterion-parameter-fresh]",
                 TRAINABLE,
-                "        remember_modules(self._modules, memory)",
-                "        remember_modules([self.model], memory)",
+                "self._modules, [self.optimizer], self._restore)",
+                "[self.model], [self.optimizer], self._restore)",
             ),
         ],
         "buffers, non-persistent ones too": [
@@ -147,8 +157,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "rates that are tensors",
                 "test_restore_matrix.py::test_tensor_rates[SGD]",
                 STATE,
-                "_writable(tensor).copy_(saved)",
-                "tensor.dim() and _writable(tensor).copy_(saved)",
+                "_writable(tensor).copy_(saved.read())",
+                "tensor.dim() and _writable(tensor).copy_(saved.read())",
             ),
         ],
         "`initial_lr` and every other setting of its groups": [
@@ -201,8 +211,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "how far a scaler's step has come",
                 f"{KINDS}[own-loop-fp16-scaler-interrupt-device]",
                 STATE,
-                "isinstance(stateful, torch.amp.GradScaler)",
+                "isinstance(stateful, GradScaler)",
                 "False",
+            ),
+            Break(
+                "the scaler that find_lr is given",
+                f"{KINDS}[fp16-scaler-finish-device]",
+                TRAINABLE,
+                "[*restore, *([] if scaler is None else [scaler])]",
+                "[*restore]",
             ),
         ],
         "of anything else, such as a scheduler, all of its `state_dict`": [
@@ -250,7 +267,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the loader's generator",
                 "test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
                 BATCHES,
-                "        memory.add(put)\n        remember_samplers(self.loader, memory)",
+                "        memory.add(put)\n        _remember_loader(self.loader, memory)",
                 "        memory.add(put)",
             ),
             Break(
@@ -305,8 +322,63 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the user's iterator over persistent workers",
                 "test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
                 BATCHES,
-                "iter(_sibling(self.loader))",
-                "iter(self.loader)",
+                "iter(_sibling(self._source))",
+                "iter(self._source)",
+            ),
+        ],
+        "the batches of a stream that is `rewindable`": [
+            Break(
+                "the place in a stream",
+                f"{STREAM}[sweep-0]",
+                REWIND,
+                "            self._at = mark",
+                "            pass",
+            ),
+            Break(
+                "the place in a stream: of a RangeTest's second loop",
+                f"{STREAM}[loop-0]",
+                LOOP,
+                "        if id(loader) not in self._loaders:",
+                "        if True:",
+            ),
+            Break(
+                "a stream's batches that the training changes in place",
+                f"{STREAM}[batches-changed-in-place-0]",
+                REWIND,
+                "            self._kept[-1] = copied(batch), self._kept[-1][1]",
+                "            pass",
+            ),
+            Break(
+                "a stream's batches that come a third time",
+                f"{STREAM}[twice-0]",
+                REWIND,
+                "min([self._at, *self._marks])",
+                "self._at",
+            ),
+        ],
+        "the `state_dict` of a loader that has one": [
+            Break(
+                "the state dict of a loader",
+                "test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
+                BATCHES,
+                "        remember_stateful(loader, memory)",
+                "        pass",
+            ),
+        ],
+        "the validation loader's place and draws": [
+            Break(
+                "a validation loader's generator",
+                f"{VALIDATION}[own generator]",
+                BATCHES,
+                "            before.put_back()",
+                "            pass",
+            ),
+            Break(
+                "the random states, of what draws in eval mode",
+                f"{VALIDATION}[list]",
+                TRAINABLE,
+                "            states.put_back()",
+                "            pass",
             ),
         ],
     },
@@ -315,33 +387,33 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "on an exception",
                 "test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
-                "trainable.py",
-                "        yield snapshot\n    finally:",
-                "        yield snapshot\n    except ZeroDivisionError:\n        pass\n    else:",
+                RESTORED_BLOCK,
+                "            yield snapshot\n        finally:",
+                "            yield snapshot\n        except ZeroDivisionError:\n            pass\n        else:",
             ),
         ],
         "Ctrl-C": [
             Break(
                 "on Ctrl-C",
                 "test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
-                "trainable.py",
-                "        yield snapshot\n    finally:",
-                "        yield snapshot\n    except Exception:\n        trainable.restore(snapshot)\n        raise\n"
-                "    else:",
+                RESTORED_BLOCK,
+                "            yield snapshot\n        finally:",
+                "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n"
+                "            raise\n        else:",
             ),
         ],
         "a second Ctrl-C, while things are put back": [
             Break(
                 "on a second Ctrl-C, while things are put back",
                 "test_restore_matrix.py::test_ctrl_c_while_things_are_put_back[second]",
-                "trainable.py",
+                RESTORED_BLOCK,
                 "    signal.signal(signal.SIGINT, lambda number, _: held.append(number))",
                 "    pass",
             ),
             Break(
                 "on a second Ctrl-C, before it can be held",
                 f"{SECOND}[find_lr]",
-                "trainable.py",
+                RESTORED_BLOCK,
                 "except KeyboardInterrupt:  # it may",
                 "except ZeroDivisionError:  # it may",
             ),
@@ -367,8 +439,44 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies, never aliases",
                 f"{MATRIX}[mlp-sgd-fresh]",
                 STATE,
-                "_writable(value).clone()",
-                "_writable(value)",
+                "self.store.keep(_writable(value))",
+                "Kept(lambda: _writable(value))",
+            ),
+        ],
+    },
+    "from copies": {
+        "on the device": [
+            Break(
+                "copies on the device",
+                f"{KINDS}[plain-finish-device]",
+                STORES,
+                "        copy = tensor.clone()",
+                "        copy = tensor",
+            ),
+        ],
+        "in the host's memory": [
+            Break(
+                "copies in the host's memory",
+                f"{KINDS}[plain-finish-cpu]",
+                STORES,
+                'tensor.to("cpu", copy=True)',
+                'tensor.to("cpu")',
+            ),
+        ],
+        "on disk": [
+            Break(
+                "copies on disk",
+                f"{KINDS}[plain-finish-disk]",
+                STORES,
+                "torch.load(file, mmap=True, weights_only=True)",
+                "tensor",
+            ),
+            Break(
+                "copies on disk: of what a state dict holds",
+                "test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
+                STORES,
+                "return self.read().clone()",
+                "return self.read().clone().zero_()",
             ),
         ],
     },
@@ -378,8 +486,48 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "worker processes ended",
                 "test_restore_matrix.py::test_worker_processes_with_an_exception_in_one_of_them[2-workers]",
                 BATCHES,
-                "            shut_down()",
-                "            pass",
+                "        shut_down()",
+                "        pass",
+            ),
+        ],
+        "no file": [
+            Break(
+                "nothing left on disk",
+                "test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
+                RESTORED_BLOCK,
+                "isinstance(snapshot, HasClose)",
+                "False",
+            ),
+            Break(
+                "nothing left on disk: on a second Ctrl-C",
+                f"{SECOND}[find_lr]",
+                RESTORED_BLOCK,
+                "except KeyboardInterrupt:  # as in restored()",
+                "except ZeroDivisionError:  # as in restored()",
+            ),
+            Break(
+                "nothing left on disk: of a snapshot that fails half way",
+                "test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
+                STATE,
+                "        memory.close()\n        raise",
+                "        raise",
+            ),
+            Break(
+                "nothing left on disk: by a process that was killed",
+                "test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
+                "_and_a_living_ones_stays",
+                STORES,
+                "        folders.remove_leftovers()",
+                "        pass",
+            ),
+        ],
+        "no graph of `torch.compile`": [
+            Break(
+                "no graph added to compiled code",
+                "test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
+                TRAINABLE,
+                "torch.enable_grad(), no_new_graphs():",
+                "torch.enable_grad():",
             ),
         ],
         "no hook": [
@@ -387,19 +535,19 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate and count steps",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "            stack.enter_context(restored(self))\n"
+                f"            stack.enter_context(restored(self))\n{BETWEEN}"
                 "            stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)\n"
                 "            stack.callback(self._swept.register_step_post_hook(self._after_step).remove)\n",
                 "            self._swept.register_step_pre_hook(self._before_step)\n"
                 "            self._swept.register_step_post_hook(self._after_step)\n"
-                "            stack.enter_context(restored(self))\n",
+                f"            stack.enter_context(restored(self))\n{BETWEEN}",
             ),
         ],
         "no handler of a signal": [
             Break(
                 "the user's own handler of Ctrl-C",
                 "test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
-                "trainable.py",
+                RESTORED_BLOCK,
                 "        signal.signal(signal.SIGINT, users)",
                 "        pass",
             ),

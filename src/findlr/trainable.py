@@ -146,14 +146,18 @@ def held(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
     try:
         yield snapshot
     finally:
-        if isinstance(snapshot, HasClose):
-            try:
-                with _interrupts_held():
-                    snapshot.close()
-            except KeyboardInterrupt:  # as in restored()
-                with _interrupts_held():
-                    snapshot.close()
-                raise
+        try:
+            with _interrupts_held():
+                _close(snapshot)
+        except KeyboardInterrupt:  # as in restored()
+            with _interrupts_held():
+                _close(snapshot)
+            raise
+
+
+def _close(snapshot: object) -> None:
+    if isinstance(snapshot, HasClose):
+        snapshot.close()
 
 
 @contextmanager
