@@ -1,8 +1,7 @@
-"""Situations in which other finders break, as ``docs/peers.md`` lists them, with the right outcome."""
+"""Where Lightning, fastai or all of the other finders break (``docs/peers.md``), with the right outcome."""
 
 import numpy as np
 import pytest
-from torch import optim
 
 from findlr import Curve, Stop, Verdict, find, find_lr, rules
 from findlr.smoothing import bias_corrected, centred_gaussian
@@ -65,17 +64,6 @@ def test_a_training_under_way_does_not_diverge_at_its_first_batch():
 def test_the_first_smoothed_loss_is_the_first_loss():
     curve = Curve([0.1, 0.2], [3.0, 1.0])
     assert curve.smoothed().loss[0] == 3.0
-
-
-@pytest.mark.parametrize("low", [1e-6, 0.0])
-def test_groups_at_two_rates_keep_their_ratio_at_every_step(low):
-    training, seen = Training(), []
-    first, *others = training.model.parameters()
-    optimizer = optim.SGD([{"params": [first], "lr": low}, {"params": others, "lr": 1e-4}])
-    optimizer.register_step_pre_hook(lambda *_: seen.append([group["lr"] for group in optimizer.param_groups]))
-    finding = find_lr(training.model, optimizer, training.criterion, training.loader, num_steps=30, max_lr=1e-1)
-    assert [high for _, high in seen] == finding.curve.lr.tolist()
-    assert [lower for lower, _ in seen] == pytest.approx(finding.curve.lr * low / 1e-4)
 
 
 def test_nothing_is_evaluated_unless_that_is_asked_for():
