@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -65,6 +66,7 @@ def _run_here(where: Path, said: Path, tests: list[str]) -> None:
 def main() -> int:
     """Run the tests unbroken, then each with its break."""
     os.chdir(HOME)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     torch.set_num_threads(1)
     parameter = torch.nn.Parameter(torch.zeros(1))
     torch.optim.SGD([parameter]).step()  # the first step imports half of torch

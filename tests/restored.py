@@ -12,7 +12,7 @@ MATRIX = "test_restore_matrix.py::test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.remember(vars(optimizer))"
 KINDS = "test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "test_rewind.py::test_the_batches_that_were_drawn_come_again"
-VALIDATION = "test_validation.py::test_the_validation_loss_moves_nothing_in_the_sweep_nor_after_it"
+VALIDATION = "test_conformance.py::TestTorchTrainable::test_validate[validation]"
 SECOND = "test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 BETWEEN = """\
@@ -368,14 +368,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the validation loader's place and draws": [
             Break(
                 "a validation loader's generator",
-                f"{VALIDATION}[own generator]",
+                VALIDATION,
                 BATCHES,
                 "            before.put_back()",
                 "            pass",
             ),
             Break(
                 "the random states, of what draws in eval mode",
-                f"{VALIDATION}[list]",
+                VALIDATION,
                 TRAINABLE,
                 "            states.put_back()",
                 "            pass",

@@ -26,7 +26,9 @@ CONFIGURATIONS = {
     "frozen-loss_fn": lambda: named(Training(frozen)),
     "tied-own-generator": lambda: pairs(Training(tied, loader=LOADERS["own-generator"])),
     "homemade-sampler": lambda: pairs(Training(cnn, loader=LOADERS["homemade-sampler"])),
-    "validation": lambda: pairs(validated := Training(cnn), validation_loader=validated.loader),
+    "validation": lambda: pairs(
+        validated := Training(cnn, loader=LOADERS["own-generator"]), validation_loader=validated.loader
+    ),
     "accumulation-clip": lambda: pairs(Training(cnn), accumulation_steps=2, clip_grad_norm=1.0),
     "bf16": lambda: pairs(Training(cnn), autocast=torch.bfloat16),
     "fp16-scaler": lambda: pairs(

@@ -86,10 +86,9 @@ class Batches:
         return held_out
 
     def whole(self) -> Generator[Any, None, None]:
-        """One pass over all batches; the place in the data and the random states are put back after it."""
+        """One pass over all batches; the place in the data is put back after it, the random states are not."""
         before = Memory()
         self.remember(before)
-        remember_rng((), before)
         batches = iter(_sibling(self.loader))
         try:
             yield from batches
