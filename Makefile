@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-growth bench-cost bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench: setup ## Time what findlr costs beside what it must cost
 
 bench-memory: setup ## Measure what a snapshot adds to the memory, in each of its modes
 	$(RUN)/python bench/memory.py
+
+bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points
+	$(RUN)/python bench/growth.py
 
 $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -9,13 +9,15 @@ from typing import Any
 from findlr.errors import FileFormatError
 
 FORMAT = 1
-LARGEST = 32 * 2**20  # bytes of a file: half a million points
+LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
+MOST_PARTS = 1_200_000  # lists, objects and texts, which take many times the memory of their file
+MOST_ITEMS = 5_000_000  # short numbers take several times the memory of theirs
 
 _DEEPEST = 32  # lists and objects of the facts in each other
-_MOST_PARTS = 1_000_000  # lists, objects and texts, which take many times the memory of their file
 _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = ("nan", "inf", "-inf")
 _NUMBERS = [float]
+_PLAIN = {float, *_NOT_FINITE}  # what a long list of numbers is made of
 _MAYBE_NUMBERS = (_NUMBERS, None)
 _SHAPE: dict[str, Any] = {
     "format": int,
@@ -65,6 +67,8 @@ def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
     if isinstance(value, Mapping):
         return {key: strict(item, wrap) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
+        if set(map(type, value)) == {float}:
+            return [item if math.isfinite(item) else wrap(repr(item)) for item in value]
         return [strict(item, wrap) for item in value]
     return value
 
@@ -93,10 +97,10 @@ def parsed(text: bytes) -> Any:
     import json  # here, for `import findlr` to cost little more than NumPy
 
     parts = text.count(b"[") + text.count(b"{") + text.count(b'"') // 2
-    if len(text) > LARGEST or parts > _MOST_PARTS:
+    if len(text) > LARGEST or parts > MOST_PARTS or text.count(b",") > MOST_ITEMS:
         raise FileFormatError(
-            f"this is no Finding: it has more than {LARGEST >> 20} MB, or more than {_MOST_PARTS} parts; use a file "
-            "that finding.save() wrote"
+            f"this is no Finding: it has more than {LARGEST >> 20} MB, {MOST_PARTS} parts or {MOST_ITEMS} items; use "
+            "a file that finding.save() wrote"
         )
     try:
         return json.loads(text.decode(), object_pairs_hook=_without_doubles)
@@ -179,6 +183,8 @@ def _fitted(value: Any, shape: Any, where: str) -> Any:
             raise FileFormatError(f"this Finding is damaged: {where or 'it'} lacks {min(missing)}; save it again")
         return {key: _fitted(value[key], part, f"{where}.{key}".lstrip(".")) for key, part in shape.items()}
     if isinstance(shape, list):
+        if shape is _NUMBERS and {item if isinstance(item, str) else type(item) for item in value} <= _PLAIN:
+            return list(map(float, value))
         return [_fitted(item, shape[0], where) for item in value]
     return float(value) if shape is float else value
 

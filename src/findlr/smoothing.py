@@ -15,6 +15,10 @@ from findlr.errors import ConfigurationError
 
 Array = npt.NDArray[np.float64]
 
+_NOTHING = 1e-300  # a share of the past below which a product would not be an ordinary float
+_DIRECT = 10**7  # products, from which on a Fourier transform is faster than a sum
+_ROWS = 2**15  # windows whose medians are taken at once, for little memory
+
 
 class BiasCorrectedAverage:
     r"""The article's running average of a loss, one value at a time.
@@ -68,9 +72,21 @@ def bias_corrected(losses: Sequence[float] | Array, beta: float = 0.98) -> Array
 
     Source: Gugger 2018.
     """
-    average = BiasCorrectedAverage(beta)
     values = np.asarray(losses, dtype=np.float64)
-    return np.fromiter(map(average.update, values.tolist()), dtype=np.float64, count=len(values))
+    share = BiasCorrectedAverage(beta).beta
+    finite = np.isfinite(values)
+    end = len(values) if finite.all() else int(np.argmin(finite))
+    result = (1.0 - share) * values
+    part = result[:end]
+    # Each pass doubles how many losses are in each value, which is O(n log n) and has no loop over the losses.
+    span = 1
+    while span < end and share**span > _NOTHING:
+        part[span:] += share**span * part[:-span]
+        span *= 2
+    part /= 1.0 - share ** np.arange(1, end + 1)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        result[end:] = np.cumsum(values[end:])  # no finite loss makes an average finite again
+    return result
 
 
 def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
@@ -98,7 +114,9 @@ def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
     result = np.empty(n)
     if n > 2 * half:
         windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
-        result[half : n - half] = np.median(windows, axis=1)
+        for first in range(0, len(windows), _ROWS):
+            part = windows[first : first + _ROWS]
+            result[half + first : half + first + len(part)] = np.median(part, axis=1)
     for i in {*range(min(half, n)), *range(max(n - half, 0), n)}:
         reach = min(i, n - 1 - i, half)
         result[i] = np.median(values[i - reach : i + reach + 1])
@@ -132,10 +150,29 @@ def centred_gaussian(losses: Sequence[float] | Array, sigma: float) -> Array:
     reach = min(int(np.ceil(4.0 * sigma)), max(len(values) - 1, 0))
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    middle = slice(reach, reach + len(values))
-    total = np.convolve(values, weights)[middle]
-    mass = np.convolve(np.ones_like(values), weights)[middle]
-    return np.asarray(total / mass, dtype=np.float64)
+    if len(values) * len(weights) <= _DIRECT or not np.isfinite(values).all():
+        return _convolved(values, weights) / _convolved(np.ones_like(values), weights)
+    inside = np.cumsum(weights)[reach:]  # the weights up to each offset from 0 on
+    places = np.arange(len(values))
+    after = inside[np.minimum(places[::-1], reach)]
+    mass = after + after[::-1] - inside[-1]
+    level = values.mean()  # a transform's rounding goes by the largest number in it
+    return np.asarray(level + _transformed(values - level, weights) / mass, dtype=np.float64)
+
+
+def _convolved(values: Array, weights: Array) -> Array:
+    """The sum of ``weights`` times the values around each, which counts as 0 beyond the ends."""
+    reach = len(weights) // 2
+    return np.convolve(values, weights)[reach : reach + len(values)]
+
+
+def _transformed(values: Array, weights: Array) -> Array:
+    """``_convolved`` in O(n log n)."""
+    reach = len(weights) // 2
+    size = 1 << (len(values) + len(weights) - 2).bit_length()
+    product = np.fft.rfft(values, size)
+    product *= np.fft.rfft(weights, size)
+    return np.fft.irfft(product, size)[reach : reach + len(values)]
 
 
 def _half_width(width: int) -> int:

@@ -18,7 +18,7 @@ from findlr import FileFormatError, Finding, Plan, find, rules
 from findlr.console import show, show_all
 from findlr.notebook import html
 from findlr.report import page
-from findlr.saved import LARGEST
+from findlr.saved import LARGEST, MOST_ITEMS, MOST_PARTS
 from findlr.testing import Quadratic
 
 mpl.use("Agg")
@@ -171,8 +171,10 @@ def test_texts_from_a_file_do_nothing(folder, monkeypatch):
         "[" + "[]," * (LARGEST // 3 - 1) + "1]",
         "[" + "0.5," * (LARGEST // 4 - 1) + "1]",
         '{"a": "' + "x" * LARGEST + '"}',
+        "[" + "0.5," * MOST_ITEMS + "1]" + " " * (LARGEST - 4 * MOST_ITEMS - 3),
+        "[" + '{"":[]},' * (MOST_PARTS // 3 - 1) + "1]" + " " * (LARGEST - 3 * MOST_PARTS),
     ],
-    ids=["lists", "numbers", "text"],
+    ids=["lists", "numbers", "text", "as many numbers as may be", "as many parts as may be"],
 )
 def test_a_huge_file_does_not_eat_the_memory(tmp_path, content):
     (tmp_path / "huge.json").write_text(content)

@@ -1,0 +1,111 @@
+"""Where the microseconds of a small net's step go: the best of many, one part at a time.
+
+python bench/step.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import timeit
+from collections.abc import Callable
+
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import TorchTrainable
+from findlr.sweep import Recording, StopRule
+from findlr.torch.nesting import moved
+from findlr.torch.precision import no_new_graphs
+from findlr.torch.state import Memory, remember_rng
+from findlr.torch.trainable import _checked
+
+_LR = 1e-8
+
+
+def best(part: Callable[[], object], number: int = 300) -> float:
+    """Microseconds."""
+    part()
+    return min(timeit.repeat(part, number=number, repeat=15)) / number * 1e6
+
+
+def parts() -> dict[str, dict[str, float]]:
+    """Microseconds of each part, of the bare loop's and of findlr's."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
+    optimizer, criterion = optim.SGD(net.parameters(), lr=_LR, momentum=0.9), nn.CrossEntropyLoss()
+    loader = DataLoader(TensorDataset(torch.randn(6400, 784), torch.randint(10, (6400,))), 64, shuffle=True)
+    training = TorchTrainable(net, optimizer, criterion, loader)
+    stream = itertools.chain.from_iterable(itertools.repeat(loader))
+    batch = next(stream)
+    loss = criterion(net(batch[0]), batch[1])
+
+    def forward() -> torch.Tensor:
+        return criterion(net(batch[0]), batch[1])
+
+    def both_passes() -> None:
+        forward().backward()
+
+    def update() -> None:
+        optimizer.zero_grad()
+        optimizer.step()
+
+    def modes() -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            pass
+
+    def stance() -> None:
+        with no_new_graphs():
+            pass
+
+    def random_states() -> None:
+        memory = Memory()
+        remember_rng([batch[0].device], memory)
+        memory.put_back()
+
+    both_passes()
+    optimizer.step()
+    bare = {
+        "a batch from the DataLoader": best(lambda: next(stream)),
+        "forward pass": best(forward),
+        "backward pass": best(both_passes) - best(forward),
+        "`zero_grad` and `optimizer.step`": best(lambda: (both_passes(), update())) - best(both_passes),
+        "`loss.item()`": best(loss.item),
+    }
+    plain = best(optimizer.step)
+    with no_new_graphs():
+        looked_up = best(optimizer.step)
+    recording = Recording(training.read, 10**9, StopRule())
+    with torch.enable_grad():
+        ours = {
+            "no new graphs for compiled code: entering and leaving": best(stance),
+            "the same: what it adds to `optimizer.step`": max(looked_up - plain, 0.0),
+            "gradients on, inference mode off": best(modes),
+            "the batch to its device": best(lambda: moved(batch, batch[0].device)),
+            "recording the point, the stop rule": best(lambda: recording.add(_LR, 1.0)),
+            "the rate: what acts, writing it": best(lambda: (training.acting_lr(_LR), training._rates.write(_LR))),
+            "the loss's checks": best(lambda: _checked("criterion", loss)),
+        }
+    training = TorchTrainable(net, optimizer, criterion, loader)
+    training.prepare_baseline(training.snapshot())
+    training.step(_LR)
+    training.baseline()
+    variate = {
+        "the loss under the starting weights, whole": best(training.baseline),
+        "of it: random states kept and put back once": best(random_states),
+        "random states kept before the step": best(lambda: remember_rng([batch[0].device], Memory())),
+    }
+    return {"the bare loop": bare, "findlr": ours, "the control variate": variate}
+
+
+def main() -> None:
+    """Print the table."""
+    print("| | part | microseconds a step |\n|---|---|--:|")
+    for whose, measured in parts().items():
+        for name, microseconds in measured.items():
+            print(f"| {whose} | {name} | {microseconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

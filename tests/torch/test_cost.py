@@ -1,0 +1,165 @@
+"""What a search costs, in what does not depend on the machine: operations, reads, calls, memory."""
+
+import gc
+import itertools
+import sys
+import tracemalloc
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
+
+import findlr
+from findlr import TorchTrainable, find_lr
+
+RANGE = dict(min_lr=1e-8, max_lr=1e-4)  # nothing diverges
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: optim.AdamW(p, lr=1e-3),
+}
+NO_MATTER = {"detach.default", "alias.default"}  # they compute nothing
+
+
+class Operations(TorchDispatchMode):
+    """Counts every operation, the backward pass's too."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[str(function).removeprefix("aten.")] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def parts(optimizer="sgd", trained=0):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    inputs = torch.randn(160, 8)
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(dim=1)), 16)
+    given = net, OPTIMIZERS[optimizer](net.parameters()), nn.CrossEntropyLoss(), loader
+    bare_loop(*given, trained)
+    return given
+
+
+def bare_loop(net, optimizer, criterion, loader, steps):
+    batches = iter([batch for _ in range(-(-steps // len(loader))) for batch in loader])
+    losses = []
+    for _ in range(steps):
+        inputs, targets = next(batches)
+        optimizer.param_groups[0]["lr"] = 1e-5
+        optimizer.zero_grad()
+        loss = criterion(net(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+
+def operations(work):
+    with Operations() as seen:
+        work()
+    return Counter({name: count for name, count in seen.counts.items() if name not in NO_MATTER})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_is_a_bare_loops_operations_and_no_more(optimizer):
+    def sweep(steps):
+        given = parts(optimizer, trained=10)
+        return operations(lambda: find_lr(*given, **RANGE, num_steps=steps, control_variate=False))
+
+    def loop(steps):
+        given = parts(optimizer, trained=10)
+        return operations(lambda: bare_loop(*given, steps))
+
+    fifty_steps = sweep(100)
+    fifty_steps.subtract(sweep(50))
+    bare = loop(100)
+    bare.subtract(loop(50))
+    assert +fifty_steps == +bare
+    assert bare["_local_scalar_dense.default"] >= 50  # a read of the loss each
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_control_variate_is_a_forward_pass_and_a_read_more(optimizer):
+    def sweep(steps, control_variate):
+        given = parts(optimizer, trained=10)
+        return operations(lambda: find_lr(*given, **RANGE, num_steps=steps, control_variate=control_variate))
+
+    more = sweep(100, True) - sweep(50, True) - (sweep(100, False) - sweep(50, False))
+    buffers = 3  # BatchNorm's, which the pass writes into
+    assert more["clone.default"] == 50 * buffers
+    assert more["_local_scalar_dense.default"] == 50
+    assert not [name for name in more if "backward" in name]
+    assert more["addmm.default"] == 50 * 2
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_snapshot_clones_each_tensor_once(optimizer):
+    net, optimizer, *_ = given = parts(optimizer, trained=3)
+    tensors = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters())]
+    tensors += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    seen = operations(TorchTrainable(*given).snapshot)
+    assert seen["clone.default"] == len(tensors)
+    assert not [name for name in seen if "copy" in name]
+
+
+class Group(dict):
+    """A param group that counts what is written into it."""
+
+    writes = 0
+
+    def __setitem__(self, key, value):
+        self.writes += key == "lr"
+        super().__setitem__(key, value)
+
+
+def test_a_rate_is_written_once_a_step():
+    given = parts()
+    group = given[1].param_groups[0] = Group(given[1].param_groups[0])
+    find_lr(*given, **RANGE, num_steps=50)
+    assert group.writes == 50
+
+
+def test_findlr_makes_few_python_calls_a_step_and_no_more_as_the_sweep_goes_on():
+    home = str(findlr.__path__[0])
+    marks = []
+    count = 0
+
+    def profile(frame, event, _):
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(home)
+
+    given = parts()
+    sys.setprofile(profile)
+    try:
+        find_lr(*given, **RANGE, control_variate=False, on_step=lambda _: marks.append(count))
+    finally:
+        sys.setprofile(None)
+    calls = [later - earlier for earlier, later in itertools.pairwise(marks)]
+    opening, others = calls[9::10], [count for step, count in enumerate(calls) if step % 10 != 9]
+    assert len(set(opening)) == len(set(others)) == 1
+    assert others[0] <= 45
+    assert opening[0] <= 120
+
+
+@pytest.mark.parametrize("control_variate", [False, True])
+def test_memory_does_not_grow_with_the_steps(control_variate):
+    traced, tensors = {}, {}
+
+    def look(step):
+        if step.index in (49, 99):
+            gc.collect()
+            tensors[step.index] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+            traced[step.index] = tracemalloc.get_traced_memory()[0]
+
+    given = parts()
+    tracemalloc.start()
+    try:
+        find_lr(*given, **RANGE, control_variate=control_variate, on_step=look)
+    finally:
+        tracemalloc.stop()
+    assert tensors[49] == tensors[99]
+    assert traced[99] - traced[49] < 50 * 300  # bytes: a point is a few numbers
