@@ -63,6 +63,10 @@ $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
+bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other finders, and the parts of a step
+	PYTHONPATH=src $(PEERS)/bin/python -m bench.cost
+	PYTHONPATH=src $(PEERS)/bin/python -m bench.step
+
 bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers
 	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m bench.accuracy.baselines

@@ -3,13 +3,13 @@
     python -m bench.cost [--nets small large] [--rounds 40 6] [--threads 1]
 
 Everything runs in one process, in rounds: each round times every contestant once, in a new order. A figure is the
-median over the rounds of a contestant's time over that of the bare loop in the same round; its interval holds 95 % of the
-medians of resampled rounds. The bare loop is there twice: how far its second row is from 1 is the noise. Wall time is
-what a user waits; CPU time does not count waiting for a core that others use.
+median over the rounds of a contestant's time over that of the bare loop in the same round; its interval holds 95 % of
+the medians of resampled rounds. The bare loop is there twice: how far its second row is from 1 is the noise. Wall time
+is what a user waits; CPU time does not count waiting for a core that others use.
 
-A bare loop draws a batch, writes the rate, runs zero_grad, forward, backward and step, and reads the loss. A finder has its
-set-up and its restoring in; what its user has anyway (a Learner, a Trainer, an engine) is made before. All sweep 100 steps
-from 1e-8 to 1e-4, where nothing diverges; an untimed run of each checks that they do.
+A bare loop draws a batch, writes the rate, runs zero_grad, forward, backward and step, and reads the loss. A finder has
+its set-up and its restoring in; what its user has anyway (a Learner, a Trainer, an engine) is made before. All sweep
+100 steps from 1e-8 to 1e-4, where nothing diverges; an untimed run of each checks that they do.
 """
 
 from __future__ import annotations
@@ -172,9 +172,9 @@ def lightning(training: Training) -> Prepared:
 
 
 def fastai(training: Training) -> Prepared:
-    """fastai's ``lr_find`` with its default rule."""
+    """``Learner.lr_find`` with its default rule."""
     import fastai.callback.progress
-    import fastai.callback.schedule  # gives a Learner its lr_find
+    import fastai.callback.schedule  # noqa: F401 - gives a Learner its lr_find
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper

@@ -73,14 +73,10 @@ def parts() -> dict[str, dict[str, float]]:
         "`zero_grad` and `optimizer.step`": best(lambda: (both_passes(), update())) - best(both_passes),
         "`loss.item()`": best(loss.item),
     }
-    plain = best(optimizer.step)
-    with no_new_graphs():
-        looked_up = best(optimizer.step)
     recording = Recording(training.read, 10**9, StopRule())
     with torch.enable_grad():
         ours = {
-            "no new graphs for compiled code: entering and leaving": best(stance),
-            "the same: what it adds to `optimizer.step`": max(looked_up - plain, 0.0),
+            "no new graphs for compiled code": best(stance),
             "gradients on, inference mode off": best(modes),
             "the batch to its device": best(lambda: moved(batch, batch[0].device)),
             "recording the point, the stop rule": best(lambda: recording.add(_LR, 1.0)),
