@@ -310,7 +310,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The figures as Markdown, as they stand in docs/performance.md."""
+    """The figures as Markdown."""
     nets = list(document["nets"].values())
     names = list(dict.fromkeys(name for net in nets for name in net["ratios"]))
     lines = [
