@@ -1,0 +1,40 @@
+"""The measurements of cost run, and the document shows what was measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import cost, growth
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_document_shows_the_table_that_was_measured():
+    assert cost.table(json.loads(cost.OUTPUT.read_text())) in (DOCS / "performance.md").read_text()
+
+
+def test_ours_and_the_bare_loop_take_as_many_steps_and_are_timed():
+    ours = [name for name in cost.CONTESTANTS if "bare" in name or "findlr" in name]
+    net = cost.NETS["small"]
+    for name in ours:
+        training = cost.trainings(net)()
+        assert cost.steps_taken(training, cost.CONTESTANTS[name](training)) == cost.STEPS
+    measured = cost.measure(net, ours, rounds=2)
+    made = cost.summary(net, measured, threads=1)
+    assert list(made["ratios"]) == ours[1:]
+    for clocks in made["ratios"].values():
+        for ratio in clocks.values():
+            assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+
+
+def test_a_ratio_is_paired_by_round():
+    bare = np.array([1.0, 2.0, 4.0])
+    assert cost.ratio(1.5 * bare, bare) == {"median": 1.5, "low": 1.5, "high": 1.5}
+
+
+@pytest.mark.parametrize("n", [1000])
+def test_what_grows_is_all_called(n, tmp_path):
+    for call in growth.calls(n, tmp_path).values():
+        assert growth.peak(call) > 0
