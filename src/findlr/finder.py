@@ -118,7 +118,7 @@ def find(
                 found = finish()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 found = late.finding  # type: ignore[attr-defined]
-            _keep(error, found)
+            carry(error, found)
             raise
     return finish()
 
@@ -154,13 +154,12 @@ def conclude(
     try:
         suggestion, verdict, why = choose(curve, plan, rule)
     except Exception as error:  # a rule of the user's own
-        _keep(error, conclude(recording, smoothing, plan, None, cost, facts, race))
+        carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
-    sweep = None if race is None else _answer(curve, plan, rule)  # where the race started
+    sweep = None if race is None else suggestion or _answer(curve, plan, rule)  # where the race started
     if race is not None and sweep is not None and learned(race):
-        rates = sorted(run.lr for run in race.runs)
         if level(race):
-            verdict = Verdict.BROAD
+            verdict, rates = Verdict.BROAD, sorted(run.lr for run in race.runs)
             why = f"{why} Short runs of the plan end equally well at all rates from {rates[0]:.3g} to {rates[-1]:.3g}."
         elif not race.bracketed:
             verdict = Verdict.HORIZON_LIMITED
@@ -171,10 +170,10 @@ def conclude(
     return Finding(suggestion, verdict, why, recording.stop, curve, plan, cost, facts, race)
 
 
-def _keep(error: BaseException, finding: Finding) -> None:
-    """Let an exception carry what was measured."""
+def carry(error: BaseException, finding: Finding, where: str = "this exception's .finding") -> None:
+    """Let an exception carry what was measured, and say where else it is."""
     error.finding = finding  # type: ignore[attr-defined]
-    error.add_note("findlr: everything was put back; what was measured is in this exception's .finding")
+    error.add_note(f"findlr: everything was put back; what was measured is in {where}")
 
 
 def choose(curve: Curve, plan: Plan, rule: Rule | None = None) -> tuple[Suggestion | None, Verdict, str]:

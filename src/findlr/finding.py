@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -227,9 +226,7 @@ class Finding:
         columns = self.columns()
         with Path(path).open("w", encoding="utf-8") as file:
             for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-                point = {
-                    name: value if math.isfinite(value) else None for name, value in zip(columns, row, strict=True)
-                }
+                point = strict(dict(zip(columns, row, strict=True)), lambda _: None)
                 file.write(json.dumps(point, allow_nan=False) + "\n")
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
@@ -12,11 +11,11 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from findlr.drawing import labels_of
 from findlr.finding import Finding
 from findlr.report.data import run_data
+from findlr.saved import strict
 
 _SCRIPTS = ("numbers.js", "marks.js", "chart.js", "tables.js", "page.js")
 
@@ -61,17 +60,8 @@ def page(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> st
 
 def _harmless(value: object) -> str:
     """JSON in which nothing can end the element that it stands in, nor begin another."""
-    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(strict(value, lambda _: None), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with None for each number that JSON lacks."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @cache

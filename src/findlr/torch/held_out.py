@@ -40,32 +40,33 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
     order = iter(sampler)
     indices = [list(batch) for batch in islice(order, count)]
     aside = frozenset(chain.from_iterable(indices))
-    kept: frozenset[Any] | None = None
     batches = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
     if batches < min(needed, length - count):
-        kept = frozenset(chain.from_iterable(islice(order, batches))) - aside
+        some = _Some(sampler, (frozenset(chain.from_iterable(islice(order, batches))) - aside).__contains__)
+    else:
+        some = _Some(sampler, lambda index: index not in aside)
     rest = copy.copy(loader)  # the same dataset, collate function, generator, workers
-    wanted = aside.__contains__ if kept is None else kept.__contains__
-    vars(rest)["batch_sampler"] = _Some(sampler, wanted, kept is not None)  # a DataLoader refuses to have it set
+    vars(rest)["batch_sampler"] = some  # a DataLoader refuses to have it set
     scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
     return list(scored), rest
 
 
 class _Some:
-    """A batch sampler's batches with only those examples for which ``known`` is ``keep``, filled up to the same size.
+    """A batch sampler's batches with only the examples that are ``wanted``, filled up to the same size.
 
     What is left at the end is dropped: a batch of one, which the user's loader may never give, stops a BatchNorm.
     """
 
-    def __init__(self, sampler: Any, known: Callable[[Any], bool], keep: bool) -> None:
-        self.sampler, self.known, self.keep = sampler, known, keep
+    def __init__(self, sampler: Any, wanted: Callable[[Any], bool]) -> None:
+        self.sampler, self.wanted = sampler, wanted
 
     def __iter__(self) -> Iterator[list[Any]]:
-        size, given, waiting = 0, 0, []
+        size, given = 0, 0
+        waiting: list[Any] = []
         for _ in range(_MOST_PASSES):
             for batch in self.sampler:
                 size = size or len(batch)
-                waiting += [index for index in batch if self.known(index) is self.keep]
+                waiting += filter(self.wanted, batch)
                 while len(waiting) >= size:
                     given += 1
                     yield waiting[:size]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, DataEndedError, LossError, OptimizerError
-from findlr.finder import Progress, check_rule, conclude, display
+from findlr.finder import Progress, carry, check_rule, conclude, display
 from findlr.finding import Cost, Finding
 from findlr.plan import Shape
 from findlr.rules import Rule
@@ -25,7 +25,7 @@ from findlr.torch.precision import attempts_counted, found_inf, no_new_graphs
 from findlr.torch.rates import Rates, described, plan_for, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
 from findlr.torch.stores import Snapshot, check
-from findlr.torch.trainable import READ_EVERY, read_losses
+from findlr.torch.trainable import READ_EVERY, kept_loss, read_losses
 from findlr.trainable import restored
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -183,8 +183,7 @@ class RangeTest:
                     if failure is None:
                         raise
                 if failure is not None:
-                    failure.finding = self._finding  # type: ignore[attr-defined]
-                    failure.add_note("findlr: everything was put back; what was measured is in test.finding")
+                    carry(failure, self._finding, "test.finding")
 
     def __call__(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
@@ -238,7 +237,7 @@ class RangeTest:
                 raise LossError(
                     f"record() needs one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say"
                 )
-            loss = loss.item() if loss.device.type == "cpu" else loss.detach().clone().reshape(())
+            loss = kept_loss(loss)
         elif not isinstance(loss, (int, float)) or isinstance(loss, bool):
             raise LossError(f"record() needs the loss, got {type(loss).__name__}")
         self._losses.append(loss)
@@ -286,9 +285,8 @@ class RangeTest:
             if math.isfinite(loss):
                 self._recording.skip()
                 return
-            self._acting = self._rates.acting(
-                self._lr()
-            )  # a scaler can't mend a loss that is not finite: it is a point
+            # A scaler can't mend a loss that is not finite: it is a point.
+            self._acting = self._rates.acting(self._lr())
         lr = self._lr()
         self._points += 1
         if self._acting < 0.99 * lr:

@@ -175,8 +175,7 @@ class TorchTrainable:
             if self._variate is not None:
                 self._variate.before_forward()
             loss = _checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batches[i]))
-            # Kept before the step: the loss could share memory with a parameter.
-            losses.append(loss.item() if self._device.type == "cpu" else loss.detach().clone().reshape(()))
+            losses.append(kept_loss(loss))
             share = loss if self.accumulation_steps == 1 else loss / self.accumulation_steps
             self._stepper.backward(share)
         if not (self.clip_grad_norm is None and self.clip_grad_value is None):
@@ -342,6 +341,11 @@ def _check_limits(**limits: Any) -> None:
     for name, limit in limits.items():
         if limit is not None and not limit > 0:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
+
+
+def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:
+    """A loss that a step can't change, for it could share memory with a parameter; a number only on a CPU."""
+    return loss.item() if loss.device.type == "cpu" else loss.detach().clone().reshape(())
 
 
 def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
