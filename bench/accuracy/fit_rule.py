@@ -27,10 +27,10 @@ from findlr import Curve
 from findlr.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, drawn, planned, usual
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
+from findlr.torch.rates import plan_for
 
 Array = npt.NDArray[np.float64]
 
-MOMENTUM = {"SGD": 0.0, "SGD+momentum": 0.9, "Adam": 0.9, "AdamW": 0.9, "RMSprop": 0.0, "Adagrad": None}
 LEVELS = np.arange(-1.0, 0.61, 0.02)
 EXPONENTS = np.arange(0.0, 0.81, 0.05)
 MOST, BLUR = 0.15, 0.15  # of a regret; in decades
@@ -62,8 +62,8 @@ def cases(name: str, split: str, baseline: bool) -> list[Case]:
 def plan_of(name: str) -> Plan:
     """What ``find_lr`` knows of a task's training."""
     known = tasks.task(name)
-    optimizer, parameters = known.optimizer.split("+")[0], sum(p.numel() for p in known.model().parameters())
-    return Plan(known.schedule, known.total_steps, optimizer, MOMENTUM[known.optimizer], parameters)
+    optimizer = tasks.OPTIMIZERS[known.optimizer](known.model().parameters(), DEFAULT_LR[known.optimizer])
+    return plan_for(optimizer, known.schedule, known.total_steps)
 
 
 def replace_baseline(curve: Curve) -> Curve:

@@ -122,20 +122,25 @@ def test_a_sweep_from_zero_is_one_clear_error(spacing):
     assert state(*training[:2]) == before
 
 
+def swept(own_loop, net, optimizer, criterion, loader):
+    """The curve of a sweep by ``find_lr``, or around a loop of one's own."""
+    if not own_loop:
+        return find_lr(net, optimizer, criterion, loader, **RANGE).curve
+    with RangeTest(net, optimizer, **RANGE) as test:
+        for inputs, targets in test(loader):
+            optimizer.zero_grad()
+            loss = criterion(net(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    return test.finding.curve
+
+
 @pytest.mark.parametrize("own_loop", [False, True])
 def test_a_tensor_rate_is_the_same_object_with_the_same_value(own_loop):
     rate = torch.tensor(1e-3)
     net, optimizer, criterion, loader = parts(lambda net: optim.Adam(net.parameters(), lr=rate))
-    if own_loop:
-        with RangeTest(net, optimizer, **RANGE) as test:
-            for inputs, targets in test(loader):
-                optimizer.zero_grad()
-                loss = criterion(net(inputs), targets)
-                loss.backward()
-                optimizer.step()
-                test.record(loss)
-    else:
-        find_lr(net, optimizer, criterion, loader, **RANGE)
+    swept(own_loop, net, optimizer, criterion, loader)
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate.item() == torch.tensor(1e-3).item()
 
@@ -150,17 +155,7 @@ def test_the_first_step_is_at_the_first_rate_and_each_rate_is_recorded_with_its_
     net, optimizer, criterion, loader = parts()
     acted = []
     hook = optimizer.register_step_post_hook(lambda *_: acted.append(optimizer.param_groups[0]["lr"]))
-    if own_loop:
-        with RangeTest(net, optimizer, **RANGE) as test:
-            for inputs, targets in test(loader):
-                optimizer.zero_grad()
-                loss = criterion(net(inputs), targets)
-                loss.backward()
-                optimizer.step()
-                test.record(loss)
-        curve = test.finding.curve
-    else:
-        curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
+    curve = swept(own_loop, net, optimizer, criterion, loader)
     assert acted == curve.lr.tolist()
     assert acted[0] == RANGE["min_lr"]
     hook.remove()

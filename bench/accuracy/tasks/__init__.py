@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.accuracy.tasks import fit_basic, fit_more, fit_other, optional, report_half
-from bench.accuracy.tasks.task import SPLITS, Data, Setup, Task
+from bench.accuracy.tasks.task import OPTIMIZERS, SPLITS, Data, Setup, Task
 
 TASKS: tuple[Task, ...] = fit_basic.TASKS + fit_more.TASKS + fit_other.TASKS + report_half.TASKS
 OPTIONAL: tuple[Task, ...] = optional.available()
@@ -14,4 +14,4 @@ def task(name: str) -> Task:
     return next(known for known in TASKS + OPTIONAL if known.name == name)
 
 
-__all__ = ["OPTIONAL", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]
+__all__ = ["OPTIMIZERS", "OPTIONAL", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bench.accuracy.tasks import data, text
+from bench.accuracy.tasks import data, starts, text
 from bench.accuracy.tasks.models import Patches, Transformer, conv1d, conv2d, mlp
 from bench.accuracy.tasks.pretrained import pretrained, with_weights
 from bench.accuracy.tasks.task import Data, Task, sequence_cross_entropy
@@ -16,28 +16,11 @@ _mse = nn.functional.mse_loss
 _letters = len(text.ALPHABET)
 
 
-def _shifted_signals() -> nn.Module:
-    """A network for signals, to be tuned on few, rougher ones."""
-    build = partial(conv1d, 16)
-    weights = pretrained("signals", build, partial(data.mnist1d, 20_000), _cross_entropy, steps=3000, lr=3e-3)
-    return with_weights(build(), weights)
-
-
 def _shifted_digits() -> nn.Module:
     """A network for digits, to be tuned on few pale ones."""
     build = partial(mlp, (64, 128, 64, 10))
     weights = pretrained("digits", build, partial(data.digits, 0.0), _cross_entropy, steps=3000, lr=2e-3)
     return with_weights(build(), weights)
-
-
-def _text_model() -> nn.Module:
-    return Transformer(_letters, _letters, 24)
-
-
-def _shifted_text() -> nn.Module:
-    """A model of an invented language, to be tuned on few sentences of a dialect."""
-    weights = pretrained("text", _text_model, text.invented_text, sequence_cross_entropy, steps=2500, lr=5e-3)
-    return with_weights(_text_model(), weights)
 
 
 def _pale_digits() -> Data:
@@ -76,7 +59,7 @@ BATCHNORM = (
 )  # fmt: skip
 
 TRANSFORMER = (
-    Task("transformer-text", "transformer", text.library_text, _text_model, sequence_cross_entropy,
+    Task("transformer-text", "transformer", text.library_text, starts.fresh_text, sequence_cross_entropy,
          "AdamW", "one_cycle", 600, 16),
     Task("transformer-sorting", "transformer", text.sorting, partial(Transformer, 10, 10, 8, causal=False),
          sequence_cross_entropy, "Adam", "constant", 600, 32),
@@ -94,11 +77,11 @@ SMALL_DATA = (
 
 SHIFTED = (
     Task("shifted-signals", "shifted",
-         lambda: data.few(data.mnist1d(roughness=0.4, noise=0.1), 500), _shifted_signals, _cross_entropy,
+         lambda: data.few(data.mnist1d(roughness=0.4, noise=0.1), 500), starts.signals, _cross_entropy,
          "Adam", "constant", 500, 32),
     Task("shifted-digits", "shifted", _pale_digits, _shifted_digits, _cross_entropy,
          "SGD+momentum", "one_cycle", 500, 32),
-    Task("shifted-text", "shifted", partial(text.invented_text, count=400, dialect=1), _shifted_text,
+    Task("shifted-text", "shifted", partial(text.invented_text, count=400, dialect=1), starts.invented_text,
          sequence_cross_entropy, "AdamW", "one_cycle", 500, 16),
 )  # fmt: skip
 

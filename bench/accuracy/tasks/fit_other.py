@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.accuracy.tasks import data, text
+from bench.accuracy.tasks import data, starts, text
 from bench.accuracy.tasks.models import (
     Factors,
     Mixer,
@@ -49,23 +49,6 @@ def _info_nce(outputs: Tensor, targets: Tensor) -> Tensor:
 def _plain_digits() -> Data:
     """The digits' own pixels as targets."""
     return data.to_reconstruct(data.digits(), 0.0)
-
-
-def _tuned_signals() -> nn.Module:
-    """A network for signals, to be tuned on many rougher ones."""
-    build = partial(conv1d, 16)
-    weights = pretrained("signals", build, partial(data.mnist1d, 20_000), _cross_entropy, steps=3000, lr=3e-3)
-    return with_weights(build(), weights)
-
-
-def _text_model() -> nn.Module:
-    return Transformer(_letters, _letters, 24)
-
-
-def _tuned_text() -> nn.Module:
-    """A model of an invented language, to be tuned on program text."""
-    weights = pretrained("text", _text_model, text.invented_text, sequence_cross_entropy, steps=2500, lr=5e-3)
-    return with_weights(_text_model(), weights)
 
 
 def _tuned_shapes() -> nn.Module:
@@ -141,9 +124,9 @@ DEEP_TEXT = (
 )  # fmt: skip
 
 TUNED = (
-    Task("tuned-signals", "tuned", partial(data.mnist1d, 20_000, 0.0, 0.5), _tuned_signals, _cross_entropy,
+    Task("tuned-signals", "tuned", partial(data.mnist1d, 20_000, 0.0, 0.5), starts.signals, _cross_entropy,
          "SGD+momentum", "one_cycle", 600, 32),
-    Task("tuned-text", "tuned", text.library_text, _tuned_text, sequence_cross_entropy,
+    Task("tuned-text", "tuned", text.library_text, starts.invented_text, sequence_cross_entropy,
          "AdamW", "one_cycle", 500, 16),
     Task("tuned-shapes", "tuned", partial(data.shapes, 20_000, 0.8), _tuned_shapes, _cross_entropy,
          "Adam", "constant", 600, 32),

@@ -37,16 +37,10 @@ def _small_cnn() -> nn.Module:
     return conv2d(8, side=28)
 
 
-def _tuned_fashion() -> nn.Module:
-    """A network for digits, all of it to be tuned on clothes, with a fresh head."""
+def _trained_on_digits(*, new_head: bool) -> nn.Module:
+    """A network for digits, all of it to be tuned: on their negatives, or with a fresh head on clothes."""
     weights = pretrained("mnist", _small_cnn, _mnist, _cross_entropy, steps=1500, lr=3e-3)
-    return with_weights(_small_cnn(), weights, new_head=True)
-
-
-def _tuned_mnist() -> nn.Module:
-    """A network for digits, to be tuned on their negatives."""
-    weights = pretrained("mnist", _small_cnn, _mnist, _cross_entropy, steps=1500, lr=3e-3)
-    return with_weights(_small_cnn(), weights)
+    return with_weights(_small_cnn(), weights, new_head=new_head)
 
 
 _ALL = (
@@ -76,9 +70,9 @@ _ALL = (
          "Adam", "constant", 600, 64, needs="mnist"),
     Task("autoencoder-mnist", "autoencoder", _to_reconstruct, partial(mlp, (784, 64, 16, 64, 784)), _mse,
          "Adam", "one_cycle", 800, 64, needs="mnist"),
-    Task("shifted-fashion", "shifted", _fashion, _tuned_fashion, _cross_entropy,
+    Task("shifted-fashion", "shifted", _fashion, partial(_trained_on_digits, new_head=True), _cross_entropy,
          "AdamW", "one_cycle", 600, 32, needs="fashion-mnist"),
-    Task("shifted-mnist", "shifted", _inverted, _tuned_mnist, _cross_entropy,
+    Task("shifted-mnist", "shifted", _inverted, partial(_trained_on_digits, new_head=False), _cross_entropy,
          "SGD+momentum", "constant", 600, 32, needs="mnist"),
 )  # fmt: skip
 
