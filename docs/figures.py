@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import Curve, Finding, Plan, Stop, compare, find_lr, rules
-from findlr.dip import read_dip
+from findlr.dip import WITH_BASELINE, read_dip
 from findlr.smoothing import bias_corrected, centred_gaussian, centred_median
 from findlr.sweep import Spacing, rates
 from findlr.testing import Quadratic
@@ -305,7 +305,7 @@ def dip_picture() -> Figure:
     change = centred_median(curve.loss - curve.baseline, 3)
     capped = np.minimum(change, 0.3 * -change.min())
     smooth = centred_gaussian(capped, 0.5 * (len(curve) - 1) / (curve.log10_lr[-1] - curve.log10_lr[0]))
-    share = 0.3 * smooth.min()
+    share = WITH_BASELINE.share * smooth.min()
     ax.plot(curve.lr, capped, ".", color=GREY, ms=3.5, alpha=0.5, label="change of the loss")
     ax.plot(curve.lr, smooth, color=BLUE, label="smoothed without lag")
     ax.fill_between(curve.lr, smooth, share, where=smooth < share, color=BLUE, alpha=0.2, lw=0, label="the dip")
