@@ -2,6 +2,7 @@
 
 python -m bench.accuracy.report                       # the report half
 python -m bench.accuracy.report --split fit           # the half that rules and constants were fitted on
+python -m bench.accuracy.report --split optional      # the tasks of tasks/optional.py that have a grid
 python -m bench.accuracy.report --markdown --picture docs/img/accuracy.png    # the README's
 """
 
@@ -42,6 +43,12 @@ PEER_NAMES = {
     "lightning": "Lightning",
 }
 SEARCHES = {"random": "random search (Optuna)", "halving": "successive halving (Optuna)"}
+TITLES = {
+    "report": ", the report half",
+    "fit": ", the fit half",
+    "all": "",
+    "optional": " on MNIST, Fashion-MNIST and Shakespeare, of kinds that are in the fit half",
+}
 DEFAULT, SINGLE = "the optimizer's default rate", "the best single rate per optimizer*"
 GRID = "the best of a whole grid with one seed**"
 
@@ -190,20 +197,19 @@ def print_tasks(found: Mapping[str, Scores]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="The accuracy benchmark's table, from what is recorded.")
-    parser.add_argument("--split", choices=("report", "fit", "all"), default="report")
-    parser.add_argument("--optional", action="store_true", help="the tasks on MNIST and Shakespeare, too")
+    parser.add_argument("--split", choices=(*TITLES,), default="report")
     parser.add_argument("--markdown", action="store_true", help="tables for the README")
     parser.add_argument("--tasks", action="store_true", help="findlr's regret on each task")
     parser.add_argument("--picture", type=Path, help="draw the shares of regrets into this file")
     arguments = parser.parse_args()
 
     usual = _usual_tasks()
-    known = {name: truth for name, truth in load_truth().items() if arguments.optional or name in usual}
+    known = {name: truth for name, truth in load_truth().items() if name in usual}
     truths = {name: truth for name, truth in known.items() if arguments.split in ("all", truth.split)}
+    if arguments.split == "optional":
+        truths = {name: truth for name, truth in load_truth().items() if name not in usual}
     found = all_scores(truths)
-    print(
-        f"{len(truths)} tasks, the {arguments.split} half\n" if arguments.split != "all" else f"{len(truths)} tasks\n"
-    )
+    print(f"{len(truths)} tasks{TITLES[arguments.split]}\n")
     print_table(found, markdown=arguments.markdown)
     print(NOTES)
     print_intervals(found)
