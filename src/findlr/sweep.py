@@ -19,6 +19,7 @@ Spacing = Literal["exponential", "linear"]
 
 _FEWEST = 10  # losses from which a spread can be told, where the loss may be negative
 _SKIPS = 20  # steps in a row that the optimizer may skip
+_READ = (float, type(None))
 
 
 class Stop(Enum):
@@ -207,6 +208,9 @@ class Recording:
         self.steps += 1
         if skipped is None:
             self._skips = 0
+            if self._read_every == 1 and type(loss) is float and validation is None and type(baseline) in _READ:
+                self._keep(lr, loss, baseline, None)  # the most frequent case, at little cost
+                return
         self._waiting.append(_Point(lr, loss, baseline, validation, skipped))
         if len(self._waiting) >= self._read_every:
             self.flush()
@@ -246,9 +250,10 @@ class Recording:
             self._baselines.append(baseline)
         self._validations.append(math.nan if validation is None else validation)
         self.stop = self._rule.update(loss)
-        step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
-        for watcher in self._watchers:
-            watcher(step)
+        if self._watchers:
+            step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
+            for watcher in self._watchers:
+                watcher(step)
 
     def end(self, why: Stop) -> None:
         """Read what is left; the sweep ended because of ``why``, unless what was left had tripped the rule before."""

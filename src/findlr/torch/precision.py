@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
@@ -92,5 +94,31 @@ def no_new_graphs() -> AbstractContextManager[None]:
 
     A rate that changes at each step would compile some optimizers again and again, up to a limit past which torch
     compiles them no more, in the training that follows either.
+
+    Returns:
+        A context manager that can be entered again and again, but not within itself; leaving it goes back to the stance
+        of when it was made.
     """
-    return torch.compiler.set_stance("eager_on_recompile")  # type: ignore[no-any-return]
+    stance = torch.compiler.set_stance("eager_on_recompile")
+    stance.__exit__(None, None, None)  # torch's holds from when it is made; to make one anew at each step costs more
+    return stance  # type: ignore[no-any-return]
+
+
+def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step may make a graph for its rate, or the first one of compiled code.
+
+    Not where the optimizer is torch's own, with its own step, and neither the modules nor the criterion are compiled:
+    then no compiled code sees the rate, and any that a forward pass may call makes the graphs that the
+    training would make.
+
+    Args:
+        modules: whose forward passes are in the step.
+        criterion: of the outputs; None is a function of the user's own in its place, which may call anything.
+        optimizer: takes the step.
+    """
+    if not type(optimizer).__module__.startswith("torch.optim.") or "step" in vars(optimizer):
+        return True
+    if criterion is None or hasattr(criterion, "_torchdynamo_orig_callable"):
+        return True
+    inner = chain.from_iterable(module.modules() for module in modules)
+    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inner)

@@ -34,6 +34,8 @@ class Rates:
             )
         self.optimizer = optimizer
         self.ratios = _ratios(optimizer)
+        self._largest = self.ratios.index(1.0)
+        self._is_plain = not isinstance(optimizer, (optim.ASGD, optim.Adafactor))
 
     def write(self, lr: float) -> None:
         """Set each group's rate to its share of ``lr``."""
@@ -43,7 +45,7 @@ class Rates:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-            if isinstance(self.optimizer, optim.ASGD):
+            if not self._is_plain and isinstance(self.optimizer, optim.ASGD):
                 # ASGD steps at eta, which it derives from lr after a step: the rate would act one step late.
                 for parameter in group["params"]:
                     if "eta" in self.optimizer.state.get(parameter, ()):
@@ -51,6 +53,8 @@ class Rates:
 
     def acting(self, lr: float) -> float:
         """What ``lr`` becomes in the largest group at the next step: rounded, or capped."""
+        if self._is_plain and type(self.optimizer.param_groups[self._largest]["lr"]) is float:
+            return lr
         if isinstance(self.optimizer, optim.Adafactor):
             lr = min(lr, 1 / math.sqrt(_steps_taken(self.optimizer) + 1))
         kept_in = self._dtype()
@@ -59,7 +63,7 @@ class Rates:
     def _dtype(self) -> torch.dtype | None:
         if isinstance(self.optimizer, optim.ASGD):  # eta is a tensor
             return torch.get_default_dtype()
-        largest = self.optimizer.param_groups[self.ratios.index(1.0)]
+        largest = self.optimizer.param_groups[self._largest]
         return largest["lr"].dtype if isinstance(largest["lr"], torch.Tensor) else None
 
 

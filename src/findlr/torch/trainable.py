@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,7 @@ from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerE
 from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
 from findlr.torch.nesting import batch_size, moved
-from findlr.torch.precision import Stepper, no_new_graphs
+from findlr.torch.precision import Stepper, may_compile, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
 from findlr.torch.stores import Snapshot, check
@@ -108,6 +108,8 @@ class TorchTrainable:
         self._modules = [m for m in (model, criterion, loss_fn) if isinstance(m, nn.Module)]
         self._rates = Rates(optimizer)
         self._stepper = Stepper(optimizer, scaler)
+        self._no_new_graphs = no_new_graphs()
+        self._may_compile = may_compile(self._modules, criterion, optimizer)
         self._device = _one_device(self._modules, optimizer)
         self._batches = Batches(loader, consume=consume)
         self._validation = None if validation_loader is None else Batches(validation_loader)
@@ -136,9 +138,15 @@ class TorchTrainable:
         if not self.model.training:
             logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
             self.model.train()
-        # The caller may be inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
-        with torch.inference_mode(False), torch.enable_grad(), no_new_graphs():
-            batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            return self._step(lr)
+        # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._step(lr)
+
+    def _step(self, lr: float) -> float | torch.Tensor | None:
+        batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
+        with self._no_new_graphs if self._may_compile else nullcontext():  # it slows each step
             if self._variate is not None:
                 self._variate.begin(batches)
             self._rates.write(lr)
@@ -148,7 +156,7 @@ class TorchTrainable:
                 self._latest = self._backward(batches)
                 if not self._stepper.step() and math.isfinite(self._latest):
                     return None
-            return self._latest
+        return self._latest
 
     def skipped(self) -> float | torch.Tensor | None:
         """Above 0 if a fused optimizer skipped the last step; None if ``step`` has told."""
@@ -231,7 +239,7 @@ class TorchTrainable:
                 return None
             self._variate_checked = True
         self.forwards += 1
-        with no_new_graphs():
+        with self._no_new_graphs:
             return self._left(self._variate.loss())
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
@@ -270,7 +278,7 @@ class TorchTrainable:
             states.put_back()
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
-        with evaluating(self._modules), no_new_graphs():
+        with evaluating(self._modules), self._no_new_graphs:
             loss, count = mean_loss(self._loss, batches)
         self.forwards += count
         return loss
