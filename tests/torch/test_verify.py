@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 
 import numpy as np
 import pytest
@@ -91,6 +92,47 @@ def test_the_control_variate_changes_no_loss_of_the_sweep():
     difference = with_it.curve.loss - with_it.curve.baseline
     assert difference[early].std() < 0.02 * with_it.curve.loss[early].std()
     assert with_it.cost.steps == pytest.approx(without.cost.steps * 4 / 3, abs=1)
+
+
+class Noisy(nn.Module):
+    """Draws from Python's or NumPy's generator in each forward pass, or from none."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.net, self.draw = nn.Linear(8, 3), draw
+
+    def forward(self, inputs):
+        return self.net(inputs) + self.draw()
+
+
+@pytest.mark.parametrize("draw", [np.random.normal, lambda: random.gauss(0, 1)], ids=["numpy", "python"])  # noqa: NPY002
+def test_the_baseline_sees_the_draws_that_a_forward_pass_made_outside_of_torch(draw):
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    *_, loader = parts()
+
+    def train():
+        noisy = Noisy(draw)
+        noisy.load_state_dict({"net.weight": torch.zeros(3, 8), "net.bias": torch.zeros(3)})
+        criterion = nn.MSELoss()
+        data = [(inputs, torch.zeros(len(inputs), 3)) for inputs, _ in loader]
+        optimizer = optim.SGD(noisy.parameters(), lr=1e-9)
+        return find_lr(noisy, optimizer, criterion, data, num_steps=30, max_lr=1e-7, control_variate=True).curve
+
+    curve = train()
+    assert len(set(curve.loss.tolist())) == 30
+    np.testing.assert_allclose(curve.baseline, curve.loss, rtol=1e-4)  # nothing is learned at such rates
+
+
+def test_generators_that_the_first_step_does_not_draw_from_are_left_alone(monkeypatch):
+    reads = []
+    read = np.random.get_state
+    monkeypatch.setattr(np.random, "get_state", lambda *args, **how: reads.append(1) or read(*args, **how))
+    find_lr(*parts(), control_variate=True, num_steps=30)
+    short = len(reads)
+    reads.clear()
+    find_lr(*parts(), control_variate=True, num_steps=90)
+    assert len(reads) - short < 30  # of 60 steps more, each of which has two: what is left are the loader's passes
 
 
 def test_the_control_variate_leaves_everything_as_it_was():

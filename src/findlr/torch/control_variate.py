@@ -6,14 +6,17 @@ No second model: ``torch.func.functional_call`` runs the same modules with the s
 from __future__ import annotations
 
 import math
+import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from findlr.torch.state import Memory, remember_rng
+from findlr.torch.state import Memory, remember_rng, remember_torch_rng
 
 
 class _Loss(nn.Module):
@@ -52,6 +55,8 @@ class ControlVariate:
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
         self._draws: list[Memory] = []
+        self._host_states: Any = None  # before the first forward pass
+        self._remember = remember_rng
 
     def begin(self, batches: list[Any]) -> None:
         """Remember the list that the batches of the step come into."""
@@ -59,6 +64,8 @@ class ControlVariate:
 
     def before_forward(self) -> None:
         """Remember the random states that the next batch's forward pass starts from."""
+        if self._host_states is None:
+            self._host_states = _host_states()
         if len(self._draws) < len(self._batches):  # a closure's later passes are not the one whose loss is recorded
             self._draws.append(self._random_states())
 
@@ -94,8 +101,11 @@ class ControlVariate:
         """What speaks against it after a first step whose forward pass saw the loss ``seen``, or None.
 
         The starting weights were the step's own, so the loss must be the same; and it must stay the same with the
-        present weights at zero.
+        present weights at zero. If the step has drawn nothing from Python's and NumPy's generators, their states, which
+        are slow to read and to write, are left alone from here on.
         """
+        if self._host_states == _host_states():
+            self._remember = remember_torch_rng
         reference = self.loss()
         if not _close(float(reference), float(seen)):
             return "the same batch under the same weights gives another loss, so something else changes with each pass"
@@ -115,8 +125,13 @@ class ControlVariate:
 
     def _random_states(self) -> Memory:
         memory = Memory()
-        remember_rng([self._device], memory)
+        self._remember([self._device], memory)
         return memory
+
+
+def _host_states() -> tuple[Any, bytes]:
+    """The states of Python's and NumPy's generators, to be compared."""
+    return random.getstate(), pickle.dumps(np.random.get_state(legacy=False))  # noqa: NPY002 - users draw from it
 
 
 def _close(a: float, b: float) -> bool:

@@ -240,6 +240,11 @@ def remember_rng(devices: Iterable[torch.device], memory: Memory) -> None:
     """The random states: Python's, NumPy's global one, torch's on the CPU, and on each of ``devices``."""
     memory.add(partial(random.setstate, random.getstate()))
     memory.add(partial(np.random.set_state, np.random.get_state()))  # noqa: NPY002 - users draw from it
+    remember_torch_rng(devices, memory)
+
+
+def remember_torch_rng(devices: Iterable[torch.device], memory: Memory) -> None:
+    """torch's random states: on the CPU, and on each of ``devices``."""
     memory.add(partial(torch.set_rng_state, torch.get_rng_state()))
     for device in devices:
         if device.type != "cpu":
