@@ -105,10 +105,10 @@ class Noisy(nn.Module):
         return self.net(inputs) + self.draw()
 
 
-@pytest.mark.parametrize("draw", [np.random.normal, lambda: random.gauss(0, 1)], ids=["numpy", "python"])  # noqa: NPY002
+@pytest.mark.parametrize("draw", [np.random.normal, lambda: random.gauss(0, 1)], ids=["numpy", "python"])
 def test_the_baseline_sees_the_draws_that_a_forward_pass_made_outside_of_torch(draw):
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     *_, loader = parts()
 
     def train():

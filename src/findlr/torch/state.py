@@ -244,7 +244,7 @@ def remember_rng(devices: Iterable[torch.device], memory: Memory) -> None:
 
 
 def remember_torch_rng(devices: Iterable[torch.device], memory: Memory) -> None:
-    """torch's random states: on the CPU, and on each of ``devices``."""
+    """Torch's random states: on the CPU, and on each of ``devices``."""
     memory.add(partial(torch.set_rng_state, torch.get_rng_state()))
     for device in devices:
         if device.type != "cpu":
