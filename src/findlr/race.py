@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
-from findlr.trainable import CanEvaluate, Trainable, held
+from findlr.trainable import CanEvaluate, KeepsBatches, Trainable, held
 
 _SPACING = 3.0  # between the first two candidates
 _FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
@@ -99,6 +99,8 @@ def run_race(
         return None
     if evaluator is not None:
         evaluator.hold_out(_HELD_OUT, steps, plan.total_steps)
+    if isinstance(trainable, KeepsBatches):
+        trainable.keep_batches(steps)  # all of them first, for drawing moves random states
     shares = plan.shares(steps)
     done: list[Run] = []
     with held(trainable) as begin:

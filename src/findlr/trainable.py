@@ -114,6 +114,14 @@ class CanEvaluate(Protocol):
 
 
 @runtime_checkable
+class KeepsBatches(Protocol):
+    """A training that can draw its batches before they are needed."""
+
+    def keep_batches(self, steps: int) -> None:
+        """Draw the batches of that many steps, to come again after each ``restore`` to a snapshot taken from now on."""
+
+
+@runtime_checkable
 class HasValidation(Protocol):
     """A training that can measure the held-out loss along the sweep."""
 

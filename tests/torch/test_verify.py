@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -278,9 +279,8 @@ def test_a_run_of_the_race_is_a_bare_training_on_the_compressed_schedule():
     wanted = {index for _ in range(math.ceil(share * 8)) for index in next(order)}
     assert 16 < len(wanted) < 128
     rest = DataLoader(loader.dataset, batch_sampler=OnlyThese(loader.batch_sampler, wanted))
-    stream = (batch for _ in range(1000) for batch in rest)
-    for share in Plan("cosine").shares(run.steps):
-        inputs, targets = next(stream)
+    stream = list(islice((batch for _ in range(1000) for batch in rest), run.steps))  # drawn before the first step
+    for share, (inputs, targets) in zip(Plan("cosine").shares(run.steps), stream, strict=True):
         optimizer.param_groups[0]["lr"] = run.lr * share
         optimizer.zero_grad()
         criterion(net(inputs), targets).backward()

@@ -8,10 +8,12 @@ from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.errors import DataEndedError, LoaderError
 from findlr.torch.held_out import split
+from findlr.torch.nesting import bytes_in, copied, moved
 from findlr.torch.rewind import Rewindable
 from findlr.torch.state import Memory, has_state, remember_rng, remember_stateful
 
@@ -47,6 +49,8 @@ class Batches:
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
         self._drawn = 0
+        self._kept: list[Any] = []  # come before what is drawn
+        self._at = 0  # among them
 
     def next(self) -> Any:
         """The next batch; at the end of the loader, its first again.
@@ -55,6 +59,9 @@ class Batches:
             LoaderError: the loader is empty.
             DataEndedError: a one-shot iterator has ended.
         """
+        if self._at < len(self._kept):
+            self._at += 1
+            return self.kept(self._at - 1)
         if self._once:
             for batch in self.loader:
                 return batch
@@ -85,6 +92,44 @@ class Batches:
         held_out, self._source = parts
         return held_out
 
+    def keep(self, count: int, device: torch.device, most: int) -> bool:
+        """Draw batches now, which come again each time that the place in the data is put back to this one.
+
+        Args:
+            count: how many.
+            device: where they are kept.
+            most: bytes that may be kept.
+
+        Returns:
+            Whether they are kept; if not, they took too much or could not be copied, and are drawn anew each time.
+        """
+        before = Memory()
+        self.remember(before)
+        remember_rng((), before)
+        kept: list[Any] = []
+        nbytes = 0
+        try:
+            while len(kept) < count:
+                batch = moved(self.next(), device)
+                nbytes += bytes_in(batch)
+                if nbytes * count > most * (len(kept) + 1):  # they will, if the others are as large
+                    break
+                try:
+                    kept.append(copied(batch))  # a loader may give the same object again
+                except LoaderError:
+                    break
+            if len(kept) < count:
+                before.put_back()
+                return False
+        finally:
+            before.close()
+        self._kept, self._at = kept, 0
+        return True
+
+    def kept(self, number: int) -> Any:
+        """A copy of a batch that is kept: what a step does to it, the next run does not see."""
+        return copied(self._kept[number])
+
     def whole(self) -> Generator[Any, None, None]:
         """One pass over all batches; the place in the data is put back after it, the random states are not."""
         before = Memory()
@@ -111,12 +156,16 @@ class Batches:
 
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data; to be added before the random states, which finding the place disturbs."""
+        kept, at = self._kept, self._at
+        memory.add(partial(vars(self).update, _kept=kept, _at=at))
         if isinstance(self.loader, Rewindable):
             self.loader.remember(memory)
             return
         opening, drawn, source = self._opening, self._drawn, self._source
 
         def put() -> None:
+            if kept and self._opening is opening and self._drawn == drawn:  # none has been drawn since
+                return
             self.close()
             self._source = source
             if opening is None:

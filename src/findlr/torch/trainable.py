@@ -20,7 +20,7 @@ from findlr.torch.nesting import batch_size, moved
 from findlr.torch.precision import Stepper, may_compile, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
-from findlr.torch.stores import Snapshot, check
+from findlr.torch.stores import Snapshot, _free, check
 from findlr.torch.validation import evaluating, mean_loss
 
 logger = logging.getLogger("findlr")
@@ -29,6 +29,7 @@ Criterion = Callable[[Any, Any], torch.Tensor]
 LossFn = Callable[[nn.Module, Any], torch.Tensor]
 
 READ_EVERY = 10  # steps between two looks at losses on a device
+_MOST_KEPT = 1 << 30  # bytes of a race's batches
 
 
 class TorchTrainable:
@@ -257,6 +258,13 @@ class TorchTrainable:
             self._batches.hold_out(0, needed, share)
         self._held_out = [moved(batch, self._device) for batch in held_out]
         return len(held_out)
+
+    def keep_batches(self, steps: int) -> None:
+        """Draw the batches of ``steps`` steps, to come again after each restore; unless they take too much memory."""
+        free = _free(self._device)
+        most = _MOST_KEPT if free is None else min(_MOST_KEPT, free // 4)
+        if not self._batches.keep(steps * self.accumulation_steps, self._device, most):
+            logger.info("the batches of %d steps are drawn anew for each run: they can't be kept", steps)
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
