@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
-from findlr.trainable import CanEvaluate, KeepsBatches, Trainable, held
+from findlr.trainable import CanEvaluate, KeepsBatches, RunsTogether, Trainable, held
+
+logger = logging.getLogger("findlr")
 
 _SPACING = 3.0  # between the first two candidates
 _FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
@@ -22,6 +25,9 @@ _FEWEST_RUNS = 3
 _FIRST = 0.7  # of the sweep's answer: the second candidate is above it
 _RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as all of these
 _RUNS_IF_RICH = 5  # where the budget is twice the plan or more
+_PASS = (1, _SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
+_PASS_IF_RICH = (1 / _SPACING, 1, _SPACING, _SPACING**3)  # all that may come third, too
+_MOST_ON_TRIAL = 0.05  # of the budget, to find out whether a pass pays
 _DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 _PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 _LOW, _HIGH = -0.35, 0.4  # the interval, in decades
@@ -46,7 +52,7 @@ class Race:
         start: the held-out loss before training.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
-        path: how the runs were made: "sequential", one after another.
+        path: how the runs were made: "sequential", one after another; or "one pass", the first ones together.
     """
 
     runs: tuple[Run, ...]
@@ -91,29 +97,83 @@ def run_race(
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
     assert plan.total_steps is not None
-    runs = _RUNS_IF_RICH if budget >= 2 * plan.total_steps else _RUNS
+    total_steps = plan.total_steps
+    rich = budget >= 2 * total_steps
+    runs, at_once = (_RUNS_IF_RICH, _PASS_IF_RICH) if rich else (_RUNS, _PASS)
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     evaluation = 0.0 if evaluator is None else _HELD_OUT / 3  # at most
-    steps = min(int((budget - evaluation) / runs - evaluation), plan.total_steps)
+
+    def affordable(spent: float) -> int:
+        return min(int((budget - spent - evaluation) / runs - evaluation), total_steps)
+
+    steps = affordable(0.0)
     if steps < _FEWEST_STEPS:
         return None
     if evaluator is not None:
-        evaluator.hold_out(_HELD_OUT, steps, plan.total_steps)
+        evaluator.hold_out(_HELD_OUT, steps, total_steps)
     if isinstance(trainable, KeepsBatches):
         trainable.keep_batches(steps)  # all of them first, for drawing moves random states
-    shares = plan.shares(steps)
     done: list[Run] = []
     with held(trainable) as begin:
         start = math.nan if evaluator is None else evaluator.evaluate()
-        candidate: float | None = _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
-        while candidate is not None and len(done) < runs:
+        together = _together(trainable, len(at_once), budget)
+        if together is not None:
+            steps = affordable(together.trial_steps * (len(at_once) + 1))
+            done, spent = _in_one_pass(together, begin, plan, [times * first for times in at_once], limits, steps)
+            steps = steps if done else affordable(spent)
+        shares = plan.shares(steps)
+        path = "one pass" if done else "sequential"
+        candidate = next_candidate(done, start, limits) if done else _first_rate(first, plan, steps, limits)
+        while candidate is not None and len(done) < runs and steps >= _FEWEST_STEPS:
             trainable.restore(begin)
             first_loss, final = _train(trainable, evaluator, candidate * shares)
             start = first_loss if evaluator is None else start
             done.append(Run(candidate, steps, final))
             candidate = next_candidate(done, start, limits)
+    if not done:
+        return None
     best_lr, bracketed = parabola(done)
-    return Race(tuple(done), start, best_lr, bracketed)
+    return Race(tuple(done), start, best_lr, bracketed, path)
+
+
+def _first_rate(first: float, plan: Plan, steps: int, limits: tuple[float, float]) -> float:
+    """What a run of that many steps begins with where the sweep's answer is ``first``."""
+    assert plan.total_steps is not None
+    return _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
+
+
+def _together(trainable: Trainable[Any, Any], runs: int, budget: float) -> RunsTogether | None:
+    """What can take the first runs in one pass, if it may be tried."""
+    if not isinstance(trainable, RunsTogether):
+        return None
+    reason = trainable.prepare_together()
+    if reason is None and trainable.trial_steps * (runs + 1) > _MOST_ON_TRIAL * budget:
+        reason = "the budget is too small to try"
+    if reason is not None:
+        logger.info("the race's runs are made one after another: %s", reason)
+    return trainable if reason is None else None
+
+
+def _in_one_pass(
+    training: RunsTogether,
+    begin: Any,
+    plan: Plan,
+    firsts: Sequence[float],
+    limits: tuple[float, float],
+    steps: int,
+) -> tuple[list[Run], float]:
+    """The runs of a pass; or none, and the steps that were spent to find out that it is better not done."""
+    lrs = [_first_rate(first, plan, steps, (0.0, math.inf)) for first in firsts]
+    lrs = [lr for lr in lrs if _within(lr, limits) == lr]
+    forwards, backwards = training.forwards, training.backwards
+    ends: list[float] | str = "the limits leave one rate"
+    if len(lrs) > 1:
+        ends = training.run_together(begin, [(lr * plan.shares(steps)).tolist() for lr in lrs])
+    if not isinstance(ends, str):
+        return [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)], 0.0
+    logger.info("the race's runs are made one after another: %s", ends)
+    forwards, backwards = training.forwards - forwards, training.backwards - backwards
+    return [], backwards + (forwards - backwards) / 3
 
 
 def _train(
@@ -150,8 +210,10 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
     at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
     best = ordered[at]
     beyond = []
-    if len(ordered) == 1:  # up first, for short runs bear higher rates; unless it was better not to train
-        beyond = [best.lr * _SPACING if best.loss < start else best.lr / _SPACING**2]
+    if at == 0 and not best.loss < start:  # it was better not to train
+        beyond = [best.lr / _SPACING**2]
+    elif len(ordered) == 1:  # up first, for short runs bear higher rates
+        beyond = [best.lr * _SPACING]
     elif at in (0, len(ordered) - 1):
         neighbour = ordered[1] if at == 0 else ordered[-2]
         step = (best.lr / neighbour.lr) ** (2 if best is done[-1] else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -119,6 +119,24 @@ class KeepsBatches(Protocol):
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of that many steps, to come again after each ``restore`` to a snapshot taken from now on."""
+
+
+@runtime_checkable
+class RunsTogether(CountsPasses, CanEvaluate, Protocol):
+    """A training that can take several runs in one pass, each at rates of its own, on the same batches."""
+
+    trial_steps: int
+    """Steps that each run, and one more, may lose to finding out whether it pays."""
+
+    def prepare_together(self) -> str | None:
+        """What is known beforehand to keep it from working, or None; ``hold_out`` and ``keep_batches`` come before."""
+
+    def run_together(self, snapshot: Any, rates: Sequence[Sequence[float]]) -> list[float] | str:
+        """Run each row of rates from ``snapshot``; a training with random draws in its steps can't.
+
+        Returns:
+            What ``evaluate`` tells at the end of each run, infinite if it diverged; or why it was not done.
+        """
 
 
 @runtime_checkable

@@ -126,6 +126,10 @@ class Batches:
         self._kept, self._at = kept, 0
         return True
 
+    def count_kept(self) -> int:
+        """How many batches are kept."""
+        return len(self._kept)
+
     def kept(self, number: int) -> Any:
         """A copy of a batch that is kept: what a step does to it, the next run does not see."""
         return copied(self._kept[number])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,13 @@ from torch.func import functional_call
 from findlr.torch.state import Memory, remember_rng, remember_torch_rng
 
 
-class _Loss(nn.Module):
-    """Everything between a batch and its loss, as one module."""
+class WholeLoss(nn.Module):
+    """Everything between a batch and its loss, as one module; it borrows the modules, and no flag of theirs is touched.
+
+    Args:
+        modules: the model, and the criterion where it is a module.
+        loss: gives the loss of a batch under the modules' present weights.
+    """
 
     def __init__(self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor]) -> None:
         super().__init__()
@@ -44,8 +50,7 @@ class ControlVariate:
     def __init__(
         self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor], snapshot: Memory, device: torch.device
     ) -> None:
-        # Not registered under the model: ModuleList only borrows the modules, and no flag of theirs is touched.
-        self._whole = _Loss(modules, loss)
+        self._whole = WholeLoss(modules, loss)
         self._device = device
         self._kept = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
         self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
@@ -72,22 +77,18 @@ class ControlVariate:
     def loss(self) -> torch.Tensor:
         """The mean loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
-        bound: list[tuple[Any, Any]] = [
-            (own, dict(own)) for m in self._whole.modules() for own in (m._parameters, m._buffers)
-        ]
         losses: list[torch.Tensor] = []
         try:
-            for batch, draws in zip(self._batches, self._draws, strict=True):
-                draws.put_back()
-                with torch.inference_mode(False), torch.no_grad():
-                    # BatchNorm writes into the buffers it is given.
-                    buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-                    losses.append(functional_call(self._whole, (self._weights, buffers), (batch,)))
-                self._mend()
+            with names_kept(self._whole):
+                for batch, draws in zip(self._batches, self._draws, strict=True):
+                    draws.put_back()
+                    with torch.inference_mode(False), torch.no_grad():
+                        # BatchNorm writes into the buffers it is given.
+                        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+                        losses.append(functional_call(self._whole, (self._weights, buffers), (batch,)))
+                    self._mend()
         finally:
             now.put_back()
-            for own, tensors in bound:  # a module that has two names keeps what functional_call gave it
-                own.update(tensors)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _mend(self) -> None:
@@ -132,6 +133,17 @@ class ControlVariate:
 def _host_states() -> tuple[Any, bytes]:
     """The states of Python's and NumPy's generators, to be compared."""
     return random.getstate(), pickle.dumps(np.random.get_state(legacy=False))  # noqa: NPY002 - users draw from it
+
+
+@contextmanager
+def names_kept(whole: nn.Module) -> Iterator[None]:
+    """Let each name mean the same tensor after it: a module with two names keeps what functional_call gave it."""
+    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in whole.modules() for own in (m._parameters, m._buffers)]
+    try:
+        yield
+    finally:
+        for own, tensors in bound:
+            own.update(tensors)
 
 
 def _close(a: float, b: float) -> bool:

@@ -71,14 +71,15 @@ class Group:
         values = [state.get(name) for state in self._states]
         if any(value is None for value in values):
             return None
-        return [_stacked(value, len(param)) for value, param in zip(values, self._params, strict=True)]
+        return [copies(value, len(param)) for value, param in zip(values, self._params, strict=True)]
 
     def steps_taken(self) -> list[float]:
         """The steps that each parameter's state counts."""
         return [float(state.get("step", 0)) for state in self._states]
 
 
-def _stacked(tensor: torch.Tensor, runs: int) -> torch.Tensor:
+def copies(tensor: torch.Tensor, runs: int) -> torch.Tensor:
+    """As many copies of a tensor, stacked."""
     return tensor.detach().expand(runs, *tensor.shape).clone(memory_format=torch.contiguous_format)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
+from findlr.torch import together
 from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
 from findlr.torch.nesting import batch_size, moved
@@ -265,6 +266,16 @@ class TorchTrainable:
         most = _MOST_KEPT if free is None else min(_MOST_KEPT, free // 4)
         if not self._batches.keep(steps * self.accumulation_steps, self._device, most):
             logger.info("the batches of %d steps are drawn anew for each run: they can't be kept", steps)
+
+    trial_steps = together.TRIAL
+
+    def prepare_together(self) -> str | None:
+        """What is known beforehand to keep ``run_together`` from working, or None."""
+        return together.why_not(self)
+
+    def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
+        """The held-out losses of several runs in one pass; or why they are better made one after another."""
+        return together.run(self, snapshot, rates)
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""

@@ -1,0 +1,289 @@
+"""Several runs in one pass: stacked weights, ``torch.func.vmap``, one batch for all, a rate for each.
+
+Whether that is faster than one run after another, the first steps tell; and whether it does the same, too.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+import warnings
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.modules import module as module_hooks
+from torch.optim import optimizer as optimizer_hooks
+
+from findlr.torch import control_variate, stacked
+from findlr.torch.control_variate import WholeLoss, names_kept
+from findlr.torch.precision import no_new_graphs
+from findlr.torch.replay import CannotRecordError, Tensors, leaves, recorded
+from findlr.torch.stores import _free
+
+if TYPE_CHECKING:
+    from findlr.torch.state import Memory
+    from findlr.torch.trainable import TorchTrainable
+
+TRIAL = 4  # steps; the first warms up
+_GAIN = 1.1  # times as fast as one run after another, for a pass to be worth it
+_LARGEST_ON_CPU = 1 << 20  # bytes of weights; passes lose there from a third of it on
+_MOST_SHAPES = 4  # of batches; each takes a recording
+_ALIKE, _ALIKE_IF_HALF = 1e-3, 3e-2  # relative, of losses that differ by rounding; a high rate makes that larger
+_LOOK_EVERY = 10  # steps
+
+
+def why_not(training: TorchTrainable) -> str | None:
+    """What is known beforehand to keep a training from running several rates in one pass, or None."""
+    reason = stacked.why_not(training.optimizer)
+    if reason is None and training._stepper._scaler is not None:
+        reason = "a gradient scaler has one scale for all"
+    if reason is None and training.accumulation_steps > 1:
+        reason = "gradients are accumulated"
+    if reason is None and not training._batches.count_kept():
+        reason = "the batches are not kept"
+    for module in training._modules:
+        reason = reason or control_variate.why_not(module) or _hooked(module)
+        reason = reason or next(filter(None, (_changes(each, module.training) for each in module.modules())), None)
+    return reason or _optimizer_hooked(training.optimizer) or _too_large(training)
+
+
+def _hooked(module: nn.Module) -> str | None:
+    names = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+    if any(getattr(each, name) for each in module.modules() for name in names):
+        return "the model has hooks"
+    everywhere = ("_global_backward_hooks", "_global_backward_pre_hooks", *("_global" + name for name in names[2:]))
+    if any(getattr(module_hooks, name) for name in everywhere):
+        return "there are hooks for all modules"
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in module.parameters()):
+        return "a parameter has hooks"
+    return None
+
+
+def _optimizer_hooked(optimizer: torch.optim.Optimizer) -> str | None:
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    if any((*own, optimizer_hooks._global_optimizer_pre_hooks, optimizer_hooks._global_optimizer_post_hooks)):
+        return "the optimizer has hooks"
+    if "step" in vars(optimizer) and not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        return "the optimizer's step is not its own"
+    return None
+
+
+def _changes(module: nn.Module, root_trains: bool) -> str | None:
+    """What a module does in training that stacked weights can't have; a root in eval mode is trained in train mode."""
+    if module.training or not root_trains:
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            return f"{type(module).__name__} keeps statistics"
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            return f"{type(module).__name__} draws random numbers"
+    return None
+
+
+def _bytes_of_a_run(training: TorchTrainable) -> int:
+    """Weights, gradients and moves; and the optimizer's state, even where it has none yet."""
+    weights = sum(p.nbytes for p in training._swept_parameters() if p.requires_grad)
+    return weights * (4 if isinstance(training.optimizer, torch.optim.SGD) else 6)
+
+
+def _most(training: TorchTrainable) -> int | None:
+    """How many runs fit into half of the free memory."""
+    free = _free(training._device)
+    return None if free is None else free // 2 // max(_bytes_of_a_run(training), 1)
+
+
+def _too_large(training: TorchTrainable) -> str | None:
+    nbytes = sum(p.nbytes for module in training._modules for p in module.parameters())
+    if training._device.type == "cpu" and nbytes > _LARGEST_ON_CPU:
+        return f"on a CPU, a model of {nbytes / 1e6:.1f} MB gains nothing"
+    most = _most(training)
+    return None if most is None or most >= 2 else "there is no memory for two runs"
+
+
+def run(training: TorchTrainable, begin: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
+    """Run several rows of rates from one snapshot, all in one pass or, where memory is short, in a few.
+
+    Args:
+        training: one that ``why_not`` says nothing against; it is left as the last run left it.
+        begin: where each run starts.
+        rates: of each run and step; all of the same length, above ``TRIAL``.
+
+    Returns:
+        The held-out loss that each run ends at, infinite if it diverged; or why it was not done.
+    """
+    most = _most(training)
+    size = len(rates) if most is None else min(len(rates), most)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), no_new_graphs():
+            training.restore(begin)
+            single = _Single(training, rates[0][:TRIAL])
+            ends: list[float] = []
+            for at in range(0, len(rates), size):
+                training.restore(begin)
+                if not training.model.training:
+                    training.model.train()
+                ends += _Pass(training, single, rates[at : at + size]).ends(timed=at == 0)
+    except (_NotWorthItError, CannotRecordError) as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - of whatever kind: one after another they can run, or say what is wrong
+        lines = str(error).splitlines()
+        return f"{type(error).__name__}" + (f": {lines[0]}" if lines else "")
+    return ends
+
+
+class _NotWorthItError(Exception):
+    """Why runs are better made one after another."""
+
+
+class _Single:
+    """The first steps of a run by itself: what a pass must agree with, and be faster than.
+
+    Args:
+        training: where the run starts.
+        lrs: of these steps.
+    """
+
+    def __init__(self, training: TorchTrainable, lrs: Sequence[float]) -> None:
+        buffers = [b for module in training._modules for b in module.buffers()]
+        before = _random_states(training._device), [(id(b), b._version) for b in buffers]
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        for lr in lrs:
+            start = perf_counter()
+            self.losses += training.read([loss for loss in [training.step(lr)] if loss is not None])
+            self.seconds.append(perf_counter() - start)
+        after = _random_states(training._device), [(id(b), b._version) for m in training._modules for b in m.buffers()]
+        if before[0] != after[0]:
+            raise _NotWorthItError("a step draws random numbers")
+        if before[1] != after[1]:
+            raise _NotWorthItError("a step changes a buffer")
+        self.used = {id(p) for p in training._swept_parameters() if p.grad is not None}  # the optimizer skips others
+
+
+def _random_states(device: torch.device) -> Any:
+    states = [pickle.dumps((random.getstate(), np.random.get_state()))]  # noqa: NPY002 - users draw from it
+    states.append(torch.get_rng_state().numpy().tobytes())
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device).numpy().tobytes())
+    return states
+
+
+class _Pass:
+    """Runs that take each step at once.
+
+    Args:
+        training: where the runs start.
+        single: the first steps of the first run by itself.
+        rates: of each run and step.
+    """
+
+    def __init__(self, training: TorchTrainable, single: _Single, rates: Sequence[Sequence[float]]) -> None:
+        self._training, self._single = training, single
+        self._rates = torch.tensor(rates, dtype=torch.float64).to(training._device)
+        self._whole = WholeLoss(training._modules, training._loss)
+        names = {id(p): name for name, p in self._whole.named_parameters()}
+        if not single.used <= names.keys():
+            raise _NotWorthItError("a parameter is trained that is no part of the model")
+        self._weights: dict[str, torch.Tensor] = {}
+        self._own: list[torch.Tensor] = []
+        self._groups: list[tuple[stacked.Group, int, float]] = []
+        optimizer = training.optimizer
+        for group, ratio in zip(optimizer.param_groups, training._rates.ratios, strict=True):
+            params = [p for p in group["params"] if id(p) in single.used]
+            stacks = [stacked.copies(p, len(rates)) for p in params]
+            self._own += params
+            self._weights |= {names[id(p)]: stack for p, stack in zip(params, stacks, strict=True)}
+            self._groups.append((stacked.Group(optimizer, group, params, stacks), len(params), ratio))
+        self._recordings: list[tuple[Any, Any]] = []
+
+    def ends(self, *, timed: bool) -> list[float]:
+        """Take all steps, and tell the held-out loss at the end of each run.
+
+        Raises:
+            _NotWorthItError: timed, and it is not faster; or its losses are others.
+        """
+        training, runs = self._training, len(self._rates)
+        losses: list[torch.Tensor] = []
+        finite = torch.ones(runs, dtype=torch.bool, device=training._device)
+        seconds = []
+        for number, lrs in enumerate(self._rates.T):
+            start = perf_counter()
+            losses.append(self._step(training._batches.kept(number), lrs))
+            if number < TRIAL:
+                losses[-1].tolist()  # waits for the device
+                seconds.append(perf_counter() - start)
+            if timed and number + 1 == TRIAL:
+                self._judge(torch.stack(losses), min(seconds[1:]))
+            if number % _LOOK_EVERY in (0, _LOOK_EVERY - 1):
+                finite &= losses[-1].isfinite()
+                if not finite.any():
+                    break
+        return [self._end(i) if fine else math.inf for i, fine in enumerate(finite.tolist())]
+
+    def _judge(self, losses: torch.Tensor, seconds: float) -> None:
+        """Look at the first steps' losses, shape (steps, runs), and time.
+
+        Raises:
+            _NotWorthItError: one run after another is better.
+        """
+        half = self._training.autocast is not None or any(w.element_size() < 4 for w in self._weights.values())
+        alike = _ALIKE_IF_HALF if half else _ALIKE
+        same_start = all(math.isclose(loss, self._single.losses[0], rel_tol=alike) for loss in losses[0].tolist())
+        pairs = zip(losses[:, 0].tolist(), self._single.losses, strict=True)
+        if not (same_start and all(math.isclose(one, other, rel_tol=alike) for one, other in pairs)):
+            raise _NotWorthItError("in one pass the losses are others")
+        runs, one = losses.shape[1], min(self._single.seconds[1:])
+        if seconds * _GAIN > one * runs:
+            raise _NotWorthItError(f"a step of {runs} takes {1e3 * seconds:.3g} ms, and {runs} of one {1e3 * one * runs:.3g}")
+
+    def _step(self, batch: Any, lrs: torch.Tensor) -> torch.Tensor:
+        """One step of all runs; the losses before it."""
+        found = leaves(batch)
+        if found is None:
+            raise _NotWorthItError("a batch holds more than tensors, numbers and strings")
+        tensors, rebuilt, form = found
+        inputs = [*self._weights.values(), *tensors]
+        again = next((function for known, function in self._recordings if known == form), None)
+        if again is None:
+            if len(self._recordings) == _MOST_SHAPES:
+                raise _NotWorthItError(f"the batches have more than {_MOST_SHAPES} shapes")
+            results, again = recorded(lambda *given: self._gradients(given, rebuilt), inputs)
+            self._recordings.append((form, again))
+        else:
+            results = again(*inputs)
+        *grads, losses = results
+        self._training.forwards += len(lrs)
+        self._training.backwards += len(lrs)
+        if self._training.clip_grad_norm is not None:
+            stacked.clip_norms(grads, self._training.clip_grad_norm)
+        if self._training.clip_grad_value is not None:
+            stacked.clip_values(grads, self._training.clip_grad_value)
+        at = 0
+        for group, count, ratio in self._groups:
+            group.step(grads[at : at + count], lrs * ratio)
+            at += count
+        return losses
+
+    def _gradients(self, given: Tensors, rebuilt: Any) -> Tensors:
+        """The gradients of each run's loss, and the losses."""
+        count = len(self._weights)
+        weights = dict(zip(self._weights, given[:count], strict=True))
+
+        def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
+            return functional_call(self._whole, own, (rebuilt(tensors),)).reshape(())
+
+        with names_kept(self._whole), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
+            grads, losses = vmap(grad_and_value(loss), in_dims=(0, None))(weights, list(given[count:]))
+        return [*grads.values(), losses]
+
+    def _end(self, run: int) -> float:
+        """The held-out loss of a run."""
+        for own, stack in zip(self._own, self._weights.values(), strict=True):
+            own.copy_(stack[run])
+        loss = self._training.evaluate()
+        return loss if math.isfinite(loss) else math.inf
