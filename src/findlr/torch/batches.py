@@ -49,7 +49,7 @@ class Batches:
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
         self._drawn = 0
-        self._kept: list[Any] = []  # come before what is drawn
+        self.kept: list[Any] = []  # batches that come before what is drawn; not to be written to
         self._at = 0  # among them
 
     def next(self) -> Any:
@@ -59,9 +59,9 @@ class Batches:
             LoaderError: the loader is empty.
             DataEndedError: a one-shot iterator has ended.
         """
-        if self._at < len(self._kept):
+        if self._at < len(self.kept):
             self._at += 1
-            return self.kept(self._at - 1)
+            return copied(self.kept[self._at - 1])  # what a step does to it, the next run does not see
         if self._once:
             for batch in self.loader:
                 return batch
@@ -123,16 +123,8 @@ class Batches:
                 return False
         finally:
             before.close()
-        self._kept, self._at = kept, 0
+        self.kept, self._at = kept, 0
         return True
-
-    def count_kept(self) -> int:
-        """How many batches are kept."""
-        return len(self._kept)
-
-    def kept(self, number: int) -> Any:
-        """A copy of a batch that is kept: what a step does to it, the next run does not see."""
-        return copied(self._kept[number])
 
     def whole(self) -> Generator[Any, None, None]:
         """One pass over all batches; the place in the data is put back after it, the random states are not."""
@@ -160,8 +152,8 @@ class Batches:
 
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data; to be added before the random states, which finding the place disturbs."""
-        kept, at = self._kept, self._at
-        memory.add(partial(vars(self).update, _kept=kept, _at=at))
+        kept, at = self.kept, self._at
+        memory.add(partial(vars(self).update, kept=kept, _at=at))
         if isinstance(self.loader, Rewindable):
             self.loader.remember(memory)
             return

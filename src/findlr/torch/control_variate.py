@@ -34,6 +34,7 @@ class WholeLoss(nn.Module):
         self._loss = loss
 
     def forward(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch."""
         return self._loss(batch)
 
 

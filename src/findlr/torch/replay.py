@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_flatten, tree_map
 Tensors = Sequence[torch.Tensor]
 
 _REFUSED = {
-    torch.Tag.nondeterministic_seeded: "draws random numbers",
     torch.Tag.data_dependent_output: "depends on the values in a batch",
     torch.Tag.dynamic_output_shape: "has a shape that depends on the values in a batch",
 }
@@ -28,11 +27,11 @@ class CannotRecordError(Exception):
     """What ran would not be the same when it is run again."""
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every operation, and notes it in a graph."""
 
     def __init__(self, inputs: Tensors) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.constants = nn.Module()
         self._nodes: dict[int, fx.Node] = {}
@@ -72,9 +71,10 @@ class _Recorder(TorchDispatchMode):
         node = self.graph.call_function(func, given, how)
         if isinstance(result, torch.Tensor):
             self._name(result, node)
-        elif isinstance(result, (tuple, list)) and all(isinstance(one, torch.Tensor) for one in result):
+        elif isinstance(result, (tuple, list)) and all(one is None or isinstance(one, torch.Tensor) for one in result):
             for i, one in enumerate(result):
-                self._name(one, self.graph.call_function(operator.getitem, (node, i)))
+                if one is not None:
+                    self._name(one, self.graph.call_function(operator.getitem, (node, i)))
         else:
             raise CannotRecordError(f"{func.name()} gives a {type(result).__name__}, not a tensor")
         return result
@@ -102,16 +102,19 @@ def recorded(
     return results, fx.GraphModule(recorder.constants, recorder.graph).forward
 
 
-def leaves(value: Any) -> tuple[Tensors, Callable[[Tensors], Any], Any] | None:
+def leaves(value: Any) -> tuple[Tensors, Callable[[Tensors], Any], Any]:
     """The tensors of a nested value, what puts others in their place, and what the rest of it is.
 
     Returns:
-        Tensors, a function, and something that is equal for values that differ in their tensors' numbers only; None if
-        there is anything in ``value`` that is neither a tensor, a number, a string nor None.
+        Tensors, a function, and something that is equal for values that differ in their tensors' numbers only.
+
+    Raises:
+        CannotRecordError: something in ``value`` is neither a tensor, a number, a string nor None.
     """
     flat, form = tree_flatten(value)
-    if not all(one is None or isinstance(one, (torch.Tensor, int, float, str)) for one in flat):
-        return None
+    for one in flat:
+        if not (one is None or isinstance(one, (torch.Tensor, int, float, str))):
+            raise CannotRecordError(f"a batch holds a {type(one).__name__}")
     places = [i for i, one in enumerate(flat) if isinstance(one, torch.Tensor)]
     tensors = [flat[i] for i in places]
     rest = [("tensor", one.shape, one.dtype, one.stride()) if isinstance(one, torch.Tensor) else one for one in flat]

@@ -38,12 +38,15 @@ class Group:
     Args:
         optimizer: one of those that ``why_not`` says nothing against.
         group: the param group.
+        ratio: its rate as a share of the largest group's.
         params: those of its parameters that are trained.
         stacked: the same, each with a leading dimension of runs; they are written to.
     """
 
-    def __init__(self, optimizer: optim.Optimizer, group: dict[str, Any], params: Tensors, stacked: Tensors) -> None:
-        self._settings = group
+    def __init__(
+        self, optimizer: optim.Optimizer, group: dict[str, Any], ratio: float, params: Tensors, stacked: Tensors
+    ) -> None:
+        self._settings, self._ratio = group, ratio
         self._params = stacked
         self._states = [optimizer.state.get(param, {}) for param in params]
         self._step = _KINDS[type(optimizer)](self)
@@ -52,6 +55,9 @@ class Group:
         """Take a step along ``grads``, which may be written to, at the rate that each run has."""
         if not grads:
             return
+        lrs = lrs * self._ratio
+        if isinstance(self._settings["lr"], torch.Tensor):
+            lrs = lrs.to(self._settings["lr"].dtype)  # it rounds
         if self._settings["maximize"]:
             torch._foreach_neg_(grads)
         by_dtype = {param.dtype: lrs.to(param.dtype) for param in self._params}

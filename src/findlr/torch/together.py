@@ -22,6 +22,7 @@ from torch.optim import optimizer as optimizer_hooks
 
 from findlr.torch import control_variate, stacked
 from findlr.torch.control_variate import WholeLoss, names_kept
+from findlr.torch.nesting import copied
 from findlr.torch.precision import no_new_graphs
 from findlr.torch.replay import CannotRecordError, Tensors, leaves, recorded
 from findlr.torch.stores import _free
@@ -45,20 +46,34 @@ def why_not(training: TorchTrainable) -> str | None:
         reason = "a gradient scaler has one scale for all"
     if reason is None and training.accumulation_steps > 1:
         reason = "gradients are accumulated"
-    if reason is None and not training._batches.count_kept():
-        reason = "the batches are not kept"
+    reason = reason or _unlike(training._batches.kept)
     for module in training._modules:
         reason = reason or control_variate.why_not(module) or _hooked(module)
         reason = reason or next(filter(None, (_changes(each, module.training) for each in module.modules())), None)
     return reason or _optimizer_hooked(training.optimizer) or _too_large(training)
 
 
+def _unlike(batches: Sequence[Any]) -> str | None:
+    if not batches:
+        return "the batches are not kept"
+    forms: list[Any] = []
+    for batch in batches:
+        try:
+            form = leaves(batch)[2]
+        except CannotRecordError as error:
+            return str(error)
+        if form not in forms:
+            forms.append(form)
+        if len(forms) > _MOST_SHAPES:
+            return f"the batches have more than {_MOST_SHAPES} shapes"
+    return None
+
+
 def _hooked(module: nn.Module) -> str | None:
     names = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
     if any(getattr(each, name) for each in module.modules() for name in names):
         return "the model has hooks"
-    everywhere = ("_global_backward_hooks", "_global_backward_pre_hooks", *("_global" + name for name in names[2:]))
-    if any(getattr(module_hooks, name) for name in everywhere):
+    if any(getattr(module_hooks, "_global" + name) for name in names):
         return "there are hooks for all modules"
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in module.parameters()):
         return "a parameter has hooks"
@@ -190,14 +205,14 @@ class _Pass:
             raise _NotWorthItError("a parameter is trained that is no part of the model")
         self._weights: dict[str, torch.Tensor] = {}
         self._own: list[torch.Tensor] = []
-        self._groups: list[tuple[stacked.Group, int, float]] = []
+        self._groups: list[tuple[stacked.Group, int]] = []
         optimizer = training.optimizer
         for group, ratio in zip(optimizer.param_groups, training._rates.ratios, strict=True):
             params = [p for p in group["params"] if id(p) in single.used]
             stacks = [stacked.copies(p, len(rates)) for p in params]
             self._own += params
             self._weights |= {names[id(p)]: stack for p, stack in zip(params, stacks, strict=True)}
-            self._groups.append((stacked.Group(optimizer, group, params, stacks), len(params), ratio))
+            self._groups.append((stacked.Group(optimizer, group, ratio, params, stacks), len(params)))
         self._recordings: list[tuple[Any, Any]] = []
 
     def ends(self, *, timed: bool) -> list[float]:
@@ -212,7 +227,7 @@ class _Pass:
         seconds = []
         for number, lrs in enumerate(self._rates.T):
             start = perf_counter()
-            losses.append(self._step(training._batches.kept(number), lrs))
+            losses.append(self._step(copied(training._batches.kept[number]), lrs))
             if number < TRIAL:
                 losses[-1].tolist()  # waits for the device
                 seconds.append(perf_counter() - start)
@@ -238,19 +253,16 @@ class _Pass:
             raise _NotWorthItError("in one pass the losses are others")
         runs, one = losses.shape[1], min(self._single.seconds[1:])
         if seconds * _GAIN > one * runs:
-            raise _NotWorthItError(f"a step of {runs} takes {1e3 * seconds:.3g} ms, and {runs} of one {1e3 * one * runs:.3g}")
+            raise _NotWorthItError(
+                f"a step of {runs} runs takes {1e3 * seconds:.3g} ms, and {runs} steps of one {1e3 * one * runs:.3g} ms"
+            )
 
     def _step(self, batch: Any, lrs: torch.Tensor) -> torch.Tensor:
         """One step of all runs; the losses before it."""
-        found = leaves(batch)
-        if found is None:
-            raise _NotWorthItError("a batch holds more than tensors, numbers and strings")
-        tensors, rebuilt, form = found
+        tensors, rebuilt, form = leaves(batch)
         inputs = [*self._weights.values(), *tensors]
         again = next((function for known, function in self._recordings if known == form), None)
         if again is None:
-            if len(self._recordings) == _MOST_SHAPES:
-                raise _NotWorthItError(f"the batches have more than {_MOST_SHAPES} shapes")
             results, again = recorded(lambda *given: self._gradients(given, rebuilt), inputs)
             self._recordings.append((form, again))
         else:
@@ -263,8 +275,8 @@ class _Pass:
         if self._training.clip_grad_value is not None:
             stacked.clip_values(grads, self._training.clip_grad_value)
         at = 0
-        for group, count, ratio in self._groups:
-            group.step(grads[at : at + count], lrs * ratio)
+        for group, count in self._groups:
+            group.step(grads[at : at + count], lrs)
             at += count
         return losses
 
@@ -274,7 +286,8 @@ class _Pass:
         weights = dict(zip(self._weights, given[:count], strict=True))
 
         def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
-            return functional_call(self._whole, own, (rebuilt(tensors),)).reshape(())
+            found: torch.Tensor = functional_call(self._whole, own, (rebuilt(tensors),))
+            return found.reshape(())
 
         with names_kept(self._whole), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
