@@ -1,4 +1,4 @@
-"""Runs in one pass against the same runs one by one, in float64; what can't be run so is refused, and nothing is lost."""
+"""Runs in one pass against the same runs one by one, in float64; what can't be run so is refused."""
 
 import copy
 import logging
@@ -298,6 +298,7 @@ def with_own_step(parameters):
 
 
 LOSS = nn.functional.cross_entropy
+OWN, OWN_OF_TORCH = random.Random(0), torch.Generator()
 REFUSED = {
     "BatchNorm": (dict(net=lambda: nn.Sequential(nn.Linear(16, 3), nn.BatchNorm1d(3))), "BatchNorm1d keeps"),
     "dropout": (dict(net=lambda: nn.Sequential(nn.Linear(16, 3), nn.Dropout(0.1))), "Dropout draws"),
@@ -308,15 +309,11 @@ REFUSED = {
     "Python's random": (dict(criterion=cross_entropy_times(lambda _: 1 + random.random())), "draws random"),
     "NumPy's random": (dict(criterion=cross_entropy_times(lambda _: 1 + np.random.rand())), "draws random"),
     "a generator of its own": (
-        dict(criterion=cross_entropy_times(lambda _, own=random.Random(0): 1 + own.random())),
+        dict(criterion=cross_entropy_times(lambda _: 1 + OWN.random())),
         "the losses are others",
     ),
     "a generator of torch's": (
-        dict(
-            criterion=cross_entropy_times(
-                lambda _, own=torch.Generator(): 1 + torch.rand((), dtype=torch.float64, generator=own)
-            )
-        ),
+        dict(criterion=cross_entropy_times(lambda _: 1 + torch.rand((), dtype=torch.float64, generator=OWN_OF_TORCH))),
         "RuntimeError: vmap",
     ),
     "a buffer written to": (dict(net=Counting), "changes a buffer"),
