@@ -146,7 +146,7 @@ def _together(trainable: Trainable[Any, Any], runs: int, budget: float) -> RunsT
     """What can take the first runs in one pass, if it may be tried."""
     if not isinstance(trainable, RunsTogether):
         return None
-    reason = trainable.prepare_together()
+    reason = trainable.prepare_together(runs)
     if reason is None and trainable.trial_steps * (runs + 1) > _MOST_ON_TRIAL * budget:
         reason = "the budget is too small to try"
     if reason is not None:

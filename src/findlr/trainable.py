@@ -128,8 +128,8 @@ class RunsTogether(CountsPasses, CanEvaluate, Protocol):
     trial_steps: int
     """Steps that each run, and one more, may lose to finding out whether it pays."""
 
-    def prepare_together(self) -> str | None:
-        """What is known beforehand to keep it from working, or None; ``hold_out`` and ``keep_batches`` come before."""
+    def prepare_together(self, runs: int) -> str | None:
+        """What is known to keep it from that many, or None; asked after ``hold_out`` and ``keep_batches``."""
 
     def run_together(self, snapshot: Any, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """Run each row of rates from ``snapshot``; a training with random draws in its steps can't.

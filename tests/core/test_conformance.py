@@ -23,7 +23,7 @@ class TestQuadratic(TrainableConformance):
 class Whole:
     """Momentum descent on five batches, with a draw a step, and everything that a training may offer."""
 
-    read_every, validation_every = 1, 2
+    read_every, validation_every, trial_steps = 1, 2, 0
 
     def __init__(self):
         random.seed(0)
@@ -69,6 +69,21 @@ class Whole:
 
     def evaluate(self):
         return sum(self.loss(self.weights, batch, 0.0) for batch in self.held_out) / len(self.held_out)
+
+    def keep_batches(self, steps):
+        self.kept = steps
+
+    def prepare_together(self, runs):
+        return None if self.held_out else "nothing is held out"
+
+    def run_together(self, snapshot, rates):
+        ends = []
+        for lrs in rates:
+            self.restore(snapshot)
+            for lr in lrs:
+                self.step(lr)
+            ends.append(self.evaluate())
+        return ends
 
     def validate(self):
         return sum(self.loss(self.weights, batch, 0.0) for batch in (0.75, -0.5)) / 2
@@ -231,6 +246,16 @@ class HoldsOutForEver(Whole):
         return super().hold_out(batches, steps, total_steps)
 
 
+class KeepsForEver(Whole):
+    def keep_batches(self, steps):
+        self.batches = sorted(self.batches)
+
+
+class RunsOneFromTheOther(Whole):
+    def run_together(self, snapshot, rates):
+        return super().run_together(self.snapshot(), rates[:1]) + super().run_together(self.snapshot(), rates[1:])
+
+
 class ValidateTrains(Whole):
     def validate(self):
         loss = super().validate()
@@ -339,6 +364,8 @@ BROKEN = {
     EvaluateDraws: "evaluate",
     EvaluatesNothing: "evaluate",
     HoldsOutForEver: "evaluate",
+    KeepsForEver: "keep_batches",
+    RunsOneFromTheOther: "run_together",
     ValidateTrains: "validate",
     ValidateDraws: "validate",
     ValidatesNothing: "validate",

@@ -12,6 +12,7 @@ import torch
 from torch import nn, optim
 
 from findlr import Plan, TorchTrainable, find_lr, race
+from findlr.testing import TrainableConformance
 from findlr.torch import together
 from findlr.torch.replay import CannotRecordError, recorded
 from tests.torch.test_verify import same, state_of
@@ -23,6 +24,7 @@ RATES = np.outer([0.003, 0.03, 0.1], Plan("one_cycle").shares(12)).tolist()
 def always_worth_it(monkeypatch):
     """What the clock says differs from machine to machine."""
     monkeypatch.setattr(together, "_GAIN", 0.0)
+    monkeypatch.setattr(together, "_FEWEST_ON_CPU", 2)
 
 
 class Attention(nn.Module):
@@ -122,7 +124,7 @@ def in_one_pass(training, begin, rates=RATES):
 
 def check(training):
     begin = training.snapshot()
-    assert training.prepare_together() is None
+    assert training.prepare_together(3) is None
     losses, ends = one_by_one(training, begin)
     assert len({round(end, 6) for end in ends}) == len(ends)  # the rates do act
     np.testing.assert_allclose(in_one_pass(training, begin), losses, rtol=1e-10)
@@ -188,11 +190,11 @@ def test_where_memory_is_short_there_are_several_passes(monkeypatch):
     sizes = []
     step = together._Pass._step
     monkeypatch.setattr(together._Pass, "_step", lambda self, *a: sizes.append(len(self._rates)) or step(self, *a))
-    assert training.prepare_together() is None
+    assert training.prepare_together(3) is None
     np.testing.assert_allclose(training.run_together(begin, RATES), whole, rtol=1e-12)
     assert set(sizes) == {2, 1}
     free -= 1
-    assert training.prepare_together() == "there is no memory for two runs"
+    assert training.prepare_together(3) == "there is no memory for two runs"
 
 
 def test_a_run_that_diverges_is_infinite_and_spoils_no_other():
@@ -204,6 +206,17 @@ def test_a_run_that_diverges_is_infinite_and_spoils_no_other():
     forwards = training.forwards
     assert training.run_together(begin, [[1e3] * 12] * 2) == [math.inf, math.inf]
     assert training.forwards - forwards == together.TRIAL + 2 * 10  # then it was seen
+
+
+def test_the_suite_for_trainables_holds_for_a_pass():
+    class Suite(TrainableConformance):
+        def trainable(self):
+            return TorchTrainable(*parts())
+
+    try:
+        Suite().test_run_together()
+    except pytest.skip.Exception as skipped:
+        pytest.fail(str(skipped))
 
 
 # What is refused
@@ -372,7 +385,7 @@ def test_what_can_not_be_run_in_one_pass_is_refused(case):
     how, reason = REFUSED[case]
     training = training_of(**how)
     begin = training.snapshot()
-    said = training.prepare_together()
+    said = training.prepare_together(3)
     if said is None:
         spent = training.forwards
         said = training.run_together(begin, RATES)
@@ -388,7 +401,7 @@ def test_hooks_for_all_modules_are_seen():
     training = training_of()
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
     try:
-        assert training.prepare_together() == "there are hooks for all modules"
+        assert training.prepare_together(3) == "there are hooks for all modules"
     finally:
         hook.remove()
 
@@ -451,7 +464,6 @@ def test_a_race_in_one_pass_finds_what_it_finds_one_by_one(monkeypatch, budget, 
     runs = finding.race.runs
     lrs = np.array([run.lr for run in runs[:at_once]])
     np.testing.assert_allclose(lrs / lrs[0], [1, 3] if at_once == 2 else [1, 3, 9, 81])
-    monkeypatch.setattr(together, "why_not", lambda _: "to compare")
     monkeypatch.setattr(race, "_together", lambda training, *_: training)
     monkeypatch.setattr(TorchTrainable, "run_together", one_after_another)
     compared = find_lr(model, optimizer, criterion, data, **call).race
@@ -480,6 +492,13 @@ def test_a_pass_that_fails_late_leaves_shorter_runs(monkeypatch):
     assert finding.race.path == "sequential"
     assert finding.cost.steps <= 1000
     assert finding.race.steps < 150
+
+
+def test_two_runs_gain_nothing_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(together, "_FEWEST_ON_CPU", 3)
+    training = training_of()
+    assert training.prepare_together(2) == "on a CPU, 2 runs gain nothing"
+    assert training.prepare_together(3) is None
 
 
 def test_a_small_budget_is_not_spent_on_a_trial(caplog):

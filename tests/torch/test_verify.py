@@ -11,7 +11,8 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, Finding, OptimizerError, Plan, TorchTrainable, find, find_lr
+from findlr import ConfigurationError, Finding, LoaderError, OptimizerError, Plan, TorchTrainable, find, find_lr
+from findlr.trainable import held, restored
 
 
 class Net(nn.Module):
@@ -289,6 +290,108 @@ def test_a_run_of_the_race_is_a_bare_training_on_the_compressed_schedule():
     with torch.no_grad():
         losses = torch.stack([criterion(net(inputs), targets) for inputs, targets in held_out])
     assert run.loss == losses.mean().item()
+
+
+class Greedy(nn.Module):
+    """Dropout, and a change of the batch in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.last = nn.Dropout(0.5), nn.Linear(8, 3)
+
+    def forward(self, x):
+        outputs = self.last(self.drop(x))
+        x.mul_(-1)
+        return outputs
+
+
+class Counted(DataLoader):
+    opened = 0
+
+    def __iter__(self):
+        Counted.opened += 1
+        return super().__iter__()
+
+
+def greedy(make=DataLoader, loss_fn=None, **how):
+    torch.manual_seed(0)
+    net, optimizer, criterion, loader = parts(net=Greedy())
+    criterion = None if loss_fn else criterion
+    loader = make(loader.dataset, batch_size=16, shuffle=True, **how)
+    return TorchTrainable(net, optimizer, criterion, loader, loss_fn=loss_fn)
+
+
+def runs_of(training):
+    with held(training) as begin:
+        runs = []
+        for _ in range(3):
+            training.restore(begin)
+            runs.append([training.step(0.01) for _ in range(8)])
+    return runs
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_drawn_once_and_every_run_sees_the_same_ones_and_the_same_dropout(workers):
+    plain = runs_of(greedy(num_workers=workers))
+    training = greedy(Counted, num_workers=workers)
+    before = state_of(training.model, training.optimizer)
+    opened = Counted.opened
+    with restored(training):
+        training.keep_batches(8)
+        assert len(training._batches.kept) == 8
+        first, *others = runs_of(training)
+        assert others == [first, first]
+        assert len(set(first)) == 8
+        after = [training.step(0.01) for _ in range(4)]  # what comes after those that are kept
+        assert len({*first, *after}) == 12
+    assert Counted.opened - opened == 2  # by the first 8 of 10 batches, and once more for the second pass
+    assert same(before, state_of(training.model, training.optimizer))
+    assert training._batches.kept == []
+    assert runs_of(training) == plain
+
+
+def test_a_race_opens_the_loader_once():
+    net, optimizer, criterion, loader = parts(net=nn.Linear(8, 3))
+    inputs = torch.randn(800, 8)
+    loader = Counted(TensorDataset(inputs, inputs[:, :3].argmax(dim=1)), 16, shuffle=True, num_workers=2)
+    opened = Counted.opened
+    how = dict(num_steps=20, total_steps=40, verify=True, budget=300, control_variate=False)
+    finding = find_lr(net, optimizer, criterion, loader, **how)
+    assert [run.steps for run in finding.race.runs] == [40] * len(finding.race.runs)
+    assert Counted.opened - opened == 2  # by the sweep, and by the race
+
+
+@pytest.mark.parametrize("why", ["memory", "no copies"])
+def test_batches_that_cannot_be_kept_are_drawn_for_each_run(why, monkeypatch):
+    if why == "memory":
+        monkeypatch.setattr("findlr.torch.trainable._MOST_KEPT", 7 * 16 * 40)
+    else:
+        monkeypatch.setattr("findlr.torch.batches.copied", refused)
+    plain = runs_of(greedy())
+    training = greedy()
+    with restored(training):
+        training.keep_batches(8)
+        assert training._batches.kept == []
+        assert runs_of(training) == plain
+    assert runs_of(training) == plain
+
+
+def refused(batch):
+    raise LoaderError("a batch can't be copied")
+
+
+def test_a_loader_that_gives_the_same_object_again_is_kept_as_it_was():
+    class Refilled:
+        def __iter__(self):
+            batch = torch.zeros(4, 8), torch.zeros(4, dtype=torch.long)
+            for i in range(8):
+                batch[0].fill_(i + 1)
+                yield batch
+
+    net, optimizer, criterion, _ = parts(net=nn.Linear(8, 3))
+    training = TorchTrainable(net, optimizer, criterion, Refilled())
+    training.keep_batches(8)
+    assert [batch[0][0, 0].item() for batch in training._batches.kept] == list(range(1, 9))
 
 
 @pytest.mark.parametrize("validation", [False, True])

@@ -23,7 +23,9 @@ from findlr.trainable import (
     HasEpoch,
     HasFacts,
     HasValidation,
+    KeepsBatches,
     ReadsLater,
+    RunsTogether,
     SkipsLater,
     Trainable,
     held,
@@ -214,6 +216,38 @@ class TrainableConformance:
                     _must(trainable.evaluate() == start, "evaluate() gives another loss after restore()")
                     self._check_run(trainable, snapshot, run)
         _must(_same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo hold_out()")
+
+    def test_keep_batches(self) -> None:
+        """Steps that come after are the same after each restore, and nothing of it is left in the end."""
+        trainable = self._offers(KeepsBatches)
+        with restored(trainable):
+            trainable.keep_batches(self.steps)
+            self._check_runs(trainable)
+        _must(_same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo keep_batches()")
+
+    def test_run_together(self) -> None:
+        """Each run ends where it would by itself."""
+        trainable = self._offers(RunsTogether)
+        rates = [[lr] * self.steps for lr in (self.min_lr, self.max_lr)]
+        with restored(trainable):
+            trainable.hold_out(2, self.steps, self.steps)
+            if isinstance(trainable, KeepsBatches):
+                trainable.keep_batches(self.steps)
+            said: str | list[float] | None = trainable.prepare_together(len(rates))
+            with held(trainable) as snapshot:
+                said = trainable.run_together(snapshot, rates) if said is None else said
+                singly = []
+                for lrs in rates:
+                    trainable.restore(snapshot)
+                    self._run(trainable, lrs[0])
+                    singly.append(trainable.evaluate())
+        _must(_same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo run_together()")
+        if isinstance(said, str):
+            pytest.skip(f"no runs together: {said}")
+        _must(
+            said is not None and np.allclose(said, singly, rtol=1e-3),
+            f"runs together end elsewhere than by themselves: {said}, not {singly}",
+        )
 
     def test_validate(self) -> None:
         """The validation loss goes by the weights, is the same when asked again, and asking changes nothing."""

@@ -153,14 +153,19 @@ class Batches:
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data; to be added before the random states, which finding the place disturbs."""
         kept, at = self.kept, self._at
-        memory.add(partial(vars(self).update, kept=kept, _at=at))
+        memory.add(partial(vars(self).update, kept=[]))  # what is drawn again is not of these
         if isinstance(self.loader, Rewindable):
             self.loader.remember(memory)
-            return
+        else:
+            self._remember_place(memory)
+        memory.add(partial(vars(self).update, kept=kept, _at=at))
+
+    def _remember_place(self, memory: Memory) -> None:
+        unmoved = bool(self.kept)  # as long as those last, none is drawn
         opening, drawn, source = self._opening, self._drawn, self._source
 
         def put() -> None:
-            if kept and self._opening is opening and self._drawn == drawn:  # none has been drawn since
+            if unmoved and self._opening is opening and self._drawn == drawn:
                 return
             self.close()
             self._source = source

@@ -71,7 +71,7 @@ class ControlVariate:
     def before_forward(self) -> None:
         """Remember the random states that the next batch's forward pass starts from."""
         if self._host_states is None:
-            self._host_states = _host_states()
+            self._host_states = host_states()
         if len(self._draws) < len(self._batches):  # a closure's later passes are not the one whose loss is recorded
             self._draws.append(self._random_states())
 
@@ -106,7 +106,7 @@ class ControlVariate:
         present weights at zero. If the step has drawn nothing from Python's and NumPy's generators, their states, which
         are slow to read and to write, are left alone from here on.
         """
-        if self._host_states == _host_states():
+        if self._host_states == host_states():
             self._remember = remember_torch_rng
         reference = self.loss()
         if not _close(float(reference), float(seen)):
@@ -131,7 +131,7 @@ class ControlVariate:
         return memory
 
 
-def _host_states() -> tuple[Any, bytes]:
+def host_states() -> tuple[Any, bytes]:
     """The states of Python's and NumPy's generators, to be compared."""
     return random.getstate(), pickle.dumps(np.random.get_state(legacy=False))  # noqa: NPY002 - users draw from it
 

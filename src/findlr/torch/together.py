@@ -6,14 +6,11 @@ Whether that is faster than one run after another, the first steps tell; and whe
 from __future__ import annotations
 
 import math
-import pickle
-import random
 import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
@@ -23,7 +20,6 @@ from torch.optim import optimizer as optimizer_hooks
 from findlr.torch import control_variate, stacked
 from findlr.torch.control_variate import WholeLoss, names_kept
 from findlr.torch.nesting import copied
-from findlr.torch.precision import no_new_graphs
 from findlr.torch.replay import CannotRecordError, Tensors, leaves, recorded
 from findlr.torch.stores import _free
 
@@ -32,15 +28,16 @@ if TYPE_CHECKING:
     from findlr.torch.trainable import TorchTrainable
 
 TRIAL = 4  # steps; the first warms up
-_GAIN = 1.1  # times as fast as one run after another, for a pass to be worth it
-_LARGEST_ON_CPU = 1 << 20  # bytes of weights; passes lose there from a third of it on
+_GAIN = 1.3  # times as fast as one run after another, for a pass to be worth it; noise in the clock is less
+_LARGEST_ON_CPU = 1 << 20  # bytes of weights; at a third of it, passes gain nothing there any more
+_FEWEST_ON_CPU = 3  # runs; two gain nothing there: ``make bench-passes``
 _MOST_SHAPES = 4  # of batches; each takes a recording
 _ALIKE, _ALIKE_IF_HALF = 1e-3, 3e-2  # relative, of losses that differ by rounding; a high rate makes that larger
 _LOOK_EVERY = 10  # steps
 
 
-def why_not(training: TorchTrainable) -> str | None:
-    """What is known beforehand to keep a training from running several rates in one pass, or None."""
+def why_not(training: TorchTrainable, runs: int) -> str | None:
+    """What is known beforehand to keep a training from taking that many runs in one pass, or None."""
     reason = stacked.why_not(training.optimizer)
     if reason is None and training._stepper._scaler is not None:
         reason = "a gradient scaler has one scale for all"
@@ -50,7 +47,7 @@ def why_not(training: TorchTrainable) -> str | None:
     for module in training._modules:
         reason = reason or control_variate.why_not(module) or _hooked(module)
         reason = reason or next(filter(None, (_changes(each, module.training) for each in module.modules())), None)
-    return reason or _optimizer_hooked(training.optimizer) or _too_large(training)
+    return reason or _optimizer_hooked(training.optimizer) or _not_there(training, runs)
 
 
 def _unlike(batches: Sequence[Any]) -> str | None:
@@ -111,10 +108,14 @@ def _most(training: TorchTrainable) -> int | None:
     return None if free is None else free // 2 // max(_bytes_of_a_run(training), 1)
 
 
-def _too_large(training: TorchTrainable) -> str | None:
-    nbytes = sum(p.nbytes for module in training._modules for p in module.parameters())
-    if training._device.type == "cpu" and nbytes > _LARGEST_ON_CPU:
-        return f"on a CPU, a model of {nbytes / 1e6:.1f} MB gains nothing"
+def _not_there(training: TorchTrainable, runs: int) -> str | None:
+    """What speaks against a pass on the training's device."""
+    if training._device.type == "cpu":
+        nbytes = sum(p.nbytes for module in training._modules for p in module.parameters())
+        if nbytes > _LARGEST_ON_CPU:
+            return f"on a CPU, a model of {nbytes / 1e6:.1f} MB gains nothing"
+        if runs < _FEWEST_ON_CPU:
+            return f"on a CPU, {runs} runs gain nothing"
     most = _most(training)
     return None if most is None or most >= 2 else "there is no memory for two runs"
 
@@ -133,14 +134,14 @@ def run(training: TorchTrainable, begin: Memory, rates: Sequence[Sequence[float]
     most = _most(training)
     size = len(rates) if most is None else min(len(rates), most)
     try:
-        with torch.inference_mode(False), torch.no_grad(), no_new_graphs():
+        training.restore(begin)
+        single = _Single(training, rates[0][:TRIAL])
+        ends: list[float] = []
+        for at in range(0, len(rates), size):
             training.restore(begin)
-            single = _Single(training, rates[0][:TRIAL])
-            ends: list[float] = []
-            for at in range(0, len(rates), size):
-                training.restore(begin)
-                if not training.model.training:
-                    training.model.train()
+            if not training.model.training:
+                training.model.train()
+            with torch.inference_mode(False), torch.no_grad():
                 ends += _Pass(training, single, rates[at : at + size]).ends(timed=at == 0)
     except (_NotWorthItError, CannotRecordError) as error:
         return str(error)
@@ -180,11 +181,10 @@ class _Single:
 
 
 def _random_states(device: torch.device) -> Any:
-    states = [pickle.dumps((random.getstate(), np.random.get_state()))]  # noqa: NPY002 - users draw from it
-    states.append(torch.get_rng_state().numpy().tobytes())
+    states = [torch.get_rng_state()]
     if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state(device).numpy().tobytes())
-    return states
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return control_variate.host_states(), [state.tolist() for state in states]
 
 
 class _Pass:
@@ -289,7 +289,7 @@ class _Pass:
             found: torch.Tensor = functional_call(self._whole, own, (rebuilt(tensors),))
             return found.reshape(())
 
-        with names_kept(self._whole), warnings.catch_warnings():
+        with self._training._no_new_graphs, names_kept(self._whole), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
             grads, losses = vmap(grad_and_value(loss), in_dims=(0, None))(weights, list(given[count:]))
         return [*grads.values(), losses]

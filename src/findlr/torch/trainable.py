@@ -269,9 +269,9 @@ class TorchTrainable:
 
     trial_steps = together.TRIAL
 
-    def prepare_together(self) -> str | None:
-        """What is known beforehand to keep ``run_together`` from working, or None."""
-        return together.why_not(self)
+    def prepare_together(self, runs: int) -> str | None:
+        """What is known beforehand to keep ``run_together`` from taking that many runs, or None."""
+        return together.why_not(self, runs)
 
     def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """The held-out losses of several runs in one pass; or why they are better made one after another."""
