@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-growth bench-cost bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-growth bench-passes bench-cost bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ bench-memory: setup ## Measure what a snapshot adds to the memory, in each of it
 
 bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points
 	$(RUN)/python bench/growth.py
+
+bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
+	$(RUN)/python bench/passes.py
 
 $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -27,6 +27,7 @@ from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from findlr import Plan, Suggestion, race, rules
 from findlr.errors import NoSuggestionError
 from findlr.race import Race, Run, decide, parabola, run_race
+from findlr.torch.together import TRIAL
 
 BUDGETS = (0.5, 1.0, 3.0)
 SWEEP = 133.0  # steps
@@ -87,6 +88,25 @@ class Recorded:
         return float(np.interp(math.log(self.length), np.log(lengths), ends))
 
 
+@dataclass
+class AtOnce(Recorded):
+    """The same, with the first runs in one pass, and what it costs to find out that this pays."""
+
+    trial_steps: int = TRIAL
+    forwards: int = 0
+    backwards: int = 0
+
+    def keep_batches(self, steps: int) -> None:
+        """There are none."""
+
+    def prepare_together(self, runs: int) -> None:
+        """Nothing speaks against it."""
+
+    def run_together(self, _: None, rates: list[list[float]]) -> list[float]:
+        """Where each run ends."""
+        return [self.at(max(lrs) / self.peak) for lrs in rates]
+
+
 @dataclass(frozen=True)
 class Case:
     """A task of the fit half, with its sweep's answer."""
@@ -103,9 +123,9 @@ class Case:
             self.truth.best_lr < self.sweep.lr / 5
         )
 
-    def regret(self, budget: float, told: float = 1.0) -> float:
+    def regret(self, budget: float, told: float = 1.0, kind: type[Recorded] = Recorded) -> float:
         """What a race loses; ``told`` is how many times the real length it is told to be."""
-        training = Recorded(self.rows)
+        training = kind(self.rows)
         assert self.plan.total_steps is not None
         plan = replace(self.plan, total_steps=round(told * self.plan.total_steps))
         training.peak = float(plan.shares(50).max())
@@ -194,6 +214,15 @@ def main() -> None:
         row("no drift with the length", known, lambda budget: [case.regret(budget) for case in known])
     with constants(_RUNS=6, _RUNS_IF_RICH=10):
         row("twice as many runs", known, lambda budget: [case.regret(budget) for case in known])
+    at_once: dict[str, dict[str, Any]] = {
+        "the first runs in one pass": {},
+        "three at once, around the first": {"_PASS": (1 / 3, 1, 3), "_PASS_IF_RICH": (1 / 3, 1, 3)},
+        "four at once at every budget": {"_PASS": race._PASS_IF_RICH, "_RUNS": 4},
+        "five at once, around the first": {"_PASS_IF_RICH": (1 / 9, 1 / 3, 1, 3, 9)},
+    }
+    for title, values in at_once.items():
+        with constants(**values):
+            row(title, known, lambda budget: [case.regret(budget, kind=AtOnce) for case in known])
     row("two rungs", known, lambda budget: [rungs(case, budget) for case in known])
     for told in (0.5, 2.0):
         row(

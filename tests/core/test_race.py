@@ -131,6 +131,61 @@ def test_the_budget_is_never_exceeded(budget, total_steps):
     assert taken <= finding.cost.steps <= budget
 
 
+class Several(Quadratic):
+    """Takes runs together, or after a trial does not."""
+
+    trial_steps, wants, forwards, backwards, asked = 4, True, 0, 0, 0
+
+    def step(self, lr):
+        self.forwards += 1
+        self.backwards += 1
+        return super().step(lr)
+
+    def hold_out(self, batches, steps, total_steps):
+        return batches
+
+    def evaluate(self):
+        self.forwards += 8
+        return self.curvature * (self.weight * self.weight)
+
+    def prepare_together(self, runs):
+        self.asked += 1
+
+    def run_together(self, snapshot, rates):
+        ends = []
+        for lrs in rates if self.wants else rates[:1]:
+            self.restore(snapshot)
+            for lr in lrs if self.wants else lrs[:4]:
+                self.step(lr)
+            ends.append(self.evaluate())
+        return ends if self.wants else "it does not pay"
+
+
+@given(st.integers(600, 3000), st.integers(20, 500), st.booleans())
+def test_a_race_in_one_pass_keeps_the_budget_too_and_so_does_one_that_was_only_tried(budget, total_steps, wants):
+    training = Several(curvature=2.0)
+    training.wants = wants
+    finding = find(training, Plan(total_steps=total_steps), verify=True, budget=budget, control_variate=False)
+    assert training.asked == 1
+    assert finding.cost.steps <= budget
+    assert finding.race.path == ("one pass" if wants else "sequential")
+    assert len({run.steps for run in finding.race.runs}) == 1
+    assert len(finding.race.runs) >= 3
+
+
+def test_a_budget_that_a_trial_would_eat_into_is_left_to_the_runs():
+    training = Several(curvature=2.0)
+    finding = find(training, Plan(total_steps=1000), verify=True, budget=300, control_variate=False)
+    assert training.asked == 1
+    assert finding.race.path == "sequential"
+    assert finding.race.steps == int((300 - 100 - 8 / 3) / 3 - 8 / 3)
+
+
+@pytest.mark.parametrize("worse", [[], [Run(0.3, 10, 3.0)]])
+def test_where_it_was_better_not_to_train_the_next_rate_is_far_below(worse):
+    assert next_candidate([Run(0.1, 10, 2.0), *worse], 1.0, LIMITS) == pytest.approx(0.1 / 9)
+
+
 def test_shares_and_defaults_of_the_budget():
     plan = Plan("cosine", total_steps=2000)
     assert find(Quadratic(), plan, verify=True, budget=0.25).cost.steps <= 500

@@ -397,6 +397,13 @@ def test_what_can_not_be_run_in_one_pass_is_refused(case):
         assert math.isfinite(training.step(0.01))
 
 
+def test_an_optimizer_that_knows_some_parameters_only_is_refused():
+    training = training_of(warm=2)
+    del training.optimizer.state[training.model[2].bias]
+    said = training.run_together(training.snapshot(), RATES)
+    assert said == "ValueError: only some parameters have a momentum_buffer"
+
+
 def test_hooks_for_all_modules_are_seen():
     training = training_of()
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)

@@ -73,10 +73,16 @@ class Group:
         return self._params
 
     def state(self, name: str) -> Tensors | None:
-        """A state tensor of each parameter, stacked; None if the first has none yet."""
+        """A state tensor of each parameter, stacked; None if there is none yet.
+
+        Raises:
+            ValueError: some have one.
+        """
         values = [state.get(name) for state in self._states]
-        if any(value is None for value in values):
+        if all(value is None for value in values):
             return None
+        if any(value is None for value in values):
+            raise ValueError(f"only some parameters have a {name}")
         return [copies(value, len(param)) for value, param in zip(values, self._params, strict=True)]
 
     def steps_taken(self) -> list[float]:

@@ -233,7 +233,7 @@ class _Pass:
                 seconds.append(perf_counter() - start)
             if timed and number + 1 == TRIAL:
                 self._judge(torch.stack(losses), min(seconds[1:]))
-            if number % _LOOK_EVERY in (0, _LOOK_EVERY - 1):
+            if number == 0 or (number + 1) % _LOOK_EVERY == 0:  # when a run by itself is looked at
                 finite &= losses[-1].isfinite()
                 if not finite.any():
                     break
