@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import cost, growth
+from bench import cost, growth, passes
+from findlr.torch import together
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -32,6 +33,14 @@ def test_ours_and_the_bare_loop_take_as_many_steps_and_are_timed():
 def test_a_ratio_is_paired_by_round():
     bare = np.array([1.0, 2.0, 4.0])
     assert cost.ratio(1.5 * bare, bare) == {"median": 1.5, "low": 1.5, "high": 1.5}
+
+
+@pytest.mark.parametrize("optimizer", passes.OPTIMIZERS)
+def test_a_pass_and_the_same_runs_one_after_another_are_timed(optimizer, monkeypatch):
+    monkeypatch.setattr(together, "_GAIN", 0.0)
+    cells = passes.row("64-64-10", optimizer, runs=2, steps=12, rounds=2).split("|")
+    assert cells[1:3] == [f" 64-64-10, {optimizer} ", " 2 "]
+    assert all(float(cell.split()[0]) > 0 for cell in cells[3:6])
 
 
 @pytest.mark.parametrize("n", [1000])
