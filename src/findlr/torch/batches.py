@@ -103,9 +103,9 @@ class Batches:
         Returns:
             Whether they are kept; if not, they took too much or could not be copied, and are drawn anew each time.
         """
-        before = Memory()
-        self.remember(before)
-        remember_rng((), before)
+        place = Memory()
+        self.remember(place)
+        remember_rng((), place)
         kept: list[Any] = []
         nbytes = 0
         try:
@@ -119,10 +119,10 @@ class Batches:
                 except LoaderError:
                     break
             if len(kept) < count:
-                before.put_back()
+                place.put_back()
                 return False
         finally:
-            before.close()
+            place.close()
         self.kept, self._at = kept, 0
         return True
 
