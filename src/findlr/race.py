@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ _FEWEST_STEPS = 8
 _FEWEST_RUNS = 3
 _FIRST = 0.7  # of the sweep's answer: the second candidate is above it
 _RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as all of these
-_RUNS_IF_RICH = 5  # where the budget is twice the plan or more
+_RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
+_NARROW = 4.0  # between the best run and its neighbours; no more are made then
 _DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 _PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 _LOW, _HIGH = -0.35, 0.4  # the interval, in decades
@@ -76,7 +78,8 @@ def run_race(
     """Train at a few rates for a few steps each, and tell which is best.
 
     Each run starts from the same weights and sees the same batches; its schedule is the plan's, compressed. The rates
-    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it.
+    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it, until
+    both are near.
 
     Args:
         trainable: the training; it is left as the last run left it.
@@ -104,7 +107,7 @@ def run_race(
     with held(trainable) as begin:
         start = math.nan if evaluator is None else evaluator.evaluate()
         candidate: float | None = _within(_FIRST * first * (plan.total_steps / steps) ** _DRIFT, limits)
-        while candidate is not None and len(done) < runs:
+        while candidate is not None and len(done) < runs and not narrow(done):
             trainable.restore(begin)
             first_loss, final = _train(trainable, evaluator, candidate * shares)
             start = first_loss if evaluator is None else start
@@ -159,6 +162,16 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
     between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
     candidates = (_inside(lr, limits, ordered) for lr in (*beyond, lowest, *between))
     return next((lr for lr in candidates if lr is not None), None)
+
+
+def narrow(done: Sequence[Run]) -> bool:
+    """Whether the best run has a neighbour on each side, both near, and neither diverged."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss, default=0)
+    around = ordered[at - 1 : at + 2] if at else []
+    return len(around) == 3 and all(
+        above.lr <= below.lr * _NARROW and math.isfinite(below.loss + above.loss) for below, above in pairwise(around)
+    )
 
 
 def _inside(lr: float, limits: tuple[float, float], done: Sequence[Run]) -> float | None:

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.accuracy import answers, report
+from bench.accuracy import answers, frontier, report
 from bench.accuracy.baselines import Trainings, best_single
+from bench.accuracy.frontier import Point, apart
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from bench.accuracy.scores import Answer, Scores, bootstrap, scores
 from bench.accuracy.suggest import suggestion
@@ -177,4 +178,43 @@ def test_the_report_prints(arguments, monkeypatch, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "fastai valley (its default)" in printed
     assert "missing:" in printed or "verified" in printed
+    assert 0 < picture.stat().st_size < 80_000
+
+
+def point(share, lr, name="toy"):
+    record = {"lr": lr, "steps": 100 * share}  # of the toy's 100
+    return Point.of(scores(name, {"a": {"0": record}}, {"a": truth("a")}))
+
+
+def test_a_point_is_beaten_by_what_costs_and_loses_no_more():
+    cheap, good, poor = point(0.1, 1e-3), point(1.0, 1e-2), point(1.0, 1e-3)
+    assert (cheap.share, cheap.mean) == pytest.approx((0.1, 0.5))
+    assert not cheap.beats(good)
+    assert not good.beats(cheap)
+    assert cheap.beats(poor)
+    assert good.beats(poor)
+    assert not poor.beats(poor)
+    rows = list(frontier.rows([poor, good, point(0.0, 1e-2, report.SINGLE)]))
+    assert [row[-1] for row in rows] == ["", "", "toy"]  # a rate that nobody looked for beats nobody
+
+
+@pytest.mark.parametrize(
+    ("places", "moved"),
+    [
+        ([], []),
+        ([3.0, 1.0], [3.0, 1.0]),
+        ([0.2, 0.0, 5.0], [0.6, -0.4, 5.0]),
+        ([1.0, 0.9, 0.0], [1.5 + 2 / 15, 0.5 + 2 / 15, -0.5 + 2 / 15]),  # the first two push the third
+    ],
+)
+def test_words_are_kept_apart(places, moved):
+    assert apart(places, 1.0) == pytest.approx(moved)
+
+
+def test_the_frontier_prints(monkeypatch, capsys, tmp_path):
+    picture = tmp_path / "frontier.png"
+    monkeypatch.setattr("sys.argv", ["frontier", "--picture", str(picture)])
+    frontier.main()
+    printed = capsys.readouterr().out
+    assert printed.count("findlr verified, budget 3") >= 4
     assert 0 < picture.stat().st_size < 80_000
