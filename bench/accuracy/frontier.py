@@ -175,8 +175,8 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
     for (words, _, colour), height in zip(ends, apart([np.log(end[1]) for end in ends], gap), strict=True):
         ax.annotate(words, (3.9, np.exp(height)), color=colour, va="center", fontsize=9)
     for name, words in {QUICK: "sweep", **{f"{VERIFIED}, budget {b}": b for b in BUDGETS}}.items():
-        place, side = (shares[name], values[name]), "left" if name == QUICK else "center"
-        ax.annotate(words, place, (-1, -15), textcoords="offset points", color=BLUE, fontsize=9, ha=side)
+        place = (shares[name], values[name])
+        ax.annotate(words, place, (-2, -16), textcoords="offset points", color=BLUE, fontsize=9, ha="center")
     ax.set(xscale="log", yscale="log", xlim=(0.012, 30), ylim=(low, high))
 
 
