@@ -75,6 +75,7 @@ bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other find
 	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m bench.accuracy.baselines
 	$(RUN)/python -m bench.accuracy.suggest
 	$(RUN)/python -m bench.accuracy.report --picture docs/img/accuracy.png
+	$(RUN)/python -m bench.accuracy.frontier --picture docs/img/frontier.png
 
 bench-accuracy-truth: setup ## Train the grids of the accuracy benchmark again: hours, resumable
 	$(RUN)/python -m bench.accuracy.truth

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.accuracy.scores import Scores
@@ -72,6 +73,11 @@ def draw(found: Mapping[str, Scores], path: Path) -> None:
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure into a small PNG file, and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=130)

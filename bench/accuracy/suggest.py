@@ -44,11 +44,11 @@ def article(_task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Find
     return find_lr(setup.model, optimizer, setup.criterion, setup.loader, num_steps=steps, control_variate=False)
 
 
-def verified(budget: float, *, validation: bool = False) -> Ask:
+def verified(budget: float | None, *, validation: bool = False) -> Ask:
     """``find_lr(verify=True)`` at a share of the planned training.
 
     Args:
-        budget: the share.
+        budget: the share; None is the default, the larger of 250 steps and a quarter.
         validation: the race is scored on the validation loader's batches, not on some of the training's.
     """
 
@@ -62,7 +62,7 @@ def verified(budget: float, *, validation: bool = False) -> Ask:
             schedule=task.schedule,
             total_steps=task.total_steps,
             verify=True,
-            budget=float(budget),
+            budget=budget,
         )
 
     return ask
@@ -85,6 +85,7 @@ FINDERS = {
     "quick": Finder(quick),
     "quick_plain": Finder(quick_plain),
     "article": Finder(article),
+    "verified_default": Finder(verified(None)),
     "verified_0.1": Finder(verified(0.1), lambda task: task.total_steps >= LONG),
     "verified_0.5": Finder(verified(0.5)),
     "verified_1": Finder(verified(1.0)),

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ _FEWEST_STEPS = 8
 _FEWEST_RUNS = 3
 _FIRST = 0.7  # of the sweep's answer: the second candidate is above it
 _RUNS = 3  # long runs tell more than many; fitted by ``python -m bench.accuracy.fit_race``, as all of these
-_RUNS_IF_RICH = 5  # where the budget is twice the plan or more
+_RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
+_NARROW = 4.0  # between the best run and its neighbours; no more are made then
 _PASS = (1, _SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
 _PASS_IF_RICH = (1 / _SPACING, 1, _SPACING, _SPACING**3)  # all that may come third, too
 _MOST_ON_TRIAL = 0.05  # of the budget, to find out whether a pass pays
@@ -82,7 +84,8 @@ def run_race(
     """Train at a few rates for a few steps each, and tell which is best.
 
     Each run starts from the same weights and sees the same batches; its schedule is the plan's, compressed. The rates
-    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it.
+    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it, until
+    both are near.
 
     Args:
         trainable: the training; it is left as the last run left it.
@@ -124,7 +127,7 @@ def run_race(
         shares = plan.shares(steps)
         path = "one pass" if done else "sequential"
         candidate = next_candidate(done, start, limits) if done else _first_rate(first, plan, steps, limits)
-        while candidate is not None and len(done) < runs and steps >= _FEWEST_STEPS:
+        while candidate is not None and len(done) < runs and steps >= _FEWEST_STEPS and not narrow(done):
             trainable.restore(begin)
             first_loss, final = _train(trainable, evaluator, candidate * shares)
             start = first_loss if evaluator is None else start
@@ -223,6 +226,16 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
     between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
     candidates = (_inside(lr, limits, ordered) for lr in (*beyond, lowest, *between))
     return next((lr for lr in candidates if lr is not None), None)
+
+
+def narrow(done: Sequence[Run]) -> bool:
+    """Whether the best run has a neighbour on each side, both near, and neither diverged."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss, default=0)
+    around = ordered[at - 1 : at + 2] if at else []
+    return len(around) == 3 and all(
+        above.lr <= below.lr * _NARROW and math.isfinite(below.loss + above.loss) for below, above in pairwise(around)
+    )
 
 
 def _inside(lr: float, limits: tuple[float, float], done: Sequence[Run]) -> float | None:

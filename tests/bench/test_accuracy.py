@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.accuracy import answers, report
+from bench.accuracy import answers, cheaper, frontier, report
 from bench.accuracy.baselines import Trainings, best_single
+from bench.accuracy.frontier import Point, apart
 from bench.accuracy.regret import DEFAULT_LR, Truth, load
 from bench.accuracy.scores import Answer, Scores, bootstrap, scores
 from bench.accuracy.suggest import suggestion
@@ -178,3 +179,75 @@ def test_the_report_prints(arguments, monkeypatch, capsys, tmp_path):
     assert "fastai valley (its default)" in printed
     assert "missing:" in printed or "verified" in printed
     assert 0 < picture.stat().st_size < 80_000
+
+
+def point(share, lr, name="toy"):
+    record = {"lr": lr, "steps": 100 * share}  # of the toy's 100
+    return Point.of(scores(name, {"a": {"0": record}}, {"a": truth("a")}))
+
+
+def test_a_point_is_beaten_by_what_costs_and_loses_no_more():
+    cheap, good, poor = point(0.1, 1e-3), point(1.0, 1e-2), point(1.0, 1e-3)
+    assert (cheap.share, cheap.mean) == pytest.approx((0.1, 0.5))
+    assert not cheap.beats(good)
+    assert not good.beats(cheap)
+    assert cheap.beats(poor)
+    assert good.beats(poor)
+    assert not poor.beats(poor)
+    rows = list(frontier.rows([poor, good, point(0.0, 1e-2, report.SINGLE)]))
+    assert [row[-1] for row in rows] == ["", "", "toy"]  # a rate that nobody looked for beats nobody
+
+
+@pytest.mark.parametrize(
+    ("places", "moved"),
+    [
+        ([], []),
+        ([3.0, 1.0], [3.0, 1.0]),
+        ([0.2, 0.0, 5.0], [0.6, -0.4, 5.0]),
+        ([1.0, 0.9, 0.0], [1.5 + 2 / 15, 0.5 + 2 / 15, -0.5 + 2 / 15]),  # the first two push the third
+    ],
+)
+def test_words_are_kept_apart(places, moved):
+    assert apart(places, 1.0) == pytest.approx(moved)
+
+
+def test_the_frontier_prints(monkeypatch, capsys, tmp_path):
+    picture = tmp_path / "frontier.png"
+    monkeypatch.setattr("sys.argv", ["frontier", "--picture", str(picture)])
+    frontier.main()
+    printed = capsys.readouterr().out
+    assert printed.count("findlr verified, budget 3") >= 4
+    assert 0 < picture.stat().st_size < 80_000
+
+
+def run_of(end, half=None):
+    """Losses after each tenth: straight down from 1, or by way of ``half`` at the half."""
+    return tuple(np.interp(np.linspace(0.1, 1, 10), [0, 0.5, 1], [1, (1 + end) / 2 if half is None else half, end]))
+
+
+@pytest.mark.parametrize(
+    ("replay", "losses", "paid", "believed"),
+    [
+        (cheaper.as_it_is, (run_of(0.2), run_of(0.4), run_of(0.4)), 3, True),
+        (cheaper.given_up(5, 0.1), (run_of(0.2), run_of(0.9), run_of(0.25)), 1 + 0.5 + 1, True),
+        (cheaper.given_up(7, 0.1), (run_of(0.2), run_of(0.9), run_of(0.25)), 1 + 0.7 + 1, True),
+        (cheaper.given_up(5, 0.1), (run_of(0.2), run_of(0.1, half=0.9), run_of(0.25)), 1 + 0.5 + 1, True),  # the winner
+        (cheaper.given_up(5, 0.1), (run_of(0.2), (float("inf"),) * 10, run_of(0.25)), 1 + 0.5 + 1, True),
+        (cheaper.two_if_alike(0.05), (run_of(0.2), run_of(0.23), run_of(0.4)), 2, True),
+        (cheaper.two_if_alike(0.05), (run_of(0.2), run_of(0.25), run_of(0.4)), 3, True),
+        (cheaper.learned_by(0.9), (run_of(0.2), run_of(0.4), run_of(0.4)), 3, False),
+    ],
+)
+def test_a_replay_pays_for_what_it_runs(replay, losses, paid, believed):
+    lrs = (0.02, 0.06, 0.02 / 3)
+    raced = cheaper.Raced("mlp-teacher", "1", 133.0, 0.03, 1e-2, 100, 1.0, lrs, losses)
+    lr, runs = replay(raced)
+    assert runs == pytest.approx(paid)
+    assert (lr == raced.alone) is not believed
+
+
+def test_a_real_race_is_replayed_as_it_was():
+    known = task("mlp-teacher")
+    raced = cheaper.raced(known, "1")
+    assert len(raced.lrs) == len(raced.losses) == 3
+    assert cheaper.as_it_is(raced)[0] == pytest.approx(suggestion("verified_1", known, 0)["lr"], rel=1e-6)

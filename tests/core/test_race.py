@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.finder import conclude
 from findlr.finding import Cost
-from findlr.race import Race, Run, decide, next_candidate, parabola, run_race
+from findlr.race import Race, Run, decide, narrow, next_candidate, parabola, run_race
 from findlr.sweep import Recording, StopRule
 from findlr.testing import Quadratic
 
@@ -67,6 +67,35 @@ def test_no_candidate_is_outside_the_limits():
         done += runs_of(lambda x: -x, [candidate])  # ever better
         candidate = next_candidate(done, math.inf, (0.01, 0.1))
     assert max(run.lr for run in done) > 0.07  # the limit, or so near that a run there would tell no more
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([], False),
+        ([(0.02, 0.5)], False),
+        ([(0.02, 0.5), (0.06, 0.4)], False),
+        ([(0.06, 0.6), (0.02, 0.5), (0.0067, 0.6)], True),
+        ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7)], False),  # ninefold above
+        ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7), (0.18, 0.6)], True),
+        ([(0.06, math.inf), (0.02, 0.5), (0.0067, 0.6)], False),  # no parabola goes through it
+        ([(0.02, math.inf), (0.06, math.inf), (0.0067, math.inf)], False),
+        ([(0.02, 0.5), (0.06, 0.4), (0.18, 0.3)], False),
+        ([(0.02, 0.3), (0.06, 0.4), (0.18, 0.5)], False),
+    ],
+)
+def test_a_race_is_told_enough_by_two_near_neighbours(runs, told):
+    assert narrow([Run(lr, 10, loss) for lr, loss in runs]) is told
+
+
+@pytest.mark.parametrize(("first", "most"), [(0.12, 3), (0.003, 5)])
+def test_a_rich_race_ends_once_it_is_told_enough(first, most):
+    training = Quadratic(floor=0.0)
+    race = run_race(training, Plan("linear", total_steps=20), first, LIMITS, budget=60)
+    assert len(race.runs) == most
+    assert not any(narrow(race.runs[:count]) for count in range(most))
+    assert race.bracketed
+    assert narrow(race.runs) is (most == 3)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
