@@ -52,8 +52,9 @@ bench: setup ## Time what findlr costs beside what it must cost
 bench-memory: setup ## Measure what a snapshot adds to the memory, in each of its modes
 	$(RUN)/python bench/memory.py
 
-bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points
+bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points, and a search against what it is given
 	$(RUN)/python bench/growth.py
+	$(RUN)/python -m bench.slopes
 
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
 	$(RUN)/python bench/passes.py
@@ -66,9 +67,10 @@ $(PEERS)/.ready: bench/accuracy/peers-requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
-bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other finders, and the parts of a step
+bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other finders, the parts of a step, and whole processes
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.cost
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.step
+	PYTHONPATH=src $(PEERS)/bin/python -m bench.nothing
 
 bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers

@@ -22,6 +22,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import random
@@ -40,9 +41,6 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import find_lr
-from findlr.sweep import rates
-
 OUTPUT = Path(__file__).parents[1] / "docs" / "performance.json"
 STEPS, BATCH = 100, 64
 LOW, HIGH = 1e-8, 1e-4
@@ -58,6 +56,7 @@ class Training:
     optimizer: optim.Optimizer
     criterion: nn.Module
     loader: DataLoader[Any]
+    max_lr: float
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,18 @@ NETS = {
     "large": Net("13.5 M parameters, AdamW", (784, 2400, 2400, 2400, 10), partial(optim.AdamW, lr=LOW)),
 }
 
-Prepared = Callable[[], object]  # the part that is timed
+Answer = Callable[[], float]  # the rate that a finder suggests, once it is asked
+Prepared = Callable[[], Answer]  # the part that is timed
 
 
 def bare(training: Training) -> Prepared:
     """The loop that a range test can't do without."""
 
-    def run() -> list[float]:
+    def run() -> Answer:
         losses = []
         group = training.optimizer.param_groups[0]
         stream = itertools.chain.from_iterable(itertools.repeat(training.loader))
-        for lr in rates(LOW, HIGH, STEPS).tolist():
+        for lr in np.geomspace(LOW, training.max_lr, STEPS).tolist():
             inputs, targets = next(stream)
             group["lr"] = lr
             training.optimizer.zero_grad()
@@ -98,31 +98,38 @@ def bare(training: Training) -> Prepared:
             loss.backward()
             training.optimizer.step()
             losses.append(loss.item())
-        return losses
+        return lambda: math.nan
 
     return run
 
 
 def ours(training: Training, *, control_variate: bool) -> Prepared:
     """``find_lr``."""
-    return partial(
-        *(find_lr, training.model, training.optimizer, training.criterion, training.loader),
-        min_lr=LOW,
-        max_lr=HIGH,
-        num_steps=STEPS,
-        control_variate=control_variate,
-        progress=False,
-    )
+    from findlr import find_lr
+
+    def run() -> Answer:
+        finding = find_lr(
+            *(training.model, training.optimizer, training.criterion, training.loader),
+            min_lr=LOW,
+            max_lr=training.max_lr,
+            num_steps=STEPS,
+            control_variate=control_variate,
+            progress=False,
+        )
+        return lambda: finding.lr
+
+    return run
 
 
 def torch_lr_finder(training: Training) -> Prepared:
-    """torch-lr-finder's exponential range test, and its reset."""
+    """torch-lr-finder's exponential range test, and its reset; its suggestion without its plot."""
     from torch_lr_finder import LRFinder
 
-    def run() -> None:
+    def run() -> Answer:
         finder = LRFinder(training.model, training.optimizer, training.criterion, device="cpu")
-        finder.range_test(training.loader, start_lr=LOW, end_lr=HIGH, num_iter=STEPS)
+        finder.range_test(training.loader, start_lr=LOW, end_lr=training.max_lr, num_iter=STEPS)
         finder.reset()
+        return lambda: finder.history["lr"][np.gradient(finder.history["loss"]).argmin()]
 
     return run
 
@@ -135,10 +142,11 @@ def ignite(training: Training) -> Prepared:
     trainer = create_supervised_trainer(training.model, training.optimizer, training.criterion)
     to_save = {"model": training.model, "optimizer": training.optimizer}
 
-    def run() -> None:
+    def run() -> Answer:
         finder = FastaiLRFinder()
-        with finder.attach(trainer, to_save, num_iter=STEPS, start_lr=LOW, end_lr=HIGH) as attached:
+        with finder.attach(trainer, to_save, num_iter=STEPS, start_lr=LOW, end_lr=training.max_lr) as attached:
             attached.run(training.loader)
+        return finder.lr_suggestion
 
     return run
 
@@ -167,8 +175,8 @@ def lightning(training: Training) -> Prepared:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    settings = {"min_lr": LOW, "max_lr": HIGH, "num_training": STEPS}
-    return partial(Tuner(trainer).lr_find, Module(), train_dataloaders=training.loader, **settings)
+    settings = {"min_lr": LOW, "max_lr": training.max_lr, "num_training": STEPS}
+    return lambda: Tuner(trainer).lr_find(Module(), train_dataloaders=training.loader, **settings).suggestion
 
 
 def fastai(training: Training) -> Prepared:
@@ -187,9 +195,10 @@ def fastai(training: Training) -> Prepared:
         loaders, training.model, loss_func=training.criterion, opt_func=opt_func, path=tempfile.gettempdir()
     )
 
-    def run() -> None:
+    def run() -> Answer:
         with learner.no_bar():
-            learner.lr_find(LOW, HIGH, STEPS, show_plot=False)
+            found = learner.lr_find(LOW, training.max_lr, STEPS, show_plot=False)
+        return lambda: found.valley
 
     return run
 
@@ -228,16 +237,17 @@ def steps_taken(training: Training, prepared: Prepared) -> int:
     return taken
 
 
-def trainings(net: Net) -> Callable[[], Training]:
-    """Makes the same training, again and again."""
+def trainings(net: Net, max_lr: float = HIGH) -> Callable[[], Training]:
+    """Makes the same training, again and again: which of its first inputs is the largest can be learned."""
     torch.manual_seed(0)
-    data = TensorDataset(torch.randn(STEPS * BATCH, net.widths[0]), torch.randint(net.widths[-1], (STEPS * BATCH,)))
+    inputs = torch.randn(STEPS * BATCH, net.widths[0])
+    data = TensorDataset(inputs, inputs[:, : net.widths[-1]].argmax(1))
     start = net.model()
 
     def training() -> Training:
         model = copy.deepcopy(start)
         loader = DataLoader(data, BATCH, shuffle=True)
-        return Training(model, net.make_optimizer(model.parameters()), nn.CrossEntropyLoss(), loader)
+        return Training(model, net.make_optimizer(model.parameters()), nn.CrossEntropyLoss(), loader, max_lr)
 
     return training
 

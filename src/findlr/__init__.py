@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from findlr import rules
-from findlr.curve import Curve
 from findlr.errors import (
     ConfigurationError,
     DataEndedError,
@@ -23,16 +21,18 @@ from findlr.errors import (
     NoSuggestionError,
     OptimizerError,
 )
-from findlr.finder import find
-from findlr.finding import Finding
-from findlr.plan import Plan
-from findlr.rules import Suggestion
-from findlr.sweep import Stop
-from findlr.verdict import Verdict
 
 if TYPE_CHECKING:
+    from findlr import rules
+    from findlr.curve import Curve
+    from findlr.finder import find
+    from findlr.finding import Finding
+    from findlr.plan import Plan
     from findlr.plot import compare
+    from findlr.rules import Suggestion
+    from findlr.sweep import Stop
     from findlr.torch import RangeTest, TorchTrainable, find_lr, rewindable
+    from findlr.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -61,20 +61,30 @@ __all__ = [
     "rules",
 ]
 
+# What has to be imported is imported when it is first asked for, each from its room: `findlr --help` needs no NumPy.
 _LATER = {
+    "Curve": "curve",
+    "Finding": "finding",
+    "Plan": "plan",
     "RangeTest": "torch",
+    "Stop": "sweep",
+    "Suggestion": "rules",
     "TorchTrainable": "torch",
+    "Verdict": "verdict",
     "compare": "plot",
+    "find": "finder",
     "find_lr": "torch",
     "rewindable": "torch",
-}  # each in its room
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'findlr' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "rules":
+        return import_module("findlr.rules")
+    if name not in _LATER:
+        raise AttributeError(f"module 'findlr' has no attribute {name!r}")
     return getattr(import_module(f"findlr.{_LATER[name]}"), name)
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from findlr import __version__
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
-from findlr.finding import Finding
-from findlr.plan import SCHEDULES, Plan
-from findlr.rules import RULES, Rule
 from findlr.running import DPI, FINE, WRONG, Outputs, code_of, run
 
 if TYPE_CHECKING:
     from typer import Typer
+
+    from findlr.finding import Finding
+    from findlr.rules import Rule
 
 _ROOT_HELP = """Find a good learning rate, and show why it is good.
 
@@ -149,7 +149,9 @@ def _add_searches(made: "Typer") -> None:
         verify: Annotated[bool, Option("--verify", help="Race the suggestion against rates near it.")] = False,
         schedule: Annotated[
             str | None,
-            Option(help=f"Of the planned training: {', '.join(SCHEDULES)}.", autocompletion=lambda: [*SCHEDULES]),
+            Option(
+                help="Of the planned training: constant, one_cycle, cosine, linear, wsd.", autocompletion=_schedules
+            ),
         ] = None,
         total_steps: Annotated[int | None, Option(help="Optimizer steps of the planned training.")] = None,
         budget: Annotated[
@@ -164,7 +166,10 @@ def _add_searches(made: "Typer") -> None:
             int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Of the sweep; 100 without.")
         ] = None,
         rule: Annotated[
-            str | None, Option(help=f"How the rate is chosen: {', '.join(RULES)}.", autocompletion=lambda: [*RULES])
+            str | None,
+            Option(
+                help="How the rate is chosen: quick, article, valley, slide, steep, minimum.", autocompletion=_rules
+            ),
         ] = None,
         progress: Annotated[
             bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
@@ -177,6 +182,8 @@ def _add_searches(made: "Typer") -> None:
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
         traceback: Annotated[bool, Option("--traceback", help="Print where the training's own code failed.")] = False,
     ) -> None:
+        from findlr.plan import Plan
+
         Plan(schedule or "constant", total_steps)  # refused before the training's code is run
         given: dict[str, Any] = {
             "schedule": schedule,
@@ -215,6 +222,7 @@ def _add_views(made: "Typer") -> None:
     @made.command(help=_SHOW_HELP)
     def show(file: Annotated[Path, saved]) -> None:
         from findlr.console import show
+        from findlr.finding import Finding
 
         finding = Finding.load(file)
         show(finding)
@@ -249,7 +257,7 @@ def _add_views(made: "Typer") -> None:
         write_report(findings, output, labels=names)
 
 
-def _demo(images: Images, folder: Path | None, output: Path) -> Finding:
+def _demo(images: Images, folder: Path | None, output: Path) -> "Finding":
     if (images is Images.MNIST) != (folder is not None):
         raise ConfigurationError(
             "--data mnist and --data-dir go together: give both for MNIST's files, neither for the digits, which come "
@@ -260,8 +268,10 @@ def _demo(images: Images, folder: Path | None, output: Path) -> Finding:
     return demo.run(demo.digits() if folder is None else demo.mnist(folder), output)
 
 
-def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list[Finding], list[str]]:
+def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list["Finding"], list[str]]:
     """Saved Findings, each with a name: the one given, or its file's."""
+    from findlr.finding import Finding
+
     if labels and len(labels) != len(files):
         raise ConfigurationError(f"give one --label for each file, or none; got {len(labels)} for {len(files)} files")
     stems = [file.stem for file in files]
@@ -281,7 +291,21 @@ def _steps(text: str) -> int | str:
     return text if text == "epoch" else int(text)
 
 
-def _rule(name: str) -> Rule:
+def _schedules() -> list[str]:
+    from findlr.plan import SCHEDULES
+
+    return [*SCHEDULES]
+
+
+def _rules() -> list[str]:
+    from findlr.rules import RULES
+
+    return [*RULES]
+
+
+def _rule(name: str) -> "Rule":
+    from findlr.rules import RULES
+
     if name not in RULES:
         raise ConfigurationError(f"--rule must be one of {', '.join(RULES)}, got {name!r}")
     return RULES[name]

@@ -10,7 +10,7 @@ import numpy as np
 from findlr.curve import Curve
 from findlr.errors import NoSuggestionError
 from findlr.plan import Plan
-from findlr.smoothing import Array, centred_gaussian, centred_median
+from findlr.smoothing import Array, centred_gaussian, centred_median, median
 
 FloatOrArray = TypeVar("FloatOrArray", float, Array)
 
@@ -120,9 +120,9 @@ def centre_of_dip(curve: Curve, constants: Constants) -> tuple[float, float]:
     change = np.minimum(change, _CEILING * max(-float(change.min()), 0.0))  # an explosion must not reach its neighbours
     fall = -centred_gaussian(change, max(_BANDWIDTH * (n - 1) / (x[-1] - x[0]), 0.5))
     deepest = float(fall.max())
-    if not deepest > _ROUNDING * abs(float(np.median(start))):
+    if not deepest > _ROUNDING * abs(float(median(start))):
         raise NoSuggestionError(
-            f"the dip needs a loss that falls, and this one stays at {float(np.median(start)):.4g} or rises: "
+            f"the dip needs a loss that falls, and this one stays at {float(median(start)):.4g} or rises: "
             "widen the swept range, or check that the loss depends on the parameters"
         )
     weight = np.maximum(fall / deepest - constants.share, 0.0)

@@ -15,6 +15,7 @@ from findlr.finding import Finding
 from findlr.progress import Growing
 from findlr.smoothing import Array
 from findlr.sweep import Step
+from findlr.thinning import extremes
 
 _LINE, _SUGGESTION = "#2a8bd0", "#e0600f"  # stand out on white and on black; all else has the notebook's own colour
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 428, 22, 190  # of the frame, in a picture of 440 x 224
@@ -164,7 +165,7 @@ def _heights(losses: Array, limits: tuple[float, float], top: float, bottom: flo
 
 
 def _thinned(xs: Array, ys: Array) -> tuple[Array, Array]:
-    kept = np.unique(np.linspace(0, len(xs) - 1, min(len(xs), _MOST)).round().astype(int))
+    kept = extremes(ys, _MOST // 2 - 1)
     return xs[kept], ys[kept]
 
 

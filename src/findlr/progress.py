@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from array import array
 
 import numpy as np
 
 from findlr.smoothing import Array
 from findlr.sweep import Step
+from findlr.thinning import extremes
 
 
 class Growing:
@@ -24,7 +26,7 @@ class Growing:
 
     def __init__(self) -> None:
         self.step: Step | None = None
-        self._losses: list[float] = []
+        self._losses = array("d")  # read as it is, however many there are
         self._start = time.monotonic()
 
     def add(self, step: Step) -> None:
@@ -56,13 +58,12 @@ class Growing:
             Where each stands, as a share of the sweep; the losses; the lowest and the highest to show, for an explosion
             is cut. None before there is a line to draw.
         """
-        losses = np.array(self._losses)
+        losses = np.array(self._losses, dtype=np.float64)
         if self.step is None or len(losses) < 2:
             return None
         shares = np.arange(len(losses)) / max(self.step.num_steps - 1, 1)
-        if len(losses) > width:
-            kept = np.linspace(0, len(losses) - 1, width).round().astype(int)
-            shares, losses = shares[kept], losses[kept]
+        kept = extremes(losses, max(width // 2, 1))
+        shares, losses = shares[kept], losses[kept]
         low, top = float(losses.min()), float(losses.max())
         fall = float(losses[: int(losses.argmin()) + 1].max()) - low
         return shares, losses, (low, min(low + 2 * fall, top) if fall else top)

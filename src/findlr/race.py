@@ -10,10 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from findlr.plan import Plan
 from findlr.rules import Suggestion
+from findlr.smoothing import Array
 from findlr.trainable import CanEvaluate, KeepsBatches, RunsTogether, Trainable, held
 
 logger = logging.getLogger("findlr")
@@ -179,9 +179,7 @@ def _in_one_pass(
     return [], backwards + (forwards - backwards) / 3
 
 
-def _train(
-    trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: npt.NDArray[np.float64]
-) -> tuple[float, float]:
+def _train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> tuple[float, float]:
     """Take a step at each rate; the first loss, and the held-out one after it all (infinite if the run diverged).
 
     Without an evaluator the mean of the last tenth of the losses stands for the held-out loss.

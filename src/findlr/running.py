@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
-from findlr.finding import Finding
-from findlr.target import as_script, load, search
+
+if TYPE_CHECKING:
+    from findlr.finding import Finding
 
 DPI = 150
 FINE, NO_SUGGESTION, WRONG, TARGET_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -102,6 +103,8 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     Returns:
         The exit code.
     """
+    from findlr.target import as_script
+
     outputs.check()
     with _stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
         finding, code = _searched(target, options, whole_traceback)
@@ -112,6 +115,8 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
 
 def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:
     """The Finding, with the exit code if it is not for the Finding to say."""
+    from findlr.target import load, search
+
     try:
         return search(load(target)(), options, target), None
     except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told

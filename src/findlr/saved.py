@@ -68,7 +68,8 @@ def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
         return {key: strict(item, wrap) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         if set(map(type, value)) == {float}:
-            return [item if math.isfinite(item) else wrap(repr(item)) for item in value]
+            finite = all(map(math.isfinite, value))
+            return list(value) if finite else [item if math.isfinite(item) else wrap(repr(item)) for item in value]
         return [strict(item, wrap) for item in value]
     return value
 
@@ -148,7 +149,8 @@ def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         interval = suggestion["interval"]
         yield "suggestion's rate", _is_rate(suggestion["lr"])
         yield "interval", interval is None or (len(interval) == 2 and all(map(_is_rate, interval)))
-    yield "curve's rates", all(map(_is_rate, fields["curve"]["lr"]))
+    rates = fields["curve"]["lr"]
+    yield "curve's rates", not rates or (_is_rate(min(rates)) and _is_rate(max(rates)))
     yield "smoothing", 0 <= fields["curve"]["smoothing"] < 1
     yield "momentum", fields["plan"]["momentum"] is None or 0 <= fields["plan"]["momentum"] < 1
     yield "cost", all(0 <= value < math.inf for value in cost.values())

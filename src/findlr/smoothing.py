@@ -7,13 +7,13 @@ lag, but need the points that come after, so only a finished curve can have them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from findlr.errors import ConfigurationError
 
-Array = npt.NDArray[np.float64]
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _NOTHING = 1e-300  # a share of the past below which a product would not be an ordinary float
 _DIRECT = 10**7  # products, from which on a Fourier transform is faster than a sum
@@ -89,6 +89,26 @@ def bias_corrected(losses: Sequence[float] | Array, beta: float = 0.98) -> Array
     return result
 
 
+def median(values: Array) -> Array:
+    """The median along the last axis, NaN where a value is: ``np.median``, which brings all of ``numpy.ma`` along.
+
+    Args:
+        values: shape (..., n), with n at least 1.
+
+    Returns:
+        The medians, shape (...).
+
+    Example:
+        >>> median(np.array([[3.0, 1.0, 2.0], [4.0, 4.0, 8.0]]))
+        array([2., 4.])
+    """
+    last = values.shape[-1] - 1
+    lower, upper = last // 2, (last + 1) // 2
+    ordered = np.partition(values, (lower, upper, last), axis=-1)  # NaN comes last
+    middle = np.mean(ordered[..., lower : upper + 1], axis=-1)
+    return np.asarray(np.where(np.isnan(ordered[..., last]), np.nan, middle), dtype=np.float64)
+
+
 def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
     """The median of the ``width`` points around each point; the window shrinks evenly at the ends.
 
@@ -116,10 +136,10 @@ def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
         windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
         for first in range(0, len(windows), _ROWS):
             part = windows[first : first + _ROWS]
-            result[half + first : half + first + len(part)] = np.median(part, axis=1)
+            result[half + first : half + first + len(part)] = median(part)
     for i in {*range(min(half, n)), *range(max(n - half, 0), n)}:
         reach = min(i, n - 1 - i, half)
-        result[i] = np.median(values[i - reach : i + reach + 1])
+        result[i] = median(values[i - reach : i + reach + 1])
     return result
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from findlr.curve import Curve
-from findlr.smoothing import Array, centred_gaussian, centred_median
+from findlr.smoothing import Array, centred_gaussian, centred_median, median
 
 _FEWEST = 20  # usable points
 # Standard errors; set by how often curves without a signal pass and tasks with one are refused: docs/science.md.
@@ -180,7 +180,7 @@ class _Levels:
         before_end = int(np.searchsorted(usable.lr, usable.lr[-1] / 10))
         middle = losses[n // 4 : n // 2]
         first_ones = losses[:3]  # so few: a curve that rises from the start has left its level soon
-        rise = float(np.median(middle)) - float(np.median(first_ones))
+        rise = float(median(middle)) - float(median(first_ones))
         rise_error = 1.25 * noise * (1 / len(first_ones) + 1 / len(middle)) ** 0.5  # a median's is 1.25 x a mean's
         return cls(
             start=start,
@@ -197,4 +197,4 @@ class _Levels:
 def _scatter(losses: Array) -> float:
     """The standard deviation around the curve, from the steps between neighbours: a slope adds little to it."""
     steps = np.abs(np.diff(losses))
-    return float(np.median(steps)) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0
+    return float(median(steps)) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0

@@ -405,3 +405,19 @@ class TestSizes:
         np.testing.assert_allclose(
             drawn(shown, 4)[10 : usable - 5], runs[4].curve.smoothed().clipped().loss, rtol=1e-12
         )
+
+    def test_a_long_run_is_thinned_and_smoothed_as_python_does(self, opened, finding):
+        long = replace(finding, curve=curve_of(50_000))
+        shown = opened([long])
+        assert shown.path.stat().st_size < 1_500_000
+        set_beta(shown, 0.9)
+        kept = np.array(shown.run("return Array.from(window.findlrChart.runs[0].kept)"))
+        values = drawn(shown)
+        expected = long.curve.smoothed(0.9).loss[kept]
+        there = np.isfinite(values)
+        assert kept[there][0] == 10
+        assert kept[there][-1] == len(long.curve.usable()) - 6
+        np.testing.assert_allclose(values[there], expected[there], rtol=1e-6)
+        shown.run("document.querySelector('#points details').open = true")
+        shown.settled()
+        assert shown.texts("#points [role=status]")[0].endswith("the peaks of all 50000 points")

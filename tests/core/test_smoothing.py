@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findlr.smoothing import BiasCorrectedAverage, bias_corrected, centred_gaussian, centred_median
+from findlr.smoothing import BiasCorrectedAverage, bias_corrected, centred_gaussian, centred_median, median
 
 numbers = st.lists(st.floats(-1e6, 1e6) | st.sampled_from([float("nan"), float("inf"), -float("inf")]), max_size=60)
 
@@ -25,6 +25,12 @@ def test_bias_corrected_is_the_running_average(losses, beta):
     obvious = list(map(BiasCorrectedAverage(beta).update, losses))
     scale = max((abs(loss) for loss in losses if np.isfinite(loss)), default=0.0)
     np.testing.assert_allclose(bias_corrected(losses, beta), obvious, rtol=1e-12, atol=1e-12 * scale)
+
+
+@given(st.lists(st.floats(-1e300, 1e300) | st.sampled_from([float("nan"), float("inf")]), min_size=1, max_size=9))
+def test_the_median_is_numpys(values):
+    rows = np.array([values, values[::-1]])
+    np.testing.assert_array_equal(median(rows), np.median(rows, axis=1))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.98, 0.999999])

@@ -15,6 +15,8 @@ from findlr import ConfigurationError, Curve, Finding, Plan, Stop, find, rules
 from findlr.console import LiveSweep, Sketch, summary
 from findlr.finder import choose
 from findlr.finding import Cost
+from findlr.progress import Growing
+from findlr.sweep import Step
 from findlr.testing import Quadratic
 
 REFUSED = {"max_lr": 1e-4}
@@ -197,6 +199,14 @@ class TestLiveSweep:
         dotted = [sum("\u2800" < letter <= "\u28ff" for letter in each) for each in file.getvalue().split("step ")]
         assert dotted[5] < dotted[50] < dotted[90]
         assert dotted[-1] == 0  # a line stays
+
+    def test_the_growing_curve_keeps_a_needle(self):
+        growing = Growing()
+        for i in range(5000):
+            growing.add(Step(i, 5000, 1e-3, 1.0, 9.0 if i == 3333 else 1.0, 1.0))
+        shares, losses, _ = growing.curve(60)
+        assert len(losses) <= 62
+        assert shares[losses.argmax()] == 3333 / 4999
 
     @pytest.mark.parametrize("width", [20, 40, 80])
     def test_it_is_never_wider_than_the_terminal(self, clock, width):

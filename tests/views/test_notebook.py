@@ -56,6 +56,15 @@ class TestHtml:
         assert ys == sorted(ys)  # which grow downwards
         assert ys[-1] - ys[0] > 50
 
+    def test_a_needle_in_a_long_line_is_drawn(self):
+        loss = np.linspace(2.0, 1.0, 5000)
+        loss[3333] = 0.0
+        curve = Curve(np.geomspace(1e-8, 10, 5000), loss, smoothing=0.0)
+        points = parsed(finding_of(curve)).find(".//polyline").get("points").split()
+        *others, needle = sorted(float(point.split(",")[1]) for point in points)
+        assert len(points) <= 120
+        assert needle - others[-1] > 50
+
     def test_it_takes_the_colours_of_the_page(self):
         assert "currentColor" in html(find(Quadratic()))
         assert "black" not in html(find(Quadratic()))

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from findlr import ConfigurationError, find
+from findlr import ConfigurationError, Curve, find
 from findlr.race import Race, Run
 from findlr.report import page, write_report
 from findlr.testing import Quadratic
@@ -79,6 +79,47 @@ def test_losses_come_whole_and_rates_to_float32(finding):
     np.testing.assert_allclose(rates, finding.curve.log10_lr, rtol=1e-6)
     line = finding.curve.smoothed().clipped()
     assert (finding.curve.lr[run["start"]], run["end"] - run["start"]) == (line.lr[0], len(line))
+
+
+@pytest.fixture(scope="module")
+def long(finding):
+    """50,000 points with a needle up and a needle down, each a single point."""
+    n, random = 50_000, np.random.default_rng(0)
+    x = np.linspace(0, 1, n)
+    loss = 2.3 - np.exp(-(((x - 0.7) / 0.1) ** 2)) + 0.05 * random.standard_normal(n)
+    loss[12_345], loss[23_456] = 9.0, -4.0
+    validation = np.where(np.arange(n) % 1000, np.nan, loss)
+    return replace(finding, curve=Curve(10 ** (9 * x - 8), loss, 2.3 + 0.05 * random.standard_normal(n), validation))
+
+
+def test_a_long_curve_is_thinned_and_loses_no_peak(long):
+    text = page([long])
+    (run,) = data_of(text)
+    assert len(text) < 1.5e6
+    kept = np.frombuffer(b64decode(run["kept"]), "<i4")
+    curve = long.curve
+    assert (run["points"], kept[0], kept[-1]) == (len(curve), 0, len(curve) - 1)
+    assert {12_345, 23_456} <= set(kept)
+    assert np.array_equal(np.frombuffer(b64decode(run["loss"]), "<f8"), curve.loss[kept])
+    line = curve.smoothed().clipped()
+    ends = kept[run["start"]], kept[run["end"] - 1]
+    assert (curve.lr[ends[0]], curve.lr[ends[1]]) == (line.lr[0], line.lr[-1])
+    usable = range(ends[0], ends[1] + 1)
+    assert {usable[i] for i in (line.loss.argmin(), line.loss.argmax())} <= set(kept)
+    measured = np.isfinite(np.frombuffer(b64decode(run["validation"]), "<f4"))
+    assert {kept[measured][i] for i in (0, -1)} <= set(range(0, len(curve), 1000))
+
+
+def test_a_long_curves_averages_are_pythons_and_keep_their_peaks(long):
+    (run,) = data_of(page([long]))
+    kept = np.frombuffer(b64decode(run["kept"]), "<i4")
+    assert long.curve.smoothing in run["betas"]
+    for beta, packed in zip(run["betas"], run["averages"], strict=True):
+        line, shown = long.curve.smoothed(beta).loss, np.frombuffer(b64decode(packed), "<f4")
+        np.testing.assert_array_equal(shown, line[kept].astype("<f4"))
+        for part in np.array_split(np.arange(len(line)), 50):
+            inside = line[kept[(kept >= part[0]) & (kept <= part[-1])]]
+            assert (inside.min(), inside.max()) == (line[part].min(), line[part].max())
 
 
 def test_numbers_that_json_lacks_are_null(finding):

@@ -17,6 +17,7 @@ from findlr.finding import Finding
 from findlr.report.data import run_data
 from findlr.saved import strict
 
+_BETAS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.998, 0.999)
 _SCRIPTS = ("numbers.js", "marks.js", "chart.js", "tables.js", "page.js")
 
 
@@ -54,7 +55,8 @@ def write_report(
 def page(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> str:
     """The page that ``write_report`` writes."""
     names = labels_of(findings, labels) if labels is not None or len(findings) != 1 else ("",)
-    runs = [run_data(finding, name) for finding, name in zip(findings, names, strict=True)]
+    betas = sorted({*_BETAS, findings[0].curve.smoothing})
+    runs = [run_data(finding, name, betas) for finding, name in zip(findings, names, strict=True)]
     return Template(_asset("page.html")).substitute(_inlined(), data=_harmless(runs))
 
 

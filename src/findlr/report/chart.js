@@ -9,6 +9,7 @@ function openedRun(run, index) {
     smoothed: new Float64Array(loss.length),
     corrected: decoded(run.corrected, Float32Array),
     validation: decoded(run.validation, Float32Array),
+    kept: decoded(run.kept, Int32Array), // of a long run, which of its points these are
     colour: RUN_COLOURS[index % RUN_COLOURS.length],
     dash: RUN_DASHES[index % RUN_DASHES.length],
     glyph: RUN_GLYPHS[index % RUN_GLYPHS.length],
@@ -44,10 +45,10 @@ class SweepChart {
   }
 
   // Values from index start to end at their places; undefined elsewhere, which is no gap to uPlot, where null is one.
-  column(places, values, start, end, offset = 0) {
+  column(places, values, start, end) {
     const result = new Array(this.xs.length);
     for (let i = start; i < end; i++) {
-      const value = values[i - offset];
+      const value = values[i];
       result[places[i]] = Number.isFinite(value) ? value : undefined;
     }
     return result;
@@ -69,7 +70,12 @@ class SweepChart {
   }
 
   smooth() {
-    for (const run of this.runs) run.smoothed = biasCorrected(run.loss, this.state.beta);
+    const { beta } = this.state;
+    for (const run of this.runs) {
+      run.smoothed = run.averages
+        ? decoded(run.averages[run.betas.indexOf(beta)], Float32Array)
+        : biasCorrected(run.loss, beta);
+    }
   }
 
   columns() {
@@ -77,7 +83,7 @@ class SweepChart {
       const places = this.places[i];
       return [
         this.column(places, run.loss, 0, run.usable),
-        run.corrected ? this.column(places, run.corrected, run.start, run.start + run.corrected.length, run.start) : [],
+        run.corrected ? this.column(places, run.corrected, run.start, run.end) : [],
         run.validation ? this.column(places, run.validation, 0, run.usable) : [],
         run.raceColumn,
         this.column(places, run.smoothed, run.start, run.end),

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from findlr.curve import Curve
 from findlr.drawing import Drawing, describe, flattened
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
 from findlr.rules import RULES, Suggestion
-from findlr.smoothing import Array
+from findlr.thinning import extremes
 
+_MOST = 20_000  # points of a curve that is shown whole
+_STRETCHES = 500  # of a longer one: the chart is about twice as many pixels wide
 _UNITS = {"steps": "forward-backward equivalents", "seconds": "s"}
 
 
-def run_data(finding: Finding, label: str) -> dict[str, Any]:
+def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, Any]:
     """What the page shows of one run.
 
     Args:
         finding: with or without a suggestion.
         label: the run's name; "" for one that needs none.
+        betas: the steps of the page's smoothing.
 
     Returns:
         Plain values, and every answer of a rule among them: the page asks none itself.
@@ -36,9 +40,10 @@ def run_data(finding: Finding, label: str) -> dict[str, Any]:
         "why": finding.why,
         "suggestion": None if finding.suggestion is None else _answer(finding.suggestion),
         "answers": list(_answers(finding)),
+        "betas": betas,
         "smoothing": finding.curve.smoothing,
         "limits": drawing.limits,
-        **_points(finding.curve, drawing),
+        **_points(finding.curve, drawing, betas),
         "stop": None if drawing.stop is None else {"lr": drawing.stop.lr, "text": _stop_text(drawing)},
         "race": _race(finding, drawing),
         "code": None if finding.suggestion is None else finding.code(),
@@ -64,25 +69,41 @@ def _answers(finding: Finding) -> Iterable[dict[str, Any]]:
             yield {"rule": name, "lr": None, "why": str(error), "interval": None}
 
 
-def _points(curve: Curve, drawing: Drawing) -> dict[str, Any]:
+def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str, Any]:
     """The curve; losses whole, for the page to smooth them as Python does, and the rest as fine as a screen needs.
 
-    Of all points the first ``usable`` are; the line goes from ``start`` to ``end``.
+    Of all points the first ``usable`` are; the line goes from ``start`` to ``end``. Of a long curve the page gets the
+    points where any of its lines has a peak, at the places ``kept``, and its averages ready made.
     """
     usable = len(curve.usable())
     start = min(10, usable) if len(drawing.line) else 0
+    end = start + len(drawing.line)
+    validation = None if drawing.validation is None else curve.validation
+    corrected = None if drawing.corrected is None else np.full(len(curve), np.nan)
+    if corrected is not None and drawing.corrected is not None:
+        corrected[start : start + len(drawing.corrected)] = drawing.corrected.loss
+    kept, averages = np.arange(len(curve)), None
+    if len(curve) > _MOST:
+        smoothed = [curve.smoothed(beta).loss for beta in betas]
+        lines = [curve.loss, *(line for line in (corrected, validation) if line is not None), *smoothed]
+        ends = [at for at in (start, end - 1, usable - 1) if at >= 0]
+        kept = np.unique(np.concatenate([ends, *(extremes(line, _STRETCHES) for line in lines)]))
+        averages = [_packed(line[kept], "<f4") for line in smoothed]
     return {
-        "log10_lr": _packed(curve.log10_lr, "<f4"),
-        "loss": _packed(curve.loss, "<f8"),
-        "corrected": None if drawing.corrected is None else _packed(drawing.corrected.loss, "<f4"),
-        "validation": None if drawing.validation is None else _packed(curve.validation, "<f4"),
-        "usable": usable,
-        "start": start,
-        "end": start + len(drawing.line),
+        "log10_lr": _packed(curve.log10_lr[kept], "<f4"),
+        "loss": _packed(curve.loss[kept], "<f8"),
+        "corrected": None if corrected is None else _packed(corrected[kept], "<f4"),
+        "validation": None if validation is None else _packed(validation[kept], "<f4"),
+        "averages": averages,
+        "kept": None if averages is None else _packed(kept, "<i4"),
+        "points": len(curve),
+        "usable": int(np.searchsorted(kept, usable)),
+        "start": int(np.searchsorted(kept, start)),
+        "end": int(np.searchsorted(kept, end)),
     }
 
 
-def _packed(values: Array | None, kind: Literal["<f4", "<f8"]) -> str:
+def _packed(values: npt.ArrayLike, kind: Literal["<f4", "<f8", "<i4"]) -> str:
     with np.errstate(over="ignore"):  # beyond float32 is beyond any screen
         return b64encode(np.asarray(values).astype(kind).tobytes()).decode()
 

@@ -1,7 +1,5 @@
 // Puts the page together.
 
-const STEPS = [0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.998, 0.999];
-
 const LAYERS = {
   smoothed: ["━", "--line", "smoothed loss"],
   raw: ["●", "--line", "raw losses"],
@@ -32,7 +30,7 @@ function start() {
   find("title").textContent = title;
   document.title = several ? `${title} - findlr` : `${named(runs[0], title)} - findlr`;
 
-  const betas = [...new Set([...STEPS, runs[0].smoothing])].sort((a, b) => a - b);
+  const { betas } = runs[0];
   const [names, layers] = present(runs);
   const state = { beta: runs[0].smoothing, layers, rules: new Set(), runs: new Set(runs.keys()) };
   const readout = new Readout(find("readout"), runs);

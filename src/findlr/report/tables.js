@@ -139,7 +139,7 @@ function valueAt(run, layer, i) {
   if (layer === "loss") return run.loss[i];
   if (layer === "smoothed") return i >= run.start && i < run.end ? run.smoothed[i] : NaN;
   if (layer === "validation") return run.validation ? run.validation[i] : NaN;
-  return run.corrected && i >= run.start ? run.corrected[i - run.start] : NaN;
+  return run.corrected ? run.corrected[i] : NaN;
 }
 
 function buildRace(section, runs) {
@@ -203,9 +203,10 @@ function buildPoints(section, runs, readout) {
     body.replaceChildren();
     for (let i = first; i < last; i++) {
       const values = readout.values(run, i).map((value) => cell(brief(value, 5), true));
-      body.append(make("tr", {}, cell(String(i + 1), true), ...values, cell(remark(run, i))));
+      body.append(make("tr", {}, cell(String((run.kept ? run.kept[i] : i) + 1), true), ...values, cell(remark(run, i))));
     }
-    where.textContent = last ? `${first + 1} to ${last} of ${run.x.length}` : "no points";
+    const thinned = run.kept ? `, the peaks of all ${run.points} points` : "";
+    where.textContent = last ? `${first + 1} to ${last} of ${run.x.length}${thinned}` : "no points";
     before.disabled = first === 0;
     after.disabled = last === run.x.length;
   };

@@ -1,0 +1,51 @@
+"""What is loaded when: a process pays for each module before it has a number."""
+
+import subprocess
+import sys
+
+import pytest
+
+SWEEP = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+net = torch.nn.Linear(4, 2)
+loader = DataLoader(TensorDataset(torch.randn(64, 4), torch.randint(2, (64,))), 8)
+optimizer, criterion = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), torch.nn.CrossEntropyLoss()
+for inputs, targets in loader:  # what a step of torch's own loads
+    optimizer.zero_grad()
+    criterion(net(inputs), targets).backward()
+    optimizer.step()
+before = set(sys.modules)
+"""
+HELP = "from findlr.cli import main; main(['--help'])"
+
+
+def loaded(code, before="before = set(sys.modules)"):
+    """The modules that code loads, findlr's own and the standard library's aside."""
+    told = "atexit.register(lambda: print(*set(sys.modules) - before, file=sys.stderr))"
+    whole = f"import atexit, sys\n{before}\n{told}\n{code}"
+    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True)
+    own = {"findlr", *sys.stdlib_module_names}
+    return {name for name in done.stderr.split() if name.partition(".")[0] not in own}
+
+
+@pytest.mark.parametrize("code", ["import findlr", "from findlr.cli import main"])
+def test_nothing_is_loaded_before_it_is_needed(code):
+    assert loaded(code) == set()
+
+
+def test_help_loads_what_prints_it():
+    packages = {name.partition(".")[0] for name in loaded(HELP)}
+    assert "typer" in packages
+    assert not packages & {"numpy", "torch", "sklearn", "matplotlib", "pandas", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("code", "before"),
+    [
+        ("from findlr import find, testing; find(testing.Quadratic())", "import numpy; before = set(sys.modules)"),
+        ("from findlr import find_lr; find_lr(net, optimizer, criterion, loader, control_variate=True)", SWEEP),
+    ],
+)
+def test_a_search_loads_only_findlr(code, before):
+    assert loaded(code, before) == set()
