@@ -7,7 +7,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import RangeTest, find_lr
+from findlr import RangeTest, TorchTrainable, find_lr
 
 # torch's own, when it compiles: it looks at torch.jit's functions, and at the gradient of each tensor.
 pytestmark = [
@@ -146,6 +146,36 @@ def test_what_was_not_compiled_yet_runs_eagerly_and_compiles_at_the_first_traini
     assert called.graphs.count == 0
     assert called.train().state() == without.state()
     assert called.graphs.count == without.graphs.count > 0
+
+
+class OwnSGD(optim.SGD):
+    """Not torch's own: its step may call compiled code."""
+
+
+def compiled(thing):
+    return torch.compile(thing, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, False),
+        ({"model": compiled}, True),
+        ({"model": lambda net: nn.Sequential(net, compiled(nn.ReLU()))}, True),
+        ({"criterion": compiled(nn.functional.cross_entropy)}, True),
+        ({"criterion": compiled(nn.CrossEntropyLoss())}, True),
+        ({"criterion": None, "loss_fn": lambda model, batch: model(batch[0]).mean()}, True),
+        ({"optimizer": OwnSGD}, True),
+    ],
+    ids=["nothing", "model", "a part", "a function", "a criterion", "loss_fn", "an optimizer of the user's own"],
+)
+def test_graphs_are_held_where_compiled_code_may_see_the_rate(change, expected):
+    net = nn.Linear(2, 2)
+    model = change.get("model", lambda net: net)(net)
+    optimizer = change.get("optimizer", optim.SGD)(net.parameters(), lr=0.1)
+    criterion = change.get("criterion", nn.CrossEntropyLoss())
+    training = TorchTrainable(model, optimizer, criterion, [0], loss_fn=change.get("loss_fn"))
+    assert training._may_compile is expected
 
 
 def test_without_it_a_rate_that_changes_makes_graphs():
