@@ -1,5 +1,8 @@
 """Where the microseconds of a small net's step go: the best of many, one part at a time.
 
+Each part runs again and again, so its code is in the cache; within a loop, where the passes throw it out, it takes
+about three times as long.
+
 python bench/step.py
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 import itertools
 import timeit
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn, optim
@@ -17,7 +21,7 @@ from findlr import TorchTrainable
 from findlr.sweep import Recording, StopRule
 from findlr.torch.nesting import moved
 from findlr.torch.precision import no_new_graphs
-from findlr.torch.state import Memory, remember_rng
+from findlr.torch.state import Memory, remember_rng, remember_torch_rng
 from findlr.torch.trainable import _checked
 
 _LR = 1e-8
@@ -51,17 +55,15 @@ def parts() -> dict[str, dict[str, float]]:
         optimizer.zero_grad()
         optimizer.step()
 
-    def modes() -> None:
-        with torch.inference_mode(False), torch.enable_grad():
-            pass
+    held = no_new_graphs()
 
     def stance() -> None:
-        with no_new_graphs():
+        with held:
             pass
 
-    def random_states() -> None:
+    def random_states(remember: Callable[[list[torch.device], Memory], None]) -> None:
         memory = Memory()
-        remember_rng([batch[0].device], memory)
+        remember([batch[0].device], memory)
         memory.put_back()
 
     both_passes()
@@ -76,21 +78,21 @@ def parts() -> dict[str, dict[str, float]]:
     recording = Recording(training.read, 10**9, StopRule())
     with torch.enable_grad():
         ours = {
-            "no new graphs for compiled code": best(stance),
-            "gradients on, inference mode off": best(modes),
+            "no new graphs, where code may be compiled": best(stance),
             "the batch to its device": best(lambda: moved(batch, batch[0].device)),
             "recording the point, the stop rule": best(lambda: recording.add(_LR, 1.0)),
             "the rate: what acts, writing it": best(lambda: (training.acting_lr(_LR), training._rates.write(_LR))),
             "the loss's checks": best(lambda: _checked("criterion", loss)),
         }
     training = TorchTrainable(net, optimizer, criterion, loader)
+    assert not training._may_compile  # so the stance is not held
     training.prepare_baseline(training.snapshot())
     training.step(_LR)
     training.baseline()
     variate = {
         "the loss under the starting weights, whole": best(training.baseline),
-        "of it: random states kept and put back once": best(random_states),
-        "random states kept before the step": best(lambda: remember_rng([batch[0].device], Memory())),
+        "of it: torch's random states kept and put back once": best(partial(random_states, remember_torch_rng)),
+        "NumPy's and Python's, too, where a step draws from them": best(partial(random_states, remember_rng)),
     }
     return {"the bare loop": bare, "findlr": ours, "the control variate": variate}
 
