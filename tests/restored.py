@@ -9,7 +9,8 @@ STATE, BATCHES, TRAINABLE, LOOP = "torch/state.py", "torch/batches.py", "torch/t
 STORES, REWIND, RESTORED_BLOCK = "torch/stores.py", "torch/rewind.py", "trainable.py"
 IN_FORWARD = "test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "test_restore_matrix.py::test_every_model_with_every_optimizer"
-OPTIMIZER = "    memory.remember(vars(optimizer))"
+OPTIMIZER = "    memory.note(vars(optimizer))"
+BUFFERS = "memory.note(*(module._buffers for module in inside))"
 KINDS = "test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "test_rewind.py::test_the_batches_that_were_drawn_come_again"
 VALIDATION = "test_conformance.py::TestTorchTrainable::test_validate[validation]"
@@ -39,7 +40,7 @@ def but(entry: str) -> str:
     return (
         f"    memory.add(lambda: setattr(memory, 'left', [g['{entry}'] for g in optimizer.param_groups]))\n"
         f"{OPTIMIZER}\n"
-        f"    memory.add(lambda: [g.update({entry}=v) for g, v in zip(optimizer.param_groups, memory.left)])"
+        f"    memory.each(lambda g, _: g.update({entry}=memory.left.pop(0)), *[optimizer.param_groups] * 2)"
     )
 
 
@@ -50,8 +51,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "parameters of the model",
                 f"{IN_FORWARD}[model-parameter-fresh]",
                 STATE,
-                "        memory.remember(module._parameters)",
-                "        pass",
+                "    memory.note(*(module._parameters for module in inside))",
+                "    pass",
             ),
             Break(
                 "parameters of the criterion",
@@ -66,23 +67,23 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "persistent buffers",
                 f"{IN_FORWARD}[model-persistent-buffer-fresh]",
                 STATE,
-                "memory.remember(module._buffers)",
-                "memory.remember({k: module._buffers[k] for k in module._non_persistent_buffers_set})",
+                BUFFERS,
+                "memory.note(*({k: m._buffers[k] for k in m._non_persistent_buffers_set} for m in inside))",
             ),
             Break(
                 "non-persistent buffers",
                 f"{IN_FORWARD}[model-non-persistent-buffer-fresh]",
                 STATE,
-                "memory.remember(module._buffers)",
-                "passing = module._non_persistent_buffers_set\n"
-                "        memory.remember({k: b for k, b in module._buffers.items() if k not in passing})",
+                BUFFERS,
+                "memory.note(*({k: m._buffers[k] for k in m._buffers.keys() - m._non_persistent_buffers_set} for m in "
+                "inside))",
             ),
             Break(
                 "which tensor a buffer's name is bound to",
                 f"{IN_FORWARD}[model-buffer-bound-anew-fresh]",
                 STATE,
-                "memory.remember(module._buffers)",
-                "memory.remember(list(module._buffers.values()))",
+                BUFFERS,
+                "memory.note(*(list(module._buffers.values()) for module in inside))",
             ),
             Break(
                 "expanded buffers",
@@ -97,15 +98,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "gradients: present or None",
                 f"{MATRIX}[mlp-sgd-fresh]",
                 STATE,
-                '    memory.add(partial(setattr, parameter, "grad", parameter.grad))',
+                "    parameter.grad = gradient",
                 "    pass",
             ),
             Break(
                 "gradients: values",
                 "test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
                 STATE,
-                "    memory.remember(parameter.grad)",
-                "    pass",
+                "        self.note(*gradients)",
+                "        pass",
             ),
         ],
         "the train or eval flag of every module": [
@@ -113,14 +114,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "train and eval flags",
                 f"{IN_FORWARD}[model-train-flag-fresh]",
                 STATE,
-                '        memory.add(partial(setattr, module, "training", module.training))',
+                "        module.training = training",
                 "        pass",
             ),
             Break(
                 "train and eval flags: of a root in eval mode",
                 "test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
                 STATE,
-                '        memory.add(partial(setattr, module, "training", module.training))',
+                "        module.training = training",
                 "        pass",
             ),
         ],
@@ -132,7 +133,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
                 STATE,
                 OPTIMIZER,
-                "    memory.remember({**vars(optimizer), 'param_groups': ()})",
+                "    memory.note({**vars(optimizer), 'param_groups': ()})",
             ),
         ],
         "its state (what the sweep added is removed)": [
@@ -141,7 +142,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 f"{MATRIX}[mlp-adam-warm]",
                 STATE,
                 OPTIMIZER,
-                "    memory.remember({**vars(optimizer), 'state': ()})",
+                "    memory.note({**vars(optimizer), 'state': ()})",
             ),
             Break(
                 "optimizer state: what was created lazily",
@@ -157,8 +158,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "rates that are tensors",
                 "test_restore_matrix.py::test_tensor_rates[SGD]",
                 STATE,
-                "_writable(tensor).copy_(saved.read())",
-                "tensor.dim() and _writable(tensor).copy_(saved.read())",
+                "noted[id(value)] = value",
+                "noted[id(value)] = value if value.dim() else value.clone()",
             ),
         ],
         "`initial_lr` and every other setting of its groups": [
@@ -183,7 +184,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "test_restore_matrix.py::test_an_attached_scheduler[step-fresh]",
                 STATE,
                 OPTIMIZER,
-                "    memory.remember([optimizer.state, optimizer.param_groups])",
+                "    memory.note(optimizer.state, optimizer.param_groups)",
             ),
         ],
         "an optimizer inside it": [
@@ -191,7 +192,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "an optimizer inside the optimizer",
                 "test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
                 STATE,
-                "            remember_optimizer(inner, memory)",
+                "            note_optimizer(inner, memory)",
                 "            pass",
             ),
         ],
@@ -202,7 +203,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "an EMA",
                 f"{KINDS}[ema-finish-device]",
                 STATE,
-                "        remember_modules([stateful], memory)",
+                "        note_modules([stateful], memory)",
                 "        pass",
             ),
         ],
@@ -227,8 +228,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a scheduler in restore=",
                 f"{KINDS}[scheduler-finish-device]",
                 STATE,
-                "        memory.add(lambda: stateful.load_state_dict(deepcopy(state)))",
-                "        pass",
+                "    load(deepcopy(state))",
+                "    pass",
             ),
         ],
     },
@@ -297,8 +298,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a sampler's order",
                 "test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 STATE,
-                "(dict, list, set, deque, tuple)",
-                "(dict, set, deque, tuple)",
+                "(list, set, deque)",
+                "(set, deque)",
             ),
         ],
         "and so the order of the batches": [
@@ -361,7 +362,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the state dict of a loader",
                 "test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
                 BATCHES,
-                "        remember_stateful(loader, memory)",
+                "        note_stateful(loader, memory)",
                 "        pass",
             ),
         ],
@@ -432,15 +433,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "identity of tensors",
                 f"{MATRIX}[mlp-adam-warm]",
                 STATE,
-                "self.add(partial(_refill, value, copy(value)))",
-                "self.add(partial(_refill, value, (deepcopy if 'exp_avg' in value else copy)(value)))",
+                "contents.append(items := dict(value))",
+                "contents.append(items := (deepcopy if 'exp_avg' in value else dict)(value))",
             ),
             Break(
                 "copies, never aliases",
                 f"{MATRIX}[mlp-sgd-fresh]",
                 STATE,
-                "self.store.keep(_writable(value))",
-                "Kept(lambda: _writable(value))",
+                "self.store.keep(tensors) for tensors in once]",
+                "list(tensors) for tensors in once]",
             ),
         ],
     },
@@ -450,8 +451,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies on the device",
                 f"{KINDS}[plain-finish-device]",
                 STORES,
-                "        copy = tensor.clone()",
-                "        copy = tensor",
+                "list(_clones(tensors))",
+                "tensors",
             ),
         ],
         "in the host's memory": [
@@ -468,15 +469,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies on disk",
                 f"{KINDS}[plain-finish-disk]",
                 STORES,
-                "torch.load(file, mmap=True, weights_only=True)",
-                "tensor",
+                "            tensor.copy_(self.read(file))",
+                "            pass",
             ),
             Break(
                 "copies on disk: of what a state dict holds",
                 "test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
                 STORES,
-                "return self.read().clone()",
-                "return self.read().clone().zero_()",
+                "self._store.read(self._copy).clone()",
+                "self._store.read(self._copy).clone().zero_()",
             ),
         ],
     },

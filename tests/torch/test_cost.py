@@ -33,7 +33,11 @@ class Operations(TorchDispatchMode):
         self.counts = Counter()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.counts[str(function).removeprefix("aten.")] += 1
+        name = str(function).removeprefix("aten.")
+        if name.startswith("_foreach_c"):  # as many as the tensors that it is given
+            self.counts[name.removeprefix("_foreach_")] += len(args[0])
+        else:
+            self.counts[name] += 1
         return function(*args, **(kwargs or {}))
 
 

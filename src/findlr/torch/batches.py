@@ -15,7 +15,7 @@ from findlr.errors import DataEndedError, LoaderError
 from findlr.torch.held_out import split
 from findlr.torch.nesting import bytes_in, copied, moved
 from findlr.torch.rewind import Rewindable
-from findlr.torch.state import Memory, has_state, remember_rng, remember_stateful
+from findlr.torch.state import Memory, has_state, note_stateful, remember_rng
 
 logger = logging.getLogger("findlr")
 
@@ -212,11 +212,12 @@ def _sibling(loader: Iterable[Any]) -> Iterable[Any]:
 def _remember_loader(loader: Any, memory: Memory) -> None:
     """The loader's attributes and its samplers; and its state dict, but for a DataLoader, whose sibling is iterated."""
     if has_state(loader) and not isinstance(loader, DataLoader):
-        remember_stateful(loader, memory)
-    remember_samplers(loader, memory)
+        note_stateful(loader, memory)
+    note_samplers(loader, memory)
+    memory.copy()
 
 
-def remember_samplers(loader: Any, memory: Memory) -> None:
+def note_samplers(loader: Any, memory: Memory) -> None:
     """The generators, counters and orders of a loader and its samplers, however nested; never the dataset's."""
     seen: set[int] = set()
 
@@ -229,7 +230,7 @@ def remember_samplers(loader: Any, memory: Memory) -> None:
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 visit(value)
             elif name not in ("dataset", "data_source"):
-                memory.remember(value, worth=_is_order)
+                memory.note(value, worth=_is_order)
 
     visit(loader)
 

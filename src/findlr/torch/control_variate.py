@@ -53,8 +53,9 @@ class ControlVariate:
     ) -> None:
         self._whole = WholeLoss(modules, loss)
         self._device = device
-        self._kept = {name: snapshot.copy_of(p) for name, p in self._whole.named_parameters()}
-        self._buffers = {name: snapshot.copy_of(b) for name, b in self._whole.named_buffers()}
+        parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
+        self._kept = dict(zip(parameters, snapshot.copies_of(parameters.values()), strict=True))
+        self._buffers = dict(zip(buffers, snapshot.copies_of(buffers.values()), strict=True))
         # A forward pass may write into its weights (an Embedding with max_norm does): never into the snapshot's copies.
         with torch.inference_mode(False):
             self._weights = {name: kept.clone() for name, kept in self._kept.items()}
