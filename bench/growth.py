@@ -54,10 +54,19 @@ def peak(call: Callable[[], Any]) -> float:
     return most / 1e6
 
 
+def round_trip(finding: Finding, path: Path) -> None:
+    """Save and load."""
+    finding.save(path)
+    Finding.load(path)
+
+
 def calls(n: int, folder: Path) -> dict[str, Callable[[], Any]]:
     """What is measured, by name."""
     curve, plan = curve_of(n), Plan()
     finding, path = dataclasses.replace(find(Quadratic()), curve=curve), folder / f"{n}.json"
+
+    noise = np.random.default_rng(1).normal(2.3, 0.05, (2, n))
+    wide = dataclasses.replace(curve, baseline=noise[0], validation=noise[1])
 
     def all_together() -> None:
         judge(curve)
@@ -74,6 +83,7 @@ def calls(n: int, folder: Path) -> dict[str, Callable[[], Any]]:
         "verdict, smoothing, six rules": all_together,
         "save": partial(finding.save, path),
         "load": partial(Finding.load, path),
+        "save and load, four columns": partial(round_trip, dataclasses.replace(finding, curve=wide), path),
     }
 
 

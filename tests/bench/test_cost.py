@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import cost, growth, passes
+from bench import cost, growth, nothing, passes, slopes
 from findlr.torch import together
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -41,6 +41,30 @@ def test_a_pass_and_the_same_runs_one_after_another_are_timed(optimizer, monkeyp
     cells = passes.row("64-64-10", optimizer, runs=2, steps=12, rounds=2).split("|")
     assert cells[1:3] == [f" 64-64-10, {optimizer} ", " 2 "]
     assert all(float(cell.split()[0]) > 0 for cell in cells[3:6])
+
+
+def test_the_document_shows_the_processes_and_the_slopes_that_were_measured():
+    text = (DOCS / "performance.md").read_text()
+    assert nothing.table(json.loads(cost.OUTPUT.read_text())["processes"]) in text
+    assert slopes.table(json.loads(slopes.OUTPUT.read_text())) in text
+
+
+def test_a_whole_process_prints_a_rate():
+    taken, rate = nothing.process("findlr, `control_variate=False`")
+    assert taken > 0
+    assert 1e-8 < rate < 10
+
+
+def test_slopes_are_measured_and_drawn(tmp_path):
+    measured = slopes.measure(1, {"steps": (20, 30), "parameters": (16,), "tensors": (2,), "groups": (1, 3)})
+    assert list(measured["groups"]) == ["size", "call", "step"]
+    assert all(len(column) == 2 for column in measured["groups"].values())
+    sizes = [1, 10, 1000, 10_000]
+    known = {"size": sizes, "call": [5.0, *(3.0 * size for size in sizes[1:])], "step": [2.0, -2.0, -2.0, -2.0]}
+    assert slopes.slope(sizes, known["call"]) == pytest.approx(1.0)
+    assert slopes.table({"steps": known}).endswith("| 0.01 to 30.00 | 1.00 | 2 to in the noise | in the noise |")
+    slopes.draw({"steps": known, "groups": known}, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("n", [1000])
