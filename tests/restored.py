@@ -40,7 +40,7 @@ def but(entry: str) -> str:
     return (
         f"    memory.add(lambda: setattr(memory, 'left', [g['{entry}'] for g in optimizer.param_groups]))\n"
         f"{OPTIMIZER}\n"
-        f"    memory.add(lambda: [g.update({entry}=v) for g, v in zip(optimizer.param_groups, memory.left)])"
+        f"    memory.each(lambda g, _: g.update({entry}=memory.left.pop(0)), *[optimizer.param_groups] * 2)"
     )
 
 
@@ -451,8 +451,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies on the device",
                 f"{KINDS}[plain-finish-device]",
                 STORES,
-                "list(_clones(tensors)) if len(tensors) > 1 else [tensor.clone() for tensor in tensors]",
-                "list(tensors)",
+                "list(_clones(tensors))",
+                "tensors",
             ),
         ],
         "in the host's memory": [

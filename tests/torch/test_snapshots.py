@@ -392,9 +392,13 @@ def test_where_there_are_no_locks_nothing_is_taken_for_a_leftover(folder, monkey
 def test_a_snapshot_that_fails_half_way_leaves_nothing(folder):
     class Stubborn:
         def state_dict(self):
-            raise KeyboardInterrupt
+            return {"copied": "last", "self": self}
 
-        load_state_dict = state_dict
+        def load_state_dict(self, state):
+            raise AssertionError
+
+        def __deepcopy__(self, memo):
+            raise KeyboardInterrupt
 
     net, optimizer, criterion, loader, _ = parts()
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -127,10 +127,7 @@ class Memory:
                 todo += members
             elif isinstance(value, tuple):
                 todo += value
-            elif isinstance(value, np.ndarray):
-                if value.flags.writeable and (worth is None or worth(value)):
-                    self.add(partial(np.copyto, value, value.copy()))
-            elif (undo := _undo_of_generator(value)) is not None:
+            elif (undo := _undo_of(value, worth)) is not None:
                 self.add(undo)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:
@@ -161,7 +158,7 @@ class Memory:
         states = [list(tensors_in(state)) for state, _ in self._states]
         if choose is not None:
             self.store = choose(sum(map(nbytes_of, once + states)))
-        with torch.inference_mode():  # cheaper than no_grad, and nothing writes into the copies
+        with torch.no_grad():
             kept = [self.store.keep(tensors) for tensors in once]
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
         self._groups += zip(groups.values(), kept, strict=True)
@@ -202,8 +199,11 @@ def _load(load: Callable[[Any], Any], state: Any) -> None:
     load(deepcopy(state))
 
 
-def _undo_of_generator(value: Any) -> Undo | None:
-    """What puts a random generator back; None for anything else."""
+def _undo_of(value: Any, worth: Callable[[Any], bool] | None) -> Undo | None:
+    """What puts an array or a random generator back; None for anything else, and for arrays not ``worth`` it."""
+    if isinstance(value, np.ndarray):
+        changes = value.flags.writeable and (worth is None or worth(value))
+        return partial(np.copyto, value, value.copy()) if changes else None
     if isinstance(value, torch.Generator):
         return partial(value.set_state, value.get_state())
     if isinstance(value, np.random.RandomState):
