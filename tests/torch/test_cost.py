@@ -102,14 +102,45 @@ def test_the_control_variate_is_a_forward_pass_and_a_read_more(optimizer):
     assert more["addmm.default"] == 50 * 2
 
 
+def grouped(optimizer, modules, groups=True):
+    """A warm training of many small modules, a param group each."""
+    net = nn.Sequential(*(nn.LayerNorm(4) for _ in range(modules)))
+    optimizer = OPTIMIZERS[optimizer]([{"params": m.parameters()} for m in net] if groups else net.parameters())
+    net(torch.randn(2, 4)).square().sum().backward()
+    optimizer.step()
+    return TorchTrainable(net, optimizer, loader=[torch.ones(2, 4)], loss_fn=lambda net, x: net(x).sum())
+
+
+def tensors_of(training):
+    """Each tensor that a step can change."""
+    tensors = [*training.model.parameters(), *training.model.buffers(), *(p.grad for p in training.model.parameters())]
+    return tensors + [v for state in training.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_snapshot_clones_each_tensor_once(optimizer):
-    net, optimizer, *_ = given = parts(optimizer, trained=3)
-    tensors = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters())]
-    tensors += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    seen = operations(TorchTrainable(*given).snapshot)
-    assert seen["clone.default"] == len(tensors)
-    assert not [name for name in seen if "copy" in name]
+@pytest.mark.parametrize(
+    "make",
+    [lambda optimizer: TorchTrainable(*parts(optimizer, trained=3)), lambda optimizer: grouped(optimizer, 1000)],
+    ids=["small", "thousand-groups"],
+)
+def test_a_snapshot_clones_each_tensor_once_and_a_restore_copies_it_once(make, optimizer):
+    training = make(optimizer)
+    made = []
+    assert operations(lambda: made.append(training.snapshot())) == {"clone.default": len(tensors_of(training))}
+    for _ in range(2):
+        assert operations(made[0].put_back) == {"copy_.default": len(tensors_of(training))}
+
+
+@pytest.mark.parametrize("groups", [False, True], ids=["one-group", "many-groups"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_snapshot_makes_few_python_calls_a_tensor(optimizer, groups):
+    def counted(modules):
+        training, made = grouped(optimizer, modules, groups), []
+        return calls(lambda _: made.append(training.snapshot())), calls(lambda _: made[0].put_back())
+
+    snapshot, restore = (more - less for more, less in zip(counted(100), counted(50), strict=True))
+    assert snapshot <= 50 * 8  # a module has two parameters, two gradients, and their momenta
+    assert restore <= 50 * 10
 
 
 class Group(dict):
@@ -129,23 +160,28 @@ def test_a_rate_is_written_once_a_step():
     assert group.writes == 50
 
 
-def test_findlr_makes_few_python_calls_a_step_and_no_more_as_the_sweep_goes_on():
+def calls(work):
+    """The Python calls of findlr's own that ``work`` makes, which is given a look at the count."""
     home = str(findlr.__path__[0])
-    marks = []
     count = 0
 
     def profile(frame, event, _):
         nonlocal count
         count += event == "call" and frame.f_code.co_filename.startswith(home)
 
-    given = parts()
     sys.setprofile(profile)
     try:
-        find_lr(*given, **RANGE, control_variate=False, on_step=lambda _: marks.append(count))
+        work(lambda: count)
     finally:
         sys.setprofile(None)
-    calls = [later - earlier for earlier, later in itertools.pairwise(marks)]
-    opening, others = calls[9::10], [count for step, count in enumerate(calls) if step % 10 != 9]
+    return count
+
+
+def test_findlr_makes_few_python_calls_a_step_and_no_more_as_the_sweep_goes_on():
+    given, marks = parts(), []
+    calls(lambda so_far: find_lr(*given, **RANGE, control_variate=False, on_step=lambda _: marks.append(so_far())))
+    steps = [later - earlier for earlier, later in itertools.pairwise(marks)]
+    opening, others = steps[9::10], [count for step, count in enumerate(steps) if step % 10 != 9]
     assert len(set(opening)) == len(set(others)) == 1
     assert others[0] <= 45
     assert opening[0] <= 120

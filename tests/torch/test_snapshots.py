@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from contextlib import nullcontext
 
 import pytest
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, RangeTest, TorchTrainable, find_lr
 from findlr.torch import folders, stores
+from findlr.torch.state import Memory
 
 STORES = ["device", "cpu", "disk"]
 
@@ -219,6 +221,39 @@ def test_a_snapshot_holds_once_what_it_copies_and_no_more_while_it_is_put_back(s
         assert set(called) - views == {torch.ops.aten.copy_}
     memory.close()
     assert not {place for place in storages() if place not in before} & set(made) or snapshot == "disk"
+
+
+@pytest.mark.parametrize("snapshot", STORES)
+def test_a_tensor_that_cannot_be_put_back_does_not_keep_the_others_from_it(snapshot):
+    net, optimizer, criterion, loader, average = parts()
+    how = {"restore": [average], "snapshot": snapshot}
+    memory = TorchTrainable(net, optimizer, criterion, loader, **how).snapshot()
+    before, mean = state(net, optimizer, average), net.norm.running_mean.clone()
+    train(net, optimizer, loader, 1)
+    net.norm.running_mean.data = torch.zeros(7)
+    with pytest.raises(RuntimeError, match="size"):
+        memory.put_back()
+    memory.close()
+    net.norm.running_mean.data = mean
+    assert same(before, state(net, optimizer, average))
+
+
+def test_on_a_device_one_call_copies_all_tensors_of_a_type():
+    tensors = [torch.zeros(n, device="meta", dtype=dtype) for n in (2, 3) for dtype in (torch.float32, torch.bfloat16)]
+    odd = torch.zeros(1, 3, device="meta").expand(2, 3)
+    memory, counted = Memory(), Counter()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            counted[str(function)] += 1
+            return function(*args, **(kwargs or {}))
+
+    memory.note(*tensors, torch.zeros(2), odd)
+    memory.copy()
+    with Watch():
+        memory.put_back()
+    assert counted["aten._foreach_copy_.default"] == 2
+    assert counted["aten.copy_.default"] == 2
 
 
 @pytest.mark.parametrize("snapshot", STORES)
