@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-growth bench-passes bench-cost bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench: setup ## Time what findlr costs beside what it must cost
 
 bench-memory: setup ## Measure what a snapshot adds to the memory, in each of its modes
 	$(RUN)/python bench/memory.py
+
+bench-snapshot: setup ## Time a snapshot and a restore beside copying the same tensors once
+	$(RUN)/python -m bench.snapshot
 
 bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points, and a search against what it is given
 	$(RUN)/python bench/growth.py
