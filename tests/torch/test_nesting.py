@@ -116,6 +116,18 @@ def test_every_tensor_moves_and_the_batch_is_left_as_it_is(make, kind):
     assert len(list(tensors_in(batch))) == len(found)
 
 
+def test_a_loss_function_that_takes_a_batch_apart_does_not_reach_the_loaders_own():
+    net = nn.Linear(2, 1)
+    loader = [[torch.ones(4, 2), torch.zeros(4, 1)] for _ in range(3)]
+
+    def loss_fn(model, batch):
+        targets = batch.pop()
+        return nn.functional.mse_loss(model(batch.pop()), targets)
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=loader, loss_fn=loss_fn, num_steps=30)
+    assert [len(batch) for batch in loader] == [2, 2, 2]
+
+
 def test_what_is_no_tensor_stays():
     batch = {"names": ["a", "b"], "n": 3, "none": None, "set": {1}, "x": x()}
     there = moved(batch, META)

@@ -22,7 +22,7 @@ def moved(batch: Any, device: torch.device) -> Any:
         LoaderError: a part can't be moved; the message says which.
     """
     if type(batch) in (list, tuple) and all(type(item) is torch.Tensor and item.device == device for item in batch):
-        return batch  # the most frequent case, at little cost
+        return batch if type(batch) is tuple else list(batch)  # the most frequent case, at little cost
     return _moved(batch, device, "batch")
 
 
