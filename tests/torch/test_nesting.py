@@ -116,16 +116,23 @@ def test_every_tensor_moves_and_the_batch_is_left_as_it_is(make, kind):
     assert len(list(tensors_in(batch))) == len(found)
 
 
-def test_a_loss_function_that_takes_a_batch_apart_does_not_reach_the_loaders_own():
+@pytest.mark.parametrize("how", [{}, {"control_variate": False}, {"verify": True, "total_steps": 400}], ids=str)
+def test_a_loss_function_may_take_the_batches_apart(how):
     net = nn.Linear(2, 1)
-    loader = [[torch.ones(4, 2), torch.zeros(4, 1)] for _ in range(3)]
+    loader = [{"inputs": torch.ones(4, 2), "targets": torch.zeros(4, 1)} for _ in range(3)]
+    pairs = [list(batch.values()) for batch in loader]
 
-    def loss_fn(model, batch):
+    def of_dict(model, batch):
+        targets = batch.pop("targets")
+        return nn.functional.mse_loss(model(**{"input": batch.pop("inputs")}), targets)
+
+    def of_list(model, batch):
         targets = batch.pop()
         return nn.functional.mse_loss(model(batch.pop()), targets)
 
-    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=loader, loss_fn=loss_fn, num_steps=30)
-    assert [len(batch) for batch in loader] == [2, 2, 2]
+    for given, loss_fn in ((loader, of_dict), (pairs, of_list)):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=given, loss_fn=loss_fn, **how)
+        assert [len(batch) for batch in given] == [2, 2, 2]
 
 
 def test_what_is_no_tensor_stays():

@@ -204,6 +204,7 @@ class TorchTrainable:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _loss(self, batch: Any) -> torch.Tensor:
+        batch = moved(batch, self._device)  # it is there; but loss_fn may take its container apart, and it comes again
         if self.autocast is None:
             return self._plain_loss(batch)
         with torch.autocast(self._device.type, self.autocast):
