@@ -124,7 +124,7 @@ def test_a_loss_function_may_take_the_batches_apart(how):
 
     def of_dict(model, batch):
         targets = batch.pop("targets")
-        return nn.functional.mse_loss(model(**{"input": batch.pop("inputs")}), targets)
+        return nn.functional.mse_loss(model(input=batch.pop("inputs")), targets)
 
     def of_list(model, batch):
         targets = batch.pop()
