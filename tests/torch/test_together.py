@@ -186,7 +186,7 @@ def test_where_memory_is_short_there_are_several_passes(monkeypatch):
     begin = training.snapshot()
     whole = training.run_together(begin, RATES)
     free = 2 * 2 * together._bytes_of_a_run(training)
-    monkeypatch.setattr(together, "_free", lambda device: free)
+    monkeypatch.setattr(together, "free_memory", lambda device: free)
     sizes = []
     step = together._Pass._step
     monkeypatch.setattr(together._Pass, "_step", lambda self, *a: sizes.append(len(self._rates)) or step(self, *a))

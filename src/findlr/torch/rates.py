@@ -45,7 +45,7 @@ class Rates:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-            if not self._is_plain and isinstance(self.optimizer, optim.ASGD):
+            if isinstance(self.optimizer, optim.ASGD):
                 # ASGD steps at eta, which it derives from lr after a step: the rate would act one step late.
                 for parameter in group["params"]:
                     if "eta" in self.optimizer.state.get(parameter, ()):

@@ -47,7 +47,7 @@ class Group:
         self, optimizer: optim.Optimizer, group: dict[str, Any], ratio: float, params: Tensors, stacked: Tensors
     ) -> None:
         self._settings, self._ratio = group, ratio
-        self._params = stacked
+        self.params = stacked
         self._states = [optimizer.state.get(param, {}) for param in params]
         self._step = _KINDS[type(optimizer)](self)
 
@@ -60,17 +60,12 @@ class Group:
             lrs = lrs.to(self._settings["lr"].dtype)  # it rounds
         if self._settings["maximize"]:
             torch._foreach_neg_(grads)
-        by_dtype = {param.dtype: lrs.to(param.dtype) for param in self._params}
-        self._step.take(grads, [by_dtype[p.dtype].view(-1, *[1] * (p.dim() - 1)) for p in self._params])
+        by_dtype = {param.dtype: lrs.to(param.dtype) for param in self.params}
+        self._step.take(grads, [by_dtype[p.dtype].view(-1, *[1] * (p.dim() - 1)) for p in self.params])
 
     def setting(self, name: str) -> Any:
         """What the param group says."""
         return self._settings.get(name)
-
-    @property
-    def params(self) -> Tensors:
-        """The stacked parameters."""
-        return self._params
 
     def state(self, name: str) -> Tensors | None:
         """A state tensor of each parameter, stacked; None if there is none yet.
@@ -83,7 +78,7 @@ class Group:
             return None
         if any(value is None for value in values):
             raise ValueError(f"only some parameters have a {name}")
-        return [copies(value, len(param)) for value, param in zip(values, self._params, strict=True)]
+        return [copies(value, len(param)) for value, param in zip(values, self.params, strict=True)]
 
     def steps_taken(self) -> list[float]:
         """The steps that each parameter's state counts."""

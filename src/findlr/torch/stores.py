@@ -168,7 +168,7 @@ def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) 
 def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
     places = {"device": devices, "cpu": [torch.device("cpu")]}
     for kind, where in places.items():
-        known = [room for room in map(_free, where) if room is not None]
+        known = [room for room in map(free_memory, where) if room is not None]
         if not known:
             return kind, "whose free memory is not known"
         if min(known) >= 2 * nbytes:  # the sweep's steps need some, too
@@ -176,7 +176,7 @@ def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
     return "disk", "for the memory is short"
 
 
-def _free(device: torch.device) -> int | None:
+def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be had on a device; None if that can't be told."""
     if device.type == "cpu":
         return _free_on_host()

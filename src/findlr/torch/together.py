@@ -21,7 +21,7 @@ from findlr.torch import control_variate, stacked
 from findlr.torch.control_variate import WholeLoss, names_kept
 from findlr.torch.nesting import copied
 from findlr.torch.replay import CannotRecordError, Tensors, leaves, recorded
-from findlr.torch.stores import _free
+from findlr.torch.stores import free_memory
 
 if TYPE_CHECKING:
     from findlr.torch.state import Memory
@@ -104,7 +104,7 @@ def _bytes_of_a_run(training: TorchTrainable) -> int:
 
 def _most(training: TorchTrainable) -> int | None:
     """How many runs fit into half of the free memory."""
-    free = _free(training._device)
+    free = free_memory(training._device)
     return None if free is None else free // 2 // max(_bytes_of_a_run(training), 1)
 
 
@@ -164,15 +164,14 @@ class _Single:
     """
 
     def __init__(self, training: TorchTrainable, lrs: Sequence[float]) -> None:
-        buffers = [b for module in training._modules for b in module.buffers()]
-        before = _random_states(training._device), [(id(b), b._version) for b in buffers]
+        before = _random_states(training._device), _buffer_versions(training)
         self.losses: list[float] = []
         self.seconds: list[float] = []
         for lr in lrs:
             start = perf_counter()
             self.losses += training.read([loss for loss in [training.step(lr)] if loss is not None])
             self.seconds.append(perf_counter() - start)
-        after = _random_states(training._device), [(id(b), b._version) for m in training._modules for b in m.buffers()]
+        after = _random_states(training._device), _buffer_versions(training)
         if before[0] != after[0]:
             raise _NotWorthItError("a step draws random numbers")
         if before[1] != after[1]:
@@ -185,6 +184,10 @@ def _random_states(device: torch.device) -> Any:
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))
     return control_variate.host_states(), [state.tolist() for state in states]
+
+
+def _buffer_versions(training: TorchTrainable) -> list[tuple[int, int]]:
+    return [(id(buffer), buffer._version) for module in training._modules for buffer in module.buffers()]
 
 
 class _Pass:

@@ -21,7 +21,7 @@ from findlr.torch.nesting import batch_size, moved
 from findlr.torch.precision import Stepper, may_compile, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
-from findlr.torch.stores import Snapshot, _free, check
+from findlr.torch.stores import Snapshot, check, free_memory
 from findlr.torch.validation import evaluating, mean_loss
 
 logger = logging.getLogger("findlr")
@@ -263,7 +263,7 @@ class TorchTrainable:
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore; unless they take too much memory."""
-        free = _free(self._device)
+        free = free_memory(self._device)
         most = _MOST_KEPT if free is None else min(_MOST_KEPT, free // 4)
         if not self._batches.keep(steps * self.accumulation_steps, self._device, most):
             logger.info("the batches of %d steps are drawn anew for each run: they can't be kept", steps)
