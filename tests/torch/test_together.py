@@ -5,6 +5,7 @@ import logging
 import math
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from findlr import Plan, TorchTrainable, find_lr, race
 from findlr.testing import TrainableConformance
 from findlr.torch import together
 from findlr.torch.replay import CannotRecordError, recorded
-from tests.torch.test_verify import same, state_of
+from tests.torch.test_verify import Held, same, state_of
 
 RATES = np.outer([0.003, 0.03, 0.1], Plan("one_cycle").shares(12)).tolist()
 
@@ -238,22 +239,6 @@ class Counting(nn.Module):
         return self.last(x)
 
 
-class Held(nn.Module):
-    """Keeps its weight where functional_call can't reach it."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, 16))
-        self.held = [self.weight]
-
-    def forward(self, x):
-        return x @ self.held[0].T
-
-    def double(self):
-        self.weight.data = self.weight.data.double()
-        return self
-
-
 class Renormalised(nn.Module):
     """Its forward pass writes into its weights."""
 
@@ -332,7 +317,7 @@ REFUSED = {
     "a buffer written to": (dict(net=Counting), "changes a buffer"),
     "a buffer bound anew": (dict(net=lambda: Counting(rebind=True)), "changes a buffer"),
     "a weight written to": (dict(net=Renormalised), ""),
-    "a weight out of reach": (dict(net=Held), ""),
+    "a weight out of reach": (dict(net=partial(Held, 16)), ""),
     "a loss that changes": (dict(criterion=annealed()), "the losses are others"),
     "a value of a batch": (
         dict(loss_fn=lambda m, b: LOSS(m(b[0]), b[1]) * (1 + b[0].max().item())),

@@ -174,19 +174,24 @@ def test_a_model_with_hooks_has_no_control_variate():
     assert find_lr(net, optimizer, criterion, loader).curve.baseline is None
 
 
+class Held(nn.Module):
+    """Keeps its weight where functional_call can't reach it."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, inputs))
+        self.held = [self.weight]
+
+    def forward(self, x):
+        return x @ self.held[0].T
+
+    def double(self):
+        self.weight.data = self.weight.data.double()
+        return self
+
+
 def test_a_self_check_that_fails_leaves_the_control_variate_out():
-    class Own(nn.Module):
-        """Keeps its weight where functional_call can't reach it."""
-
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(3, 8))
-            self.held = [self.weight]
-
-        def forward(self, x):
-            return x @ self.held[0].T
-
-    finding = find_lr(*parts(net=Own()), control_variate=True)
+    finding = find_lr(*parts(net=Held(8)), control_variate=True)
     assert finding.curve.baseline is None
     assert len(finding.curve) > 50
 
