@@ -1,6 +1,6 @@
 """What a search costs beside a bare loop over the same steps: ours and, where they are installed, the other finders'.
 
-    python -m bench.cost [--nets small large] [--rounds 40 6] [--threads 1]
+    python -m bench.cost [--nets small large] [--rounds 40 4] [--threads 1]
 
 Everything runs in one process, in rounds: each round times every contestant once, in a new order. A figure is the
 median over the rounds of a contestant's time over that of the bare loop in the same round; its interval holds 95 % of
@@ -10,6 +10,10 @@ is what a user waits; CPU time does not count waiting for a core that others use
 A bare loop draws a batch, writes the rate, runs zero_grad, forward, backward and step, and reads the loss. A finder has
 its set-up and its restoring in; what its user has anyway (a Learner, a Trainer, an engine) is made before. All sweep
 100 steps from 1e-8 to 1e-4, where nothing diverges; an untimed run of each checks that they do.
+
+Freed memory stays with the process, as it does with a GPU's allocator, jemalloc and tcmalloc. glibc's usual one gives a
+large net's gradients back to the system at each step and takes them again, or does not, as the heap happens to lie:
+two rows of the same loop then differ by a quarter.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import ctypes
 import gc
 import io
 import itertools
@@ -307,6 +312,16 @@ def summary(net: Net, measured: dict[str, np.ndarray[Any, Any]], threads: int) -
     }
 
 
+def keep_freed_memory() -> bool:
+    """Let no freed memory go back to the system; return whether that could be had: glibc only."""
+    trim_threshold, mmap_max = -1, -4  # malloc.h's M_TRIM_THRESHOLD, M_MMAP_MAX
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     versions = {}
@@ -341,7 +356,7 @@ def main() -> None:
     """Measure, write the JSON, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--rounds", nargs="+", type=int, default=[40, 6], help="of each net")
+    parser.add_argument("--rounds", nargs="+", type=int, default=[40, 4], help="of each net")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
@@ -349,7 +364,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable()  # the others say where they put what
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"nets": {}}
-    document["machine"] = machine()
+    document["machine"] = machine() | {"freed memory kept": keep_freed_memory()}
     names = present()
     for name, rounds in zip(arguments.nets, arguments.rounds, strict=False):
         document["nets"][name] = summary(NETS[name], measure(NETS[name], names, rounds), arguments.threads)

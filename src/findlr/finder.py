@@ -57,7 +57,8 @@ def find(
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of the plan's total_steps; None is the larger of 250 steps and a quarter of them.
+            share of the plan's total_steps; None is half of them up to 1,000 steps, or a tenth if that is more, and at
+            least 250 steps.
         rule: how the rate is chosen; None is ``rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too; None where possible.
         progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
@@ -82,11 +83,12 @@ def find(
     total = _budget(plan, budget, count, control_variate) if verify else None
     recording = recording_of(trainable, count, StopRule(divergence_threshold, smoothing))
     race: Race | None = None
-    start, passes = time.perf_counter(), _passes(trainable)
+    counting = trainable if isinstance(trainable, CountsPasses) else None
+    start, passes = time.perf_counter(), _passes(counting)
 
     def spent() -> Cost:
-        forwards, backwards = (now - then for now, then in zip(_passes(trainable), passes, strict=True))
-        if not isinstance(trainable, CountsPasses):
+        forwards, backwards = (now - then for now, then in zip(_passes(counting), passes, strict=True))
+        if counting is None:
             forwards = backwards = recording.steps + (sum(run.steps for run in race.runs) if race else 0)
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - start)
 
@@ -209,7 +211,7 @@ def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: b
     if plan.total_steps is None:
         raise ConfigurationError("verify=True needs total_steps, the length of the training that is planned: give it")
     if budget is None:
-        total = max(250.0, plan.total_steps / 4)
+        total = max(250.0, min(plan.total_steps / 2, 1000.0), plan.total_steps / 10)
     elif isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
         raise ConfigurationError(f"budget must be a number of steps or a share of total_steps above 0, got {budget!r}")
     else:
@@ -245,8 +247,8 @@ def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
     return trainable.steps_per_epoch()
 
 
-def _passes(trainable: Trainable[Any, Any]) -> tuple[int, int]:
-    return (trainable.forwards, trainable.backwards) if isinstance(trainable, CountsPasses) else (0, 0)
+def _passes(counting: CountsPasses | None) -> tuple[int, int]:
+    return (0, 0) if counting is None else (counting.forwards, counting.backwards)
 
 
 def check_rule(rule: Rule | None) -> None:

@@ -95,12 +95,13 @@ class Plan:
             raise ConfigurationError(
                 f"schedule must be a name or a function of the progress, got {type(self.schedule).__name__}"
             )
-        shares = self.shares(101)
-        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.max() > 0):
-            raise ConfigurationError(
-                f"a schedule must give finite shares of the peak, at least 0 and not all 0, "
-                f"got {shares.min():g} to {shares.max():g}"
-            )
+        else:
+            shares = self.shares(101)
+            if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.max() > 0):
+                raise ConfigurationError(
+                    f"a schedule must give finite shares of the peak, at least 0 and not all 0, "
+                    f"got {shares.min():g} to {shares.max():g}"
+                )
         if self.total_steps is not None and (isinstance(self.total_steps, bool) or self.total_steps < 1):
             raise ConfigurationError(f"total_steps must be at least 1, got {self.total_steps!r}")
         if self.parameters is not None and (isinstance(self.parameters, bool) or self.parameters < 1):

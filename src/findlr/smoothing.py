@@ -131,13 +131,13 @@ def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
     values = np.asarray(losses, dtype=np.float64)
     half = _half_width(width)
     n = len(values)
-    result = np.empty(n)
+    result = values.copy()  # which the first and the last point keep
     if n > 2 * half:
         windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
         for first in range(0, len(windows), _ROWS):
             part = windows[first : first + _ROWS]
             result[half + first : half + first + len(part)] = median(part)
-    for i in {*range(min(half, n)), *range(max(n - half, 0), n)}:
+    for i in {*range(1, min(half, n)), *range(max(n - half, 0), n - 1)}:
         reach = min(i, n - 1 - i, half)
         result[i] = median(values[i - reach : i + reach + 1])
     return result

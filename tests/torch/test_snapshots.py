@@ -283,8 +283,10 @@ def test_a_view_on_disk_takes_its_own_bytes_alone(folder):
 def test_auto_goes_by_the_free_memory_and_says_so(free, chosen, monkeypatch, caplog):
     caplog.set_level("INFO", logger="findlr")
     monkeypatch.setattr(stores, "free_memory", lambda device: free[device.type == "cpu"])
+    monkeypatch.setattr(stores, "_LITTLE", 50)
     store = stores.store_for("auto", 50, [torch.device("meta")])
     store.close()
+    assert type(stores.store_for("auto", 49, [torch.device("meta")])) is stores.Store  # it did not ask
     kinds = {"device": stores.Store, "cpu": stores.HostStore, "disk": stores.DiskStore}
     assert type(store) is kinds[chosen]
     assert f"are kept on {chosen}" in caplog.text

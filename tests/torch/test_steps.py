@@ -1,6 +1,7 @@
 """Accumulation, clipping and autocast: each step is the step of a bare loop, and everything is back."""
 
 import itertools
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -90,3 +91,23 @@ def test_an_epoch_counts_optimizer_steps():
 def test_what_cannot_be_is_refused(settings, words):
     with pytest.raises(ConfigurationError, match=words):
         find_lr(*parts(), **settings)
+
+
+class Counting(optim.SGD):
+    cleared = []  # not the object's: that would be put back
+
+    def zero_grad(self, set_to_none=True):
+        Counting.cleared.append(self)
+        optim.Optimizer.zero_grad(self, set_to_none)
+
+
+@pytest.mark.parametrize("where", ["the class", "the object"])
+def test_a_zero_grad_of_the_users_own_is_called(where, monkeypatch):
+    monkeypatch.setattr(Counting, "cleared", [])
+    net, plain, criterion, loader = parts()
+    optimizer = (Counting if where == "the class" else optim.SGD)(net.parameters(), lr=0.05, momentum=0.9)
+    if where == "the object":
+        optimizer.zero_grad = MethodType(Counting.zero_grad, optimizer)
+    curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
+    assert len(Counting.cleared) == len(curve)
+    assert find_lr(net, plain, criterion, loader, **RANGE).curve == curve

@@ -21,8 +21,12 @@ def moved(batch: Any, device: torch.device) -> Any:
     Raises:
         LoaderError: a part can't be moved; the message says which.
     """
-    if type(batch) in (list, tuple) and all(type(item) is torch.Tensor and item.device == device for item in batch):
-        return batch if type(batch) is tuple else list(batch)  # the most frequent case, at little cost
+    if type(batch) is list or type(batch) is tuple:
+        for item in batch:
+            if type(item) is not torch.Tensor or item.device != device:
+                break
+        else:
+            return batch if type(batch) is tuple else list(batch)  # the most frequent case, at little cost
     return _moved(batch, device, "batch")
 
 

@@ -110,10 +110,11 @@ class Memory:
         noted, seen, (containers, contents) = self._noted, self._seen, self._values.setdefault(_refill, ([], []))
         todo = list(values)
         for value in todo:  # which grows
-            if isinstance(value, torch.Tensor):
+            kind = type(value)
+            if kind in _USUAL or isinstance(value, torch.Tensor):  # by its type: isinstance takes long where it isn't
                 if worth is None or worth(value):
                     noted[id(value)] = value
-            elif type(value) in _FIXED or id(value) in seen:
+            elif kind in _FIXED or id(value) in seen:
                 pass
             elif isinstance(value, dict):
                 seen.add(id(value))
@@ -150,10 +151,14 @@ class Memory:
         """
         groups: dict[Any, list[torch.Tensor]] = defaultdict(list)
         for key, tensor in self._noted.items():
-            if key not in self._copied:
-                usual = type(tensor) in _USUAL and tensor.layout is torch.strided and tensor.is_contiguous()
-                # On a device, those of one type are one kernel; on the CPU, all are one loop.
-                groups[(tensor.is_cpu or (tensor.device, tensor.dtype)) if usual else key].append(tensor)
+            if key in self._copied:
+                continue
+            if type(tensor) not in _USUAL or tensor.layout is not torch.strided or not tensor.is_contiguous():
+                groups[key].append(tensor)
+            elif tensor.is_cpu:  # there, all are one loop
+                groups["cpu"].append(tensor)
+            else:  # on a device, those of one type are one kernel
+                groups[tensor.device, tensor.dtype].append(tensor)
         once = [tensors if len(tensors) > 1 else [_writable(tensors[0])] for tensors in groups.values()]
         states = [list(tensors_in(state)) for state, _ in self._states]
         if choose is not None:

@@ -18,6 +18,7 @@ logger = logging.getLogger("findlr")
 
 Snapshot = Literal["auto", "device", "cpu", "disk"]
 
+_LITTLE = 1 << 22  # bytes that find room anywhere: asking for the free memory takes longer than copying them
 
 # torch has no public calls for many tensors at once. The optimizers use this kind; torch 2.6 lacks _foreach_clone.
 _clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(
@@ -153,6 +154,8 @@ def check(snapshot: str) -> None:
 def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) -> Store:
     """The store that was asked for; "auto" takes the first of device, cpu, disk with twice the room.
 
+    For less than 4 MiB it takes the device, and does not ask.
+
     Args:
         snapshot: "auto", "device", "cpu" or "disk".
         nbytes: what is to be kept.
@@ -166,6 +169,8 @@ def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) 
 
 
 def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
+    if nbytes < _LITTLE:
+        return "device", "for they are few"
     places = {"device": devices, "cpu": [torch.device("cpu")]}
     for kind, where in places.items():
         known = [room for room in map(free_memory, where) if room is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -141,23 +141,26 @@ class TorchTrainable:
             logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
             self.model.train()
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            return self._step(lr)
+            return self._step_without_new_graphs(lr) if self._may_compile else self._step(lr)
         # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
         with torch.inference_mode(False), torch.enable_grad():
+            return self._step_without_new_graphs(lr)
+
+    def _step_without_new_graphs(self, lr: float) -> float | torch.Tensor | None:
+        with self._no_new_graphs:  # it slows each step
             return self._step(lr)
 
     def _step(self, lr: float) -> float | torch.Tensor | None:
         batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
-        with self._no_new_graphs if self._may_compile else nullcontext():  # it slows each step
-            if self._variate is not None:
-                self._variate.begin(batches)
-            self._rates.write(lr)
-            if self._needs_closure:
-                self._latest = self._closure_step(batches)
-            else:
-                self._latest = self._backward(batches)
-                if not self._stepper.step() and math.isfinite(self._latest):
-                    return None
+        if self._variate is not None:
+            self._variate.begin(batches)
+        self._rates.write(lr)
+        if self._needs_closure:
+            self._latest = self._closure_step(batches)
+        else:
+            self._latest = self._backward(batches)
+            if not self._stepper.step() and math.isfinite(self._latest):
+                return None
         return self._latest
 
     def skipped(self) -> float | torch.Tensor | None:
@@ -177,7 +180,7 @@ class TorchTrainable:
 
     def _backward(self, batches: list[Any]) -> float | torch.Tensor:
         """Gradients of the mean loss over the step's batches, clipped; and that loss."""
-        self.optimizer.zero_grad()
+        self._stepper.zero_grad()
         losses = []
         for i in range(self.accumulation_steps):
             if i == len(batches):
