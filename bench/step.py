@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import TorchTrainable
 from findlr.sweep import Recording, StopRule
+from findlr.torch.losses import checked
 from findlr.torch.nesting import moved
 from findlr.torch.precision import no_new_graphs
 from findlr.torch.state import Memory, remember_rng, remember_torch_rng
-from findlr.torch.trainable import _checked
 
 _LR = 1e-8
 
@@ -82,7 +82,7 @@ def parts() -> dict[str, dict[str, float]]:
             "the batch to its device": best(lambda: moved(batch, batch[0].device)),
             "recording the point, the stop rule": best(lambda: recording.add(_LR, 1.0)),
             "the rate: what acts, writing it": best(lambda: (training.acting_lr(_LR), training._rates.write(_LR))),
-            "the loss's checks": best(lambda: _checked("criterion", loss)),
+            "the loss's checks": best(lambda: checked("criterion", loss)),
         }
     training = TorchTrainable(net, optimizer, criterion, loader)
     assert not training._may_compile  # so the stance is not held

@@ -48,7 +48,7 @@ def verified(budget: float | None, *, validation: bool = False) -> Ask:
     """``find_lr(verify=True)`` at a share of the planned training.
 
     Args:
-        budget: the share; None is the default, half a training for most.
+        budget: the share; None is the default, half and at least 250 steps.
         validation: the race is scored on the validation loader's batches, not on some of the training's.
     """
 

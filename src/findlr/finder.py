@@ -57,8 +57,7 @@ def find(
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of the plan's total_steps; None is half of them up to 1,000 steps, or a tenth if that is more, and at
-            least 250 steps.
+            share of the plan's total_steps; None is half of them, and at least 250 steps.
         rule: how the rate is chosen; None is ``rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too; None where possible.
         progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
@@ -211,7 +210,7 @@ def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: b
     if plan.total_steps is None:
         raise ConfigurationError("verify=True needs total_steps, the length of the training that is planned: give it")
     if budget is None:
-        total = max(250.0, min(plan.total_steps / 2, 1000.0), plan.total_steps / 10)
+        total = max(250.0, plan.total_steps / 2)
     elif isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
         raise ConfigurationError(f"budget must be a number of steps or a share of total_steps above 0, got {budget!r}")
     else:

@@ -93,21 +93,22 @@ def test_what_cannot_be_is_refused(settings, words):
         find_lr(*parts(), **settings)
 
 
-class Counting(optim.SGD):
-    cleared = []  # not the object's: that would be put back
+cleared = []  # not an attribute of the optimizer: that would be put back
 
+
+class Counting(optim.SGD):
     def zero_grad(self, set_to_none=True):
-        Counting.cleared.append(self)
+        cleared.append(self)
         optim.Optimizer.zero_grad(self, set_to_none)
 
 
 @pytest.mark.parametrize("where", ["the class", "the object"])
-def test_a_zero_grad_of_the_users_own_is_called(where, monkeypatch):
-    monkeypatch.setattr(Counting, "cleared", [])
+def test_a_zero_grad_of_the_users_own_is_called(where):
+    cleared.clear()
     net, plain, criterion, loader = parts()
     optimizer = (Counting if where == "the class" else optim.SGD)(net.parameters(), lr=0.05, momentum=0.9)
     if where == "the object":
         optimizer.zero_grad = MethodType(Counting.zero_grad, optimizer)
     curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
-    assert len(Counting.cleared) == len(curve)
+    assert len(cleared) == len(curve)
     assert find_lr(net, plain, criterion, loader, **RANGE).curve == curve

@@ -20,12 +20,12 @@ from findlr.plan import Shape
 from findlr.rules import Rule
 from findlr.sweep import Recording, Spacing, Step, Stop, StopRule, rates
 from findlr.torch.batches import Batches
+from findlr.torch.losses import READ_EVERY, kept_loss, read_losses
 from findlr.torch.nesting import batch_size
 from findlr.torch.precision import attempts_counted, found_inf, no_new_graphs
 from findlr.torch.rates import Rates, described, plan_for, versions
 from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
 from findlr.torch.stores import Snapshot, check
-from findlr.torch.trainable import READ_EVERY, kept_loss, read_losses
 from findlr.trainable import restored
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]

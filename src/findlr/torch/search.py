@@ -76,8 +76,7 @@ def find_lr(
         total_steps: optimizer steps of the training that is planned; None if not known.
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of ``total_steps``; None is half of them up to 1,000 steps, or a tenth if that is more, and at least
-            250 steps.
+            share of ``total_steps``; None is half of them, and at least 250 steps.
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.

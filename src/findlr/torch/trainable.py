@@ -6,17 +6,18 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
+from findlr.errors import ConfigurationError, LoaderError
 from findlr.torch import together
+from findlr.torch.arguments import check_counts, check_limits, one_device
 from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
+from findlr.torch.losses import READ_EVERY, checked, kept_loss, read_losses
 from findlr.torch.nesting import batch_size, moved
 from findlr.torch.precision import Stepper, may_compile, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
@@ -29,7 +30,6 @@ logger = logging.getLogger("findlr")
 Criterion = Callable[[Any, Any], torch.Tensor]
 LossFn = Callable[[nn.Module, Any], torch.Tensor]
 
-READ_EVERY = 10  # steps between two looks at losses on a device
 _MOST_KEPT = 1 << 30  # bytes of a race's batches
 
 
@@ -98,8 +98,8 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         self.model, self.optimizer, self.criterion, self.loss_fn = model, optimizer, criterion, loss_fn
-        _check_counts(accumulation_steps=accumulation_steps, validation_every=validation_every)
-        _check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
+        check_counts(accumulation_steps=accumulation_steps, validation_every=validation_every)
+        check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         if autocast is not None and not isinstance(autocast, torch.dtype):
             raise ConfigurationError(f"autocast must be a torch.dtype such as torch.bfloat16, got {autocast!r}")
         self.autocast, self.accumulation_steps = autocast, accumulation_steps
@@ -112,7 +112,7 @@ class TorchTrainable:
         self._stepper = Stepper(optimizer, scaler)
         self._no_new_graphs = no_new_graphs()
         self._may_compile = may_compile(self._modules, criterion, optimizer)
-        self._device = _one_device(self._modules, optimizer)
+        self._device = one_device(self._modules, optimizer)
         self._batches = Batches(loader, consume=consume)
         self._validation = None if validation_loader is None else Batches(validation_loader)
         self.validation_every = None if validation_loader is None else validation_every
@@ -187,7 +187,7 @@ class TorchTrainable:
                 batches.append(moved(self._batches.next(), self._device))
             if self._variate is not None:
                 self._variate.before_forward()
-            loss = _checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batches[i]))
+            loss = checked("criterion" if self.loss_fn is None else "loss_fn", self._loss(batches[i]))
             losses.append(kept_loss(loss))
             share = loss if self.accumulation_steps == 1 else loss / self.accumulation_steps
             self._stepper.backward(share)
@@ -360,64 +360,3 @@ class TorchTrainable:
             "ratios": list(self._rates.ratios),
             "versions": versions(),
         }
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
-
-
-def _check_limits(**limits: Any) -> None:
-    for name, limit in limits.items():
-        if limit is not None and not limit > 0:
-            raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
-
-
-def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:
-    """A loss that a step can't change, for it could share memory with a parameter; a number only on a CPU."""
-    return loss.item() if loss.device.type == "cpu" else loss.detach().clone().reshape(())
-
-
-def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
-    """Losses as numbers: those on a device come over together, numbers stay as they are."""
-    on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-    if len(on_device) < len(losses) or not losses:
-        return [float(loss) for loss in losses]
-    return [float(loss) for loss in torch.stack(on_device).tolist()]
-
-
-def _checked(name: str, loss: Any) -> torch.Tensor:
-    """The loss, if it is one number with a graph behind it."""
-    if not isinstance(loss, torch.Tensor):
-        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return the loss itself")
-    if loss.numel() != 1:
-        raise LossError(f"{name} must return one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
-    if not loss.requires_grad:
-        raise LossError(
-            f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
-            "and torch.no_grad()"
-        )
-    return loss
-
-
-def _one_device(modules: list[nn.Module], optimizer: torch.optim.Optimizer) -> torch.device:
-    """The device that everything is on, after a look whether the optimizer fits the modules."""
-    theirs = {id(p): p for module in modules for p in module.parameters()}
-    swept = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in (*theirs.values(), *swept.values())):
-        raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
-    if not swept:
-        raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
-    if not theirs.keys() & swept.keys():
-        raise OptimizerError(
-            "none of the optimizer's parameters are the model's or the criterion's: build it with model.parameters()"
-        )
-    if not any(p.requires_grad for p in swept.values()):
-        raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
-    buffers = chain.from_iterable(module.buffers() for module in modules)
-    devices: set[torch.device] = {tensor.device for tensor in (*theirs.values(), *swept.values(), *buffers)}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
-    return devices.pop()

@@ -1,0 +1,38 @@
+"""The loss of a step: looked at, kept where it is, read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from findlr.errors import LossError
+
+READ_EVERY = 10  # steps between two looks at losses on a device
+
+
+def checked(name: str, loss: Any) -> torch.Tensor:
+    """The loss, if it is one number with a graph behind it."""
+    if not isinstance(loss, torch.Tensor):
+        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return the loss itself")
+    if loss.numel() != 1:
+        raise LossError(f"{name} must return one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
+    if not loss.requires_grad:
+        raise LossError(
+            f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
+            "and torch.no_grad()"
+        )
+    return loss
+
+
+def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:
+    """A loss that a step can't change, for it could share memory with a parameter; a number only on a CPU."""
+    return loss.item() if loss.device.type == "cpu" else loss.detach().clone().reshape(())
+
+
+def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
+    """Losses as numbers: those on a device come over together, numbers stay as they are."""
+    on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
+    if len(on_device) < len(losses) or not losses:
+        return [float(loss) for loss in losses]
+    return [float(loss) for loss in torch.stack(on_device).tolist()]
