@@ -87,7 +87,8 @@ def _ratios(optimizer: optim.Optimizer) -> tuple[float, ...]:
 def needs_closure(optimizer: optim.Optimizer) -> bool:
     """True if ``optimizer.step`` must be given a closure, as LBFGS's."""
     own = vars(optimizer).get("step")  # a scheduler's
-    return _class_needs_closure(type(optimizer)) if own is None else _asks_for_closure(own)
+    kind: type = type(optimizer)
+    return _class_needs_closure(kind) if own is None else _asks_for_closure(own)
 
 
 def _asks_for_closure(step: Callable[..., Any]) -> bool:
@@ -96,7 +97,7 @@ def _asks_for_closure(step: Callable[..., Any]) -> bool:
 
 
 @cache
-def _class_needs_closure(kind: type[optim.Optimizer]) -> bool:
+def _class_needs_closure(kind: Any) -> bool:
     return _asks_for_closure(kind.step)
 
 
@@ -120,7 +121,7 @@ def plan_for(optimizer: optim.Optimizer, schedule: str | Shape, total_steps: int
 
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
-    kind = type(optimizer)
+    kind: type = type(optimizer)
     groups = [
         {name: _plain(value) for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
@@ -132,8 +133,8 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
 
 
 @cache
-def _defaults(kind: type[optim.Optimizer]) -> dict[str, Any]:
-    """What an optimizer is built with where nothing is said, but for its rate."""
+def _defaults(kind: Any) -> dict[str, Any]:
+    """What an optimizer of this class is built with where nothing is said, but for its rate."""
     return {
         name: _plain(parameter.default)
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
