@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-gpu bench-accuracy bench-accuracy-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -74,6 +74,9 @@ bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other fi
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.cost
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.step
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.nothing
+
+bench-gpu: setup ## Time a search on a GPU beside a bare loop, and its copies to the host beside the link
+	$(RUN)/python -m bench.gpu
 
 bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from bench import cost, growth, nothing, passes, slopes
+from bench import cost, gpu, growth, nothing, passes, slopes
 from findlr.torch import together
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -47,6 +48,12 @@ def test_the_document_shows_the_processes_and_the_slopes_that_were_measured():
     text = (DOCS / "performance.md").read_text()
     assert nothing.table(json.loads(cost.OUTPUT.read_text())["processes"]) in text
     assert slopes.table(json.loads(slopes.OUTPUT.read_text())) in text
+
+
+def test_the_gpus_loops_are_timed_on_any_device():
+    times = gpu.measure(gpu.CASES[0], torch.device("cpu"), rounds=2, steps=5)
+    assert list(times) == list(gpu.CONTESTANTS)
+    assert all((seconds > 0).all() for seconds in times.values())
 
 
 def test_a_whole_process_prints_a_rate():

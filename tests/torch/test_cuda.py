@@ -1,0 +1,154 @@
+"""What only a CUDA device can show: no waiting in a sweep's steps, few reads, exact states, graphs, half precision."""
+
+import math
+import os
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn, optim
+
+from findlr import TorchTrainable, find, find_lr
+from findlr.trainable import restored
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms ask for it
+
+RANGE = dict(min_lr=1e-8, max_lr=1e-4)  # nothing diverges
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: optim.AdamW(p, lr=1e-3),
+    "fused": lambda p: optim.AdamW(p, lr=1e-3, fused=True),
+    "tensor-rate": lambda p: optim.AdamW(p, lr=torch.tensor(1e-3, device="cuda"), capturable=True),
+}
+
+
+def parts(optimizer="sgd", dropout=0.1):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 4)).cuda()
+    inputs = torch.randn(20, 16, 32)
+    batches = [(batch, batch[:, :4].argmax(1)) for batch in inputs]  # on the host, as a DataLoader gives them
+    return net, OPTIMIZERS[optimizer](net.parameters()), nn.CrossEntropyLoss(), batches
+
+
+def state(net, optimizer):
+    tensors = [*net.state_dict().values(), torch.cuda.get_rng_state()]
+    tensors += [v for kept in optimizer.state.values() for v in kept.values() if torch.is_tensor(v)]
+    return [tensor.clone() for tensor in tensors]
+
+
+def train(net, optimizer, criterion, batches):
+    losses = []
+    for inputs, targets in batches:
+        optimizer.zero_grad()
+        loss = criterion(net(inputs.cuda()), targets.cuda())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@contextmanager
+def waiting_forbidden():
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, dict(autocast=torch.bfloat16), dict(clip_grad_norm=1.0, clip_grad_value=0.1), dict(accumulation_steps=2)],
+    ids=["plain", "bf16", "clipped", "accumulated"],
+)
+def test_the_steps_between_two_reads_wait_for_nothing(optimizer, settings):
+    training = TorchTrainable(*parts(optimizer), **settings)
+    with restored(training) as snapshot:
+        assert training.prepare_baseline(snapshot) is None
+        training.step(1e-5)
+        assert training.baseline() is not None  # it checks itself, once
+        losses = []
+        with waiting_forbidden():
+            for _ in range(9):
+                losses += [training.step(training.acting_lr(1e-5)), training.baseline()]
+        assert all(map(math.isfinite, training.read(losses)))
+
+
+def test_losses_come_over_once_in_ten_steps():
+    read = []
+
+    class Counting(TorchTrainable):
+        def read(self, losses):
+            read.append(len(losses))
+            return super().read(losses)
+
+    find(Counting(*parts()), **RANGE, num_steps=100, control_variate=True, progress=False)
+    assert read == [20] * 10  # a loss and a baseline each
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+def test_the_state_is_exactly_what_it_was(optimizer, snapshot):
+    net, optimizer, criterion, batches = parts(optimizer)
+    train(net, optimizer, criterion, batches[:3])
+    before = state(net, optimizer)
+    find_lr(net, optimizer, criterion, batches, snapshot=snapshot)
+    assert all(map(torch.equal, before, state(net, optimizer)))
+
+
+def test_training_after_it_is_bit_identical_under_deterministic_algorithms():
+    torch.use_deterministic_algorithms(True)
+    try:
+        expected = train(*parts())
+        given = parts()
+        find_lr(*given)
+        assert train(*given) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_model_captured_in_a_cuda_graph_is_swept_and_put_back():
+    net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    _, _, criterion, batches = parts()
+    sample = batches[0][0].cuda()
+    torch.cuda.make_graphed_callables(net, (sample,))
+    before = [parameter.clone() for parameter in net.parameters()]
+    output = net(sample).clone()
+    curve = find_lr(net, optimizer, criterion, batches).curve
+    assert curve.loss.min() < curve.loss[:5].mean() - 0.05  # it learned: the graph sees the weights
+    assert curve.baseline is None  # functional_call can't give a graph other weights, and the self-check sees it
+    assert all(map(torch.equal, before, net.parameters()))
+    assert torch.equal(net(sample), output)
+
+
+def test_half_precision_with_a_scaler():
+    net, optimizer, criterion, batches = parts()
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24)  # the first steps overflow
+    before = state(net, optimizer)
+    finding = find_lr(net, optimizer, criterion, batches, autocast=torch.float16, scaler=scaler)
+    assert finding.curve.lr[0] == 1e-8
+    assert math.isfinite(finding.curve.loss[0])
+    assert all(map(torch.equal, before, state(net, optimizer)))
+    assert scaler.get_scale() == 2.0**24
+
+
+def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
+    training = TorchTrainable(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), parts()[3])
+    training.hold_out(4, 50, 50)
+    training.keep_batches(50)
+    rates = [[lr] * 50 for lr in (0.001, 0.01, 0.1, 0.3)]
+    with restored(training) as begin:
+        together = training.run_together(begin, rates)
+        if isinstance(together, str):
+            pytest.skip(f"one after another: {together}")
+        for lrs, end in zip(rates, together, strict=True):
+            training.restore(begin)
+            for lr in lrs:
+                training.step(lr)
+            assert end == pytest.approx(training.evaluate(), rel=1e-3)
