@@ -32,7 +32,7 @@ from findlr.race import Race, Run, decide, narrow, parabola
 from findlr.rules import Suggestion
 
 FILE = RUNS / "races.jsonl"
-BUDGETS: Mapping[str, float | None] = {"default": None, "0.5": 0.5, "1": 1.0, "3": 3.0}
+BUDGETS = {"0.5": 0.5, "1": 1.0, "3": 3.0}
 MOST = 1000  # steps of a task's training
 TENTHS = 10  # of a run, after each of which it is scored
 HELD_OUT = 8 / 3  # steps, at most

@@ -27,7 +27,6 @@ QUICK = "findlr, one sweep"
 FINDLR = {
     "quick": QUICK,
     "quick_plain": "findlr, one sweep without the control variate",
-    "verified_default": "findlr verified, budget by default",
     **{f"verified_{budget}": f"findlr verified, budget {budget}" for budget in BUDGETS},
     "validated_1": "findlr verified on validation batches, budget 1",
     "article": "the article, one epoch",

@@ -44,11 +44,11 @@ def article(_task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Find
     return find_lr(setup.model, optimizer, setup.criterion, setup.loader, num_steps=steps, control_variate=False)
 
 
-def verified(budget: float | None, *, validation: bool = False) -> Ask:
+def verified(budget: float, *, validation: bool = False) -> Ask:
     """``find_lr(verify=True)`` at a share of the planned training.
 
     Args:
-        budget: the share; None is the default, half and at least 250 steps.
+        budget: the share.
         validation: the race is scored on the validation loader's batches, not on some of the training's.
     """
 
@@ -85,7 +85,6 @@ FINDERS = {
     "quick": Finder(quick),
     "quick_plain": Finder(quick_plain),
     "article": Finder(article),
-    "verified_default": Finder(verified(None)),
     "verified_0.1": Finder(verified(0.1), lambda task: task.total_steps >= LONG),
     "verified_0.5": Finder(verified(0.5)),
     "verified_1": Finder(verified(1.0)),
