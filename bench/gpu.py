@@ -18,6 +18,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,7 +81,7 @@ def bare(net: nn.Module, optimizer: optim.Optimizer, batches: list[Any], case: C
     for lr, (inputs, targets) in zip(np.geomspace(LOW, HIGH, steps).tolist(), itertools.cycle(batches), strict=False):
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
-        with torch.autocast(device, case.autocast, enabled=case.autocast is not None):
+        with nullcontext() if case.autocast is None else torch.autocast(device, case.autocast):
             loss = nn.functional.cross_entropy(net(inputs), targets)
         loss.backward()
         optimizer.step()
@@ -90,7 +91,7 @@ def bare(net: nn.Module, optimizer: optim.Optimizer, batches: list[Any], case: C
 
 def ours(net: nn.Module, optimizer: optim.Optimizer, batches: list[Any], case: Case, steps: int) -> None:
     """``find_lr``."""
-    find_lr(
+    finding = find_lr(
         *(net, optimizer, nn.functional.cross_entropy, batches),
         min_lr=LOW,
         max_lr=HIGH,
@@ -99,6 +100,7 @@ def ours(net: nn.Module, optimizer: optim.Optimizer, batches: list[Any], case: C
         control_variate=False,
         progress=False,
     )
+    assert len(finding.curve) == steps, "another race"
 
 
 CONTESTANTS: dict[str, Loop] = {BARE: bare, AGAIN: bare, "findlr, `control_variate=False`": ours}
@@ -152,12 +154,14 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     arguments = parser.parse_args()
     device: torch.device = arguments.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else device)
     for case in CASES:
         times = measure(case, device, arguments.rounds, arguments.steps)
         step = 1e3 * float(np.median(times[BARE])) / arguments.steps
         print(f"{case.said}: {step:.3f} ms a step")
-        for name in (AGAIN, "findlr, `control_variate=False`"):
+        for name in list(CONTESTANTS)[1:]:
             print("  {}: {median:.3f} ({low:.3f} to {high:.3f})".format(name, **ratio(times[name], times[BARE])))
     print(f"a snapshot on the host: {to_host(device):.1f} GB/s")
     if device.type == "cuda":

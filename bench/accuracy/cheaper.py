@@ -150,16 +150,15 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
     """Make a real race, of all its runs, each scored after each tenth."""
     whole_run, losses = race._train, []
 
-    def by_tenths(trainable: Any, evaluator: Any, lrs: Any) -> tuple[float, float]:
-        first, held = math.nan, [math.inf] * TENTHS
+    def by_tenths(trainable: Any, evaluator: Any, lrs: Any) -> tuple[float, float, float]:
+        held = [math.inf] * TENTHS
         ends = np.linspace(0, len(lrs), TENTHS + 1).round().astype(int).tolist()
         for tenth, (begin, end) in enumerate(pairwise(ends)):
-            loss, held[tenth] = whole_run(trainable, evaluator, lrs[begin:end])
-            first = loss if tenth == 0 else first
+            *_, held[tenth] = whole_run(trainable, evaluator, lrs[begin:end])
             if not math.isfinite(held[tenth]):
                 break
         losses.append(tuple(held))
-        return first, held[-1]
+        return math.nan, math.nan, held[-1]  # what stands for an evaluation, where there is none
 
     setup = task.make(seed)
     optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])

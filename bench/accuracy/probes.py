@@ -50,7 +50,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
             if how == "other_batches":
                 torch.manual_seed(1000 * seed + octave)
                 setup.loader.generator.manual_seed(1000 * seed + octave)
-            _, loss = race._train(training, training, lr * shapes)
+            *_, loss = race._train(training, training, lr * shapes)
         about = {"task": task.name, "seed": seed, "share": share, "how": how, "steps": steps, "sweep": sweep}
         yield about | {"lr": lr, "start": start, "loss": loss}
 

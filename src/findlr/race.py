@@ -51,7 +51,7 @@ class Race:
 
     Args:
         runs: every run.
-        start: the held-out loss before training.
+        start: the held-out loss before training; without an evaluator, what the first losses show for sure.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; or "one pass", the first ones together.
@@ -117,6 +117,7 @@ def run_race(
     if isinstance(trainable, KeepsBatches):
         trainable.keep_batches(steps)  # all of them first, for drawing moves random states
     done: list[Run] = []
+    surely = -math.inf
     with held(trainable) as begin:
         start = math.nan if evaluator is None else evaluator.evaluate()
         together = _together(trainable, len(at_once), budget)
@@ -129,14 +130,15 @@ def run_race(
         candidate = next_candidate(done, start, limits) if done else _first_rate(first, plan, steps, limits)
         while candidate is not None and len(done) < runs and steps >= _FEWEST_STEPS and not narrow(done):
             trainable.restore(begin)
-            first_loss, final = _train(trainable, evaluator, candidate * shares)
-            start = first_loss if evaluator is None else start
+            first_loss, sure, final = _train(trainable, evaluator, candidate * shares)
+            if evaluator is None:
+                start, surely = first_loss, max(surely, sure)
             done.append(Run(candidate, steps, final))
             candidate = next_candidate(done, start, limits)
     if not done:
         return None
     best_lr, bracketed = parabola(done)
-    return Race(tuple(done), start, best_lr, bracketed, path)
+    return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
 
 
 def _first_rate(first: float, plan: Plan, steps: int, limits: tuple[float, float]) -> float:
@@ -179,10 +181,11 @@ def _in_one_pass(
     return [], backwards + (forwards - backwards) / 3
 
 
-def _train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> tuple[float, float]:
-    """Take a step at each rate; the first loss, and the held-out one after it all (infinite if the run diverged).
+def _train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> tuple[float, float, float]:
+    """Take a step at each rate; the first loss, what the first ones show for sure, and the held-out loss after it all.
 
-    Without an evaluator the mean of the last tenth of the losses stands for the held-out loss.
+    That is infinite if the run diverged. Without an evaluator the mean of the last tenth of the losses stands for it.
+    What is sure is the mean of the first tenth, less three standard errors of the difference between the two.
     """
     losses: list[Any] = []
     first = math.nan
@@ -194,12 +197,15 @@ def _train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: A
             latest = trainable.read(losses[-1:])[0]
             first = latest if len(losses) == 1 else first
             if not math.isfinite(latest):
-                return first, math.inf
+                return first, -math.inf, math.inf
     if evaluator is not None:
-        final = evaluator.evaluate()
+        final, sure = evaluator.evaluate(), math.nan
     else:
-        final = float(np.mean(trainable.read(losses[-max(1, len(losses) // 10) :])))
-    return first, final if math.isfinite(final) else math.inf
+        tenth = max(1, len(losses) // 10)
+        early, late = np.array(trainable.read(losses[:tenth])), np.array(trainable.read(losses[-tenth:]))
+        error = float(late.std(ddof=1)) * (2 / tenth) ** 0.5 if tenth > 1 else 0.0
+        final, sure = float(late.mean()), float(early.mean()) - 3.0 * error
+    return (first, sure, final) if math.isfinite(final) else (first, -math.inf, math.inf)
 
 
 def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float]) -> float | None:

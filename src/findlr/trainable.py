@@ -81,7 +81,7 @@ class SkipsLater(Protocol):
 
 @runtime_checkable
 class CountsPasses(Protocol):
-    """A training that counts its passes over a whole batch; without it, a step is one forward and one backward."""
+    """A training that counts its passes over a whole batch, from the start; without it, a step is one of each."""
 
     forwards: int
     backwards: int

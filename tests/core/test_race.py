@@ -254,10 +254,20 @@ def test_where_nothing_falls_there_is_nothing_to_race():
     assert finding.suggestion is None
 
 
+class Evaluated(Quadratic):
+    """Its batches are noisy, its held-out loss is not."""
+
+    def hold_out(self, batches, steps, total_steps):
+        return batches
+
+    def evaluate(self):
+        return self.curvature * self.weight**2 / 2 + self.floor
+
+
 def test_a_race_can_find_what_the_curve_alone_does_not_bear():
-    quiet, noisy = Quadratic(curvature=10.0), Quadratic(curvature=10.0, noise=3.0)
+    quiet, noisy = Quadratic(curvature=10.0), Evaluated(curvature=10.0, noise=3.0)
     assert find(noisy).verdict is Verdict.FLAT
-    finding = find(noisy, Plan(total_steps=400), verify=True, budget=160)
+    finding = find(noisy, Plan(total_steps=400), verify=True, budget=180)
     assert finding.verdict in (Verdict.RACED, Verdict.BROAD)
     assert finding.why.startswith(find(noisy).why)
     assert 0.1 < finding.lr / find(quiet, Plan(total_steps=400)).lr < 10
@@ -288,10 +298,13 @@ def test_the_runs_say_whether_the_best_rate_is_told(losses, bracketed, verdict):
     assert ("raise the budget" in finding.why) == (verdict is Verdict.HORIZON_LIMITED)
 
 
-def test_runs_that_learn_nothing_change_no_verdict():
-    finding = find(Quadratic(curvature=1e-6, noise=0.1), Plan(total_steps=1000), verify=True, budget=250)
-    assert finding.verdict.refuses
-    assert finding.suggestion is None
+@pytest.mark.parametrize("budget", [250, None, 2000])
+def test_runs_that_learn_nothing_change_no_verdict(budget):
+    judged = [
+        find(Quadratic(curvature=1e-6, noise=0.1, seed=seed), Plan(total_steps=1000), verify=True, budget=budget)
+        for seed in range(40)
+    ]
+    assert sum(not finding.verdict.refuses for finding in judged) <= 1  # three standard errors, of few losses
 
 
 @pytest.mark.parametrize("octaves", [-7, 6])

@@ -1,5 +1,6 @@
 """What only a CUDA device can show: no waiting in a sweep's steps, few reads, exact states, graphs, half precision."""
 
+import copy
 import math
 import os
 from contextlib import contextmanager
@@ -9,9 +10,15 @@ import torch
 from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
+from findlr.torch import together
 from findlr.trainable import restored
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),  # said once
+    pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream"),  # a graph's warm-up is on another one
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA context"),
+]
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms ask for it
 
 RANGE = dict(min_lr=1e-8, max_lr=1e-4)  # nothing diverges
@@ -33,8 +40,13 @@ def parts(optimizer="sgd", dropout=0.1):
 
 def state(net, optimizer):
     tensors = [*net.state_dict().values(), torch.cuda.get_rng_state()]
+    tensors += [torch.as_tensor(group["lr"]) for group in optimizer.param_groups]
     tensors += [v for kept in optimizer.state.values() for v in kept.values() if torch.is_tensor(v)]
     return [tensor.clone() for tensor in tensors]
+
+
+def same(before, after):
+    return len(before) == len(after) and all(map(torch.equal, before, after))
 
 
 def train(net, optimizer, criterion, batches):
@@ -51,8 +63,8 @@ def train(net, optimizer, criterion, batches):
 @contextmanager
 def waiting_forbidden():
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -96,7 +108,7 @@ def test_the_state_is_exactly_what_it_was(optimizer, snapshot):
     train(net, optimizer, criterion, batches[:3])
     before = state(net, optimizer)
     find_lr(net, optimizer, criterion, batches, snapshot=snapshot)
-    assert all(map(torch.equal, before, state(net, optimizer)))
+    assert same(before, state(net, optimizer))
 
 
 def test_training_after_it_is_bit_identical_under_deterministic_algorithms():
@@ -111,43 +123,49 @@ def test_training_after_it_is_bit_identical_under_deterministic_algorithms():
 
 
 def test_a_model_captured_in_a_cuda_graph_is_swept_and_put_back():
-    net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
-    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
+    net = copy.deepcopy(plain)
     _, _, criterion, batches = parts()
     sample = batches[0][0].cuda()
-    torch.cuda.make_graphed_callables(net, (sample,))
-    before = [parameter.clone() for parameter in net.parameters()]
-    output = net(sample).clone()
+    torch.cuda.make_graphed_callables(net, (sample.clone(),))  # what it is given, it writes each batch into
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    before, output = [parameter.clone() for parameter in net.parameters()], net(sample).clone()
     curve = find_lr(net, optimizer, criterion, batches).curve
-    assert curve.loss.min() < curve.loss[:5].mean() - 0.05  # it learned: the graph sees the weights
+    expected = find_lr(plain, optim.SGD(plain.parameters(), lr=0.1), criterion, batches).curve
+    assert len(curve) == len(expected)
+    assert curve.loss[:70] == pytest.approx(expected.loss[:70], rel=1e-3)  # it learns: the graph sees the weights
     assert curve.baseline is None  # functional_call can't give a graph other weights, and the self-check sees it
-    assert all(map(torch.equal, before, net.parameters()))
+    assert same(before, list(net.parameters()))
     assert torch.equal(net(sample), output)
 
 
-def test_half_precision_with_a_scaler():
-    net, optimizer, criterion, batches = parts()
+@pytest.mark.parametrize("optimizer", ["sgd", "fused"])
+def test_half_precision_with_a_scaler(optimizer):
+    net, optimizer, criterion, batches = parts(optimizer)
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24)  # the first steps overflow
-    before = state(net, optimizer)
-    finding = find_lr(net, optimizer, criterion, batches, autocast=torch.float16, scaler=scaler)
-    assert finding.curve.lr[0] == 1e-8
-    assert math.isfinite(finding.curve.loss[0])
-    assert all(map(torch.equal, before, state(net, optimizer)))
+    before, fused = state(net, optimizer), optimizer.defaults.get("fused")
+    curve = find_lr(net, optimizer, criterion, batches, autocast=torch.float16, scaler=scaler, **RANGE).curve
+    assert all(map(math.isfinite, curve.loss))
+    # A fused kernel skips where only the device knows, so its rates are used up; others are taken again.
+    assert (len(curve) < 100) if fused else (len(curve) == 100 and curve.lr[0] == 1e-8)
+    assert same(before, state(net, optimizer))
     assert scaler.get_scale() == 2.0**24
 
 
-def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end():
+def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end(monkeypatch):
+    monkeypatch.setattr(together, "_GAIN", 0.0)  # however slow
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
     training = TorchTrainable(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), parts()[3])
     training.hold_out(4, 50, 50)
     training.keep_batches(50)
     rates = [[lr] * 50 for lr in (0.001, 0.01, 0.1, 0.3)]
+    assert training.prepare_together(4) is None
     with restored(training) as begin:
-        together = training.run_together(begin, rates)
-        if isinstance(together, str):
-            pytest.skip(f"one after another: {together}")
-        for lrs, end in zip(rates, together, strict=True):
+        ends = training.run_together(begin, rates)
+        assert not isinstance(ends, str), ends
+        for lrs, end in zip(rates, ends, strict=True):
             training.restore(begin)
             for lr in lrs:
                 training.step(lr)

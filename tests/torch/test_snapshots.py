@@ -286,10 +286,14 @@ def test_auto_goes_by_the_free_memory_and_says_so(free, chosen, monkeypatch, cap
     monkeypatch.setattr(stores, "_LITTLE", 50)
     store = stores.store_for("auto", 50, [torch.device("meta")])
     store.close()
-    assert type(stores.store_for("auto", 49, [torch.device("meta")])) is stores.Store  # it did not ask
     kinds = {"device": stores.Store, "cpu": stores.HostStore, "disk": stores.DiskStore}
     assert type(store) is kinds[chosen]
     assert f"are kept on {chosen}" in caplog.text
+
+
+def test_auto_does_not_ask_for_the_free_memory_where_it_needs_little(monkeypatch):
+    monkeypatch.setattr(stores, "free_memory", lambda _: pytest.fail("asked"))
+    assert type(stores.store_for("auto", (4 << 20) - 1, [torch.device("meta")])) is stores.Store
 
 
 def test_auto_counts_what_the_store_will_keep(monkeypatch):

@@ -102,13 +102,17 @@ class Counting(optim.SGD):
         optim.Optimizer.zero_grad(self, set_to_none)
 
 
-@pytest.mark.parametrize("where", ["the class", "the object"])
-def test_a_zero_grad_of_the_users_own_is_called(where):
+@pytest.mark.parametrize("where", ["the class", "the object", "torch's class"])
+def test_a_zero_grad_of_the_users_own_is_called(where, monkeypatch):
     cleared.clear()
     net, plain, criterion, loader = parts()
     optimizer = (Counting if where == "the class" else optim.SGD)(net.parameters(), lr=0.05, momentum=0.9)
     if where == "the object":
         optimizer.zero_grad = MethodType(Counting.zero_grad, optimizer)
-    curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
+    with monkeypatch.context() as patched:
+        if where == "torch's class":
+            torchs = optim.Optimizer.zero_grad
+            patched.setattr(optim.Optimizer, "zero_grad", lambda self: (cleared.append(self), torchs(self)))
+        curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
     assert len(cleared) == len(curve)
     assert find_lr(net, plain, criterion, loader, **RANGE).curve == curve

@@ -14,6 +14,8 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.torch.rates import needs_closure
 
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad  # as torch has it; somebody may put another in its place
+
 
 class Stepper:
     """Takes an optimizer's steps, through a gradient scaler if there is one, and tells which were taken.
@@ -39,16 +41,14 @@ class Stepper:
         self.skipped: torch.Tensor | None = None
         self._optimizer, self._scaler = optimizer, scaler
         self._ran = False
-        own = "zero_grad" in vars(optimizer) or type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad
-        self._zero_grad = optimizer.zero_grad if own else self._drop_gradients
 
     def zero_grad(self) -> None:
-        """Drop the gradients."""
-        self._zero_grad()
-
-    def _drop_gradients(self) -> None:
-        """What torch's ``zero_grad`` does, without its mark for the profiler, which takes many times as long."""
-        for group in self._optimizer.param_groups:
+        """Drop the gradients: torch's own call leaves a mark for the profiler, which takes many times as long."""
+        optimizer = self._optimizer
+        if "zero_grad" in vars(optimizer) or type(optimizer).zero_grad is not _ZERO_GRAD:
+            optimizer.zero_grad()
+            return
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import platform
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,19 +84,8 @@ def _ratios(optimizer: optim.Optimizer) -> tuple[float, ...]:
 
 def needs_closure(optimizer: optim.Optimizer) -> bool:
     """True if ``optimizer.step`` must be given a closure, as LBFGS's."""
-    own = vars(optimizer).get("step")  # a scheduler's
-    kind: type = type(optimizer)
-    return _class_needs_closure(kind) if own is None else _asks_for_closure(own)
-
-
-def _asks_for_closure(step: Callable[..., Any]) -> bool:
-    closure = inspect.signature(step).parameters.get("closure")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
-
-
-@cache
-def _class_needs_closure(kind: Any) -> bool:
-    return _asks_for_closure(kind.step)
 
 
 def momentum_of(optimizer: optim.Optimizer) -> float | None:
@@ -121,25 +108,19 @@ def plan_for(optimizer: optim.Optimizer, schedule: str | Shape, total_steps: int
 
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
-    kind: type = type(optimizer)
+    kind = type(optimizer)
     groups = [
         {name: _plain(value) for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
-    defaults = _defaults(kind)
-    arguments = {
-        name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
-    }
-    return {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
-
-
-@cache
-def _defaults(kind: Any) -> dict[str, Any]:
-    """What an optimizer of this class is built with where nothing is said, but for its rate."""
-    return {
+    defaults = {
         name: _plain(parameter.default)
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is not inspect.Parameter.empty and name != "lr"
     }
+    arguments = {
+        name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
+    }
+    return {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
 
 
 def versions() -> dict[str, str]:

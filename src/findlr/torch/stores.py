@@ -18,7 +18,7 @@ logger = logging.getLogger("findlr")
 
 Snapshot = Literal["auto", "device", "cpu", "disk"]
 
-_LITTLE = 1 << 22  # bytes that find room anywhere: asking for the free memory takes longer than copying them
+_LITTLE = 1 << 22  # bytes that a step needs, too: asking for the free memory takes longer than copying them
 
 # torch has no public calls for many tensors at once. The optimizers use this kind; torch 2.6 lacks _foreach_clone.
 _clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(

@@ -140,14 +140,15 @@ class TorchTrainable:
         if not self.model.training:
             logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
             self.model.train()
+        step = self._step_without_new_graphs if self._may_compile else self._step  # else for speed
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            return self._step_without_new_graphs(lr) if self._may_compile else self._step(lr)
+            return step(lr)
         # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
         with torch.inference_mode(False), torch.enable_grad():
-            return self._step_without_new_graphs(lr)
+            return step(lr)
 
     def _step_without_new_graphs(self, lr: float) -> float | torch.Tensor | None:
-        with self._no_new_graphs:  # it slows each step
+        with self._no_new_graphs:
             return self._step(lr)
 
     def _step(self, lr: float) -> float | torch.Tensor | None:
