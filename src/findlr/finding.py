@@ -276,7 +276,8 @@ class Finding:
         import json  # here, for `import findlr` to cost little more than NumPy
         from pathlib import Path
 
-        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_dict(), allow_nan=False) + "\n"
+        Path(path).write_bytes(text.encode())  # at once: a text file takes its time over a long curve
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Finding:

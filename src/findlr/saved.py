@@ -15,9 +15,8 @@ MOST_ITEMS = 5_000_000  # short numbers take several times the memory of theirs
 
 _DEEPEST = 32  # lists and objects of the facts in each other
 _TOO_LARGE = 2**63  # for a whole number
-_NOT_FINITE = ("nan", "inf", "-inf")
+_NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
-_PLAIN = {float, *_NOT_FINITE}  # what a long list of numbers is made of
 _MAYBE_NUMBERS = (_NUMBERS, None)
 _SHAPE: dict[str, Any] = {
     "format": int,
@@ -185,8 +184,12 @@ def _fitted(value: Any, shape: Any, where: str) -> Any:
             raise FileFormatError(f"this Finding is damaged: {where or 'it'} lacks {min(missing)}; save it again")
         return {key: _fitted(value[key], part, f"{where}.{key}".lstrip(".")) for key, part in shape.items()}
     if isinstance(shape, list):
-        if shape is _NUMBERS and {item if isinstance(item, str) else type(item) for item in value} <= _PLAIN:
-            return list(map(float, value))
+        if shape is _NUMBERS:  # which may be long
+            kinds = set(map(type, value))
+            if kinds == {float}:
+                return value
+            if kinds == {float, str} and {item for item in value if type(item) is str} <= _NOT_FINITE:
+                return list(map(float, value))
         return [_fitted(item, shape[0], where) for item in value]
     return float(value) if shape is float else value
 
