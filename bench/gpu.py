@@ -28,6 +28,7 @@ import torch
 from torch import nn, optim
 
 from bench.cost import AGAIN, BARE, ratio
+from bench.snapshot import Large
 from findlr import TorchTrainable, find_lr
 
 LOW, HIGH = 1e-8, 1e-5  # nothing diverges
@@ -137,8 +138,8 @@ def link(device: torch.device, nbytes: int = 1 << 28) -> float:
 
 
 def to_host(device: torch.device) -> float:
-    """GB/s of a snapshot in the host's memory of 1 GB of weights."""
-    net = nn.Sequential(*(nn.Linear(4096, 4096, bias=False) for _ in range(15))).to(device)
+    """GB/s of a snapshot in the host's memory."""
+    net = Large().to(device)
     training = TorchTrainable(
         *(net, optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, [torch.zeros(1)]), snapshot="cpu"
     )

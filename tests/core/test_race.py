@@ -160,7 +160,17 @@ def test_the_budget_is_never_exceeded(budget, total_steps):
     assert taken <= finding.cost.steps <= budget
 
 
-class Several(Quadratic):
+class Evaluated(Quadratic):
+    """Its batches are noisy, its held-out loss is not."""
+
+    def hold_out(self, batches, steps, total_steps):
+        return batches
+
+    def evaluate(self):
+        return self.curvature * self.weight**2 / 2 + self.floor
+
+
+class Several(Evaluated):
     """Takes runs together, or after a trial does not."""
 
     trial_steps, wants, forwards, backwards, asked = 4, True, 0, 0, 0
@@ -169,9 +179,6 @@ class Several(Quadratic):
         self.forwards += 1
         self.backwards += 1
         return super().step(lr)
-
-    def hold_out(self, batches, steps, total_steps):
-        return batches
 
     def evaluate(self):
         self.forwards += 8
@@ -252,16 +259,6 @@ def test_where_nothing_falls_there_is_nothing_to_race():
     finding = find(Quadratic(curvature=1e-9), Plan(total_steps=1000), verify=True)
     assert finding.race is None
     assert finding.suggestion is None
-
-
-class Evaluated(Quadratic):
-    """Its batches are noisy, its held-out loss is not."""
-
-    def hold_out(self, batches, steps, total_steps):
-        return batches
-
-    def evaluate(self):
-        return self.curvature * self.weight**2 / 2 + self.floor
 
 
 def test_a_race_can_find_what_the_curve_alone_does_not_bear():
