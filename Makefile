@@ -62,11 +62,11 @@ bench-growth: setup ## Time the rules, the smoothing and the files on curves of 
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
 	$(RUN)/python bench/passes.py
 
-$(PEERS)/.ready: bench/accuracy/peers-requirements.txt
+$(PEERS)/.ready: study/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0
-	$(PEERS)/bin/python -m pip install --quiet --requirement bench/accuracy/peers-requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --requirement study/peers-requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
@@ -79,14 +79,14 @@ bench-gpu: setup ## Time a search on a GPU beside a bare loop, and its copies to
 	$(RUN)/python -m bench.gpu
 
 bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
-	PYTHONPATH=src $(PEERS)/bin/python -m bench.accuracy.peers
-	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m bench.accuracy.baselines
-	$(RUN)/python -m bench.accuracy.suggest
-	$(RUN)/python -m bench.accuracy.report --picture docs/img/accuracy.png
-	$(RUN)/python -m bench.accuracy.frontier --picture docs/img/frontier.png
+	PYTHONPATH=src $(PEERS)/bin/python -m study.peers
+	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m study.baselines
+	$(RUN)/python -m study.suggest
+	$(RUN)/python -m study.report --picture docs/img/accuracy.png
+	$(RUN)/python -m study.frontier --picture docs/img/frontier.png
 
 bench-accuracy-truth: setup ## Train the grids of the accuracy benchmark again: hours, resumable
-	$(RUN)/python -m bench.accuracy.truth
+	$(RUN)/python -m study.truth
 
 prove: setup ## Break each restored thing in turn, and see a test turn red
 	$(RUN)/python scripts/break_restoration.py

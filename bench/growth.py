@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from findlr import Curve, Finding, Plan, find, rules
-from findlr.smoothing import bias_corrected, centred_gaussian, centred_median
+from findlr.analysis.smoothing import bias_corrected, centred_gaussian, centred_median
+from findlr.analysis.verdict import judge
 from findlr.testing import Quadratic
-from findlr.verdict import judge
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)
 

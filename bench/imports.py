@@ -20,7 +20,7 @@ _CODES = {
     "findlr": "import findlr",
     "all of the core": "from findlr import find",
     "numpy again": "import numpy",
-    "findlr --help": "from findlr.cli import main; main(['--help'])",
+    "findlr --help": "from findlr.command.cli import main; main(['--help'])",
 }
 
 

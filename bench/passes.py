@@ -20,8 +20,8 @@ import torch
 from torch import nn, optim
 
 from findlr import Plan, TorchTrainable
-from findlr.torch import together
-from findlr.torch.state import Memory
+from findlr.torch.passes import together
+from findlr.torch.snapshot.memory import Memory
 
 NETS = {"64-64-10": (64, 64, 10), "784-100-10": (784, 100, 10)}
 OPTIMIZERS = {"SGD": partial(optim.SGD, momentum=0.9), "AdamW": optim.AdamW}
@@ -64,7 +64,7 @@ def bare_pass(training: TorchTrainable, begin: Memory, single: together._Single,
     """The same without the trial."""
     training.restore(begin)
     with torch.no_grad():
-        return together._Pass(training, single, rates).ends(timed=False)
+        return together._Pass(training, single, rates).ends(judged=False)
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -117,7 +117,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    together._GAIN = 0.0  # the clock must not end what is timed here
     print("| net, optimizer | runs | microseconds of a step alone | one pass | with the trial |\n|---|--:|--:|---|---|")
     for net in NETS:
         for name in OPTIMIZERS:

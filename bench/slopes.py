@@ -27,7 +27,7 @@ from matplotlib import pyplot as plt
 from torch import nn, optim
 
 from findlr import find_lr
-from findlr.sweep import rates
+from findlr.search.sweep import sweep_lrs
 
 DOCS = Path(__file__).parents[1] / "docs"
 PICTURE, OUTPUT = DOCS / "img" / "growth.png", DOCS / "growth.json"
@@ -76,7 +76,7 @@ def loss_of(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 def bare(model: nn.Module, optimizer: optim.Optimizer, steps: int) -> None:
     """The loop that a range test can't do without."""
     batch = torch.tensor(1e-3)
-    for lr in rates(LOW, HIGH, steps).tolist():
+    for lr in sweep_lrs(LOW, HIGH, steps).tolist():
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad()

@@ -18,11 +18,11 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import TorchTrainable
-from findlr.sweep import Recording, StopRule
+from findlr.search.sweep import Recording, StopRule
+from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked
-from findlr.torch.nesting import moved
 from findlr.torch.precision import no_new_graphs
-from findlr.torch.state import Memory, remember_rng, remember_torch_rng
+from findlr.torch.snapshot.memory import Memory, remember_rng, remember_torch_rng
 
 _LR = 1e-8
 

@@ -26,9 +26,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import Curve, Finding, Plan, Stop, compare, find_lr, rules
-from findlr.dip import WITH_BASELINE, read_dip
-from findlr.smoothing import bias_corrected, centred_gaussian, centred_median
-from findlr.sweep import Spacing, rates
+from findlr.analysis.dip import WITH_BASELINE, read_dip
+from findlr.analysis.smoothing import bias_corrected, centred_gaussian, centred_median
+from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.testing import Quadratic
 
 BLUE, ORANGE, GREEN, GREY = "#2a8bd0", "#e0600f", "#009e73", "#8c8c8c"
@@ -160,7 +160,7 @@ def spacing_picture() -> Figure:
     """Where the steps go, and what they show, by spacing."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2))
     for spacing, colour in (("linear", ORANGE), ("exponential", BLUE)):
-        lrs = rates(1e-8, 10.0, NUM_STEPS, spacing)
+        lrs = sweep_lrs(1e-8, 10.0, NUM_STEPS, spacing)
         left.plot(np.arange(NUM_STEPS), lrs, color=colour, label=spacing)
         curve = sweep(spacing).curve.usable()
         right.plot(curve.lr, curve.loss, ".", color=colour, ms=4, alpha=0.6, label=spacing)

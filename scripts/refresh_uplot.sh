@@ -2,7 +2,7 @@
 # Put another version of uPlot, from its npm package, into the report: scripts/refresh_uplot.sh 1.6.32
 set -euo pipefail
 version=${1:?give a version}
-home=$(cd "$(dirname "$0")/../src/findlr/report/uplot" && pwd)
+home=$(cd "$(dirname "$0")/../src/findlr/views/report/uplot" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

@@ -17,7 +17,7 @@ for inputs, targets in loader:  # what a step of torch's own loads
     optimizer.step()
 before = set(sys.modules)
 """
-HELP = "from findlr.cli import main; main(['--help'])"
+HELP = "from findlr.command.cli import main; main(['--help'])"
 
 
 def loaded(code, before="before = set(sys.modules)"):
@@ -29,7 +29,7 @@ def loaded(code, before="before = set(sys.modules)"):
     return {name for name in done.stderr.split() if name.partition(".")[0] not in own}
 
 
-@pytest.mark.parametrize("code", ["import findlr", "from findlr.cli import main"])
+@pytest.mark.parametrize("code", ["import findlr", "from findlr.command.cli import main"])
 def test_nothing_is_loaded_before_it_is_needed(code):
     assert loaded(code) == set()
 

@@ -24,15 +24,14 @@ from findlr.errors import (
 
 if TYPE_CHECKING:
     from findlr import rules
-    from findlr.curve import Curve
-    from findlr.finder import find
+    from findlr.analysis.curve import Curve, Stop
+    from findlr.analysis.plan import Plan
+    from findlr.analysis.rules import Suggestion
+    from findlr.analysis.verdict import Verdict
     from findlr.finding import Finding
-    from findlr.plan import Plan
-    from findlr.plot import compare
-    from findlr.rules import Suggestion
-    from findlr.sweep import Stop
+    from findlr.search.find import find
     from findlr.torch import RangeTest, TorchTrainable, find_lr, rewindable
-    from findlr.verdict import Verdict
+    from findlr.views.plot import compare
 
 __version__ = "0.1.0"
 
@@ -63,16 +62,16 @@ __all__ = [
 
 # What has to be imported is imported when it is first asked for, each from its room: `findlr --help` needs no NumPy.
 _LATER = {
-    "Curve": "curve",
+    "Curve": "analysis.curve",
     "Finding": "finding",
-    "Plan": "plan",
+    "Plan": "analysis.plan",
     "RangeTest": "torch",
-    "Stop": "sweep",
-    "Suggestion": "rules",
+    "Stop": "analysis.curve",
+    "Suggestion": "analysis.rules",
     "TorchTrainable": "torch",
-    "Verdict": "verdict",
-    "compare": "plot",
-    "find": "finder",
+    "Verdict": "analysis.verdict",
+    "compare": "views.plot",
+    "find": "search.find",
     "find_lr": "torch",
     "rewindable": "torch",
 }

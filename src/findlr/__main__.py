@@ -1,6 +1,6 @@
 """``python -m findlr`` is ``findlr``."""
 
-from findlr.cli import main
+from findlr.command.cli import main
 
 if __name__ == "__main__":
     main()

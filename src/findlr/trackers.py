@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from findlr.finding import Finding
-from findlr.plot import picture
+from findlr.views.plot import picture
 
 _BATCH = 1000  # metrics that MLflow takes at once
 

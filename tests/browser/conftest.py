@@ -9,7 +9,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from findlr.report import write_report
+from findlr.views.report import write_report
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 NEEDED = os.environ.get("FINDLR_NEED_BROWSER") == "1"

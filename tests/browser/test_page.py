@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from findlr import Curve, Finding, Plan, find, rules
+from findlr.analysis.curve import Stop
+from findlr.analysis.smoothing import bias_corrected
+from findlr.analysis.verdict import Verdict
 from findlr.finding import Cost
-from findlr.report import page
-from findlr.smoothing import bias_corrected
-from findlr.sweep import Stop
 from findlr.testing import Quadratic
-from findlr.verdict import Verdict
+from findlr.views.report import page
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--\"'`${alert(1)}\u2028\ud800"
 

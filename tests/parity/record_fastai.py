@@ -1,6 +1,6 @@
 """Record what the real fastai suggests on real and scripted loss curves, for the parity tests of findlr.
 
-Runs in an environment of its own (`bench/accuracy/peers-requirements.txt`), never in findlr's:
+Runs in an environment of its own (`study/peers-requirements.txt`), never in findlr's:
 
     python tests/parity/record_fastai.py
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
-from findlr.torch import together
-from findlr.trainable import restored
+from findlr.search.trainable import restored
+from findlr.torch.passes import together
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),

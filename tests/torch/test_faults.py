@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import optim
 
-from findlr import Stop, trainable
-from findlr.torch import loop, state
+from findlr import Stop
+from findlr.search import trainable
+from findlr.torch import loop
+from findlr.torch.snapshot import memory as state
 from tests.torch.training import (
     STEPS,
     SWEEP,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from findlr import Curve, Stop, Verdict, find, find_lr, rules
-from findlr.smoothing import bias_corrected, centred_gaussian
+from findlr.analysis.smoothing import bias_corrected, centred_gaussian
 from findlr.testing import Quadratic
 from tests.torch.training import Training, cnn
 

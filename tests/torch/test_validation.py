@@ -9,9 +9,9 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, Stop, find, find_lr
-from findlr.drawing import describe
-from findlr.sweep import Recording, StopRule, run_sweep
+from findlr.search.sweep import Recording, StopRule, run_sweep
 from findlr.testing import Quadratic
+from findlr.views.drawing import describe
 
 RANGE = dict(min_lr=1e-3, max_lr=0.5, num_steps=20, control_variate=False)
 

@@ -12,7 +12,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, OptimizerError, Plan, TorchTrainable, find, find_lr
-from findlr.trainable import held, restored
+from findlr.search.trainable import held, restored
 
 
 class Net(nn.Module):
@@ -371,7 +371,7 @@ def test_batches_that_cannot_be_kept_are_drawn_for_each_run(why, monkeypatch):
     if why == "memory":
         monkeypatch.setattr("findlr.torch.trainable._MOST_KEPT", 7 * 16 * 40)
     else:
-        monkeypatch.setattr("findlr.torch.batches.copied", refused)
+        monkeypatch.setattr("findlr.torch.data.batches.copied", refused)
     plain = runs_of(greedy())
     training = greedy()
     with restored(training):

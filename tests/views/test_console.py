@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from findlr import ConfigurationError, Curve, Finding, Plan, Stop, find, rules
-from findlr.console import LiveSweep, Sketch, summary
-from findlr.finder import choose
+from findlr.analysis.answer import answer
+from findlr.analysis.curve import Step
 from findlr.finding import Cost
-from findlr.progress import Growing
-from findlr.sweep import Step
 from findlr.testing import Quadratic
+from findlr.views.console import LiveSweep, Sketch, summary
+from findlr.views.progress import Growing
 
 REFUSED = {"max_lr": 1e-4}
 
@@ -31,7 +31,7 @@ def printed(renderable, width=80, encoding="utf-8", **options):
 
 
 def finding_of(curve, rule=None):
-    suggestion, verdict, why = choose(curve, Plan(), rule)
+    suggestion, verdict, why = answer(curve, Plan(), rule)
     return Finding(suggestion, verdict, why, Stop.FINISHED, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 
 
@@ -176,8 +176,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("findlr.console.live.time", clock)
-    monkeypatch.setattr("findlr.progress.time", clock)
+    monkeypatch.setattr("findlr.views.console.live.time", clock)
+    monkeypatch.setattr("findlr.views.progress.time", clock)
     return clock
 
 

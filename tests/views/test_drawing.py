@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Curve, Plan, Stop, find, rules
-from findlr.drawing import describe, flattened, labels_of
-from findlr.race import Race, Run
+from findlr.analysis.runs import Race, Run
 from findlr.testing import Quadratic
+from findlr.views.drawing import describe, flattened, labels_of
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 
 from findlr import Curve, Finding, Plan, Stop, Suggestion, find
-from findlr.finder import choose
+from findlr.analysis.answer import answer
 from findlr.finding import Cost
-from findlr.notebook import html
 from findlr.testing import Quadratic
+from findlr.views.notebook import html
 
 ODD = "</script><img src=x onerror=alert(1)>'\"&"
 
 
 def finding_of(curve):
-    suggestion, verdict, why = choose(curve, Plan())
+    suggestion, verdict, why = answer(curve, Plan())
     return Finding(suggestion, verdict, why, Stop.FINISHED, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 
 

@@ -9,18 +9,18 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from findlr import Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Verdict, find, rules
-from findlr.drawing import describe
-from findlr.finder import choose
+from findlr.analysis.answer import answer
+from findlr.analysis.runs import Race, Run
 from findlr.finding import Cost
-from findlr.plot import compare
-from findlr.race import Race, Run
 from findlr.testing import Quadratic
+from findlr.views.drawing import describe
+from findlr.views.plot import compare
 
 ALL_RULES = (rules.quick, rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
 
 
 def finding_of(curve, rule=None):
-    suggestion, verdict, why = choose(curve, Plan(), rule)
+    suggestion, verdict, why = answer(curve, Plan(), rule)
     stop = Stop.DIVERGED if curve.diverged else Stop.FINISHED
     return Finding(suggestion, verdict, why, stop, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Curve, find
-from findlr.race import Race, Run
-from findlr.report import page, write_report
+from findlr.analysis.runs import Race, Run
 from findlr.testing import Quadratic
+from findlr.views.report import page, write_report
 
 
 @pytest.fixture(scope="module")

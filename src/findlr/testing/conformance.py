@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from findlr.analysis.curve import Step
 from findlr.errors import MissingExtraError
-from findlr.finder import find
 from findlr.finding import Finding
-from findlr.sweep import Step
-from findlr.trainable import (
+from findlr.search.find import find
+from findlr.search.trainable import (
     CanEvaluate,
     CountsPasses,
     HasActingRate,

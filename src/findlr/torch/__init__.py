@@ -9,8 +9,8 @@ try:
 except ImportError:
     raise MissingExtraError.of("PyTorch", "torch") from None
 
+from findlr.torch.data.rewind import rewindable
 from findlr.torch.loop import RangeTest
-from findlr.torch.rewind import rewindable
 from findlr.torch.schedules import cyclic, one_cycle
 from findlr.torch.search import find_lr
 from findlr.torch.trainable import TorchTrainable

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from findlr.torch.state import Memory, remember_rng, remember_torch_rng
+from findlr.torch.snapshot.memory import Memory, remember_rng, remember_torch_rng
 
 
 class WholeLoss(nn.Module):

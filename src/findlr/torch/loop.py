@@ -13,20 +13,21 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.curve import Step, Stop
+from findlr.analysis.plan import Shape
+from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, DataEndedError, LossError, OptimizerError
-from findlr.finder import Progress, carry, check_rule, conclude, display
 from findlr.finding import Cost, Finding
-from findlr.plan import Shape
-from findlr.rules import Rule
-from findlr.sweep import Recording, Spacing, Step, Stop, StopRule, rates
-from findlr.torch.batches import Batches
+from findlr.search.find import Progress, carry, check_rule, conclude, display
+from findlr.search.sweep import Recording, Spacing, StopRule, sweep_lrs
+from findlr.search.trainable import restored
+from findlr.torch.data.batches import Batches
+from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY, kept_loss, read_losses
-from findlr.torch.nesting import batch_size
 from findlr.torch.precision import attempts_counted, found_inf, no_new_graphs
 from findlr.torch.rates import Rates, described, plan_for, versions
-from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
-from findlr.torch.stores import Snapshot, check
-from findlr.trainable import restored
+from findlr.torch.snapshot.memory import Memory, memory_of, released_on_error, remember_rng
+from findlr.torch.snapshot.stores import Snapshot, check
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
@@ -103,7 +104,7 @@ class RangeTest:
         check(snapshot)
         self._kind = snapshot
         self._rates = Rates(self._swept)
-        self._lrs = rates(min_lr, max_lr, num_steps, spacing)
+        self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
         self._devices = sorted({p.device for m in self._models for p in m.parameters()}, key=str)
         read_every = 1 if all(device.type == "cpu" for device in self._devices) else READ_EVERY
         self._recording = Recording(read_losses, num_steps, StopRule(divergence_threshold, smoothing), read_every)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import optim
 
+from findlr.analysis.plan import Plan, Shape
 from findlr.errors import OptimizerError
-from findlr.plan import Plan, Shape
 
 
 class Rates:

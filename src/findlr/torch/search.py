@@ -9,14 +9,15 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.curve import Step
+from findlr.analysis.plan import Shape
+from findlr.analysis.rules import Rule
 from findlr.errors import OptimizerError
-from findlr.finder import Progress, find
 from findlr.finding import Finding
-from findlr.plan import Shape
-from findlr.rules import Rule
-from findlr.sweep import Spacing, Step
+from findlr.search.find import Progress, find
+from findlr.search.sweep import Spacing
 from findlr.torch.rates import needs_closure, plan_for
-from findlr.torch.stores import Snapshot
+from findlr.torch.snapshot.stores import Snapshot
 from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
 
 
@@ -40,6 +41,7 @@ def find_lr(
     budget: float | None = None,
     rule: Rule | None = None,
     control_variate: bool | None = None,
+    one_pass: bool = False,
     validation_every: int = 1,
     autocast: torch.dtype | None = None,
     scaler: GradScaler | None = None,
@@ -80,6 +82,8 @@ def find_lr(
         rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
+        one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
+            allow it: meant for a small model on a GPU. The runs end alike to rounding.
         validation_every: steps to each validation loss, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
         scaler: the training's GradScaler; a step that it skips does not raise the rate, and is no point of the curve.
@@ -147,6 +151,7 @@ def find_lr(
         budget=budget,
         rule=rule,
         control_variate=control_variate,
+        one_pass=one_pass,
         progress=progress,
         on_step=on_step,
     )

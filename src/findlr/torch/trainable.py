@@ -13,16 +13,16 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, LoaderError
-from findlr.torch import together
 from findlr.torch.arguments import check_counts, check_limits, one_device
-from findlr.torch.batches import Batches
 from findlr.torch.control_variate import ControlVariate, why_not
+from findlr.torch.data.batches import Batches
+from findlr.torch.data.nesting import batch_size, moved
 from findlr.torch.losses import READ_EVERY, checked, kept_loss, read_losses
-from findlr.torch.nesting import batch_size, moved
+from findlr.torch.passes import together
 from findlr.torch.precision import Stepper, may_compile, no_new_graphs
 from findlr.torch.rates import Rates, described, needs_closure, versions
-from findlr.torch.state import Memory, memory_of, released_on_error, remember_rng
-from findlr.torch.stores import Snapshot, check, free_memory
+from findlr.torch.snapshot.memory import Memory, memory_of, released_on_error, remember_rng
+from findlr.torch.snapshot.stores import Snapshot, check, free_memory
 from findlr.torch.validation import evaluating, mean_loss
 
 logger = logging.getLogger("findlr")
@@ -316,7 +316,7 @@ class TorchTrainable:
         return read_losses(losses)
 
     def snapshot(self) -> Memory:
-        """Copies of everything that a step can change; see ``findlr.torch.state``."""
+        """Copies of everything that a step can change; see ``findlr.torch.snapshot.memory``."""
         memory = memory_of(self._kind, [self._device], self._modules, [self.optimizer], self._restore)
         with released_on_error(memory):
             self._batches.remember(memory)

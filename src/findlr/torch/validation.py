@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from findlr.errors import LoaderError
-from findlr.torch.nesting import batch_size
+from findlr.torch.data.nesting import batch_size
 
 
 @contextmanager

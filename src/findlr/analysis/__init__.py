@@ -1,0 +1,1 @@
+"""What a sweep's and a race's numbers say: pure functions of NumPy arrays; nothing here trains."""

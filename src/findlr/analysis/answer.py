@@ -1,0 +1,96 @@
+"""The answer: one pure step from a curve, a plan, a rule and a race to a rate, or to why there is none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.plan import Plan
+from findlr.analysis.rules import Rule, Suggestion, quick
+from findlr.analysis.runs import Race, decide, learned, level
+from findlr.analysis.verdict import Verdict, judge
+from findlr.errors import NoSuggestionError
+
+
+class Answer(NamedTuple):
+    """What a search says.
+
+    Args:
+        suggestion: the rate and how it was found; None where the verdict refuses.
+        verdict: what the curve bears.
+        why: the verdict's reason, and what to change where it refuses.
+    """
+
+    suggestion: Suggestion | None
+    verdict: Verdict
+    why: str
+
+
+def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None = None) -> Answer:
+    """Judge a curve, ask a rule if the verdict allows it, and let a race that learned have the last word.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: the training that is planned.
+        rule: how the rate is chosen; None is ``rules.quick``.
+        race: the runs that verify the suggestion; None if there were none.
+
+    Returns:
+        The Answer.
+
+    Raises:
+        Exception: what a rule of the user's own raises.
+
+    Example:
+        >>> rates = [10.0 ** (i / 10 - 5) for i in range(60)]
+        >>> answer(Curve(rates, [1.0] * 60), Plan()).verdict.name
+        'FLAT'
+    """
+    swept = _of_the_sweep(curve, plan, rule)
+    start = None if race is None else swept.suggestion or starting_point(curve, plan, rule)
+    if race is None or start is None or not learned(race):
+        return swept
+    verdict, why = swept.verdict, swept.why
+    if level(race):
+        lrs = sorted(run.lr for run in race.runs)
+        verdict = Verdict.BROAD
+        why = f"{why} Short runs of the plan end equally well at all rates from {lrs[0]:.3g} to {lrs[-1]:.3g}."
+    elif not race.bracketed:
+        verdict = Verdict.HORIZON_LIMITED
+        why = f"{why} The best short run, at {race.best_lr:.3g}, has no worse one on one side: raise the budget."
+    elif verdict is not Verdict.CLEAR:
+        verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
+    return Answer(decide(race, start, plan), verdict, why)
+
+
+def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None) -> Answer:
+    judgement = judge(curve)
+    if judgement.verdict.refuses:
+        return Answer(None, judgement.verdict, judgement.why)
+    try:
+        return Answer(inside((rule or quick)(curve, plan), curve), judgement.verdict, judgement.why)
+    except NoSuggestionError as error:
+        return Answer(None, Verdict.NO_ANSWER, f"{judgement.why} But {error}.")
+
+
+def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Suggestion | None:
+    """What the rule says whatever the verdict is: where a race may start; None if it says nothing."""
+    try:
+        return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
+    except NoSuggestionError:
+        return None
+
+
+def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
+    """``suggestion``, if it lies among the rates that were swept.
+
+    Raises:
+        NoSuggestionError: it does not.
+    """
+    low, high = float(curve.lr[0]), float(curve.lr[-1])
+    if not low <= suggestion.lr <= high:
+        raise NoSuggestionError(
+            f"{suggestion.rule} answers {suggestion.lr:.3g}, outside the swept rates, {low:.3g} to {high:.3g}: "
+            f"{'lower min_lr' if suggestion.lr < low else 'raise max_lr'}"
+        )
+    return suggestion

@@ -1,0 +1,208 @@
+"""What a sweep measured, and why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis.smoothing import Array, bias_corrected
+from findlr.errors import ConfigurationError
+
+_SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
+
+
+class Stop(Enum):
+    """Why a sweep ended; each member's value is the sentence."""
+
+    FINISHED = "The sweep reached its highest rate."
+    DIVERGED = "The smoothed loss rose past the divergence threshold."
+    NOT_FINITE = "The loss became NaN or infinite."
+    CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
+    OVERFLOW = "The optimizer skipped 20 steps in a row."
+    DATA_ENDED = "The data ended, and they can be read only once."
+    LEFT = "The loop was left before the sweep had ended."
+    INTERRUPTED = "An exception or an interrupt ended the sweep."
+
+    @property
+    def sentence(self) -> str:
+        """Why the sweep ended, in words."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of a running sweep, as a progress display sees it."""
+
+    index: int
+    num_steps: int
+    lr: float
+    loss: float
+    smoothed: float
+    best: float
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The loss at each rate of a sweep: read-only float64 arrays, in the order measured.
+
+    Args:
+        lr: the rate of each step, shape (n,), above 0 and rising.
+        loss: the raw loss that each step's forward pass saw before its update, shape (n,).
+        baseline: the loss of the same batch under the starting weights, shape (n,), where it was measured.
+        validation: the held-out loss after the step, shape (n,), NaN where it was not measured.
+        diverged: True if the last point is the one that tripped the stop rule; rules and plots leave it out.
+        num_steps: steps that were planned, at least n; None means n.
+        smoothing: the beta that ``smoothed()`` uses unless told otherwise.
+
+    Raises:
+        ConfigurationError: the arrays differ in length, or a rate is not finite and above 0, or they do not rise.
+
+    Example:
+        >>> curve = Curve(lr=[1e-3, 1e-2, 1e-1], loss=[2.3, 2.0, 2.1])
+        >>> len(curve)
+        3
+    """
+
+    lr: Array
+    loss: Array
+    baseline: Array | None = None
+    validation: Array | None = None
+    diverged: bool = False
+    num_steps: int | None = None
+    smoothing: float = 0.98
+
+    def __init__(
+        self,
+        lr: Sequence[float] | Array,
+        loss: Sequence[float] | Array,
+        baseline: Sequence[float] | Array | None = None,
+        validation: Sequence[float] | Array | None = None,
+        diverged: bool = False,
+        num_steps: int | None = None,
+        smoothing: float = 0.98,
+    ) -> None:
+        def keep(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        keep("lr", _read_only("lr", lr))
+        for name, values in (("loss", loss), ("baseline", baseline), ("validation", validation)):
+            array = None if values is None else _read_only(name, values)
+            if array is not None and len(array) != len(self.lr):
+                raise ConfigurationError(
+                    f"a curve needs one {name} per rate, got {len(self.lr)} rates and {len(array)}"
+                )
+            keep(name, array)
+        if not (np.isfinite(self.lr).all() and (self.lr > 0).all() and (np.diff(self.lr) >= 0).all()):
+            raise ConfigurationError("the rates of a curve must be finite, above 0 and rising; sort the points by rate")
+        keep("diverged", bool(diverged))
+        keep("num_steps", len(self.lr) if num_steps is None else int(num_steps))
+        keep("smoothing", float(smoothing))
+
+    def __len__(self) -> int:
+        return len(self.lr)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the last bit; NaN equals NaN."""
+        if not isinstance(other, Curve):
+            return NotImplemented
+        arrays = ("lr", "loss", "baseline", "validation")
+        return all(_same(getattr(self, name), getattr(other, name)) for name in arrays) and (
+            (self.diverged, self.num_steps, self.smoothing) == (other.diverged, other.num_steps, other.smoothing)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def log10_lr(self) -> Array:
+        """The rates' decimal logarithms, shape (n,)."""
+        return np.asarray(np.log10(self.lr), dtype=np.float64)
+
+    def usable(self) -> Curve:
+        """The points before the one that tripped the stop rule, and before the first loss that is not finite."""
+        end = len(self) - self.diverged
+        bad = np.flatnonzero(~np.isfinite(self.loss[:end]))
+        if bad.size:
+            end = int(bad[0])
+        return self if end == len(self) else self._part(slice(0, end), diverged=False)
+
+    def spread(self) -> float:
+        """How much batches differ: the standard deviation of their losses at, or without a baseline near, the start."""
+        usable = self.usable()
+        start = usable.loss[: max(5, len(usable) // 10)] if usable.baseline is None else usable.baseline
+        return float(np.std(start)) if len(start) else 0.0
+
+    def is_shallow(self, fall: float) -> bool:
+        """Whether a fall of the loss is small against the differences between batches."""
+        return fall < _SHALLOW * self.spread()
+
+    def smoothed(self, beta: float | None = None) -> Curve:
+        """The same curve with the article's bias-corrected average in place of the raw losses.
+
+        Args:
+            beta: in [0, 1); None takes the curve's own ``smoothing``.
+
+        Returns:
+            A Curve; the validation losses stay as they are.
+        """
+        return replace(self, loss=bias_corrected(self.loss, self.smoothing if beta is None else beta))
+
+    def clipped(self, skip_start: int = 10, skip_end: int = 5) -> Curve:
+        """The usable points without the first ``skip_start`` and the last ``skip_end``.
+
+        Args:
+            skip_start: points to leave out at the start, at least 0.
+            skip_end: points to leave out at the end, at least 0.
+
+        Returns:
+            A Curve, empty if nothing is left.
+
+        Raises:
+            ConfigurationError: a count is below 0.
+        """
+        if skip_start < 0 or skip_end < 0:
+            raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
+        usable = self.usable()
+        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)
+
+    def _part(self, where: slice, diverged: bool) -> Curve:
+        return replace(
+            self,
+            lr=self.lr[where],
+            loss=self.loss[where],
+            baseline=None if self.baseline is None else self.baseline[where],
+            validation=None if self.validation is None else self.validation[where],
+            diverged=diverged,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The curve as plain lists and numbers."""
+        return {
+            "lr": self.lr.tolist(),
+            "loss": self.loss.tolist(),
+            "baseline": None if self.baseline is None else self.baseline.tolist(),
+            "validation": None if self.validation is None else self.validation.tolist(),
+            "diverged": self.diverged,
+            "num_steps": self.num_steps,
+            "smoothing": self.smoothing,
+        }
+
+
+def _read_only(name: str, values: Sequence[float] | Array) -> Array:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"a curve's {name} must be numbers: {error}") from None
+    if array.ndim != 1:
+        raise ConfigurationError(f"a curve's {name} must have one dimension, got shape {array.shape}")
+    array.setflags(write=False)
+    return array
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b, equal_nan=True)

@@ -1,0 +1,235 @@
+"""Rules: each reads a curve and a plan, and answers with one rate.
+
+A bare rule answers whatever the curve is; ``findlr.analysis.verdict`` tells beforehand whether the
+curve bears an answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.dip import read_dip
+from findlr.analysis.plan import Plan
+from findlr.analysis.smoothing import Array, bias_corrected
+from findlr.errors import NoSuggestionError
+
+_BETA = 0.98  # the article's, and fastai's
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A rate, and how it was found.
+
+    Args:
+        lr: the rate.
+        rule: the rule's name.
+        why: a sentence.
+        interval: where the best rate likely lies, by the rule; None if it does not tell.
+    """
+
+    lr: float
+    rule: str
+    why: str
+    interval: tuple[float, float] | None = None
+
+    def __float__(self) -> float:
+        return self.lr
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Suggestion:
+        """The Suggestion that ``vars`` described, its interval a list."""
+        low_high = data["interval"]
+        return cls(data["lr"], data["rule"], data["why"], None if low_high is None else (low_high[0], low_high[1]))
+
+
+Rule = Callable[[Curve, Plan], Suggestion]
+
+
+def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """The middle of the loss's dip, moved by the momentum, the schedule and the length of the plan: the default.
+
+    Args:
+        curve: the raw losses of a sweep, with their baseline if measured.
+        plan: the training that is planned; None is a constant rate.
+
+    Returns:
+        The Suggestion, with an interval.
+
+    Raises:
+        NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
+
+    Example:
+        >>> rates = 10.0 ** np.linspace(-8, 1, 100)
+        >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
+        >>> f"{quick(curve, Plan('one_cycle', 1000, 'AdamW', 0.9)).lr:.2g}"
+        '0.0076'
+
+    Source: original; the formula is in ``findlr.analysis.dip``, the evidence in docs/science.md.
+    """
+    dip = read_dip(curve, plan or Plan())
+    why = f"The loss dips around {dip.centre:.3g}; moved for the planned training."
+    return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
+
+
+def article(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """A tenth of the rate at the smoothed minimum, without the first 10 and the last 5 points.
+
+    lr = lr_k / 10,   k = argmin over i in [10, n - 5) of smoothed_i
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: not used.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: the curve has 15 usable points or fewer.
+
+    Source: Gugger 2018, "one order of magnitude before the minimum".
+    """
+    part = curve.smoothed(_BETA).clipped(10, 5)
+    _need(len(part), 1, "article")
+    at = float(part.lr[int(np.argmin(part.loss))])
+    return Suggestion(at / 10, "article", f"A tenth of {at:.3g}, where the smoothed loss is lowest.")
+
+
+def valley(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """Two thirds down the longest valley, in O(n log n).
+
+    Of the longest strictly decreasing subsequence, of length m and with last index e: s = e - m, third = m / 3, and the
+    rate at index s + int(third) + int(third / 2).
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: not used.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: no point is left between the skipped ends.
+
+    Source: fastai's default rule. Like fastai's it takes the subsequence for a contiguous run.
+    """
+    lrs, losses = _fastai_points(curve)
+    _need(len(losses), 1, "valley")
+    lengths = _decreasing_lengths(losses)
+    end = int(np.argmax(lengths))
+    length = int(lengths[end])
+    start = end - length if length > 1 else 0  # fastai never moves its start for a curve that only rises
+    third = (end - start) / 3
+    return Suggestion(
+        float(lrs[start + int(third) + int(third / 2)]),
+        "valley",
+        "Halfway along the longest fall of the smoothed loss.",
+    )
+
+
+def slide(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """The last rate of the slide, before the loss explodes.
+
+    With g the losses' gradient by index, r the last point and l = r - 15: while |g_r - g_l| > 0.005 and l is inside,
+    remember lr_l and move both one to the left; the rate remembered last.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: not used.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: fewer than 16 points are left between the skipped ends.
+
+    Source: fastai, after Novetta's ESP.
+    """
+    lrs, losses = _fastai_points(curve)
+    _need(len(losses), 16, "slide")
+    gradient = np.gradient(losses)
+    differs = np.abs(gradient[15:] - gradient[:-15]) > 0.005  # at each left index
+    moved = int(np.argmin(differs[::-1])) if not differs.all() else len(differs)
+    left = len(differs) - max(moved, 1)
+    return Suggestion(float(lrs[left]), "slide", "Where the slope has changed by the explosion, and before it no more.")
+
+
+def steep(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """The rate at which the loss falls fastest.
+
+    lr_k,   k = argmin_i (loss_{i+1} - loss_i) / (log lr_{i+1} - log lr_i)
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: not used.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: fewer than 2 points are left between the skipped ends.
+
+    Source: fastai.
+    """
+    lrs, losses = _fastai_points(curve)
+    _need(len(losses), 2, "steep")
+    slopes = np.diff(losses) / np.diff(np.log(lrs))
+    return Suggestion(float(lrs[int(np.argmin(slopes))]), "steep", "Where the smoothed loss falls fastest.")
+
+
+def minimum(curve: Curve, plan: Plan | None = None) -> Suggestion:
+    """A tenth of the rate at the smoothed minimum, on fastai's part of the curve.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: not used.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        NoSuggestionError: no point is left between the skipped ends.
+
+    Source: fastai.
+    """
+    lrs, losses = _fastai_points(curve)
+    _need(len(losses), 1, "minimum")
+    at = float(lrs[int(np.argmin(losses))])
+    return Suggestion(at / 10, "minimum", f"A tenth of {at:.3g}, where the smoothed loss is lowest.")
+
+
+def _fastai_points(curve: Curve) -> tuple[Array, Array]:
+    """The rates and smoothed losses that fastai's rules see: [num_steps // 10 : -5], cut at the first NaN."""
+    losses = bias_corrected(curve.loss, _BETA)
+    part = slice(int(curve.num_steps or 0) // 10, max(len(curve) - curve.diverged - 5, 0))
+    lrs, losses = curve.lr[part], losses[part]
+    bad = np.flatnonzero(~np.isfinite(losses))
+    end = int(bad[0]) if bad.size else len(losses)
+    return lrs[:end], losses[:end]
+
+
+def _decreasing_lengths(losses: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Length of the longest strictly decreasing subsequence that ends at each point, by patience sorting."""
+    tails: list[float] = []  # tails[k]: the largest end, negated, of a subsequence of length k + 1
+    lengths = np.empty(len(losses), dtype=np.int64)
+    for i, value in enumerate((-losses).tolist()):
+        k = bisect_left(tails, value)
+        tails[k : k + 1] = [value]
+        lengths[i] = k + 1
+    return lengths
+
+
+def _need(points: int, needed: int, rule: str) -> None:
+    if points < needed:
+        raise NoSuggestionError(
+            f"{rule} needs {needed} point{'s' * (needed > 1)} between the skipped ends of the curve, got {points}: "
+            "raise num_steps, or lower min_lr if the sweep diverged early"
+        )
+
+
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (quick, article, valley, slide, steep, minimum)}

@@ -1,0 +1,214 @@
+"""The arithmetic of a race: which rates to run, how long, and what the runs say. Nothing here trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis.plan import Plan
+from findlr.analysis.rules import Suggestion
+
+# Fitted by ``python -m study.fit_race``, all of them; rates are spaced by factors.
+SPACING = 3.0  # between the first two candidates
+FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
+CLOSEST_OCTAVES = 0.35  # nearer than this, two runs tell no more than one
+FEWEST_STEPS = 8  # of a run
+FIRST_SHARE = 0.7  # of the sweep's answer: the second candidate is above it
+RUNS = 3  # long runs tell more than many
+RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
+NARROW = 4.0  # between the best run and its neighbours; no more are made then
+PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
+PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
+DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
+PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
+LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
+HELD_OUT_BATCHES = 8  # that every run is scored on
+_LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate's run: its peak rate, its steps, and the held-out loss it ended at (infinite if it diverged)."""
+
+    lr: float
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a race did: its runs in the order run, the rate at which they are best, and how it was run.
+
+    Args:
+        runs: every run.
+        start: the held-out loss before training. Where the training has no held-out loss, the mean of a run's first
+            losses less three standard errors, the highest of all runs: a start that is surely not too low.
+        best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
+        bracketed: whether a worse run lies on each side of the best.
+        path: how the runs were made: "sequential", one after another; or "one pass", the first ones together.
+    """
+
+    runs: tuple[Run, ...]
+    start: float
+    best_lr: float
+    bracketed: bool
+    path: str = "sequential"
+
+    @property
+    def steps(self) -> int:
+        """Steps of the longest runs, those that decide."""
+        return max(run.steps for run in self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The race as plain values."""
+        return {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Race:
+        """The race that ``to_dict`` described."""
+        return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})
+
+
+def is_rich(budget: float, total_steps: int) -> bool:
+    """Whether a budget pays for more runs, at twice the plan or more."""
+    return budget >= 2 * total_steps
+
+
+def steps_of_a_run(budget: float, runs: int, evaluation: float, total_steps: int) -> int:
+    """How long each run may be, so that all of them and their evaluations fit into the budget.
+
+    min((budget - evaluation) / runs - evaluation, total_steps), rounded down
+
+    Args:
+        budget: steps that are left.
+        runs: how many are planned.
+        evaluation: what an evaluation costs, in steps; there is one before the runs and one after each.
+        total_steps: of the plan.
+
+    Returns:
+        Steps; below ``FEWEST_STEPS``, no race is worth it.
+
+    Example:
+        >>> steps_of_a_run(100, 3, 1.0, 1000)
+        32
+    """
+    return min(int((budget - evaluation) / runs - evaluation), total_steps)
+
+
+def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:
+    """What a run of that many steps begins with where the sweep answers ``sweep_lr``: short runs bear higher rates."""
+    assert plan.total_steps is not None
+    return float(FIRST_SHARE * sweep_lr * (plan.total_steps / steps) ** DRIFT)
+
+
+def within(lr: float, limits: tuple[float, float]) -> float:
+    """``lr``, or the limit that it lies beyond."""
+    return min(max(lr, limits[0]), limits[1])
+
+
+def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float]) -> float | None:
+    """The rate to run next: beyond the best while it is at an end, then between it and its neighbours; None to stop.
+
+    Each step beyond is twice as far, in octaves, as the last one: the sweep may be far off.
+    """
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    best = ordered[at]
+    beyond = []
+    if at == 0 and not best.loss < start:  # it was better not to train
+        beyond = [best.lr / SPACING**2]
+    elif len(ordered) == 1:  # up first, because short runs bear higher rates
+        beyond = [best.lr * SPACING]
+    elif at in (0, len(ordered) - 1):
+        neighbour = ordered[1] if at == 0 else ordered[-2]
+        step = (best.lr / neighbour.lr) ** (2 if best is done[-1] else 1)
+        beyond = [best.lr * min(max(step, 1 / FARTHEST), FARTHEST)]
+    lowest, _ = parabola(done)
+    sides = [math.sqrt(best.lr * ordered[i].lr) for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
+    between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
+    candidates = (_apart(within(lr, limits), ordered) for lr in (*beyond, lowest, *between))
+    return next((lr for lr in candidates if lr is not None), None)
+
+
+def _apart(lr: float, done: Sequence[Run]) -> float | None:
+    """``lr``, unless it is next to a run that is done."""
+    return None if any(abs(math.log2(lr / run.lr)) < CLOSEST_OCTAVES for run in done) else lr
+
+
+def narrow(done: Sequence[Run]) -> bool:
+    """Whether the best run has a neighbour on each side, both near, and neither diverged."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss, default=0)
+    around = ordered[at - 1 : at + 2] if at else []
+    return len(around) == 3 and all(
+        above.lr <= below.lr * NARROW and math.isfinite(below.loss + above.loss) for below, above in pairwise(around)
+    )
+
+
+def parabola(done: Sequence[Run]) -> tuple[float, bool]:
+    """Where a parabola in log lr through the best run and its neighbours is lowest, and whether it has two."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    if at in (0, len(ordered) - 1) or not math.isfinite(ordered[at].loss):
+        return ordered[at].lr, False
+    left, best, right = ordered[at - 1], ordered[at], ordered[at + 1]
+    if not math.isfinite(left.loss + right.loss):
+        return best.lr, True
+    a, c = math.log(left.lr / best.lr), math.log(right.lr / best.lr)
+    down, up = left.loss - best.loss, right.loss - best.loss
+    curvature = (down / a - up / c) / (a - c)
+    slope = down / a - curvature * a
+    shift = 0.0 if curvature <= 0 else min(max(-slope / (2 * curvature), a / 2), c / 2)
+    return best.lr * math.exp(shift), True
+
+
+def learned(race: Race) -> bool:
+    """Whether a run of the race made the held-out loss better by more than a hundredth."""
+    return min(run.loss for run in race.runs) < race.start - 0.01 * abs(race.start)
+
+
+def level(race: Race) -> bool:
+    """Whether all runs end within a hundredth of what the best one gains."""
+    losses = [run.loss for run in race.runs]
+    return max(losses) - min(losses) < _LEVEL_SHARE * (race.start - min(losses))
+
+
+def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
+    """The race's answer at the planned length, held to the sweep's where the runs hardly differ.
+
+    y = (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2   at   x = log2 lr - b log2(total_steps / steps)
+
+    The answer is where a parabola through these, one of each run, is lowest.
+
+    Args:
+        race: the runs.
+        sweep: the sweep's suggestion.
+        plan: the training that is planned, with its ``total_steps``.
+
+    Returns:
+        The Suggestion.
+
+    Source: original. b is how best rates fall with the length; k says how much the sweep is to be believed.
+    """
+    assert plan.total_steps is not None
+    drift = (plan.total_steps / race.steps) ** -DRIFT
+    lowest = min(run.loss for run in race.runs)
+    scale = max(race.start - lowest, 1e-12 * abs(lowest), np.finfo(np.float64).tiny)
+
+    def weighed(run: Run) -> Run:
+        lr = run.lr * drift
+        prior = PRIOR * math.log2(lr / sweep.lr) ** 2
+        return Run(lr, run.steps, (run.loss - lowest) / scale + prior if math.isfinite(run.loss) else math.inf)
+
+    lr, _ = parabola([weighed(run) for run in race.runs])
+    why = (
+        f"{len(race.runs)} runs of {race.steps} steps are best at {race.best_lr:.3g}; for {plan.total_steps} steps, "
+        f"and with the sweep's {sweep.lr:.3g} in mind, {lr:.3g}."
+    )
+    reach = 1 if race.bracketed else 2  # the best run may not be the best rate
+    return Suggestion(lr, "race", why, (lr * 10 ** (LOW_DECADES * reach), lr * 10 ** (HIGH_DECADES * reach)))

@@ -1,0 +1,253 @@
+"""The article's example, on real data: a rate is found, and then it is tried whether the rate is good."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from findlr.errors import FileFormatError, MissingExtraError
+from findlr.finding import Finding
+
+try:
+    import matplotlib as _matplotlib  # noqa: F401
+    import torch
+    from rich.console import Console
+    from sklearn.datasets import load_digits
+    from torch import nn
+    from torch.nn import functional
+    from torch.utils.data import DataLoader, TensorDataset
+except ImportError as error:
+    package = str(error.name).partition(".")[0]
+    raise MissingExtraError.of({"sklearn": "scikit-learn"}.get(package, package), "demo") from None
+
+from findlr.command.idx import Bytes, read_idx
+from findlr.torch import find_lr
+from findlr.views.console import show
+from findlr.views.plot import picture
+
+BATCH_SIZE = 64
+HIDDEN = 100
+MULTIPLES = (1 / 100, 1 / 10, 1.0, 10.0, 100.0)
+SEEDS = range(5)
+CLASSES = 10
+
+
+class SimpleNeuralNet(nn.Module):
+    """The article's network: one hidden layer, ReLU, log-softmax.
+
+    Args:
+        inputs: numbers per example.
+        hidden: units of the hidden layer.
+        classes: how many.
+    """
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, hidden)
+        self.output = nn.Linear(hidden, classes)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities, shape (batch, classes)."""
+        return functional.log_softmax(self.output(functional.relu(self.hidden(inputs))), dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Images as rows of normalised numbers, their classes, and how they are trained on.
+
+    Args:
+        name: what they are.
+        train: inputs, shape (n, pixels), and classes, shape (n,).
+        held_out: the same, for the judgement alone.
+        num_steps: of the sweep.
+        epochs: of each training in the comparison.
+    """
+
+    name: str
+    train: tuple[torch.Tensor, torch.Tensor]
+    held_out: tuple[torch.Tensor, torch.Tensor]
+    num_steps: int | Literal["epoch"]
+    epochs: int
+
+    def network(self, seed: int) -> SimpleNeuralNet:
+        """A fresh network, the same for the same seed."""
+        torch.manual_seed(seed)
+        return SimpleNeuralNet(self.train[0].shape[1], HIDDEN, CLASSES)
+
+    def loader(self, seed: int) -> DataLoader[tuple[torch.Tensor, ...]]:
+        """The training batches, in an order of ``seed``."""
+        order = torch.Generator().manual_seed(seed)
+        return DataLoader(TensorDataset(*self.train), batch_size=BATCH_SIZE, shuffle=True, generator=order)
+
+
+def digits() -> Data:
+    """scikit-learn's 1797 handwritten digits of 8 x 8 pixels; one in five, at random, is held out."""
+    pixels, classes = load_digits(return_X_y=True)
+    held_out, train = np.split(np.random.default_rng(0).permutation(len(pixels)), [len(pixels) // 5])
+    train_part, held_out_part = _tensors((pixels[train], classes[train]), (pixels[held_out], classes[held_out]))
+    return Data("Handwritten digits", train_part, held_out_part, num_steps=100, epochs=10)
+
+
+def mnist(folder: Path) -> Data:
+    """MNIST from its idx files; its test images are held out.
+
+    Args:
+        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, gzipped or not.
+
+    Returns:
+        The Data, for one epoch as in the article.
+
+    Raises:
+        FileFormatError: a file is missing or damaged.
+    """
+    train, held_out = (_labelled_images(folder, part) for part in ("train", "t10k"))
+    if train[0].shape[1] != held_out[0].shape[1]:
+        raise FileFormatError(f"{folder}: the train and t10k images differ in size; download MNIST's four files again")
+    train_part, held_out_part = _tensors(train, held_out)
+    return Data("MNIST", train_part, held_out_part, num_steps="epoch", epochs=1)
+
+
+def _labelled_images(folder: Path, part: str) -> tuple[Bytes, Bytes]:
+    images = read_idx(folder / f"{part}-images-idx3-ubyte", dimensions=3)
+    labels_path = folder / f"{part}-labels-idx1-ubyte"
+    labels = read_idx(labels_path, dimensions=1)
+    if len(labels) != len(images) or labels.max() >= CLASSES:
+        raise FileFormatError(
+            f"{labels_path}: needs one label from 0 to {CLASSES - 1} for each of the {len(images)} images, has "
+            f"{len(labels)} labels up to {labels.max()}; download MNIST's four files again"
+        )
+    return images.reshape(len(images), -1), labels
+
+
+def _tensors(*parts: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs with mean 0 and standard deviation 1 over the first part, and classes."""
+    mean, deviation = float(parts[0][0].mean()), float(parts[0][0].std()) or 1.0
+    for inputs, classes in parts:
+        values = (inputs.astype(np.float32) - mean) / deviation
+        yield torch.from_numpy(values), torch.from_numpy(classes.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison.
+
+    Args:
+        multiple: of the suggested rate.
+        lr: the rate.
+        losses: held-out losses after training at it, one per seed.
+    """
+
+    multiple: float
+    lr: float
+    losses: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean loss; infinite if a run diverged."""
+        return sum(self.losses) / len(self.losses) if all(map(math.isfinite, self.losses)) else math.inf
+
+    @property
+    def times(self) -> str:
+        """The multiple as one reads it."""
+        return f"{self.multiple:g} x" if self.multiple >= 1 else f"1/{1 / self.multiple:g} x"
+
+    def __str__(self) -> str:
+        diverged = sum(not math.isfinite(loss) for loss in self.losses)
+        if diverged:
+            result = f"diverged in {diverged} of {len(self.losses)} runs"
+        else:
+            result = f"{self.mean:.4f} +/- {statistics.stdev(self.losses):.4f}"
+        return f"{self.times:>8}  {self.lr:>8.2g}   {result}"
+
+
+def compare(data: Data, lr: float) -> Iterator[Row]:
+    """Train at multiples of a rate, from the same starts, on the same batches.
+
+    Args:
+        data: what to train on, and for how long.
+        lr: the rate.
+
+    Yields:
+        A Row for each of ``MULTIPLES``, as soon as it is known.
+    """
+    for multiple in MULTIPLES:
+        yield Row(multiple, multiple * lr, tuple(held_out_loss(data, multiple * lr, seed) for seed in SEEDS))
+
+
+def held_out_loss(data: Data, lr: float, seed: int) -> float:
+    """The mean loss on the held-out images after training at ``lr``; start and order of batches are ``seed``'s."""
+    net = data.network(seed)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    (inputs, classes), order = data.train, torch.Generator().manual_seed(seed)
+    for _ in range(data.epochs):
+        for batch in torch.split(torch.randperm(len(inputs), generator=order), BATCH_SIZE):
+            optimizer.zero_grad()
+            functional.nll_loss(net(inputs[batch]), classes[batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    with torch.no_grad():
+        return functional.nll_loss(net(data.held_out[0]), data.held_out[1]).item()
+
+
+def run(data: Data, output: Path) -> Finding:
+    """Find a rate, show it, and show whether it is good.
+
+    Args:
+        data: what to train on.
+        output: the folder for ``finding.json`` and ``curve.png``; made if it is not there.
+
+    Returns:
+        The Finding, with or without a suggestion.
+    """
+    torch.set_num_threads(1)  # enough for so small a network, and its numbers are the same on any count of cores
+    output.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    console.print(
+        f"{data.name}: {len(data.train[0])} images in batches of {BATCH_SIZE}; one hidden layer of {HIDDEN}; SGD.\n",
+        soft_wrap=True,
+    )
+    net = data.network(seed=0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    loader = data.loader(seed=0)
+    finding = find_lr(
+        *(net, optimizer, nn.NLLLoss(), loader),
+        num_steps=data.num_steps,
+        total_steps=data.epochs * len(loader),
+    )
+    show(finding, console)
+    finding.save(output / "finding.json")
+    picture(finding.plot).savefig(output / "curve.png", dpi=150)
+    console.print(f"\nWritten: {output / 'curve.png'} and {output / 'finding.json'}\n", soft_wrap=True)
+    if finding.suggestion is not None:
+        _show_comparison(data, finding.lr, console)
+    return finding
+
+
+def _show_comparison(data: Data, lr: float, console: Console) -> None:
+    console.print(
+        f"Is it good? {data.epochs} epoch{'s' * (data.epochs > 1)} at multiples of it: the loss on "
+        f"{len(data.held_out[0])} held-out images,\nmean and standard deviation over {len(SEEDS)} seeds; "
+        "the same starts, the same batches.\n",
+        soft_wrap=True,
+    )
+    console.print("multiple      rate   held-out loss", style="bold")
+    rows = []
+    for row in compare(data, lr):
+        console.print(str(row))
+        rows.append(row)
+    console.print(f"\n{in_words(rows)}", soft_wrap=True)
+
+
+def in_words(rows: Sequence[Row]) -> str:
+    """Which multiple was best, and what the suggestion beats: a sentence."""
+    (suggested,) = (row for row in rows if row.multiple == 1.0)
+    best = min(rows, key=lambda row: row.mean)
+    beaten = [row.times for row in rows if suggested.mean < row.mean]
+    what = "the suggestion itself" if best is suggested else f"{best.times} the suggestion"
+    return f"Best was {what}; the suggestion beats {', '.join(beaten) or 'none of its multiples'}."

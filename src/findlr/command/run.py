@@ -1,0 +1,160 @@
+"""``findlr run``: a target's search, what is told of it, and what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
+
+if TYPE_CHECKING:
+    from findlr.finding import Finding
+
+DPI = 150
+FINE, NO_SUGGESTION, WRONG, TARGET_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a Finding goes.
+
+    Args:
+        as_json: print it as JSON, and nothing else, on standard output.
+        saved: a file for ``Finding.save``, or None.
+        picture: a file for ``Finding.plot``, or None.
+        page: a file for ``Finding.report``, or None.
+    """
+
+    as_json: bool = False
+    saved: Path | None = None
+    picture: Path | None = None
+    page: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what could not be written, before anything is spent on it.
+
+        Raises:
+            ConfigurationError: a folder is missing, a file is a folder, or matplotlib writes no such picture.
+            MissingExtraError: the picture needs matplotlib.
+        """
+        for path in self._paths():
+            if not path.parent.is_dir():
+                raise ConfigurationError(f"{path} cannot be written: there is no folder {path.parent}; make it")
+            if path.is_dir():
+                raise ConfigurationError(f"{path} cannot be written: it is a folder; name a file")
+        if self.picture is not None:
+            try:
+                from matplotlib.figure import Figure
+            except ImportError:
+                raise MissingExtraError.of("matplotlib", "plot") from None
+            known = Figure().canvas.get_supported_filetypes()
+            if self.picture.suffix[1:].lower() not in known:
+                raise ConfigurationError(
+                    f"{self.picture} is no picture that can be drawn; name one of {', '.join(sorted(known))}"
+                )
+
+    def tell(self, finding: Finding) -> None:
+        """Print the Finding, then write it where it was asked for."""
+        if self.as_json:
+            print(json.dumps(finding.to_dict(), allow_nan=False))
+        else:
+            from findlr.views.console import show
+
+            show(finding)
+        sys.stdout.flush()  # what is printed is there, should a file fail
+        if self.saved is not None:
+            finding.save(self.saved)
+        if self.picture is not None:
+            from findlr.views.plot import picture
+
+            picture(finding.plot).savefig(self.picture, dpi=DPI)
+        if self.page is not None:
+            finding.report(self.page)
+        if written := self._paths():
+            print(f"findlr: written: {', '.join(map(str, written))}", file=sys.stderr)
+
+    def _paths(self) -> list[Path]:
+        return [path for path in (self.saved, self.picture, self.page) if path is not None]
+
+
+def code_of(finding: Finding) -> int:
+    """The exit code for a Finding."""
+    return NO_SUGGESTION if finding.suggestion is None else FINE
+
+
+def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceback: bool = False) -> int:
+    """Search for what a target names, tell what was found, and write it.
+
+    What the target's own code raises is told in one line; what was measured until then is kept, whatever the end.
+
+    Args:
+        target: see ``findlr.command.target.load``.
+        options: see ``findlr.command.target.search``.
+        outputs: where the Finding goes.
+        whole_traceback: print where the target's own code failed.
+
+    Returns:
+        The exit code.
+    """
+    from findlr.command.target import as_script
+
+    outputs.check()
+    with _stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
+        finding, code = _searched(target, options, whole_traceback)
+    if finding is not None and (code is None or len(finding.curve)):
+        outputs.tell(finding)
+    return code_of(finding) if code is None and finding is not None else code or WRONG
+
+
+def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:
+    """The Finding, with the exit code if it is not for the Finding to say."""
+    from findlr.command.target import load, search
+
+    try:
+        return search(load(target)(), options, target), None
+    except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told
+        measured: Finding | None = getattr(error, "finding", None)
+        if isinstance(error, FindlrError):
+            code, said = WRONG, str(error)
+        elif isinstance(error, KeyboardInterrupt):
+            code, said = INTERRUPTED, "interrupted"
+        else:
+            code, said = TARGET_FAILED, f"{target} failed: {_told(error)}"
+        if code == TARGET_FAILED and whole_traceback:
+            traceback.print_exception(error)
+        if measured is not None and len(measured.curve):
+            said += f"; {len(measured.curve)} steps were measured, and everything was put back"
+    print(f"findlr: {' '.join(said.split())}", file=sys.stderr)
+    return measured, code
+
+
+def _told(error: BaseException) -> str:
+    """An exception of the user's code, and the last place in that code, in a line."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    ours = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    own = [frame for frame in frames if "site-packages" not in frame.filename and "importlib" not in frame.filename]
+    for frame in (own or frames)[-1:]:
+        said += f" ({frame.filename}, line {frame.lineno})"
+    return f"{said}; --traceback shows more"
+
+
+@contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """What the training prints goes to standard error, its subprocesses' lines too."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

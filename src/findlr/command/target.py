@@ -1,0 +1,173 @@
+"""What ``findlr run`` is pointed at: a function that returns a training, and the search that it becomes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from findlr.analysis.plan import Plan
+from findlr.errors import ConfigurationError
+from findlr.finding import Finding
+from findlr.search.find import find
+from findlr.search.trainable import Trainable
+
+_EXPECTED = "(model, optimizer, criterion, loader), a dict of find_lr's arguments, or a Trainable"
+
+
+def load(target: str) -> Callable[[], Any]:
+    """The function that a target names; its file or module is imported.
+
+    Args:
+        target: "package.module:function" or "path/to/train.py:function".
+
+    Returns:
+        The function.
+
+    Raises:
+        ConfigurationError: it names no function, or no file or module that is there.
+
+    Example:
+        >>> load("findlr.testing:Quadratic")
+        <class 'findlr.testing.quadratic.Quadratic'>
+    """
+    where, _, name = target.rpartition(":")
+    if not where or not name:
+        raise ConfigurationError(
+            f"TARGET must be package.module:function or train.py:function, got {target!r}; "
+            "the function returns what is to be trained"
+        )
+    module = _file(Path(where)) if where.endswith(".py") else _module(where)
+    function: Any = module
+    for part in name.split("."):
+        if not hasattr(function, part):
+            raise ConfigurationError(f"{where} has no {name!r}; it has {_functions(module)}")
+        function = getattr(function, part)
+    if not callable(function):
+        raise ConfigurationError(f"{target} must be a function, got {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def search(made: Any, options: Mapping[str, Any], source: str = "the function") -> Finding:
+    """Run the search on what a target's function returned.
+
+    Args:
+        made: (model, optimizer, criterion, loader), a dict of ``find_lr``'s arguments, or a Trainable.
+        options: arguments of ``find_lr``, before those that ``made`` has; the progress is shown unless one says not.
+        source: what to call the function in an error.
+
+    Returns:
+        The Finding.
+
+    Raises:
+        ConfigurationError: ``made`` is something else, or an argument cannot work.
+
+    Example:
+        >>> from findlr.testing import Quadratic
+        >>> search(Quadratic(), {"schedule": "one_cycle", "num_steps": 80}).plan.schedule
+        'one_cycle'
+    """
+    if isinstance(made, Mapping):
+        from findlr.torch import find_lr
+
+        arguments = {"progress": True, **made, **options}
+        known = list(inspect.signature(find_lr).parameters)
+        unknown = [key for key in arguments if key not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"{source} returned a dict with {unknown[0]!r}, which find_lr does not take: {', '.join(known)}"
+            )
+        lacking = [name for name in ("model", "optimizer") if name not in arguments]
+        if lacking:
+            raise ConfigurationError(f"{source} returned a dict without {lacking[0]!r}, which find_lr needs: add it")
+        return find_lr(**arguments)
+    if isinstance(made, Sequence) and not isinstance(made, str) and len(made) == 4:
+        from findlr.torch import find_lr
+
+        return find_lr(*made, **{"progress": True, **options})
+    if isinstance(made, Trainable) and not isinstance(made, type):
+        rest = {"progress": True, **options}
+        return find(made, _plan(made, rest.pop("schedule", "constant"), rest.pop("total_steps", None)), **rest)
+    raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
+
+
+def _plan(trainable: Any, schedule: str, total_steps: int | None) -> Plan:
+    """The plan, with the optimizer where the training has one of PyTorch's, as ``find_lr`` makes it."""
+    optimizer: Any = getattr(trainable, "optimizer", None)
+    if not hasattr(optimizer, "param_groups"):
+        return Plan(schedule, total_steps)
+    from findlr.torch.rates import momentum_of
+
+    return Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer))
+
+
+@contextmanager
+def as_script(target: str) -> Iterator[None]:
+    """Run a target as ``python train.py`` would: its folder is where Python looks, and no argument is findlr's."""
+    where = target.rpartition(":")[0]
+    arguments, path = sys.argv, list(sys.path)
+    folder = Path(where).parent if where.endswith(".py") else Path()
+    sys.argv = [where]
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = arguments, path
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}: TARGET is path/to/train.py:function")
+    path = path.resolve()
+    if not path.stem.isidentifier() or getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
+        raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which is taken or no name: rename it")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # a loader's workers look for its classes there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there; what it imports is not
+        raise ConfigurationError(
+            f"there is no module {name}: run findlr where Python finds it, or give a file, path/to/train.py:function"
+        ) from None
+    except (TypeError, ValueError):  # a relative or an empty name
+        raise ConfigurationError(f"{name!r} is no module's name: give package.module:function") from None
+
+
+def _functions(module: ModuleType) -> str:
+    own = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    return ", ".join(own[:8]) or "no function"
+
+
+def _described(made: Any) -> str:
+    if isinstance(made, (tuple, list)):
+        return f"a {type(made).__name__} of {len(made)} ({', '.join(type(item).__name__ for item in made[:6])})"
+    if inspect.iscoroutine(made):
+        made.close()
+        return "a coroutine"
+    if isinstance(made, type):
+        return f"the class {made.__name__}"
+    return "None" if made is None else f"something of type {type(made).__name__}"

@@ -1,0 +1,167 @@
+"""Candidates against each other: short runs of the planned schedule, from one snapshot, on the same batches."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis import runs
+from findlr.analysis.plan import Plan
+from findlr.analysis.runs import Race, Run
+from findlr.analysis.smoothing import Array
+from findlr.search.trainable import CanEvaluate, KeepsBatches, RunsTogether, Trainable, held
+
+logger = logging.getLogger("findlr")
+
+
+def run_race(
+    trainable: Trainable[Any, Any],
+    plan: Plan,
+    first: float,
+    limits: tuple[float, float],
+    budget: float,
+    *,
+    one_pass: bool = False,
+) -> Race | None:
+    """Train at a few rates for a few steps each, and tell which is best.
+
+    Each run starts from the same weights and sees the same batches; its schedule is the plan's, compressed. The rates
+    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it, until
+    both are near.
+
+    Args:
+        trainable: the training; it is left as the last run left it.
+        plan: the training that is planned, with its ``total_steps``.
+        first: the sweep's answer, near which the race starts.
+        limits: no rate is tried outside.
+        budget: steps that may be spent, evaluations included; a lone forward is a third.
+        one_pass: take the first runs in one pass, where the training can.
+
+    Returns:
+        The Race; None if the budget is too small for three runs.
+
+    Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
+    """
+    assert plan.total_steps is not None
+    total_steps = plan.total_steps
+    rich = runs.is_rich(budget, total_steps)
+    most = runs.RUNS_IF_RICH if rich else runs.RUNS
+    evaluator = trainable if isinstance(trainable, CanEvaluate) else None
+    evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
+
+    def affordable(spent: float) -> int:
+        return runs.steps_of_a_run(budget - spent, most, evaluation, total_steps)
+
+    steps = affordable(0.0)
+    if steps < runs.FEWEST_STEPS:
+        return None
+    if evaluator is not None:
+        evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps)
+    if isinstance(trainable, KeepsBatches):
+        trainable.keep_batches(steps)  # all of them first, because drawing moves random states
+    done: list[Run] = []
+    surely = -math.inf
+    with held(trainable) as begin:
+        start = math.nan if evaluator is None else evaluator.evaluate()
+        times = runs.PASS_IF_RICH if rich else runs.PASS
+        together = _together(trainable, len(times)) if one_pass else None
+        if together is not None:
+            steps = affordable(together.trial_steps * (len(times) + 1))
+            done, spent = _in_one_pass(together, begin, plan, [each * first for each in times], limits, steps)
+            steps = steps if done else affordable(spent)
+        shares = plan.shares(steps)
+        path = "one pass" if done else "sequential"
+        candidate: float | None = runs.within(runs.first_lr(first, plan, steps), limits)
+        if done:
+            candidate = runs.next_candidate(done, start, limits)
+        while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS and not runs.narrow(done):
+            trainable.restore(begin)
+            ended = train(trainable, evaluator, candidate * shares)
+            if evaluator is None:
+                start, surely = ended.first, max(surely, ended.surely)
+            done.append(Run(candidate, steps, ended.loss))
+            candidate = runs.next_candidate(done, start, limits)
+    if not done:
+        return None
+    best_lr, bracketed = runs.parabola(done)
+    return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
+
+
+def _together(trainable: Trainable[Any, Any], count: int) -> RunsTogether | None:
+    """What can take that many runs in one pass, or None."""
+    reason: str | None = f"{type(trainable).__name__} has no run_together()"
+    if isinstance(trainable, RunsTogether):
+        reason = trainable.prepare_together(count)
+        if reason is None:
+            return trainable
+    _log_no_pass(reason)
+    return None
+
+
+def _in_one_pass(
+    training: RunsTogether,
+    begin: Any,
+    plan: Plan,
+    firsts: Sequence[float],
+    limits: tuple[float, float],
+    steps: int,
+) -> tuple[list[Run], float]:
+    """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
+    lrs = [runs.first_lr(first, plan, steps) for first in firsts]
+    lrs = [lr for lr in lrs if runs.within(lr, limits) == lr]
+    forwards, backwards = training.forwards, training.backwards
+    ends: list[float] | str = "the limits leave one rate"
+    if len(lrs) > 1:
+        ends = training.run_together(begin, [(lr * plan.shares(steps)).tolist() for lr in lrs])
+    if not isinstance(ends, str):
+        return [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)], 0.0
+    _log_no_pass(ends)
+    forwards, backwards = training.forwards - forwards, training.backwards - backwards
+    return [], backwards + (forwards - backwards) / 3
+
+
+def _log_no_pass(reason: str | None) -> None:
+    logger.warning("one_pass=True can't be had, so the race's runs are made one after another: %s", reason)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    Args:
+        first: its first loss.
+        surely: what its first losses show for sure: their mean, less three standard errors; NaN with an evaluator.
+        loss: the held-out loss or, without an evaluator, the mean of the last tenth; infinite if the run diverged.
+    """
+
+    first: float
+    surely: float
+    loss: float
+
+
+def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> End:
+    """One run of a race: take a step at each rate, then score it."""
+    losses: list[Any] = []
+    first = math.nan
+    for lr in lrs:
+        loss = trainable.step(float(lr))
+        if loss is not None:
+            losses.append(loss)
+        if losses and (len(losses) == 1 or len(losses) % 10 == 0):  # each look waits for the device
+            latest = trainable.read(losses[-1:])[0]
+            first = latest if len(losses) == 1 else first
+            if not math.isfinite(latest):
+                return End(first, -math.inf, math.inf)
+    if evaluator is not None:
+        final, surely = evaluator.evaluate(), math.nan
+    else:
+        tenth = max(1, len(losses) // 10)
+        early, late = np.array(trainable.read(losses[:tenth])), np.array(trainable.read(losses[-tenth:]))
+        error = float(late.std(ddof=1)) * (2 / tenth) ** 0.5 if tenth > 1 else 0.0
+        final, surely = float(late.mean()), float(early.mean()) - 3.0 * error
+    return End(first, surely, final) if math.isfinite(final) else End(first, -math.inf, math.inf)

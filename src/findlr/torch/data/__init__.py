@@ -1,0 +1,1 @@
+"""Batches: drawn, moved, copied, set aside, and made to come again."""

@@ -1,0 +1,110 @@
+"""Data that can be read only once, made to come again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from findlr.errors import ConfigurationError, LoaderError
+from findlr.torch.data.nesting import bytes_in, copied
+from findlr.torch.snapshot.memory import Memory
+
+
+class Rewindable(Iterator[Any]):
+    """An iterator whose batches come again once a snapshot of its place is put back; see ``rewindable``."""
+
+    def __init__(self, iterator: Iterable[Any], max_bytes: int) -> None:
+        self._iterator = iter(iterator)
+        self._max_bytes = max_bytes
+        self._at = 0  # batches given so far
+        self._first = 0  # the place of the first batch that is kept
+        self._kept: deque[tuple[Any, int]] = deque()
+        self._marks: list[int] = []  # the places of open snapshots
+
+    @property
+    def bytes_kept(self) -> int:
+        """Bytes of the batches that may come again."""
+        return sum(size for _, size in self._kept)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        again = self._at < self._first + len(self._kept)
+        batch = self._kept[self._at - self._first][0] if again else self._drawn()
+        if again and self._marks:
+            batch = copied(batch)  # it may come a third time
+        self._at += 1
+        self._let_go()
+        return batch
+
+    def _drawn(self) -> Any:
+        """A new batch; while a snapshot is open, a copy of it is kept."""
+        batch = next(self._iterator)
+        if self._marks:
+            # Before anything is refused: what was drawn must not be lost.
+            self._kept.append((batch, bytes_in(batch)))
+            if self.bytes_kept > self._max_bytes:
+                raise LoaderError(
+                    f"the batches to keep take {self.bytes_kept} bytes, and max_bytes is {self._max_bytes}; they will "
+                    "come again, none is lost. Give rewindable() a larger max_bytes, or the search fewer steps"
+                )
+            self._kept[-1] = copied(batch), self._kept[-1][1]
+        return batch
+
+    def _let_go(self) -> None:
+        """Forget the batches before the first place that anyone may go back to."""
+        first = min([self._at, *self._marks])
+        while self._kept and self._first < first:
+            self._kept.popleft()
+            self._first += 1
+        if not self._kept:
+            self._first = first
+
+    def remember(self, memory: Memory) -> None:
+        """Remember the place; batches are kept from here on until ``memory`` is closed."""
+        mark = self._at
+
+        def put() -> None:
+            self._at = mark
+
+        def release() -> None:
+            self._marks.remove(mark)
+            self._let_go()
+
+        self._marks.append(mark)
+        memory.add(put)
+        memory.on_close(release)
+
+
+def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindable:
+    """Make a one-shot iterator (a stream, a generator) fit for a search: the batches that it draws come again.
+
+    Give the result to ``find_lr`` or a ``RangeTest``, and train on the same object afterwards. Batches are copied only
+    during a search, and let go as they come again.
+
+    Args:
+        iterator: gives batches, once.
+        max_bytes: what may be kept, in bytes, above 0; past it the search ends with an error, and nothing is lost.
+
+    Returns:
+        An iterator over the same batches.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+
+    Example:
+        >>> import torch
+        >>> from findlr import find_lr
+        >>> net = torch.nn.Linear(1, 1)
+        >>> stream = rewindable((torch.full((1, 1), float(i)), torch.zeros(1, 1)) for i in range(200))
+        >>> finding = find_lr(net, torch.optim.SGD(net.parameters(), lr=0.1), torch.nn.MSELoss(), stream)
+        >>> next(stream)[0].item()
+        0.0
+    """
+    if not isinstance(iterator, Iterable):
+        raise ConfigurationError(f"rewindable() needs an iterator over batches, got {type(iterator).__name__}")
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ConfigurationError(f"max_bytes must be a whole number above 0, got {max_bytes!r}")
+    return Rewindable(iterator, max_bytes)

@@ -1,0 +1,1 @@
+"""Several runs of a race in one pass."""

@@ -1,0 +1,1 @@
+"""Everything that a step can change, remembered, and put back in place."""

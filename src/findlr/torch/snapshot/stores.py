@@ -1,0 +1,206 @@
+"""Where a snapshot's copies of tensors live: on the tensors' device, in the host's memory, or on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from findlr.errors import ConfigurationError
+from findlr.torch.snapshot import folders
+
+logger = logging.getLogger("findlr")
+
+Snapshot = Literal["auto", "device", "cpu", "disk"]
+
+_LITTLE = 1 << 22  # bytes that a step needs, too: asking for the free memory takes longer than copying them
+
+# torch has no public calls for many tensors at once. The optimizers use this kind; torch 2.6 lacks _foreach_clone.
+_clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(
+    torch, "_foreach_clone", lambda tensors: map(torch.clone, tensors)
+)
+
+
+class Store:
+    """Keeps copies on the tensors' own device."""
+
+    on_device = True
+
+    def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
+        """Copy tensors."""
+        if len(tensors) == 1:  # of any class
+            return [tensors[0].clone()]
+        with torch.inference_mode():  # a sixth faster than no_grad, and nothing writes into the copies
+            return list(_clones(tensors))
+
+    def read(self, copy: Any) -> torch.Tensor:
+        """A copy as a tensor; not to be written to."""
+        kept: torch.Tensor = copy
+        return kept
+
+    def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
+        """Write copies into their tensors."""
+        if len(tensors) == 1:
+            tensors[0].copy_(copies[0])
+        else:
+            torch._foreach_copy_(tensors, copies)
+
+    def close(self) -> None:
+        """Let go of what is not memory."""
+
+
+class Kept:
+    """What stands for a tensor in a copy of a state dict; a deep copy of this is a tensor again."""
+
+    def __init__(self, store: Store, copy: Any) -> None:
+        self._store, self._copy = store, copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return self._store.read(self._copy).clone()
+
+
+class HostStore(Store):
+    """Keeps copies in the host's memory.
+
+    Not pinned: torch rounds each pinned block up to a power of two, and keeps it after it is freed.
+    """
+
+    on_device = False
+
+    def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
+        """Copy tensors."""
+        return [tensor.to("cpu", copy=True) for tensor in tensors]
+
+
+class DiskStore(Store):
+    """Keeps copies in files, one each, in a private temporary folder that is removed by ``close``.
+
+    Raises:
+        ConfigurationError: the temporary folder can't be written, or is full.
+    """
+
+    on_device = False
+
+    def __init__(self) -> None:
+        folders.remove_leftovers()
+        try:
+            self._folder = folders.Private()
+        except OSError as error:
+            raise _refused(error) from error
+        self._count = 0
+        # Where close() is never reached: the owner is lost, or Python ends.
+        self._remove = weakref.finalize(self, self._folder.remove)
+
+    def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
+        """Write each tensor to a file of its own."""
+        return [self._written(tensor.detach()) for tensor in tensors]
+
+    def _written(self, tensor: torch.Tensor) -> Path:
+        file = self._folder.path / f"{self._count}.pt"
+        self._count += 1
+        if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # a view's file would hold all that it looks at
+        try:
+            torch.save(tensor.cpu(), file)
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise _refused(error) from error
+        return file
+
+    def read(self, copy: Any) -> torch.Tensor:
+        """What is in a file, which is read as it is used."""
+        kept: torch.Tensor = torch.load(copy, mmap=True, weights_only=True)
+        return kept
+
+    def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
+        """Write files' contents into their tensors, one after the other."""
+        for tensor, file in zip(tensors, copies, strict=True):
+            tensor.copy_(self.read(file))
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._remove()
+
+
+def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """The bytes that copies of ``tensors`` take."""
+    return sum(
+        [t._values().nbytes + t._indices().nbytes if t.layout is torch.sparse_coo else t.nbytes for t in tensors]
+    )
+
+
+def _refused(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"snapshot='disk' can't write to the temporary folder: {error}; nothing was changed. Make room there, point "
+        "TMPDIR to another folder, or choose snapshot='cpu' or 'device'"
+    )
+
+
+def check(snapshot: str) -> None:
+    """Refuse what names no store.
+
+    Raises:
+        ConfigurationError: it is none of "auto", "device", "cpu", "disk".
+    """
+    if snapshot not in get_args(Snapshot):
+        raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(Snapshot))}, got {snapshot!r}")
+
+
+def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) -> Store:
+    """The store that was asked for; "auto" takes the first of device, cpu, disk with twice the room.
+
+    For less than 4 MiB it takes the device, and does not ask.
+
+    Args:
+        snapshot: "auto", "device", "cpu" or "disk".
+        nbytes: what is to be kept.
+        devices: where the tensors are.
+    """
+    kind: str = snapshot
+    if snapshot == "auto":
+        kind, why = _chosen(nbytes, list(devices))
+        logger.info("snapshot='auto': %.1f MB are kept on %s, %s", nbytes / 1e6, kind, why)
+    return {"device": Store, "cpu": HostStore, "disk": DiskStore}[kind]()
+
+
+def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
+    if nbytes < _LITTLE:
+        return "device", "for they are few"
+    places = {"device": devices, "cpu": [torch.device("cpu")]}
+    for kind, where in places.items():
+        known = [room for room in map(free_memory, where) if room is not None]
+        if not known:
+            return kind, "whose free memory is not known"
+        if min(known) >= 2 * nbytes:  # the sweep's steps need some, too
+            return kind, f"where {min(known) / 1e6:.0f} MB are free"
+    return "disk", "for the memory is short"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None if that can't be told."""
+    if device.type == "cpu":
+        return _free_on_host()
+    backend = torch.get_device_module(device)
+    try:
+        free: int = backend.mem_get_info(device)[0]
+        return free + int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _free_on_host() -> int | None:
+    """What Linux says is available, within the limit of the container."""
+    rooms: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        rooms += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        rooms.append(limit - used)
+    return min(rooms, default=None)

@@ -1,0 +1,289 @@
+"""What a picture of a Finding shows, as plain data: each view draws the same, with what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis.curve import Curve, Stop
+from findlr.analysis.rules import Rule
+from findlr.analysis.runs import Run
+from findlr.errors import ConfigurationError, NoSuggestionError
+from findlr.finding import Finding
+
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A rate to point at.
+
+    Args:
+        lr: the rate.
+        loss: the line's height there; NaN where there is no line.
+        rules: the names of the rules that answer with it.
+    """
+
+    lr: float
+    loss: float
+    rules: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The rate and its rules, as in "0.12 (quick)"."""
+        return f"{self.lr:.2g} ({', '.join(self.rules)})"
+
+
+@dataclass(frozen=True)
+class StopPoint:
+    """The point at which a sweep ended early: its rate, its raw loss (it may be NaN or infinite), and why."""
+
+    lr: float
+    loss: float
+    why: str
+
+
+@dataclass(frozen=True)
+class RaceRuns:
+    """The runs of a race by rate, on an axis of their own: what a run ends at is no loss of the sweep.
+
+    Args:
+        runs: every run, the lowest rate first; the loss of one that diverged is infinite.
+        limits: the lowest and the highest loss to show: an explosion is cut. None if every run diverged.
+        label: what the losses are.
+    """
+
+    runs: tuple[Run, ...]
+    limits: Limits | None
+    label: str
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A curve over the logarithm of the rate, with marks.
+
+    Args:
+        line: the curve to draw as a line; empty where the sweep has too few points.
+        points: the raw losses behind it, or None.
+        ends: the raw losses that the line leaves out at its ends, or None.
+        corrected: the raw losses less what makes their batch hard or easy; None where that was not measured.
+        validation: the held-out losses, where they were measured, or None.
+        suggestion: the rate that is suggested, or None.
+        interval: where the suggestion's rule says that the best rate lies; None if it does not tell.
+        others: what other rules say.
+        stop: where the sweep ended early; None if it did not.
+        race: the runs that verified the suggestion, or None.
+        limits: the lowest and the highest loss to show: an explosion beyond them is cut. None: nothing is there.
+        message: why nothing is suggested; empty if something is.
+        loss_label: what the losses are.
+    """
+
+    line: Curve
+    points: Curve | None
+    ends: Curve | None
+    corrected: Curve | None
+    validation: Curve | None
+    suggestion: Mark | None
+    interval: tuple[float, float] | None
+    others: tuple[Mark, ...]
+    stop: StopPoint | None
+    race: RaceRuns | None
+    limits: Limits | None
+    message: str
+    loss_label: str
+
+
+def describe(
+    finding: Finding, *, smoothed: bool = True, raw: bool = True, rules: Sequence[Rule] = (), race: bool = True
+) -> Drawing:
+    """What to draw of a Finding.
+
+    Args:
+        finding: with or without a suggestion.
+        smoothed: True is the article's plot: the smoothed losses without the first 10 and last 5 points; False is the
+            raw losses, all that are usable.
+        raw: whether raw losses stand behind the smoothed ones, and those less their batches' differences.
+        rules: other rules to ask; those that refuse are left out.
+        race: whether the runs of a race are shown.
+
+    Returns:
+        The Drawing.
+
+    Example:
+        >>> from findlr import find, rules
+        >>> from findlr.testing import Quadratic
+        >>> drawing = describe(find(Quadratic()), rules=[rules.steep])
+        >>> drawing.suggestion.rules, drawing.others[0].rules
+        (('quick',), ('steep',))
+    """
+    curve = finding.curve
+    line = curve.smoothed().clipped() if smoothed else curve.usable()
+    points = ends = corrected = None
+    if smoothed and raw:
+        points = curve.clipped() if len(line) else curve.usable()
+        ends = _outside(curve.usable(), points)
+        corrected = _corrected(curve.clipped())
+    validation = _measured(curve)
+    named = _named(finding, rules)
+    marks = [_mark(lr, line, names) for lr, names in named.items()]
+    suggested = finding.suggestion is not None  # named first, then
+    return Drawing(
+        line=line,
+        points=points,
+        ends=ends,
+        corrected=corrected,
+        validation=validation,
+        suggestion=marks[0] if suggested else None,
+        interval=None if finding.suggestion is None else finding.suggestion.interval,
+        others=tuple(marks[suggested:]),
+        stop=_stop(finding),
+        race=_race(finding) if race else None,
+        limits=_limits(line, points, corrected, validation),
+        message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
+        loss_label="smoothed loss" if smoothed else "loss",
+    )
+
+
+def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> tuple[str, ...]:
+    """A name for each of several runs: the ones given, or what the facts of the runs differ in.
+
+    Args:
+        findings: at least one.
+        labels: one per Finding; None for what differs, or a number where nothing does.
+
+    Returns:
+        The names.
+
+    Raises:
+        ConfigurationError: there is no Finding, or not one label for each.
+
+    Example:
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> labels_of([find(Quadratic()), find(Quadratic(noise=1.0))])
+        ('run 1', 'run 2')
+    """
+    if not findings:
+        raise ConfigurationError("there is nothing to show: give at least one Finding")
+    if labels is not None:
+        if isinstance(labels, str) or len(labels) != len(findings):
+            raise ConfigurationError(f"labels must be a list with one for each of {len(findings)} runs, got {labels!r}")
+        return tuple(map(str, labels))
+    facts = [dict(flattened({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
+    found = [""] * len(findings)
+    for name in (name for name in dict.fromkeys(chain(*facts)) if _tells(name)):
+        short = name.removesuffix(".name").split(".")[-1]
+        longer = [f"{text}, {short}={each.get(name, 'default')}" for text, each in zip(found, facts, strict=True)]
+        found = longer if len(set(longer)) > len(set(found)) else found
+    if len(set(found)) == len(found) > 1:
+        return tuple(text.removeprefix(", ") for text in found)
+    return tuple(f"run {i + 1}" for i in range(len(findings)))
+
+
+def flattened(facts: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each fact with its place in the tree, as in ("optimizer.name", "SGD")."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+            yield from flattened(dict(enumerate(value)), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _tells(name: str) -> bool:
+    """Whether a fact names a run well: the plan's and the groups' settings stand in the optimizer's arguments, too."""
+    return not name.startswith(("versions.", "optimizer.groups.", "optimizer.module", "momentum"))
+
+
+def _outside(usable: Curve, shown: Curve) -> Curve | None:
+    """The points before and after those that are shown."""
+    if len(usable) == len(shown):
+        return None
+    start = int(np.searchsorted(usable.lr, shown.lr[0]))
+    kept = np.r_[0:start, start + len(shown) : len(usable)]
+    return Curve(usable.lr[kept], usable.loss[kept])
+
+
+def _corrected(curve: Curve) -> Curve | None:
+    """The losses less what makes a batch hard: that shows in its loss under the starting weights as well."""
+    if curve.baseline is None or not len(curve):
+        return None
+    return Curve(curve.lr, curve.loss - curve.baseline + curve.baseline.mean())
+
+
+def _measured(curve: Curve) -> Curve | None:
+    """The held-out losses where they were measured."""
+    usable = curve.usable()
+    if usable.validation is None:
+        return None
+    there = np.isfinite(usable.validation)
+    return Curve(usable.lr[there], usable.validation[there]) if there.any() else None
+
+
+def _stop(finding: Finding) -> StopPoint | None:
+    curve = finding.curve
+    if finding.stop is Stop.FINISHED or not len(curve):
+        return None
+    why = finding.stop.name.lower().replace("_", " ")
+    return StopPoint(float(curve.lr[-1]), float(curve.loss[-1]), f"stopped: {why}")
+
+
+def _race(finding: Finding) -> RaceRuns | None:
+    race = finding.race
+    if race is None or not race.runs:
+        return None
+    runs = tuple(sorted(race.runs, key=lambda run: run.lr))
+    losses = [run.loss for run in runs if np.isfinite(run.loss)]
+    limits = None
+    if losses:
+        low, high = min(losses), max(losses)
+        cut = 2 * race.start - low  # as much above the start as the best lies below
+        limits = _with_margin(low, min(high, cut) if cut > low else high, 0.15)
+    return RaceRuns(runs, limits, f"held-out loss after {race.steps} steps")
+
+
+def _named(finding: Finding, rules: Sequence[Rule]) -> dict[float, tuple[str, ...]]:
+    """Each rate that is answered, the suggestion first, with the rules that answer it."""
+    named: dict[float, tuple[str, ...]] = {}
+    if finding.suggestion is not None:
+        named[finding.suggestion.lr] = (finding.suggestion.rule,)
+    for rule in rules:
+        try:
+            answer = finding.suggest(rule)
+        except NoSuggestionError:
+            continue
+        names = named.get(answer.lr, ())
+        named[answer.lr] = names if answer.rule in names else (*names, answer.rule)
+    return named
+
+
+def _mark(lr: float, line: Curve, names: tuple[str, ...]) -> Mark:
+    height = np.interp(np.log10(lr), line.log10_lr, line.loss) if len(line) else np.nan
+    return Mark(lr, float(height), names)
+
+
+def _limits(line: Curve, *others: Curve | None) -> Limits | None:
+    """All of the fall, and as much of the rise as the fall is high; never less than nine tenths of the points."""
+    shown = [curve for curve in (line, *others) if curve is not None and len(curve)]
+    if not shown:
+        return None
+    losses = shown[0].loss
+    bottom = int(np.argmin(losses))
+    low, start = float(losses[bottom]), float(losses[: bottom + 1].max())
+    high = min(max(2 * start - low, float(np.quantile(losses, 0.9))), float(losses.max()))
+    for curve in shown[1:]:  # what lies around the line, without rare high ones
+        before = curve.loss[curve.lr <= max(shown[0].lr[bottom], np.median(shown[0].lr))]
+        if len(before):
+            low = min(low, float(before.min()))
+            high = max(high, float(np.quantile(before, 0.98)))
+    return _with_margin(low, high, 0.06)
+
+
+def _with_margin(low: float, high: float, share: float) -> Limits:
+    margin = share * (high - low) or share * abs(high) or 1.0
+    return low - margin, high + margin

@@ -1,0 +1,46 @@
+"""Which live view shows a sweep: a library's only word that nobody asked for, so only where somebody looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from findlr.analysis.curve import Step
+from findlr.errors import MissingExtraError
+
+
+def live(asked: bool | None = None) -> AbstractContextManager[Callable[[Step], object] | None]:
+    """The view for where Python runs: a notebook's, a terminal's, plain lines, or none.
+
+    Args:
+        asked: True shows it everywhere; None where somebody looks: in a notebook, and in a terminal if rich is there.
+
+    Returns:
+        A context manager; what it gives is called with each Step, or is None.
+
+    Raises:
+        MissingExtraError: it was asked for, and rich is not installed.
+    """
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: one process of several tells
+        return nullcontext()
+    if in_notebook():
+        from findlr.views import notebook
+
+        return notebook.LiveSweep()
+    if asked is None and not (sys.stderr is not None and sys.stderr.isatty()):
+        return nullcontext()
+    try:
+        from findlr.views import console
+    except MissingExtraError:
+        if asked:
+            raise
+        return nullcontext()
+    return console.LiveSweep()
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,173 @@
+"""The notebook's view of a Finding, and of a sweep that runs: HTML without a script."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from html import escape
+from types import TracebackType
+
+import numpy as np
+
+from findlr.analysis.curve import Step
+from findlr.analysis.smoothing import Array
+from findlr.finding import Finding
+from findlr.views.drawing import Drawing, describe
+from findlr.views.progress import Growing
+from findlr.views.thinning import extremes
+
+_LINE, _SUGGESTION = "#2a8bd0", "#e0600f"  # stand out on white and on black; all else has the notebook's own colour
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 428, 22, 190  # of the frame, in a picture of 440 x 224
+_MOST = 120  # points of a line: the whole stays below 10 kB
+_REFRESH = 0.2  # seconds between two pictures
+
+
+class LiveSweep:
+    """A sweep as it runs, in a Jupyter notebook: a line, and a small curve that grows.
+
+    Example:
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> finding = find(Quadratic(), progress=LiveSweep())  # doctest: +SKIP
+    """
+
+    def __enter__(self) -> Callable[[Step], None]:
+        from IPython.display import HTML, display
+
+        self._growing, self._due = Growing(), 0.0
+        self._html: Callable[[str], object] = HTML
+        self._handle = display(HTML(_running(self._growing)), display_id=True)
+        return self._show
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._handle.update(self._html(_line(self._growing)))
+
+    def _show(self, step: Step) -> None:
+        self._growing.add(step)
+        if (now := time.monotonic()) >= self._due or step.index + 1 == step.num_steps:
+            self._handle.update(self._html(_running(self._growing)))
+            self._due = now + _REFRESH
+
+
+def html(finding: Finding) -> str:
+    """A Finding as HTML: the curve, the suggestion and its interval, the verdict and why.
+
+    Args:
+        finding: with or without a suggestion.
+
+    Returns:
+        Static HTML below 10 kB, without a script; it takes the colours of the page around it.
+
+    Example:
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> html(find(Quadratic()))[:5]
+        '<div>'
+    """
+    suggestion = finding.suggestion
+    if suggestion is None:
+        head = "<b>No suggestion</b>"
+    else:
+        head = f'<b style="color:{_SUGGESTION}">{suggestion.lr:.2g}</b> ({_text(suggestion.rule, 40)})'
+        if suggestion.interval is not None:
+            head += " &nbsp; interval {:.2g} to {:.2g}".format(*suggestion.interval)
+    steps, seconds = finding.cost.steps, finding.cost.seconds
+    return (
+        f'<div><div style="font-size:1.15em">{head}</div>'
+        f"{_picture(describe(finding))}"
+        f"<div><b>{finding.verdict.name}</b> {_text(finding.why, 500)}</div>"
+        f'<div style="opacity:.7">{_text(finding.stop.sentence, 200)} {steps:.0f} steps, {seconds:.2g} s.</div></div>'
+    )
+
+
+def _text(text: str, most: int) -> str:
+    return escape(text if len(text) <= most else f"{text[: most - 1]}\u2026")
+
+
+def _line(growing: Growing) -> str:
+    return f'<div style="font-family:monospace;white-space:pre-wrap">{_text(growing.line, 200)}</div>'
+
+
+def _running(growing: Growing) -> str:
+    curve = growing.curve(_MOST)
+    if curve is None:
+        return _line(growing)
+    shares, losses, limits = curve
+    points = _points(shares * 300, _heights(losses, limits, 4, 56))
+    return (
+        f'{_line(growing)}<svg viewBox="0 0 300 60" width="300" height="60" role="img" aria-label="the loss so far">'
+        f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/></svg>'
+    )
+
+
+def _picture(drawing: Drawing) -> str:
+    """The curve, its suggestion, and two axes."""
+    if drawing.limits is None or len(drawing.line) < 2:
+        return ""
+    line, limits = drawing.line, drawing.limits
+    ends = [float(line.log10_lr[0]), float(line.log10_lr[-1])]
+    mark = drawing.suggestion
+    if mark is not None:
+        ends = [min(ends[0], math.log10(mark.lr)), max(ends[1], math.log10(mark.lr))]
+
+    def across(log_lr: Array | float) -> Array:
+        share = (np.asarray(log_lr) - ends[0]) / ((ends[1] - ends[0]) or 1.0)
+        return np.asarray(_LEFT + np.clip(share, 0.0, 1.0) * (_RIGHT - _LEFT))
+
+    parts = []
+    if drawing.interval is not None:
+        low, high = across(np.log10(sorted(drawing.interval))).tolist()
+        parts.append(
+            f'<rect x="{low:.1f}" y="{_TOP}" width="{high - low:.1f}" height="{_BOTTOM - _TOP}" fill="{_SUGGESTION}" '
+            'fill-opacity=".13"/>'
+        )
+    if drawing.points is not None and len(drawing.points):
+        xs, ys = _thinned(across(drawing.points.log10_lr), _heights(drawing.points.loss, limits, _TOP, _BOTTOM))
+        dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in zip(xs, ys, strict=True))
+        parts.append(f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".6" stroke-width="3" stroke-linecap="round"/>')
+    points = _points(*_thinned(across(line.log10_lr), _heights(line.loss, limits, _TOP, _BOTTOM)))
+    parts.append(f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/>')
+    if mark is not None:
+        x = float(across(math.log10(mark.lr)))
+        y = float(_heights(np.array([mark.loss]), limits, _TOP, _BOTTOM)[0])
+        anchor = "start" if x < 200 else "end" if x > 330 else "middle"
+        parts.append(
+            f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="{_SUGGESTION}" stroke-dasharray="2 3"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_SUGGESTION}"/>'
+            f'<text x="{x:.1f}" y="14" text-anchor="{anchor}" fill="{_SUGGESTION}" font-weight="bold">'
+            f"{mark.lr:.2g}</text>"
+        )
+    ticks = _ticks(ends)
+    labels = [(f"1e{tick:g}" if tick == int(tick) else f"{10**tick:.2g}", float(across(tick))) for tick in ticks]
+    parts += [f'<text x="{x:.0f}" y="{_BOTTOM + 15}" text-anchor="middle">{label}</text>' for label, x in labels]
+    for loss, y in ((limits[1], _TOP + 8), (sum(limits) / 2, (_TOP + _BOTTOM) / 2), (limits[0], _BOTTOM)):
+        parts.append(f'<text x="{_LEFT - 5}" y="{y}" text-anchor="end">{loss:.3g}</text>')
+    said = f"{drawing.loss_label} against learning rate"
+    return (
+        f'<svg viewBox="0 0 440 224" width="440" style="max-width:100%" role="img" aria-label="{said}" '
+        f'font-size="11" font-family="sans-serif" fill="currentColor">{"".join(parts)}'
+        f'<path d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}" fill="none" stroke="currentColor" stroke-opacity=".6"/>'
+        f'<text x="{(_LEFT + _RIGHT) / 2}" y="220" text-anchor="middle">{said}</text></svg>'
+    )
+
+
+def _ticks(ends: Sequence[float]) -> list[float]:
+    """Powers of ten, not more than eight; the ends where they hold fewer than two."""
+    powers = range(math.ceil(ends[0]), math.floor(ends[1]) + 1)
+    return list(powers[:: max(math.ceil(len(powers) / 8), 1)]) if len(powers) > 1 else list(ends)
+
+
+def _heights(losses: Array, limits: tuple[float, float], top: float, bottom: float) -> Array:
+    low, high = limits
+    share = (losses - low) / ((high - low) or 1.0)
+    return np.asarray(bottom - np.clip(np.nan_to_num(share), -0.02, 1.02) * (bottom - top))
+
+
+def _thinned(xs: Array, ys: Array) -> tuple[Array, Array]:
+    kept = extremes(ys, _MOST // 2 - 1)
+    return xs[kept], ys[kept]
+
+
+def _points(xs: Array, ys: Array) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))

@@ -1,0 +1,257 @@
+"""The picture of a Finding, or of several, by matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.rules import Rule
+from findlr.errors import MissingExtraError
+from findlr.finding import Finding
+from findlr.views.drawing import Drawing, Mark, RaceRuns, describe, labels_of
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
+# and dashes differ as well, for a picture in grey.
+_LINE, _SUGGESTION = "#2a8bd0", "#e0600f"
+_OTHERS = (("#009e73", "s"), ("#cc79a7", "^"), ("#e69f00", "D"), ("#8c8c8c", "v"))
+_RACE, _VALIDATION, _GREY = "#cc79a7", "#009e73", "#8c8c8c"
+_RUNS = (
+    (_LINE, "-", "o"),
+    (_SUGGESTION, (0, (5, 1.5)), "s"),
+    ("#009e73", (0, (1.5, 1)), "^"),
+    ("#cc79a7", (0, (7, 1.5, 1.5, 1.5)), "D"),
+    ("#c99700", (0, (3, 1, 1, 1, 1, 1)), "v"),
+    ("#56b4e9", (0, (9, 3)), "P"),
+    (_GREY, (0, (1.5, 3)), "X"),
+)
+
+
+def draw(
+    finding: Finding,
+    ax: Axes | None = None,
+    *,
+    smoothed: bool = True,
+    raw: bool = True,
+    rules: Sequence[Rule] = (),
+    race: bool = True,
+) -> Axes:
+    """Draw the loss against the rate, with the suggestion marked and named, and its interval as a light band.
+
+    Args:
+        finding: with or without a suggestion; the title says why there is none.
+        ax: where to draw; None makes a new figure. Nothing is shown: that is the caller's, or the notebook's.
+        smoothed: True is the article's plot: the smoothed losses without the first 10 and last 5 points; False is the
+            raw losses. An explosion on the right is cut, so that the fall is seen.
+        raw: whether raw losses stand faintly behind the smoothed ones and, as a thin line, those less what their
+            batches differ in, where that was measured.
+        rules: other rules to mark, such as ``findlr.rules.valley``; those that refuse are left out.
+        race: whether the runs that verified the suggestion are shown, on an axis of their own on the right.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> draw(find(Quadratic()), Figure().subplots()).get_xscale()
+        'log'
+    """
+    ax = _new_axes() if ax is None else ax
+    drawing = describe(finding, smoothed=smoothed, raw=raw, rules=rules, race=race)
+    _draw(drawing, ax)
+    return ax
+
+
+def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Draw several runs over each other: weight decays, batch sizes, optimizers.
+
+    Args:
+        findings: at least one; each is drawn by its smoothed losses, its suggestion and its interval.
+        labels: one per Finding; None names them by what their facts differ in.
+        ax: where to draw; None makes a new figure, which is not shown.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ConfigurationError: there is no Finding, or not one label for each.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from findlr import find
+        >>> from findlr.testing import Quadratic
+        >>> runs = [find(Quadratic(curvature=curvature)) for curvature in (1.0, 10.0)]
+        >>> ax = compare(runs, ["flat", "steep"], Figure().subplots())
+        >>> len(ax.get_legend().get_texts())
+        2
+
+    Source: Smith 2018 (arXiv:1803.09820), who chooses the weight decay so.
+    """
+    names = labels_of(findings, labels)
+    ax = _new_axes() if ax is None else ax
+    _style(ax)
+    drawings = [describe(finding, raw=False, race=False) for finding in findings]
+    handles: list[Artist] = []
+    for drawing, name, (colour, dashes, shape) in zip(drawings, names, cycle(_RUNS), strict=False):
+        mark = drawing.suggestion
+        label = f"{name}: {'no suggestion' if mark is None else f'{mark.lr:.2g}'}"
+        sign = "" if mark is None else shape
+        paper = ax.get_facecolor()
+        handles += ax.plot([], [], color=colour, ls=dashes, lw=2, marker=sign, ms=8, mec=paper, label=label)
+        ax.plot(drawing.line.lr, drawing.line.loss, color=colour, ls=dashes, lw=2)
+        if mark is not None:
+            if drawing.interval is not None:
+                ax.plot(drawing.interval, [mark.loss] * 2, "|-", color=colour, lw=1, ms=9, alpha=0.8)
+            ax.plot(mark.lr, mark.loss, shape, color=colour, ms=9, mec=paper, zorder=4)
+    shown_limits = [drawing.limits for drawing in drawings if drawing.limits is not None]
+    if shown_limits:
+        ax.set_ylim(min(low for low, _ in shown_limits), max(high for _, high in shown_limits))
+    _legend(ax, handles, drawings[0])
+    return ax
+
+
+def picture(draw: Callable[[Axes], object]) -> Figure:
+    """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError.of("matplotlib", "plot") from None
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    draw(figure.subplots())
+    return figure
+
+
+def _new_axes() -> Axes:
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError:
+        raise MissingExtraError.of("matplotlib", "plot") from None
+    return plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
+
+
+def _draw(drawing: Drawing, ax: Axes) -> None:
+    _style(ax)
+    handles = [*_curves(drawing, ax), *_marks(drawing, ax)]
+    if drawing.race is not None:
+        handles.append(_draw_race(drawing.race, ax))
+    if drawing.message:
+        ax.set_title(drawing.message, parse_math=False, wrap=True)
+    if drawing.limits is not None:
+        ax.set_ylim(*drawing.limits)
+        _legend(ax, handles, drawing)
+
+
+def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
+    """The lines and points; those further down lie over those before."""
+    layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
+        ("raw loss", drawing.points, {"color": _LINE, "ls": "", "marker": "o", "ms": 3.5, "mew": 0, "alpha": 0.5}),
+        ("left out", drawing.ends, {"color": _GREY, "ls": "", "marker": "o", "ms": 3, "mfc": "none", "mew": 0.7}),
+        ("without batch noise", drawing.corrected, {"color": _GREY, "lw": 1}),
+        (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2}),
+        ("validation loss", drawing.validation, {"color": _VALIDATION, "ls": "--", "lw": 1.6, "marker": "."}),
+    )
+    for label, curve, how in layers:
+        if curve is not None and len(curve):
+            yield from ax.plot(curve.lr, curve.loss, label=label, **how)
+
+
+def _marks(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
+    """The suggestion and its interval, other rules, and where the sweep stopped: what is named in the legend."""
+    from matplotlib.colors import to_rgb
+
+    paper = ax.get_facecolor()
+    if drawing.interval is not None:
+        alpha = 0.12 if sum(to_rgb(paper)) > 1.5 else 0.25  # a band needs more colour on black
+        yield ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=alpha, lw=0, zorder=0, label="interval")
+    if drawing.suggestion is not None:
+        _point_at(drawing.suggestion, ax)
+    for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):
+        yield from ax.plot(mark.lr, mark.loss, shape, color=colour, ms=8, mec=paper, label=mark.label, zorder=3)
+    if drawing.stop is not None:  # at the top, for the loss there lies far above, or is no number
+        where: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+        ink = ax.xaxis.label.get_color()
+        yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **where)
+
+
+def _style(ax: Axes) -> None:
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate (log scale)")
+    ax.set_ylabel("loss")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.grid(alpha=0.25, lw=0.6)
+
+
+def _legend(ax: Axes, handles: Sequence[Artist], drawing: Drawing) -> None:
+    """In the corner that the line leaves free; names as they are, no formulas in them."""
+    falls = not len(drawing.line) or drawing.line.loss[0] > sum(ax.get_ylim()) / 2
+    legend = ax.legend(
+        handles,
+        [str(handle.get_label()) for handle in handles],
+        loc="lower left" if falls else "upper left",
+        framealpha=0.7,
+        edgecolor="none",
+        fontsize="small",
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw_race(race: RaceRuns, ax: Axes) -> Artist:
+    """The runs on an axis of their own; those that diverged stand at its top."""
+    right = ax.twinx()
+    right.set_ylabel(race.label, color=_RACE)
+    right.tick_params(axis="y", labelcolor=_RACE, color=_RACE)
+    for name, spine in right.spines.items():
+        spine.set_visible(name == "right")
+        spine.set_color(_RACE)
+    top = race.limits[1] if race.limits is not None else -math.inf
+    finite = [(run.lr, run.loss) for run in race.runs if run.loss <= top]
+    diverged = [run.lr for run in race.runs if not run.loss <= top]
+    lrs, losses = zip(*finite, strict=True) if finite else ((), ())
+    (line,) = right.plot(lrs, losses, "D:", color=_RACE, lw=1.2, ms=6, mec=ax.get_facecolor(), label="race")
+    right.plot(diverged, [1.0] * len(diverged), "x", color=_RACE, ms=8, transform=right.get_xaxis_transform())
+    right.set_ylim(*(race.limits or (0.0, 1.0)))
+    if race.limits is None:
+        right.set_yticks([])
+    return line
+
+
+def _point_at(mark: Mark, ax: Axes) -> None:
+    """Mark the suggestion with a dot, a line at its rate, and its name."""
+    from matplotlib.patheffects import withStroke
+
+    ax.axvline(mark.lr, color=_SUGGESTION, lw=1, ls=":", zorder=1)
+    ax.plot(mark.lr, mark.loss, "o", color=_SUGGESTION, ms=9, mec=ax.get_facecolor(), zorder=4)
+    # A curve falls from the left above, so below on the left its name has room; a mark far on the left has it above.
+    left = mark.lr > math.sqrt(math.prod(ax.get_xlim()))
+    name = ax.annotate(
+        mark.label,
+        (mark.lr, mark.loss),
+        xytext=(-9, -9) if left else (9, 9),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top" if left else "bottom",
+        color=_SUGGESTION,
+        weight="bold",
+        parse_math=False,
+        zorder=6,
+    )
+    name.set_path_effects([withStroke(linewidth=3, foreground=ax.get_facecolor())])  # readable across the curve

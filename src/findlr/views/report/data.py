@@ -1,0 +1,155 @@
+"""What the page knows of a run: plain values for JSON, long arrays as the bytes that the browser reads as they are."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.rules import RULES, Suggestion
+from findlr.errors import NoSuggestionError
+from findlr.finding import Finding
+from findlr.views.drawing import Drawing, describe, flattened
+from findlr.views.thinning import extremes
+
+_MOST = 20_000  # points of a curve that is shown whole
+_STRETCHES = 500  # of a longer one: the chart is about twice as many pixels wide
+_UNITS = {"steps": "forward-backward equivalents", "seconds": "s"}
+
+
+def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, Any]:
+    """What the page shows of one run.
+
+    Args:
+        finding: with or without a suggestion.
+        label: the run's name; "" for one that needs none.
+        betas: the steps of the page's smoothing.
+
+    Returns:
+        Plain values, and every answer of a rule among them: the page asks none itself.
+    """
+    drawing = describe(finding)
+    return {
+        "label": label,
+        "message": drawing.message,
+        "verdict": finding.verdict.name,
+        "why": finding.why,
+        "suggestion": None if finding.suggestion is None else _answer(finding.suggestion),
+        "answers": list(_answers(finding)),
+        "betas": betas,
+        "smoothing": finding.curve.smoothing,
+        "limits": drawing.limits,
+        **_points(finding.curve, drawing, betas),
+        "stop": None if drawing.stop is None else {"lr": drawing.stop.lr, "text": _stop_text(drawing)},
+        "race": _race(finding, drawing),
+        "code": None if finding.suggestion is None else finding.code(),
+        "facts": [[title, [list(pair) for pair in pairs]] for title, pairs in _facts(finding) if pairs],
+    }
+
+
+def _answer(suggestion: Suggestion) -> dict[str, Any]:
+    return {
+        "rule": suggestion.rule,
+        "lr": suggestion.lr,
+        "why": suggestion.why,
+        "interval": suggestion.interval,
+    }
+
+
+def _answers(finding: Finding) -> Iterable[dict[str, Any]]:
+    """What each rule says, or why it says nothing."""
+    for name, rule in RULES.items():
+        try:
+            yield _answer(finding.suggest(rule))
+        except NoSuggestionError as error:
+            yield {"rule": name, "lr": None, "why": str(error), "interval": None}
+
+
+def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str, Any]:
+    """The curve; losses whole, for the page to smooth them as Python does, and the rest as fine as a screen needs.
+
+    Of all points the first ``usable`` are; the line goes from ``start`` to ``end``. Of a long curve the page gets the
+    points where any of its lines has a peak, at the places ``kept``, and its averages ready made.
+    """
+    usable = len(curve.usable())
+    start = min(10, usable) if len(drawing.line) else 0
+    end = start + len(drawing.line)
+    validation = None if drawing.validation is None else curve.validation
+    corrected = None if drawing.corrected is None else np.full(len(curve), np.nan)
+    if corrected is not None and drawing.corrected is not None:
+        corrected[start : start + len(drawing.corrected)] = drawing.corrected.loss
+    kept, averages = np.arange(len(curve)), None
+    if len(curve) > _MOST:
+        smoothed = [curve.smoothed(beta).loss for beta in betas]
+        lines = [curve.loss, *(line for line in (corrected, validation) if line is not None), *smoothed]
+        ends = [at for at in (start, end - 1, usable - 1) if at >= 0]
+        kept = np.unique(np.concatenate([ends, *(extremes(line, _STRETCHES) for line in lines)]))
+        averages = [_packed(line[kept], "<f4") for line in smoothed]
+    return {
+        "log10_lr": _packed(curve.log10_lr[kept], "<f4"),
+        "loss": _packed(curve.loss[kept], "<f8"),
+        "corrected": None if corrected is None else _packed(corrected[kept], "<f4"),
+        "validation": None if validation is None else _packed(validation[kept], "<f4"),
+        "averages": averages,
+        "kept": None if averages is None else _packed(kept, "<i4"),
+        "points": len(curve),
+        "usable": int(np.searchsorted(kept, usable)),
+        "start": int(np.searchsorted(kept, start)),
+        "end": int(np.searchsorted(kept, end)),
+    }
+
+
+def _packed(values: npt.ArrayLike, kind: Literal["<f4", "<f8", "<i4"]) -> str:
+    with np.errstate(over="ignore"):  # beyond float32 is beyond any screen
+        return b64encode(np.asarray(values).astype(kind).tobytes()).decode()
+
+
+def _stop_text(drawing: Drawing) -> str:
+    assert drawing.stop is not None
+    return f"{drawing.stop.why} at lr {drawing.stop.lr:.3g}, loss {drawing.stop.loss:.4g}"
+
+
+def _race(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
+    if drawing.race is None or finding.race is None:
+        return None
+    return {
+        "label": drawing.race.label,
+        "limits": drawing.race.limits,
+        "runs": [vars(run).copy() for run in drawing.race.runs],
+        "start": finding.race.start,
+        "best_lr": finding.race.best_lr,
+        "bracketed": finding.race.bracketed,
+    }
+
+
+def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """All that is known of a run, in groups."""
+    curve, suggestion = finding.curve, finding.suggestion
+    result = [("verdict", f"{finding.verdict.name}: {finding.verdict.sentence}"), ("why", finding.why)]
+    if suggestion is not None:
+        result += [("learning rate", f"{suggestion.lr:.6g}"), ("rule", f"{suggestion.rule}: {suggestion.why}")]
+        if suggestion.interval is not None:
+            result += [("interval", "{:.4g} to {:.4g}".format(*suggestion.interval))]
+    if suggestion is not None and len(finding.lrs) > 1:
+        result += [("rates of the groups", ", ".join(f"{lr:.6g}" for lr in finding.lrs))]
+    yield "Result", result
+    rates = f"{curve.lr[0]:.3g} to {curve.lr[-1]:.3g}" if len(curve) else "none"
+    yield (
+        "Sweep",
+        [
+            *(("points", f"{len(curve)} of {curve.num_steps} planned"), ("rates", rates)),
+            *(("end", finding.stop.sentence), ("smoothing", f"{curve.smoothing:g}")),
+            ("control variate", "used" if curve.baseline is not None else "not used"),
+        ],
+    )
+    cost = vars(finding.cost)
+    yield "Cost", [(name, f"{value:.6g} {_UNITS.get(name, 'passes')}") for name, value in cost.items()]
+    plan = finding.plan.to_dict()
+    if not isinstance(plan["schedule"], str):
+        plan["schedule"] = "a function of the progress"
+    yield "Plan", [(name, str(value)) for name, value in plan.items() if value not in (None, "")]
+    yield "Training", [pair for pair in flattened(finding.facts) if pair[1] != ""]

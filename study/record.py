@@ -1,0 +1,89 @@
+"""Raw sweeps of every task, to fit rules on: rates and losses, no rule asked. Resumable.
+
+python -m study.record                                      # curves.jsonl, at find_lr's defaults
+python -m study.record --name variate --set control_variate=true   # any argument of find_lr, as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from findlr import Curve, find_lr
+from study.regret import DEFAULT_LR
+from study.tasks import OPTIONAL, TASKS, Task
+from study.tasks.pretrained import RUNS
+
+SEEDS = (0, 1, 2)
+
+
+def path(name: str = "curves") -> Path:
+    """Where the sweeps of that name are kept."""
+    return RUNS / f"{name}.jsonl"
+
+
+def sweep(task: Task, seed: int, **settings: Any) -> dict[str, Any]:
+    """One sweep over a fresh model, as plain numbers.
+
+    Args:
+        task: what to sweep.
+        seed: of the weights, the order of the data and dropout.
+        **settings: arguments of ``find_lr``.
+
+    Returns:
+        The task's name, the seed, the curve's arrays (baseline and validation None where not measured), why it stopped.
+    """
+    setup = task.make(seed)
+    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
+    torch.manual_seed(seed)
+    finding = find_lr(setup.model, optimizer, setup.criterion, setup.loader, **settings)
+    curve = finding.curve
+    return {
+        "task": task.name,
+        "seed": seed,
+        "lr": curve.lr.tolist(),
+        "loss": curve.loss.tolist(),
+        "baseline": None if curve.baseline is None else curve.baseline.tolist(),
+        "validation": None if curve.validation is None else curve.validation.tolist(),
+        "diverged": curve.diverged,
+        "num_steps": curve.num_steps,
+        "stop": finding.stop.name,
+        "cost": finding.cost.steps,
+    }
+
+
+def curves(name: str = "curves") -> Iterator[tuple[str, int, Curve]]:
+    """The recorded sweeps: (task, seed, curve)."""
+    for line in path(name).read_text().splitlines():
+        kept = json.loads(line)
+        measured = (kept[key] for key in ("lr", "loss", "baseline", "validation", "diverged", "num_steps"))
+        yield kept["task"], kept["seed"], Curve(*measured)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Record the raw sweeps of the accuracy benchmark's tasks.")
+    parser.add_argument("--name", default="curves", help="the file's name in .runs; delete it to record again")
+    parser.add_argument("--set", nargs="*", default=[], metavar="ARGUMENT=JSON", help="arguments of find_lr")
+    arguments = parser.parse_args()
+    settings = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
+    torch.set_num_threads(1)
+    file = path(arguments.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = {(task, seed) for task, seed, _ in curves(arguments.name)} if file.exists() else set()
+    with file.open("a") as out:
+        for task in TASKS + OPTIONAL:
+            for seed in SEEDS:
+                if (task.name, seed) not in known:
+                    out.write(json.dumps(sweep(task, seed, **settings)) + "\n")
+                    out.flush()
+            print(task.name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What findlr suggests on the benchmark's tasks, into ``suggestions.json``. Resumable.
+
+python -m study.suggest                                     # what is missing
+python -m study.suggest --only quick --fresh                # quick again, after a change of its rule
+python -m study.suggest --only verified_1 --tasks cnn-digits --seeds 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from findlr import Finding, __version__, find_lr, rules
+from findlr.errors import NoSuggestionError
+from study.answers import SEEDS, SUGGESTIONS, Record, add, load, source
+from study.regret import DEFAULT_LR
+from study.tasks import OPTIONAL, TASKS, Setup, Task
+
+LONG = 5000  # steps; only such tasks are verified at a tenth of a training
+ARTICLE_STEPS = 100  # at least, where an epoch is short
+
+Ask = Callable[[Task, Setup, torch.optim.Optimizer], Finding]
+
+
+def quick(task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
+    """``find_lr`` at its defaults, told what is planned."""
+    plan = {"schedule": task.schedule, "total_steps": task.total_steps}
+    return find_lr(setup.model, optimizer, setup.criterion, setup.loader, **plan)
+
+
+def quick_plain(task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
+    """The same without the control variate."""
+    plan = {"schedule": task.schedule, "total_steps": task.total_steps}
+    return find_lr(setup.model, optimizer, setup.criterion, setup.loader, control_variate=False, **plan)
+
+
+def article(_task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
+    """The article's sweep: one epoch, from 1e-8 to 10; its rule is asked afterwards."""
+    steps = max(len(setup.loader), ARTICLE_STEPS)
+    return find_lr(setup.model, optimizer, setup.criterion, setup.loader, num_steps=steps, control_variate=False)
+
+
+def verified(budget: float, *, validation: bool = False) -> Ask:
+    """``find_lr(verify=True)`` at a share of the planned training.
+
+    Args:
+        budget: the share.
+        validation: the race is scored on the validation loader's batches, not on some of the training's.
+    """
+
+    def ask(task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Finding:
+        return find_lr(
+            setup.model,
+            optimizer,
+            setup.criterion,
+            setup.loader,
+            validation_loader=setup.validation_loader if validation else None,
+            schedule=task.schedule,
+            total_steps=task.total_steps,
+            verify=True,
+            budget=budget,
+        )
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Finder:
+    """One way to ask findlr.
+
+    Args:
+        ask: gives the Finding.
+        for_task: whether the task is one of those asked.
+    """
+
+    ask: Ask
+    for_task: Callable[[Task], bool] = lambda _task: True
+
+
+FINDERS = {
+    "quick": Finder(quick),
+    "quick_plain": Finder(quick_plain),
+    "article": Finder(article),
+    "verified_0.1": Finder(verified(0.1), lambda task: task.total_steps >= LONG),
+    "verified_0.5": Finder(verified(0.5)),
+    "verified_1": Finder(verified(1.0)),
+    "verified_3": Finder(verified(3.0)),
+    "validated_1": Finder(verified(1.0, validation=True)),
+}
+
+
+def suggestion(name: str, task: Task, seed: int) -> Record:
+    """Ask on a fresh set-up of the seed.
+
+    Args:
+        name: a key of FINDERS.
+        task: what to train.
+        seed: of the weights, the order of the data and dropout.
+
+    Returns:
+        The record.
+    """
+    setup = task.make(seed)
+    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
+    torch.manual_seed(seed)
+    finding = FINDERS[name].ask(task, setup, optimizer)
+    kept = {
+        "steps": round(finding.cost.steps, 2),
+        "seconds": round(finding.cost.seconds, 3),
+        "made_from": source(),
+    }
+    if name == "article":  # the bare rule: the article has no verdict
+        try:
+            return {"lr": rules.article(finding.curve).lr, "reason": None, **kept}
+        except NoSuggestionError as error:
+            return {"lr": None, "reason": str(error), **kept}
+    kept["verdict"] = finding.verdict.name
+    if finding.suggestion is None:
+        return {"lr": None, "reason": finding.why, "interval": None, **kept}
+    return {"lr": finding.lr, "reason": None, "interval": list(finding.interval), **kept}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Record findlr's suggestions on the accuracy benchmark's tasks.")
+    parser.add_argument("--only", nargs="*", choices=list(FINDERS), default=list(FINDERS), help="these finders")
+    parser.add_argument("--tasks", nargs="*", help="these tasks; all if none is given")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--fresh", action="store_true", help="those again that are there already")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    source()  # of the code that is loaded now
+    tasks = [task for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
+    for name in arguments.only:
+        begin = time.perf_counter()
+        for task in tasks:
+            if FINDERS[name].for_task(task):
+                record(name, task, arguments.seeds, fresh=arguments.fresh)
+        print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def record(name: str, task: Task, seeds: Sequence[int], *, fresh: bool = False) -> None:
+    """Record the suggestions that are missing or, if ``fresh``, all."""
+    known = {} if fresh else load(SUGGESTIONS).get(task.name, {}).get(name, {})
+    wanted = [seed for seed in seeds if str(seed) not in known]
+    if wanted:
+        answers = {seed: suggestion(name, task, seed) for seed in wanted}
+        add(SUGGESTIONS, task.name, {name: answers}, {"findlr": __version__, "torch": torch.__version__})
+
+
+if __name__ == "__main__":
+    main()

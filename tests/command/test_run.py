@@ -1,0 +1,333 @@
+"""``findlr run``: what it takes, what it prints, how it ends."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from findlr import ConfigurationError, Finding, Stop
+from findlr.command import cli
+from findlr.command.target import search
+from findlr.testing import Quadratic
+
+TARGETS = """
+import os
+import torch
+from torch import nn
+from findlr import TorchTrainable
+from findlr.testing import Quadratic
+
+def parts():
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 4)
+    data = torch.utils.data.TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.5)
+    return net, optimizer, nn.MSELoss(), torch.utils.data.DataLoader(data, 32)
+
+def arguments():
+    return dict(zip(("model", "optimizer", "criterion", "loader"), parts()), max_lr=5.0, schedule="cosine")
+
+def trainable():
+    return TorchTrainable(*parts())
+
+def quadratic():
+    return Quadratic(noise=0.1)
+
+def loud():
+    print("from Python")
+    os.system("echo from a subprocess")
+    return quadratic()
+
+def flat():
+    return dict(zip(("model", "optimizer", "criterion", "loader"), parts()), max_lr=1e-6)
+
+class Breaks(Quadratic):
+    def step(self, lr):
+        if lr > 1e-3:
+            raise RuntimeError("the disk is\\non fire")
+        return super().step(lr)
+
+def three(): return parts()[:3]
+def nothing(): pass
+def text(): return "abcd"
+def a_class(): return Quadratic
+async def later(): return parts()
+def wrong_key(): return {"model": 1, "learning_rate": 2}
+def no_model(): return {"loader": []}
+def raises(): raise ValueError("no data")
+def exits(): raise SystemExit("usage: train.py --data")
+def reads_arguments():
+    import argparse
+    argparse.ArgumentParser().parse_args()
+    return quadratic()
+number = 3
+"""
+names = (f"targets{i}" for i in itertools.count())
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A file with targets, of a name that no other test has imported."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"{next(names)}.py"
+    path.write_text(TARGETS)
+    yield path.name
+    sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def run(capfd):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["run", *map(str, arguments)])
+        printed = capfd.readouterr()
+        return exit_.value.code, printed.out, printed.err
+
+    return run
+
+
+def result(printed):
+    return Finding.from_dict(json.loads(printed))
+
+
+@pytest.mark.parametrize("function", ["parts", "arguments", "trainable", "quadratic"])
+def test_a_target_is_a_tuple_a_dict_or_a_trainable(run, file, function):
+    code, out, err = run(f"{file}:{function}", "--json")
+    assert code == 0
+    finding = result(out)
+    assert finding.stop in (Stop.FINISHED, Stop.DIVERGED)
+    assert finding.plan.schedule == ("cosine" if function == "arguments" else "constant")
+    if function != "quadratic":
+        assert (finding.plan.optimizer, finding.plan.momentum) == ("SGD", 0.5)
+    assert "smoothed loss" in err
+
+
+def test_options_go_before_what_the_function_returns(run, file):
+    options = [
+        "--schedule",
+        "one_cycle",
+        "--total-steps",
+        "400",
+        "--min-lr",
+        "1e-6",
+        "--max-lr",
+        "2",
+        "--num-steps",
+        "80",
+    ]
+    finding = result(run(f"{file}:arguments", *options, "--rule", "valley", "--json")[1])
+    assert (finding.plan.schedule, finding.plan.total_steps) == ("one_cycle", 400)
+    assert (finding.curve.lr[0], finding.curve.num_steps, finding.suggestion.rule) == (1e-6, 80, "valley")
+
+
+@pytest.mark.parametrize(("budget", "most"), [("300", 300), ("0.5", 200), ("1.0", 400)])
+def test_verify_spends_no_more_than_its_budget(run, file, budget, most):
+    options = ["--verify", "--total-steps", "400", "--budget", budget, "--num-steps", "60"]
+    finding = result(run(f"{file}:parts", *options, "--json")[1])
+    assert finding.race is not None
+    assert most / 2 < finding.cost.steps <= most
+
+
+def test_an_epoch_is_a_number_of_steps_too(run, file):
+    assert result(run(f"{file}:parts", "--num-steps", "epoch", "--json")[1]).curve.num_steps == 8
+
+
+def test_a_module_is_a_target(run):
+    assert run("findlr.testing:Quadratic", "--no-progress")[::2] == (0, "")
+
+
+def test_people_see_the_table_and_the_curve(run, file):
+    code, out, _ = run(f"{file}:quadratic")
+    assert code == 0
+    assert "suggestion" in out
+    assert "learning rate" in out
+
+
+def test_json_is_alone_on_stdout_whatever_the_training_prints(run, file):
+    code, out, err = run(f"{file}:loud", "--json")
+    assert (code, out.count("\n")) == (0, 1)
+    assert result(out).suggestion is not None
+    assert "from Python" in err
+    assert "from a subprocess" in err
+
+
+def test_no_suggestion_exits_with_1(run, file):
+    code, out, _ = run(f"{file}:flat", "--json")
+    assert code == 1
+    assert json.loads(out)["suggestion"] is None
+
+
+def test_files_are_written(run, file, tmp_path):
+    files = ["-o", "run.json", "--plot", "run.svg", "--report", "run.html"]
+    code, out, err = run(f"{file}:quadratic", "--json", *files, "--no-progress")
+    assert code == 0
+    assert Finding.load("run.json") == result(out)
+    assert "<svg" in (tmp_path / "run.svg").read_text()
+    assert "</html>" in (tmp_path / "run.html").read_text()
+    assert err == "findlr: written: run.json, run.svg, run.html\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "no/run.json"], "no folder"),
+        (["--plot", "run.xyz"], "no picture that can be drawn"),
+        (["--report", "."], "is a folder"),
+        (["--rule", "magic"], "--rule must be one of quick, "),
+        (["--schedule", "onecycle"], "one_cycle"),
+        (["--budget", "much"], "--budget"),
+        (["--num-steps", "many"], "--num-steps"),
+        (["--verify"], "total_steps"),
+        (["--total-steps", "0"], "total_steps"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_is_run(run, file, options, words):
+    code, out, err = run(f"{file}:loud", *options)
+    assert code == 2
+    assert out == "" or options == ["--verify"]  # a dict may have brought total_steps
+    assert err.startswith("findlr: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            "three",
+            "returned a tuple of 3 (Linear, SGD, MSELoss); expected (model, optimizer, criterion, loader), a dict",
+        ),
+        ("nothing", "returned None; expected"),
+        ("text", "returned something of type str; expected"),
+        ("a_class", "returned the class Quadratic; expected"),
+        ("later", "returned a coroutine; expected"),
+        ("wrong_key", "'learning_rate', which find_lr does not take"),
+        ("no_model", "without 'model'"),
+        ("missing", "has no 'missing'; it has parts, arguments"),
+        ("number", "must be a function, got int"),
+    ],
+)
+def test_a_function_of_another_kind_is_told_what_was_expected(run, file, function, words):
+    code, out, err = run(f"{file}:{function}")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("train", "TARGET must be"),
+        ("train.py:", "TARGET must be"),
+        (":f", "TARGET must be"),
+        ("nofile.py:f", "there is no file nofile.py"),
+        ("no_such_package.train:f", "there is no module no_such_package.train"),
+        ("findlr.nothing:f", "there is no module findlr.nothing"),
+        (".relative:f", "no module's name"),
+    ],
+)
+def test_a_target_that_is_not_there_is_one_line(run, target, words):
+    code, out, err = run(target)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_a_file_may_not_take_the_name_of_a_module(run, tmp_path):
+    (tmp_path / "json.py").write_text("def f(): pass")
+    code, _, err = run(f"{tmp_path / 'json.py'}:f")
+    assert code == 2
+    assert "rename it" in err
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [("raises", "ValueError: no data ("), ("exits", "SystemExit: usage: train.py --data (")],
+)
+def test_what_the_training_raises_is_one_line_with_its_place(run, file, function, words):
+    code, out, err = run(f"{file}:{function}")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert f"{file}:{function} failed: {words}" in err
+    assert f"{file}, line " in err
+    assert re.search(rf'File ".*{file}", line \d+', run(f"{file}:{function}", "--traceback")[2])
+
+
+@pytest.mark.parametrize("text", ["import no_such_package", "def f(:", "1 / 0"])
+def test_a_file_that_cannot_be_imported_is_one_line(run, tmp_path, text):
+    path = tmp_path / f"{next(names)}.py"
+    path.write_text(text)
+    code, out, err = run(f"{path}:f")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert path.stem not in sys.modules
+
+
+def test_an_error_in_the_sweep_keeps_what_was_measured(run, file):
+    code, out, err = run(f"{file}:Breaks", "--json", "-o", "part.json", "--no-progress")
+    assert code == 3
+    assert result(out).stop is Stop.INTERRUPTED
+    assert 0 < len(result(out).curve) < 100
+    assert Finding.load("part.json") == result(out)
+    assert "failed: RuntimeError: the disk is on fire (" in err
+    assert f"; {len(result(out).curve)} steps were measured" in err
+
+
+def test_the_target_does_not_see_findlrs_arguments(run, file):
+    before = list(sys.argv), list(sys.path)
+    assert run(f"{file}:reads_arguments", "--json")[0] == 0
+    assert (sys.argv, sys.path) == before
+
+
+def test_the_folder_of_a_file_is_where_it_imports_from(run, tmp_path):
+    (tmp_path / "sub").mkdir()
+    helper, main = next(names), next(names)
+    (tmp_path / "sub" / f"{helper}.py").write_text("from findlr.testing import Quadratic")
+    (tmp_path / "sub" / f"{main}.py").write_text(f"from {helper} import Quadratic as f")
+    assert run(f"{tmp_path / 'sub' / main}.py:f", "--json")[0] == 0
+
+
+def test_ctrl_c_prints_what_was_measured(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import sys, time\nfrom findlr.testing import Quadratic\n"
+        "class Slow(Quadratic):\n"
+        "    def step(self, lr):\n"
+        "        if lr > 1e-5: (open('reached', 'w').close(), time.sleep(60))\n"
+        "        return super().step(lr)\n"
+    )
+    command = [sys.executable, "-m", "findlr", "run", "slow.py:Slow", "--json", "--no-progress"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert result(out).stop is Stop.INTERRUPTED
+    assert len(result(out).curve) > 0
+    assert err == f"findlr: interrupted; {len(result(out).curve)} steps were measured, and everything was put back\n"
+
+
+def test_search_takes_arguments_for_a_trainable():
+    assert search(Quadratic(), {"schedule": "linear", "total_steps": 9, "progress": False}).plan.total_steps == 9
+    with pytest.raises(ConfigurationError, match="the function returned something of type int"):
+        search(3, {})
+
+
+def test_the_shell_completes_commands_and_values():
+    def completed(words):
+        environment = os.environ | {
+            "_FINDLR_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        command = [sys.executable, "-m", "findlr"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("findlr ") == ["run", "demo", "show", "compare", "report"]
+    assert completed("findlr run train.py:f --schedule one") == ["one_cycle"]
+    assert completed("findlr run train.py:f --rule s") == ["slide", "steep"]

@@ -1,0 +1,362 @@
+"""The race: on a parabola whose best rates are known, and its arithmetic against the obvious one."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
+from findlr.analysis.runs import Race, Run, decide, narrow, next_candidate, parabola
+from findlr.finding import Cost
+from findlr.search.find import conclude
+from findlr.search.race import run_race
+from findlr.search.sweep import Recording, StopRule
+from findlr.testing import Quadratic
+
+LIMITS = (1e-6, 10.0)
+
+
+def runs_of(function, lrs, steps=10):
+    return [Run(lr, steps, function(math.log(lr))) for lr in lrs]
+
+
+@given(st.floats(-5, 0), st.floats(0.1, 10), st.lists(st.floats(-6, 1), min_size=3, max_size=8, unique=True))
+def test_a_parabola_is_found_exactly_where_its_neighbours_hold_it(centre, curvature, places):
+    def loss(x):
+        return 1.0 + curvature * (x - centre) ** 2
+
+    places = [round(x, 1) for x in places]
+    done = runs_of(loss, [math.exp(x) for x in dict.fromkeys(places)])
+    lr, bracketed = parabola(done)
+    ordered = sorted(run.lr for run in done)
+    at = ordered.index(min(sorted(done, key=lambda run: run.lr), key=lambda run: run.loss).lr)
+    assert bracketed == (0 < at < len(ordered) - 1)
+    if bracketed:
+        low, high = (ordered[at - 1] * ordered[at]) ** 0.5, (ordered[at] * ordered[at + 1]) ** 0.5
+        assert lr == pytest.approx(min(max(math.exp(centre), low), high), rel=1e-6)
+    else:
+        assert lr == ordered[at]
+
+
+def test_a_parabola_beside_a_run_that_diverged_is_the_best_run():
+    done = [Run(0.1, 5, 1.0), Run(0.2, 5, 0.5), Run(0.4, 5, math.inf)]
+    assert parabola(done) == (0.2, True)
+
+
+@pytest.mark.parametrize("start", [1e-3, 0.05, 1.0])
+def test_candidates_walk_to_the_best_rate_and_close_in(start):
+    def loss(x):
+        return (x - math.log(0.05)) ** 2
+
+    done, candidate = [], start
+    while candidate is not None and len(done) < 20:
+        done += runs_of(loss, [candidate])
+        candidate = next_candidate(done, math.inf, LIMITS)
+    lr, bracketed = parabola(done)
+    assert bracketed
+    assert lr == pytest.approx(0.05, rel=0.01)
+    assert len({run.lr for run in done}) == len(done)
+    assert candidate is None  # it stops by itself where two runs would tell no more than one
+
+
+def test_no_candidate_is_outside_the_limits():
+    done, candidate = [], 0.02
+    while candidate is not None and len(done) < 20:
+        assert 0.01 <= candidate <= 0.1
+        done += runs_of(lambda x: -x, [candidate])  # ever better
+        candidate = next_candidate(done, math.inf, (0.01, 0.1))
+    assert max(run.lr for run in done) > 0.07  # the limit, or so near that a run there would tell no more
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([], False),
+        ([(0.02, 0.5)], False),
+        ([(0.02, 0.5), (0.06, 0.4)], False),
+        ([(0.06, 0.6), (0.02, 0.5), (0.0067, 0.6)], True),
+        ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7)], False),  # ninefold above
+        ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7), (0.18, 0.6)], True),
+        ([(0.06, math.inf), (0.02, 0.5), (0.0067, 0.6)], False),  # no parabola goes through it
+        ([(0.02, math.inf), (0.06, math.inf), (0.0067, math.inf)], False),
+        ([(0.02, 0.5), (0.06, 0.4), (0.18, 0.3)], False),
+        ([(0.02, 0.3), (0.06, 0.4), (0.18, 0.5)], False),
+    ],
+)
+def test_a_race_is_told_enough_by_two_near_neighbours(runs, told):
+    assert narrow([Run(lr, 10, loss) for lr, loss in runs]) is told
+
+
+@pytest.mark.parametrize(("first", "most"), [(0.12, 3), (0.003, 5)])
+def test_a_rich_race_ends_once_it_is_told_enough(first, most):
+    training = Quadratic(floor=0.0)
+    race = run_race(training, Plan("linear", total_steps=20), first, LIMITS, budget=60)
+    assert len(race.runs) == most
+    assert not any(narrow(race.runs[:count]) for count in range(most))
+    assert race.bracketed
+    assert narrow(race.runs) is (most == 3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_a_race_finds_the_rate_that_a_grid_search_of_the_same_length_finds(noise):
+    plan = Plan("linear", total_steps=400)
+
+    def final(lr):
+        training = Quadratic(noise=noise, floor=0.0)
+        losses = [training.step(lr * share) for share in plan.shares(20)]
+        return np.mean(losses[-2:])
+
+    grid = np.geomspace(0.01, 0.19, 200)
+    best = grid[np.argmin([final(lr) for lr in grid])]
+    training = Quadratic(noise=noise, floor=0.0)
+    race = run_race(training, plan, 0.02, (1e-6, 0.3), budget=300)
+    assert all(run.steps == 100 for run in race.runs)
+    assert len(race.runs) == 3
+    assert final(race.best_lr) <= final(best) + 0.05
+    assert race.best_lr > 0.02
+
+
+def test_every_run_starts_from_the_same_weights_and_sees_the_same_noise():
+    firsts = []
+
+    class Watched(Quadratic):
+        fresh = True
+
+        def step(self, lr):
+            loss = super().step(lr)
+            if self.fresh:
+                firsts.append(loss)
+                self.fresh = False
+            return loss
+
+        def restore(self, snapshot):
+            super().restore(snapshot)
+            self.fresh = True
+
+    training = Watched(noise=0.5)
+    race = run_race(training, Plan(total_steps=100), 0.02, LIMITS, budget=200)
+    assert len(firsts) == len(race.runs) > 2
+    assert len(set(firsts)) == 1
+
+
+def test_a_run_that_diverges_is_infinitely_bad_and_ends_there():
+    training = Quadratic(curvature=1e200)
+    race = run_race(training, Plan(total_steps=1000), 1.0, (0.1, 10.0), budget=500)
+    assert all(run.loss == math.inf for run in race.runs)
+
+
+@given(st.integers(100, 2000), st.integers(10, 500))
+def test_the_budget_is_never_exceeded(budget, total_steps):
+    taken = 0
+
+    class Counted(Quadratic):
+        def step(self, lr):
+            nonlocal taken
+            taken += 1
+            return super().step(lr)
+
+    finding = find(Counted(), Plan(total_steps=total_steps), verify=True, budget=budget, control_variate=False)
+    assert taken <= finding.cost.steps <= budget
+
+
+class Evaluated(Quadratic):
+    """Its batches are noisy, its held-out loss is not."""
+
+    def hold_out(self, batches, steps, total_steps):
+        return batches
+
+    def evaluate(self):
+        return self.curvature * self.weight**2 / 2 + self.floor
+
+
+class Several(Evaluated):
+    """Takes runs together, or after a trial does not."""
+
+    trial_steps, wants, forwards, backwards, asked = 4, True, 0, 0, 0
+
+    def step(self, lr):
+        self.forwards += 1
+        self.backwards += 1
+        return super().step(lr)
+
+    def evaluate(self):
+        self.forwards += 8
+        return self.curvature * (self.weight * self.weight)
+
+    def prepare_together(self, runs):
+        self.asked += 1
+
+    def run_together(self, snapshot, rates):
+        ends = []
+        for lrs in rates if self.wants else rates[:1]:
+            self.restore(snapshot)
+            for lr in lrs if self.wants else lrs[:4]:
+                self.step(lr)
+            ends.append(self.evaluate())
+        return ends if self.wants else "it does not pay"
+
+
+@given(st.integers(600, 3000), st.integers(20, 500), st.booleans())
+def test_a_race_in_one_pass_keeps_the_budget_too_and_so_does_one_that_was_only_tried(budget, total_steps, wants):
+    training = Several(curvature=2.0)
+    training.wants = wants
+    finding = find(training, Plan(total_steps=total_steps), verify=True, budget=budget, control_variate=False)
+    assert training.asked == 1
+    assert finding.cost.steps <= budget
+    assert finding.race.path == ("one pass" if wants else "sequential")
+    assert len({run.steps for run in finding.race.runs}) == 1
+    assert len(finding.race.runs) >= 3
+
+
+def test_a_budget_that_a_trial_would_eat_into_is_left_to_the_runs():
+    training = Several(curvature=2.0)
+    finding = find(training, Plan(total_steps=1000), verify=True, budget=300, control_variate=False)
+    assert training.asked == 1
+    assert finding.race.path == "sequential"
+    assert finding.race.steps == int((300 - 100 - 8 / 3) / 3 - 8 / 3)
+
+
+@pytest.mark.parametrize("worse", [[], [Run(0.3, 10, 3.0)]])
+def test_where_it_was_better_not_to_train_the_next_rate_is_far_below(worse):
+    assert next_candidate([Run(0.1, 10, 2.0), *worse], 1.0, LIMITS) == pytest.approx(0.1 / 9)
+
+
+def test_shares_and_defaults_of_the_budget():
+    plan = Plan("cosine", total_steps=2000)
+    assert find(Quadratic(), plan, verify=True, budget=0.25).cost.steps <= 500
+    assert 500 < find(Quadratic(), plan, verify=True).cost.steps <= 1000
+    assert find(Quadratic(), Plan(total_steps=100), verify=True).cost.steps <= 250
+
+
+@pytest.mark.parametrize(
+    ("plan", "budget", "words"),
+    [
+        (Plan(), None, "total_steps"),
+        (Plan(total_steps=1000), 50, "the sweep alone"),
+        (Plan(total_steps=1000), 0.05, "the sweep alone"),
+        (Plan(total_steps=1000), 133, "the sweep alone"),
+        (Plan(total_steps=1000), 0, "above 0"),
+        (Plan(total_steps=1000), -1.0, "above 0"),
+        (Plan(total_steps=1000), True, "budget"),
+        (Plan(total_steps=1000), math.nan, "budget"),
+        (Plan(total_steps=1000), "all", "budget"),
+    ],
+)
+def test_a_search_that_cannot_be_verified_is_refused(plan, budget, words):
+    with pytest.raises(ConfigurationError, match=words):
+        find(Quadratic(), plan, verify=True, budget=budget)
+
+
+def test_a_budget_too_small_for_three_runs_leaves_the_sweeps_answer():
+    finding = find(Quadratic(), Plan(total_steps=1000), verify=True, budget=110, control_variate=False)
+    assert finding.race is None
+    assert finding.suggestion == find(Quadratic(), Plan(total_steps=1000)).suggestion
+    assert finding.cost.steps <= 110
+
+
+def test_where_nothing_falls_there_is_nothing_to_race():
+    finding = find(Quadratic(curvature=1e-9), Plan(total_steps=1000), verify=True)
+    assert finding.race is None
+    assert finding.suggestion is None
+
+
+def test_a_race_can_find_what_the_curve_alone_does_not_bear():
+    quiet, noisy = Quadratic(curvature=10.0), Evaluated(curvature=10.0, noise=3.0)
+    assert find(noisy).verdict is Verdict.FLAT
+    finding = find(noisy, Plan(total_steps=400), verify=True, budget=180)
+    assert finding.verdict in (Verdict.RACED, Verdict.BROAD)
+    assert finding.why.startswith(find(noisy).why)
+    assert 0.1 < finding.lr / find(quiet, Plan(total_steps=400)).lr < 10
+    assert finding.suggest(rules.steep).rule == "steep"
+
+
+@pytest.mark.parametrize(
+    ("losses", "bracketed", "verdict"),
+    [
+        ((0.30, 0.10, 0.30), True, Verdict.CLEAR),
+        ((0.105, 0.10, 0.105), True, Verdict.BROAD),
+        ((0.10, 0.105, 0.101), False, Verdict.BROAD),
+        ((0.10, 0.2, 0.3), False, Verdict.HORIZON_LIMITED),
+        ((0.10, 0.2, math.inf), False, Verdict.HORIZON_LIMITED),
+    ],
+)
+def test_the_runs_say_whether_the_best_rate_is_told(losses, bracketed, verdict):
+    curve = find(Quadratic()).curve
+    race = Race(tuple(Run(lr, 50, x) for lr, x in zip((0.02, 0.06, 0.18), losses, strict=True)), 1.0, 0.02, bracketed)
+    recording = Recording(list, 100, StopRule())
+    for lr, loss in zip(curve.lr, curve.loss, strict=True):
+        recording.add(lr, loss)
+    recording.end(Stop.FINISHED)
+    finding = conclude(recording, 0.98, Plan(total_steps=500), None, Cost(250.0, 250, 250, 1.0), {}, race)
+    assert finding.verdict is verdict
+    assert finding.suggestion.rule == "race"
+    assert ("equally well at all rates from 0.02 to 0.18" in finding.why) == (verdict is Verdict.BROAD)
+    assert ("raise the budget" in finding.why) == (verdict is Verdict.HORIZON_LIMITED)
+
+
+@pytest.mark.parametrize("budget", [250, None, 2000])
+def test_runs_that_learn_nothing_change_no_verdict(budget):
+    judged = [
+        find(Quadratic(curvature=1e-6, noise=0.1, seed=seed), Plan(total_steps=1000), verify=True, budget=budget)
+        for seed in range(40)
+    ]
+    assert sum(not finding.verdict.refuses for finding in judged) <= 1  # three standard errors, of few losses
+
+
+@pytest.mark.parametrize("octaves", [-7, 6])
+def test_a_sweep_that_is_far_off_is_left_in_growing_steps(octaves):
+    def loss(x):
+        return abs(x - math.log(0.05))
+
+    done, candidate = [], 0.05 * 2.0**-octaves
+    while candidate is not None and not (len(done) > 2 and parabola(done)[1]):
+        done += runs_of(loss, [candidate])
+        candidate = next_candidate(done, math.inf, LIMITS)
+    assert len(done) <= 7
+
+
+def test_a_verified_finding_round_trips_and_comes_twice():
+    finding = find(Quadratic(noise=0.01), Plan("one_cycle", total_steps=500), verify=True)
+    assert finding.race is not None
+    assert finding == type(finding).from_dict(finding.to_dict())
+    assert finding == find(Quadratic(noise=0.01), Plan("one_cycle", total_steps=500), verify=True)
+
+
+def test_everything_is_back_after_a_race():
+    training = Quadratic(noise=0.1)
+    before = training.snapshot()
+    find(training, Plan(total_steps=500), verify=True)
+    assert training.snapshot() == before
+
+
+def test_the_decision_leans_to_lower_rates_for_longer_plans():
+    race = Race((Run(0.05, 50, 0.6), Run(0.1, 50, 0.5), Run(0.2, 50, 0.6)), 1.0, 0.1, bracketed=True)
+    sweep = Suggestion(0.05, "quick", "")
+    rates = [decide(race, sweep, Plan(total_steps=steps)).lr for steps in (50, 500, 5000)]
+    assert rates == sorted(rates, reverse=True)
+    assert 0.05 < rates[0] < 0.1  # as long as the plan: between the two answers
+
+
+def test_the_decision_is_where_the_weighed_losses_are_lowest():
+    runs = [Run(lr, 100, loss) for lr, loss in ((0.01, 0.9), (0.02, 0.6), (0.04, 0.7))]
+    race, sweep = Race(tuple(runs), 2.0, 0.02, bracketed=True), Suggestion(0.08, "quick", "")
+    x = np.log2([run.lr for run in runs]) - 0.1 * math.log2(400 / 100)
+    weighed = (np.array([0.9, 0.6, 0.7]) - 0.6) / (2.0 - 0.6) + 0.01 * (x - math.log2(0.08)) ** 2
+    a, b, _ = np.polyfit(x, weighed, 2)
+    assert decide(race, sweep, Plan(total_steps=400)).lr == pytest.approx(2 ** (-b / (2 * a)), rel=1e-9)
+
+
+def test_runs_that_hardly_differ_leave_the_sweeps_answer():
+    runs = tuple(Run(lr, 100, 0.5 + noise) for lr, noise in ((0.01, 1e-4), (0.02, 0.0), (0.04, 1e-4), (0.08, 2e-4)))
+    race = Race(runs, 2.0, 0.02, bracketed=True)
+    assert decide(race, Suggestion(0.05, "quick", ""), Plan(total_steps=100)).lr == pytest.approx(0.045, rel=0.25)
+
+
+def test_a_race_without_a_bracket_has_a_wider_interval():
+    race = Race((Run(0.1, 50, 0.5),), 1.0, 0.1, bracketed=True)
+    sweep, plan = Suggestion(0.1, "quick", ""), Plan(total_steps=50)
+    low, high = decide(race, sweep, plan).interval
+    wider_low, wider_high = decide(Race(race.runs, 1.0, 0.1, bracketed=False), sweep, plan).interval
+    assert wider_low < low < 0.1 < high < wider_high
