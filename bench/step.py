@@ -21,7 +21,7 @@ from findlr import TorchTrainable
 from findlr.search.sweep import Recording, StopRule
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked
-from findlr.torch.precision import no_new_graphs
+from findlr.torch.scaler import no_new_graphs
 from findlr.torch.snapshot.memory import Memory, remember_rng, remember_torch_rng
 
 _LR = 1e-8

@@ -20,6 +20,7 @@ from findlr.errors import (
     MissingExtraError,
     NoSuggestionError,
     OptimizerError,
+    RestoreError,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "OptimizerError",
     "Plan",
     "RangeTest",
+    "RestoreError",
     "Stop",
     "Suggestion",
     "TorchTrainable",

@@ -8,6 +8,7 @@
     |   +-- LoaderError                     the loader is empty, one-shot, or gives something unexpected
     |       +-- DataEndedError              a one-shot iterator has no batch left; a sweep with points ends there
     +-- LossError (ValueError)              the loss is no differentiable scalar
+    +-- RestoreError (RuntimeError)         something could not be put back; says what
     +-- NoSuggestionError (ValueError)      the curve bears no suggestion; says why, and what to change
     +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
     +-- MissingExtraError (ImportError)     an optional dependency is not installed
@@ -40,6 +41,10 @@ class DataEndedError(LoaderError):
 
 class LossError(FindlrError, ValueError):
     """The loss is not one differentiable number."""
+
+
+class RestoreError(FindlrError, RuntimeError):
+    """Something could not be put back as it was."""
 
 
 class NoSuggestionError(FindlrError, ValueError):

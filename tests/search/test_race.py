@@ -202,7 +202,8 @@ class Several(Evaluated):
 def test_a_race_in_one_pass_keeps_the_budget_too_and_so_does_one_that_was_only_tried(budget, total_steps, wants):
     training = Several(curvature=2.0)
     training.wants = wants
-    finding = find(training, Plan(total_steps=total_steps), verify=True, budget=budget, control_variate=False)
+    how = dict(verify=True, budget=budget, control_variate=False, one_pass=True)
+    finding = find(training, Plan(total_steps=total_steps), **how)
     assert training.asked == 1
     assert finding.cost.steps <= budget
     assert finding.race.path == ("one pass" if wants else "sequential")
@@ -210,12 +211,11 @@ def test_a_race_in_one_pass_keeps_the_budget_too_and_so_does_one_that_was_only_t
     assert len(finding.race.runs) >= 3
 
 
-def test_a_budget_that_a_trial_would_eat_into_is_left_to_the_runs():
+def test_no_pass_is_tried_unless_it_was_asked_for():
     training = Several(curvature=2.0)
-    finding = find(training, Plan(total_steps=1000), verify=True, budget=300, control_variate=False)
-    assert training.asked == 1
+    finding = find(training, Plan(total_steps=1000), verify=True, budget=3000, control_variate=False)
+    assert training.asked == 0
     assert finding.race.path == "sequential"
-    assert finding.race.steps == int((300 - 100 - 8 / 3) / 3 - 8 / 3)
 
 
 @pytest.mark.parametrize("worse", [[], [Run(0.3, 10, 3.0)]])

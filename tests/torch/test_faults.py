@@ -193,13 +193,40 @@ def test_a_watcher_that_raises_at_every_step(make, error):
         assert len(finding.curve) == at + 1
 
 
-def test_every_other_signals_handler_is_left_alone():
+def test_every_signals_handler_is_back_and_what_has_none_in_python_is_left_alone():
     def handlers():
         return {number: signal.getsignal(number) for number in signal.valid_signals()}
 
     before, during = handlers(), []
     Training().find(on_step=lambda step: during.append(handlers()))
-    assert during == [before] * len(STEPS)
+    assert handlers() == before
+    others = [number for number, handler in before.items() if not callable(handler)]
+    assert len(others) > 20
+    assert all(seen[number] == before[number] for seen in during for number in others)
+
+
+@pytest.mark.parametrize("make", [Training, OwnLoop])
+def test_another_signals_handler_is_called_at_once_and_may_end_the_search(make):
+    def stop(number, frame):
+        raise TimeoutError(number)
+
+    def ring(step):
+        if step.index == 2:
+            signal.raise_signal(signal.SIGUSR1)
+            during.append("after the handler")
+
+    during, users = [], signal.signal(signal.SIGUSR1, stop)
+    try:
+        training = make()
+        before = copied(training.model.state_dict())
+        with pytest.raises(TimeoutError) as raised:
+            training.find(on_step=ring)
+        assert signal.getsignal(signal.SIGUSR1) is stop
+    finally:
+        signal.signal(signal.SIGUSR1, users)
+    assert not during
+    assert len(raised.value.finding.curve) == 3
+    assert same(before, training.model.state_dict())
 
 
 # Ctrl-C while things are put back

@@ -245,9 +245,9 @@ def test_what_cannot_be_is_refused():
         pass
     with pytest.raises(OptimizerError, match="one of 0, 1"):
         RangeTest([net, net], [optimizer, optimizer])
-    with pytest.raises(ConfigurationError, match="rule must be a function"):
-        RangeTest(net, optimizer, rule="valley")
-    with pytest.raises(ConfigurationError, match="model must be a Module"):
+    with pytest.raises(ConfigurationError, match="rule must be one of"):
+        RangeTest(net, optimizer, rule="vale")
+    with pytest.raises(ConfigurationError, match=r"model must be a torch\.nn\.Module"):
         RangeTest("net", optimizer)
     with pytest.raises(ConfigurationError, match="state_dict"), RangeTest(net, optimizer, restore=[3]):
         pass

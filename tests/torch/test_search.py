@@ -160,8 +160,8 @@ REFUSED = {
     "dicts": (dict(loader=[{"x": torch.ones(4, 8)}]), LoaderError, "dict of 1.*loss_fn"),
     "generator": (dict(loader=(b for b in [1])), LoaderError, "one-shot iterator.*generator"),
     "iterator": (dict(loader=iter([1])), LoaderError, "one-shot iterator"),
-    "both": (dict(loss_fn=lambda model, batch: 0), ConfigurationError, "got both"),
-    "neither": (dict(criterion=None), ConfigurationError, "got neither"),
+    "both": (dict(loss_fn=lambda model, batch: 0), ConfigurationError, "got criterion and loss_fn"),
+    "neither": (dict(criterion=None), ConfigurationError, "got none"),
     "criterion is no function": (dict(criterion="nll"), ConfigurationError, "criterion must be a function"),
     "non-scalar": (dict(criterion=nn.CrossEntropyLoss(reduction="none")), LossError, r"one number, got shape \(16,\)"),
     "detached": (dict(criterion=lambda o, t: o.sum().detach()), LossError, "without a graph"),
@@ -174,12 +174,16 @@ REFUSED = {
     "steps in words": (dict(num_steps="two"), ConfigurationError, "num_steps"),
     "smoothing 1": (dict(smoothing=1.0), ConfigurationError, "smoothing"),
     "progress": (dict(progress="yes"), ConfigurationError, "progress must be True, False, None"),
-    "rule by name": (dict(rule="valley"), ConfigurationError, "findlr.rules.valley, got 'valley'"),
+    "rule that is none": (dict(rule="vale"), ConfigurationError, "rule must be one of .*, got 'vale'"),
     "spacing": (dict(spacing="log"), ConfigurationError, "spacing"),
     "threshold": (dict(divergence_threshold=1.0), ConfigurationError, "divergence_threshold"),
     "epoch of an iterable": (dict(loader=DataLoader(Empty()), num_steps="epoch"), LoaderError, "length"),
     "model is no module": (dict(model=lambda x: x), ConfigurationError, "torch.nn.Module"),
-    "optimizer is none": (dict(optimizer=0.1), OptimizerError, "torch.optim.Optimizer, got float"),
+    "optimizer is none": (
+        dict(optimizer=0.1),
+        OptimizerError,
+        "torch.optim.Optimizer, or a list or dict of them, got float",
+    ),
 }
 
 

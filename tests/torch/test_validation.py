@@ -183,7 +183,7 @@ def test_skips_that_are_told_late_drop_their_points(read_every):
     training = Validated()
     training.skips = {0, 4, *range(10, 29)}
     recording = Recording(training.read, 50, StopRule(), read_every)
-    run_sweep(training, np.geomspace(1e-6, 1e-3, 50), recording, held_out=training)
+    run_sweep(training, np.geomspace(1e-6, 1e-3, 50), recording, validated=training)
     curve = recording.curve(0.98)
     assert recording.stop is Stop.FINISHED
     assert curve.lr.tolist() == [lr for i, lr in enumerate(np.geomspace(1e-6, 1e-3, 50)) if i not in training.skips]

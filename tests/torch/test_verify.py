@@ -12,7 +12,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, OptimizerError, Plan, TorchTrainable, find, find_lr
-from findlr.search.trainable import held, restored
+from findlr.search.trainable import Remembered, Restored
 
 
 class Net(nn.Module):
@@ -58,8 +58,8 @@ def test_the_baseline_is_the_same_batch_and_dropout_under_the_starting_weights()
     snapshot = training.snapshot()
     assert training.prepare_baseline(snapshot) is None
     batches = []
-    draw = training._batches.next
-    training._batches.next = lambda: batches.append(draw()) or batches[-1]
+    draw = training.batches.next
+    training.batches.next = lambda: batches.append(draw()) or batches[-1]
     for lr in (0.01, 0.1, 1.0):
         before = torch.get_rng_state()
         training.step(lr)
@@ -327,7 +327,7 @@ def greedy(make=DataLoader, loss_fn=None, **how):
 
 
 def runs_of(training):
-    with held(training) as begin:
+    with Remembered(training) as begin:
         runs = []
         for _ in range(3):
             training.restore(begin)
@@ -341,9 +341,9 @@ def test_batches_are_drawn_once_and_every_run_sees_the_same_ones_and_the_same_dr
     training = greedy(Counted, num_workers=workers)
     before = state_of(training.model, training.optimizer)
     opened = Counted.opened
-    with restored(training):
+    with Restored(training):
         training.keep_batches(8)
-        assert len(training._batches.kept) == 8
+        assert len(training.batches.kept) == 8
         first, *others = runs_of(training)
         assert others == [first, first]
         assert len(set(first)) == 8
@@ -351,7 +351,7 @@ def test_batches_are_drawn_once_and_every_run_sees_the_same_ones_and_the_same_dr
         assert len({*first, *after}) == 12
     assert Counted.opened - opened == 2  # by the first 8 of 10 batches, and once more for the second pass
     assert same(before, state_of(training.model, training.optimizer))
-    assert training._batches.kept == []
+    assert training.batches.kept == []
     assert runs_of(training) == plain
 
 
@@ -369,14 +369,14 @@ def test_a_race_opens_the_loader_once():
 @pytest.mark.parametrize("why", ["memory", "no copies"])
 def test_batches_that_cannot_be_kept_are_drawn_for_each_run(why, monkeypatch):
     if why == "memory":
-        monkeypatch.setattr("findlr.torch.trainable._MOST_KEPT", 7 * 16 * 40)
+        monkeypatch.setattr("findlr.torch.trainable._MOST_KEPT_BYTES", 7 * 16 * 40)
     else:
-        monkeypatch.setattr("findlr.torch.data.batches.copied", refused)
+        monkeypatch.setattr("findlr.torch.data.nesting.copied", refused)
     plain = runs_of(greedy())
     training = greedy()
-    with restored(training):
+    with Restored(training):
         training.keep_batches(8)
-        assert training._batches.kept == []
+        assert training.batches.kept == []
         assert runs_of(training) == plain
     assert runs_of(training) == plain
 
@@ -396,7 +396,7 @@ def test_a_loader_that_gives_the_same_object_again_is_kept_as_it_was():
     net, optimizer, criterion, _ = parts(net=nn.Linear(8, 3))
     training = TorchTrainable(net, optimizer, criterion, Refilled())
     training.keep_batches(8)
-    assert [batch[0][0, 0].item() for batch in training._batches.kept] == list(range(1, 9))
+    assert [batch[0][0, 0].item() for batch in training.batches.kept] == list(range(1, 9))
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -417,7 +417,7 @@ def test_no_example_that_scores_is_trained_on_and_one_epoch_thins_nothing(valida
     before = loader.generator.get_state()
     snapshot = training.snapshot()
     assert training.hold_out(8, steps, total_steps) == (3 if validation else 2)
-    seen = [{int(x) for x in training._batches.next()[0][:, 0]} for _ in range(40)]
+    seen = [{int(x) for x in training.batches.next()[0][:, 0]} for _ in range(40)]
     assert {len(batch) for batch in seen} == {16}
     if not validation:
         assert not set().union(*seen) & {int(x) for batch, _ in training._held_out for x in batch[:, 0]}
@@ -427,7 +427,7 @@ def test_no_example_that_scores_is_trained_on_and_one_epoch_thins_nothing(valida
     assert most - 16 - 11 < len(set().union(*seen)) <= min(most, 203)
     training.restore(snapshot)
     assert torch.equal(before, loader.generator.get_state())
-    assert training._batches._source is loader
+    assert training.batches._source is loader
 
 
 @pytest.mark.parametrize("batches", [[0], range(4)])

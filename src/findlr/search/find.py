@@ -1,13 +1,12 @@
-"""The search: sweep, verdict, rule. No framework."""
+"""The search: sweep, answer and, if it is to be verified, a race. No framework."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from findlr.analysis.answer import answer, starting_point
 from findlr.analysis.curve import Step
@@ -16,55 +15,35 @@ from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
+from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
-from findlr.search.sweep import Recording, Spacing, StopRule, recording_of, run_sweep, sweep_lrs
-from findlr.search.trainable import CountsPasses, HasBaseline, HasEpoch, HasFacts, HasValidation, Trainable, restored
+from findlr.search.settings import Progress, Search, Settings, chosen_rule
+from findlr.search.sweep import Recording, recording_of, run_sweep, sweep_lrs
+from findlr.search.trainable import (
+    ChecksVerify,
+    CountsPasses,
+    HasBaseline,
+    HasEpoch,
+    HasFacts,
+    HasPlan,
+    HasValidation,
+    Trainable,
+    close,
+)
 
 logger = logging.getLogger("findlr")
 
-Progress = AbstractContextManager[Callable[[Step], object]]
 
-
-def find(
-    trainable: Trainable[Any, Any],
-    plan: Plan | None = None,
-    *,
-    min_lr: float = 1e-8,
-    max_lr: float = 10.0,
-    num_steps: int | Literal["epoch"] = 100,
-    spacing: Spacing = "exponential",
-    divergence_threshold: float = 4.0,
-    smoothing: float = 0.98,
-    verify: bool = False,
-    budget: float | None = None,
-    rule: Rule | None = None,
-    control_variate: bool | None = None,
-    one_pass: bool = False,
-    progress: Progress | bool | None = None,
-    on_step: Callable[[Step], object] | None = None,
-) -> Finding:
+@signals_wait
+def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unpack[Search]) -> Finding:
     """Find a learning rate for anything that can take a step at a rate and go back.
 
     The training is put back as it was on every exit. An exception carries what was measured as ``exc.finding``.
 
     Args:
         trainable: the training; see ``findlr.search.trainable``.
-        plan: the training that is planned; None is a constant rate.
-        min_lr: the first rate, above 0.
-        max_lr: the last rate, above ``min_lr``.
-        num_steps: optimizer steps, at least 2; "epoch" is one pass over the data.
-        spacing: "exponential" or "linear".
-        divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
-        smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
-        verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
-        budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of the plan's total_steps; None is half of them, and at least 250 steps.
-        rule: how the rate is chosen; None is ``rules.quick``.
-        control_variate: measure each batch's loss under the starting weights, too; None where possible.
-        one_pass: take a race's first runs in one pass where the training can; they end alike to rounding.
-        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
-            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
-        on_step: called with each ``Step`` once its loss is read.
+        plan: the training that is planned; None is a constant rate. What it leaves open, the training may fill in.
+        **search: see ``findlr.search.settings.Settings``.
 
     Returns:
         The Finding, with or without a suggestion: a poor curve is a result, not an exception.
@@ -77,54 +56,102 @@ def find(
         >>> 0.01 < find(Quadratic()).lr < 1
         True
     """
-    plan = Plan() if plan is None else plan
-    check_rule(rule)
-    count = _steps_per_epoch(trainable) if num_steps == "epoch" else num_steps
-    lrs = sweep_lrs(min_lr, max_lr, count, spacing)
-    total = _budget(plan, budget, count, control_variate) if verify else None
-    recording = recording_of(trainable, count, StopRule(divergence_threshold, smoothing))
-    race: Race | None = None
-    counting = trainable if isinstance(trainable, CountsPasses) else None
-    start, passes = time.perf_counter(), _passes(counting)
+    task = _Search(trainable, Plan() if plan is None else plan, Settings.of(search))
+    signals = HeldSignals()
+    try:
+        signals.hold()
+        with display(task.settings.progress) as show:
+            task.recording.watch(show, task.settings.on_step)
+            finding = task.run()
+    except BaseException as error:
+        _release(signals, getattr(error, "finding", None))
+        raise
+    _release(signals, finding)
+    return finding
 
-    def spent() -> Cost:
-        forwards, backwards = (now - then for now, then in zip(_passes(counting), passes, strict=True))
-        if counting is None:
-            forwards = backwards = recording.steps + (sum(run.steps for run in race.runs) if race else 0)
-        return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - start)
 
-    def finish() -> Finding:
-        facts = trainable.facts() if isinstance(trainable, HasFacts) else {}
-        return conclude(recording, smoothing, plan, rule, spent(), facts, race)
+def _release(signals: HeldSignals, finding: Finding | None) -> None:
+    try:
+        signals.release()
+    except BaseException as late:
+        if finding is not None:
+            carry(late, finding)
+        raise
 
-    with display(progress) as show:
-        recording.watch(show, on_step)
+
+class _Search:
+    """One search: what is asked, what has been measured, what it has cost."""
+
+    def __init__(self, trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> None:
+        self.settings = settings
+        self._trainable = trainable
+        self._plan = trainable.planned(plan) if isinstance(trainable, HasPlan) else plan
+        count = _steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
+        self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, count, settings.spacing)
+        self._budget = settings.budget_in_steps(self._plan, count)
+        if settings.verify and isinstance(trainable, ChecksVerify):
+            trainable.check_verify()
+        self.recording = recording_of(trainable, count, settings.stop_rule())
+        self._rule = chosen_rule(settings.rule)
+        self._race: Race | None = None
+        self._counting = trainable if isinstance(trainable, CountsPasses) else None
+        self._start, self._passes = time.perf_counter(), _passes(self._counting)
+
+    def run(self) -> Finding:
+        """Sweep, race, and put everything back."""
+        trainable, restored = self._trainable, False
         try:
-            with restored(trainable) as snapshot:
-                baseline = _baseline(trainable, snapshot, control_variate)
-                # Under verify the held-out data score the race only: its budget is for that.
-                held_out = trainable if isinstance(trainable, HasValidation) and not verify else None
-                run_sweep(trainable, lrs, recording, baseline, held_out)
-                if total is not None:
-                    trainable.restore(snapshot)
-                    curve = recording.curve(smoothing)
-                    sweep = starting_point(curve, plan, rule)
-                    if sweep is not None:
-                        limits = float(curve.lr[0]), float(curve.usable().lr[-1])
-                        try:
-                            left = total - spent().steps
-                            race = run_race(trainable, plan, sweep.lr, limits, left, one_pass=one_pass)
-                        except DataEndedError:
-                            logger.warning("there is no race: the data ended, and can be read only once")
-        except BaseException as error:
-            recording.interrupt()
+            snapshot = trainable.snapshot()
             try:
-                found = finish()
+                try:
+                    self._measure(snapshot)
+                finally:
+                    trainable.restore(snapshot)
+                    restored = True
+            finally:
+                close(snapshot)
+        except BaseException as error:
+            self.recording.interrupt()
+            try:
+                found = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 found = late.finding  # type: ignore[attr-defined]
-            carry(error, found)
+            carry(error, found, restored=restored)
             raise
-    return finish()
+        return self._finding()
+
+    def _measure(self, snapshot: Any) -> None:
+        trainable, settings = self._trainable, self.settings
+        baseline = _baseline(trainable, snapshot, settings.control_variate)
+        # Under verify the held-out data score the race only: its budget is for that.
+        validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
+        run_sweep(trainable, self._lrs, self.recording, baseline, validated)
+        if self._budget is None:
+            return
+        trainable.restore(snapshot)
+        curve = self.recording.curve(settings.smoothing)
+        start = starting_point(curve, self._plan, self._rule)
+        if start is None:
+            return
+        limits = float(curve.lr[0]), float(curve.usable().lr[-1])
+        left = self._budget - self._spent().steps
+        try:
+            self._race = run_race(trainable, self._plan, start.lr, limits, left, one_pass=settings.one_pass)
+        except DataEndedError:
+            logger.warning("there is no race: the data ended, and can be read only once")
+
+    def _spent(self) -> Cost:
+        now = _passes(self._counting)
+        forwards, backwards = (after - before for after, before in zip(now, self._passes, strict=True))
+        if self._counting is None:
+            raced = sum(run.steps for run in self._race.runs) if self._race else 0
+            forwards = backwards = self.recording.steps + raced
+        return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - self._start)
+
+    def _finding(self) -> Finding:
+        facts = self._trainable.facts() if isinstance(self._trainable, HasFacts) else {}
+        smoothing = self.settings.smoothing
+        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), facts, self._race)
 
 
 def conclude(
@@ -160,32 +187,26 @@ def conclude(
     except Exception as error:  # a rule of the user's own
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
-    return Finding(found.suggestion, found.verdict, found.why, recording.stop, curve, plan, cost, facts, race)
+    return Finding(*found, recording.stop, curve, plan, cost, facts, race)
 
 
-def carry(error: BaseException, finding: Finding, where: str = "this exception's .finding") -> None:
-    """Let an exception carry what was measured, and say where else it is."""
-    error.finding = finding  # type: ignore[attr-defined]
-    error.add_note(f"findlr: everything was put back; what was measured is in {where}")
+def carry(
+    error: BaseException, finding: Finding, where: str = "this exception's .finding", *, restored: bool = True
+) -> None:
+    """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
 
-
-def _budget(plan: Plan, budget: float | None, num_steps: int, control_variate: bool | None) -> float:
-    """What a verified search may spend, in steps."""
-    if plan.total_steps is None:
-        raise ConfigurationError("verify=True needs total_steps, the length of the training that is planned: give it")
-    if budget is None:
-        total = max(250.0, plan.total_steps / 2)
-    elif isinstance(budget, bool) or not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget > 0):
-        raise ConfigurationError(f"budget must be a number of steps or a share of total_steps above 0, got {budget!r}")
-    else:
-        total = float(budget) if isinstance(budget, int) else budget * plan.total_steps
-    sweep = num_steps if control_variate is False else (num_steps * 4 + 2) / 3  # with the control variate's self-check
-    if total < sweep:
-        raise ConfigurationError(
-            f"budget={budget!r} is {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
-            "raise it, or lower num_steps"
-        )
-    return total
+    Args:
+        error: on its way to the user.
+        finding: what was measured.
+        where: the place to name.
+        restored: whether everything was put back.
+    """
+    said = "everything was put back; " if restored else ""
+    try:
+        error.finding = finding  # type: ignore[attr-defined]
+        error.add_note(f"findlr: {said}what was measured is in {where}")
+    except Exception:  # noqa: BLE001 - it has slots, or is frozen
+        logger.debug("%s can't carry the Finding", type(error).__name__)
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
@@ -214,21 +235,10 @@ def _passes(counting: CountsPasses | None) -> tuple[int, int]:
     return (0, 0) if counting is None else (counting.forwards, counting.backwards)
 
 
-def check_rule(rule: Rule | None) -> None:
-    """Refuse what is no rule, before anything is swept.
-
-    Raises:
-        ConfigurationError: ``rule`` is no function.
-    """
-    if not (rule is None or callable(rule)):
-        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, got {rule!r}")
-
-
 def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:
     """The display that was asked for.
 
     Raises:
-        ConfigurationError: ``progress`` is neither None, True, False nor a context manager.
         MissingExtraError: True, and rich is not installed.
     """
     if progress is False:
@@ -237,9 +247,4 @@ def display(progress: Progress | bool | None) -> AbstractContextManager[Callable
         from findlr.views.live import live
 
         return live(progress)
-    if not isinstance(progress, AbstractContextManager):
-        raise ConfigurationError(
-            "progress must be True, False, None (shown where somebody looks), or a context manager such as "
-            f"findlr.views.console.LiveSweep(), got {progress!r}"
-        )
     return progress

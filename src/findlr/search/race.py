@@ -14,11 +14,13 @@ from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
 from findlr.analysis.smoothing import Array
-from findlr.search.trainable import CanEvaluate, KeepsBatches, RunsTogether, Trainable, held
+from findlr.search.interrupts import signals_raise
+from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
 
 logger = logging.getLogger("findlr")
 
 
+@signals_raise
 def run_race(
     trainable: Trainable[Any, Any],
     plan: Plan,
@@ -60,13 +62,14 @@ def run_race(
     steps = affordable(0.0)
     if steps < runs.FEWEST_STEPS:
         return None
-    if evaluator is not None:
-        evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps)
+    if evaluator is not None and not evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps):
+        evaluator, evaluation = None, 0.0
+        steps = affordable(0.0)
     if isinstance(trainable, KeepsBatches):
         trainable.keep_batches(steps)  # all of them first, because drawing moves random states
     done: list[Run] = []
     surely = -math.inf
-    with held(trainable) as begin:
+    with Remembered(trainable) as begin:
         start = math.nan if evaluator is None else evaluator.evaluate()
         times = runs.PASS_IF_RICH if rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None

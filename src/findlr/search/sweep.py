@@ -11,6 +11,7 @@ import numpy as np
 from findlr.analysis.curve import Curve, Step, Stop
 from findlr.analysis.smoothing import Array, BiasCorrectedAverage
 from findlr.errors import ConfigurationError, DataEndedError
+from findlr.search.interrupts import signals_raise
 from findlr.search.trainable import HasActingRate, HasValidation, ReadsLater, SkipsLater, Trainable
 
 Spacing = Literal["exponential", "linear"]
@@ -242,30 +243,31 @@ class Recording:
         return Curve(self._lrs, self._losses, self._baselines or None, validation, diverged, self._num_steps, smoothing)
 
 
+@signals_raise
 def run_sweep(
     trainable: Trainable[Any, Any],
     lrs: Sequence[float] | Array,
     recording: Recording,
     baseline: Callable[[], Any] | None = None,
-    held_out: HasValidation | None = None,
+    validated: HasValidation | None = None,
 ) -> None:
     """Take one step at each rate until the rates end or the stop rule trips.
 
     A step that the optimizer skipped does not use up its rate, unless only its device knows: see ``SkipsLater``. What
-    was measured is in ``recording``, whatever ends the sweep; nothing is put back here: see ``restored``.
+    was measured is in ``recording``, whatever ends the sweep; nothing is put back here: see ``Restored``.
 
     Args:
         trainable: the training.
         lrs: the rates, rising; see ``sweep_lrs``.
         recording: takes the points.
         baseline: gives the last batch's loss under the starting weights; None measures none.
-        held_out: measures the held-out loss after every ``validation_every``-th step; None measures none.
+        validated: measures the held-out loss after every ``validation_every``-th step; None measures none.
 
     Raises:
         DataEndedError: the data ended before the first step.
     """
     try:
-        _sweep(trainable, lrs, recording, baseline, held_out)
+        _sweep(trainable, lrs, recording, baseline, validated)
     except DataEndedError:
         if not recording.steps:
             raise
@@ -277,7 +279,7 @@ def _sweep(
     lrs: Sequence[float] | Array,
     recording: Recording,
     baseline: Callable[[], Any] | None,
-    held_out: HasValidation | None,
+    validated: HasValidation | None,
 ) -> None:
     acts = trainable if isinstance(trainable, HasActingRate) else None
     skips = trainable if isinstance(trainable, SkipsLater) else None
@@ -295,8 +297,8 @@ def _sweep(
         if under_start is None:
             baseline = None
         measured = None
-        if held_out is not None and held_out.validation_every and taken % held_out.validation_every == 0:
-            measured = held_out.validate()
+        if validated is not None and validated.validation_every and taken % validated.validation_every == 0:
+            measured = validated.validate()
         recording.add(acting, loss, under_start, measured, skipped)
         if recording.stop is not None:
             return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from findlr.search.interrupts import signals_wait
+
+if TYPE_CHECKING:
+    from findlr.analysis.plan import Plan
 
 Loss = TypeVar("Loss")
 Snapshot = TypeVar("Snapshot")
@@ -65,6 +67,22 @@ class HasFacts(Protocol):
 
 
 @runtime_checkable
+class HasPlan(Protocol):
+    """A training that knows something of what is planned with it."""
+
+    def planned(self, plan: Plan) -> Plan:
+        """``plan`` with what it leaves open filled in: the optimizer, its momentum, the number of parameters."""
+
+
+@runtime_checkable
+class ChecksVerify(Protocol):
+    """A training whose runs may have no known cost."""
+
+    def check_verify(self) -> None:
+        """Raise a ``ConfigurationError`` if no race can be run."""
+
+
+@runtime_checkable
 class ReadsLater(Protocol):
     """A training whose losses are on a device, where looking at each would stall it."""
 
@@ -103,7 +121,7 @@ class CanEvaluate(Protocol):
     """A training that can be scored on batches that it does not train on."""
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
-        """Set that many batches aside, and return how many forward passes ``evaluate`` takes.
+        """Set that many batches aside, and return how many forward passes ``evaluate`` takes; 0: it can't be asked.
 
         Runs of ``steps`` that stand for ``total_steps`` follow: data that the whole training would see many times may
         be thinned, so that a run overfits as the training would.
@@ -158,80 +176,50 @@ class HasClose(Protocol):
         """Let go of it; nothing will be put back from it any more."""
 
 
-@contextmanager
-def held(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
+class Remembered(Generic[Snapshot]):
     """A snapshot for the length of a block; if it has a ``close``, that is called on leaving, by whatever exit.
 
     Args:
         trainable: the training to remember.
-
-    Returns:
-        A context manager that gives the snapshot.
     """
-    snapshot = trainable.snapshot()
-    try:
-        yield snapshot
-    finally:
-        try:
-            with _interrupts_held():
-                _close(snapshot)
-        except KeyboardInterrupt:  # as in restored()
-            with _interrupts_held():
-                _close(snapshot)
-            raise
+
+    def __init__(self, trainable: Restorable[Snapshot]) -> None:
+        self._trainable = trainable
+
+    @signals_wait
+    def __enter__(self) -> Snapshot:
+        self._snapshot = self._trainable.snapshot()
+        return self._snapshot
+
+    @signals_wait
+    def __exit__(self, *_: object) -> None:
+        close(self._snapshot)
 
 
-def _close(snapshot: object) -> None:
-    if isinstance(snapshot, HasClose):
-        snapshot.close()
-
-
-@contextmanager
-def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
-    """Put ``trainable`` back on leaving, by whatever exit.
+class Restored(Remembered[Snapshot]):
+    """Put a training back on leaving a block, by whatever exit.
 
     Args:
         trainable: the training to protect.
 
-    Returns:
-        A context manager that gives the snapshot.
-
     Example:
         >>> from findlr.testing import Quadratic
         >>> training = Quadratic()
-        >>> with restored(training):
+        >>> with Restored(training):
         ...     _ = training.step(0.1)
         >>> training.weight
         1.0
     """
-    with held(trainable) as snapshot:
+
+    @signals_wait
+    def __exit__(self, *exception: object) -> None:
         try:
-            yield snapshot
+            self._trainable.restore(self._snapshot)
         finally:
-            try:
-                with _interrupts_held():
-                    trainable.restore(snapshot)
-            except KeyboardInterrupt:  # it may have come before it could be held; putting back twice harms nothing
-                with _interrupts_held():
-                    trainable.restore(snapshot)
-                raise
+            super().__exit__(*exception)
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C until the block is done: things half put back would be lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-    held: list[int] = []
-    users = signal.getsignal(signal.SIGINT)
-    if users is None:  # set by other than Python: it cannot be put back, so leave it
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, users)
-        if held:
-            signal.raise_signal(signal.SIGINT)  # to whatever the user has it do
+def close(snapshot: object) -> None:
+    """Let go of a snapshot that holds more than memory."""
+    if isinstance(snapshot, HasClose):
+        snapshot.close()

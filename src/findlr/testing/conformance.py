@@ -25,11 +25,11 @@ from findlr.search.trainable import (
     HasValidation,
     KeepsBatches,
     ReadsLater,
+    Remembered,
+    Restored,
     RunsTogether,
     SkipsLater,
     Trainable,
-    held,
-    restored,
 )
 
 try:
@@ -99,7 +99,7 @@ class TrainableConformance:
     def test_the_loss_is_the_one_before_the_update(self) -> None:
         """The first loss of a run does not depend on the rate, and the later ones do."""
         trainable = self.trainable()
-        with restored(trainable):
+        with Restored(trainable):
             slow = self._run(trainable, self.min_lr)
         fast = self._run(trainable, self.max_lr)
         _must(_same(slow[:1], fast[:1]), f"the first loss depends on the rate: {slow[0]} and {fast[0]}")
@@ -124,9 +124,9 @@ class TrainableConformance:
     def test_a_snapshot_outlives_others(self) -> None:
         """Each of two snapshots leads back to its own place, in any order, and the one is not closed with the other."""
         trainable = self.trainable()
-        with held(trainable) as first:
+        with Remembered(trainable) as first:
             from_first = self._run(trainable, self.max_lr)
-            with held(trainable) as second:
+            with Remembered(trainable) as second:
                 from_second = self._run(trainable, self.max_lr)
                 for snapshot, expected in ((first, from_first), (second, from_second)):
                     self._check_run(trainable, snapshot, expected)
@@ -138,7 +138,7 @@ class TrainableConformance:
         before = self.state(trainable)
         if before is None:
             pytest.skip("state() is not given")
-        with restored(trainable):
+        with Restored(trainable):
             self._run(trainable, self.max_lr)
             _must(not _equal(self.state(trainable), before), "state() does not show what a step changes")
         _must(_equal(self.state(trainable), before), "state() is not the same after restore()")
@@ -146,7 +146,7 @@ class TrainableConformance:
     def test_global_random_states_are_put_back(self) -> None:
         """Python's and NumPy's global random states are the same after ``restore``."""
         trainable = self.trainable()
-        with restored(trainable):
+        with Restored(trainable):
             states = _random_states()
             self._run(trainable, self.max_lr)
         _must(_random_states() == states, "a step draws from a global random state that restore() does not put back")
@@ -176,11 +176,11 @@ class TrainableConformance:
     def test_baseline(self) -> None:
         """The losses under the snapshot's weights are those of a run that stands still; asking changes nothing."""
         trainable = self._offers(HasBaseline)
-        with restored(trainable):
+        with Restored(trainable):
             still = self._run(trainable, 0.0)
-        with restored(trainable):
+        with Restored(trainable):
             without = self._run(trainable, self.max_lr)
-        with restored(trainable) as snapshot:
+        with Restored(trainable) as snapshot:
             reason = trainable.prepare_baseline(snapshot)
             if reason is not None:
                 pytest.skip(f"no baseline: {reason}")
@@ -200,12 +200,12 @@ class TrainableConformance:
         """The held-out loss goes by the weights, is the same when asked again, and asking changes nothing."""
         trainable = self._offers(CanEvaluate)
         for total_steps in (self.steps, 100 * self.steps):  # a run that stands for itself, and one for a long training
-            with restored(trainable):
+            with Restored(trainable):
                 passes = trainable.hold_out(2, self.steps, total_steps)
                 _must(
                     isinstance(passes, int) and passes >= 1, f"hold_out() must give a number of passes, got {passes!r}"
                 )
-                with held(trainable) as snapshot:
+                with Remembered(trainable) as snapshot:
                     before, start = self.state(trainable), trainable.evaluate()
                     _must(isinstance(start, float), f"evaluate() must give a float, got {type(start).__name__}")
                     _must(start == trainable.evaluate(), "evaluate() gives another loss when asked again")
@@ -220,7 +220,7 @@ class TrainableConformance:
     def test_keep_batches(self) -> None:
         """Steps that come after are the same after each restore, and nothing of it is left in the end."""
         trainable = self._offers(KeepsBatches)
-        with restored(trainable):
+        with Restored(trainable):
             trainable.keep_batches(self.steps)
             self._check_runs(trainable)
         _must(_same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo keep_batches()")
@@ -229,12 +229,12 @@ class TrainableConformance:
         """Each run ends where it would by itself."""
         trainable = self._offers(RunsTogether)
         rates = [[lr] * self.steps for lr in (self.min_lr, self.max_lr)]
-        with restored(trainable):
+        with Restored(trainable):
             trainable.hold_out(2, self.steps, self.steps)
             if isinstance(trainable, KeepsBatches):
                 trainable.keep_batches(self.steps)
             said: str | list[float] | None = trainable.prepare_together(len(rates))
-            with held(trainable) as snapshot:
+            with Remembered(trainable) as snapshot:
                 said = trainable.run_together(snapshot, rates) if said is None else said
                 singly = []
                 for lrs in rates:
@@ -255,7 +255,7 @@ class TrainableConformance:
         if trainable.validation_every is None:
             pytest.skip("there is nothing to validate on")
         run, losses = [], []
-        with restored(trainable):
+        with Restored(trainable):
             for _ in range(self.steps):
                 before = self.state(trainable)
                 once, again = (trainable.read([trainable.validate()])[0] for _ in range(2))
@@ -289,7 +289,7 @@ class TrainableConformance:
         """Passes are counted up, by each step that was taken, and never down."""
         trainable = self._offers(CountsPasses)
         counts = [(trainable.forwards, trainable.backwards)]
-        with restored(trainable):
+        with Restored(trainable):
             for _ in range(self.steps):
                 trainable.step(self.min_lr)
                 counts.append((trainable.forwards, trainable.backwards))
@@ -341,7 +341,7 @@ class TrainableConformance:
 
     def _check_runs(self, trainable: Trainable[Any, Any]) -> None:
         """A snapshot leads back again and again, from runs of any rate and length."""
-        with held(trainable) as snapshot:
+        with Remembered(trainable) as snapshot:
             expected = self._run(trainable, self.max_lr)
             for lr, steps in ((self.max_lr, self.steps), (self.min_lr, 1), (self.max_lr, 2), (self.min_lr, self.steps)):
                 self._run(trainable, lr, steps)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,25 +16,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from findlr.torch.snapshot.memory import Memory, remember_rng, remember_torch_rng
-
-
-class WholeLoss(nn.Module):
-    """Everything between a batch and its loss, as one module; it borrows the modules, and no flag of theirs is touched.
-
-    Args:
-        modules: the model, and the criterion where it is a module.
-        loss: gives the loss of a batch under the modules' present weights.
-    """
-
-    def __init__(self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self._loss = loss
-
-    def forward(self, batch: Any) -> torch.Tensor:
-        """The loss of a batch."""
-        return self._loss(batch)
+from findlr.search.memory import Memory as Undos
+from findlr.torch.functional import WholeLoss, names_kept
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
 
 
 class ControlVariate:
@@ -61,20 +45,20 @@ class ControlVariate:
             self._weights = {name: kept.clone() for name, kept in self._kept.items()}
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
-        self._draws: list[Memory] = []
+        self._draws: list[Undos] = []
         self._host_states: Any = None  # before the first forward pass
         self._remember = remember_rng
 
-    def begin(self, batches: list[Any]) -> None:
-        """Remember the list that the batches of the step come into."""
-        self._batches, self._draws = batches, []
+    def begin(self) -> None:
+        """Forget the last step's batches."""
+        self._batches, self._draws = [], []
 
-    def before_forward(self) -> None:
-        """Remember the random states that the next batch's forward pass starts from."""
+    def drawn(self, batch: Any) -> None:
+        """Remember a batch of the step, and the random states that its forward pass starts from."""
         if self._host_states is None:
             self._host_states = host_states()
-        if len(self._draws) < len(self._batches):  # a closure's later passes are not the one whose loss is recorded
-            self._draws.append(self._random_states())
+        self._batches.append(batch)
+        self._draws.append(self._random_states())
 
     def loss(self) -> torch.Tensor:
         """The mean loss of the step's batches under the starting weights; no random state has moved."""
@@ -126,8 +110,8 @@ class ControlVariate:
             None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
         )
 
-    def _random_states(self) -> Memory:
-        memory = Memory()
+    def _random_states(self) -> Undos:
+        memory = Undos()
         self._remember([self._device], memory)
         return memory
 
@@ -137,27 +121,5 @@ def host_states() -> tuple[Any, bytes]:
     return random.getstate(), pickle.dumps(np.random.get_state(legacy=False))  # noqa: NPY002 - users draw from it
 
 
-@contextmanager
-def names_kept(whole: nn.Module) -> Iterator[None]:
-    """Let each name mean the same tensor after it: a module with two names keeps what functional_call gave it."""
-    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in whole.modules() for own in (m._parameters, m._buffers)]
-    try:
-        yield
-    finally:
-        for own, tensors in bound:
-            own.update(tensors)
-
-
 def _close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-4) or (math.isnan(a) and math.isnan(b))
-
-
-def why_not(model: nn.Module) -> str | None:
-    """What keeps a model from being run under other weights, or None."""
-    if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
-        return f"a {type(model).__name__} does not take weights from outside"
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        return "a compiled model does not take weights from outside"
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        return "the model has forward hooks, which would run twice"
-    return None

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
-from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.curve import Step, Stop
-from findlr.analysis.plan import Shape
+from findlr.analysis.plan import Plan, Shape
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError, DataEndedError, LossError, OptimizerError
+from findlr.errors import ConfigurationError, DataEndedError, LossError
 from findlr.finding import Cost, Finding
-from findlr.search.find import Progress, carry, check_rule, conclude, display
-from findlr.search.sweep import Recording, Spacing, StopRule, sweep_lrs
-from findlr.search.trainable import restored
+from findlr.search.find import carry, conclude, display
+from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.settings import Progress, SweepSettings, chosen_rule
+from findlr.search.sweep import Recording, Spacing, sweep_lrs
+from findlr.search.trainable import Restored
+from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY, kept_loss, read_losses
-from findlr.torch.precision import attempts_counted, found_inf, no_new_graphs
-from findlr.torch.rates import Rates, described, plan_for, versions
-from findlr.torch.snapshot.memory import Memory, memory_of, released_on_error, remember_rng
-from findlr.torch.snapshot.stores import Snapshot, check
-
-Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
-Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
+from findlr.torch.scaler import attempts_counted, found_inf
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.training import Models, Optimizers, Sweep, Training
 
 
 class RangeTest:
@@ -43,7 +41,8 @@ class RangeTest:
     Args:
         model: a module; or several, as a list or dict, for a GAN say.
         optimizer: an optimizer; or several, as a list or dict.
-        sweep: the index or key of the optimizer that is swept, if there are several.
+        sweep: the index or key of the optimizer that is swept, if there are several; or a list of them, which are swept
+            together, their ratio kept.
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
             GradScaler must be in it, so that steps which it skips are told from those taken.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
@@ -82,9 +81,9 @@ class RangeTest:
         model: Models,
         optimizer: Optimizers,
         *,
-        sweep: int | str | None = None,
+        sweep: Sweep = None,
         restore: Sequence[Any] = (),
-        snapshot: Snapshot = "auto",
+        snapshot: StoreKind = "auto",
         min_lr: float = 1e-8,
         max_lr: float = 10.0,
         num_steps: int = 100,
@@ -93,25 +92,29 @@ class RangeTest:
         smoothing: float = 0.98,
         schedule: str | Shape = "constant",
         total_steps: int | None = None,
-        rule: Rule | None = None,
+        rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
         on_step: Callable[[Step], object] | None = None,
     ) -> None:
-        self._models = _listed("model", model, nn.Module)
-        self._optimizers = _listed("optimizer", optimizer, torch.optim.Optimizer)
-        self._swept = _chosen(optimizer, sweep)
-        self._restore = list(restore)
-        check(snapshot)
-        self._kind = snapshot
-        self._rates = Rates(self._swept)
+        settings = SweepSettings(
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_steps=num_steps,
+            spacing=spacing,
+            divergence_threshold=divergence_threshold,
+            smoothing=smoothing,
+            rule=rule,
+            progress=progress,
+            on_step=on_step,
+        )
+        self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
+        self._plan = self._training.planned(Plan(schedule, total_steps))
+        self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
-        self._devices = sorted({p.device for m in self._models for p in m.parameters()}, key=str)
-        read_every = 1 if all(device.type == "cpu" for device in self._devices) else READ_EVERY
-        self._recording = Recording(read_losses, num_steps, StopRule(divergence_threshold, smoothing), read_every)
+        read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY
+        self._recording = Recording(self._read, num_steps, settings.stop_rule(), read_every)
         self._recording.watch(on_step)
-        check_rule(rule)
-        self._smoothing, self._rule, self._progress = smoothing, rule, progress
-        self._plan = plan_for(self._swept, schedule, total_steps)
+        self._signals = HeldSignals()
         self._open = False
         self._finding: Finding | None = None
         self._memory: Memory | None = None
@@ -138,53 +141,79 @@ class RangeTest:
         """True once the sweep has ended: iteration over the test stops."""
         return self._recording.stop is not None
 
+    @signals_wait
     def __enter__(self) -> Self:
         if self._open or self._finding is not None:
             raise ConfigurationError("a RangeTest is entered once: make a new one for another test")
-        with ExitStack() as stack:
-            show = stack.enter_context(display(self._progress))
-            self._recording.watch(show)
-            stack.enter_context(restored(self))
-            stack.enter_context(no_new_graphs())
-            for scaler in self._restore:
-                if isinstance(scaler, GradScaler):
-                    stack.enter_context(attempts_counted(scaler, self._swept, self._attempted))
-            stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)
-            stack.callback(self._swept.register_step_post_hook(self._after_step).remove)
-            self._exits = stack.pop_all()
+        try:
+            self._signals.hold()
+            self._exits = ExitStack()
+            self._begin(self._exits)
+        except BaseException:
+            try:
+                self._exits.close()
+            finally:
+                self._signals.release()
+            raise
         self._open, self._start = True, time.perf_counter()
         return self
 
+    def _begin(self, exits: ExitStack) -> None:
+        """Remember everything, and take the places from which steps are seen; ``exits`` undoes it all."""
+        training = self._training
+        self._recording.watch(exits.enter_context(display(self._settings.progress)))
+        exits.enter_context(Restored(self))
+        exits.enter_context(NoNewGraphs())
+        for scaler in training.scalers:
+            exits.enter_context(attempts_counted(scaler, training.swept, self._attempted))
+        for optimizer in training.swept:
+            exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
+            exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
+
+    @signals_wait
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        failure = error
+        self._open = False
+        failure, restored = error, True
         try:
             if error is None and not self.done:
                 self._close_point()
                 self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
-        except BaseException as late:
+        except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
             failure = late
-            raise
-        finally:  # straight to putting back: a second Ctrl-C may come at any call
-            self._open = False
-            try:
-                self._exits.__exit__(kind, error, traceback)
-            except BaseException as late:
-                self._exits.__exit__(kind, error, traceback)  # what it had not come to
-                failure = late
+        try:
+            self._exits.__exit__(kind, error, traceback)
+        except BaseException as late:  # noqa: BLE001
+            failure, restored = late, False
+        try:
+            self._end(failure, restored=restored)
+            if failure is not None and failure is not error:
+                raise failure
+        finally:
+            self._deliver()
+
+    def _end(self, failure: BaseException | None, *, restored: bool) -> None:
+        """Conclude; what broke the test off carries the Finding."""
+        if failure is not None:
+            self._recording.interrupt()
+        try:
+            self._finding = self._conclude()
+        except Exception as late:  # the rule's
+            self._finding = late.finding  # type: ignore[attr-defined]
+            if failure is None:
                 raise
-            finally:
-                if failure is not None:
-                    self._recording.interrupt()
-                try:
-                    self._finding = self._conclude()
-                except Exception as late:  # the rule's
-                    self._finding = late.finding  # type: ignore[attr-defined]
-                    if failure is None:
-                        raise
-                if failure is not None:
-                    carry(failure, self._finding, "test.finding")
+        if failure is not None:
+            carry(failure, self._finding, "test.finding", restored=restored)
+
+    def _deliver(self) -> None:
+        """Let signals act again, those that waited first."""
+        try:
+            self._signals.release()
+        except BaseException as late:
+            if self._finding is not None:
+                carry(late, self._finding, "test.finding")
+            raise
 
     def __call__(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
@@ -245,26 +274,27 @@ class RangeTest:
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
-        memory = memory_of(self._kind, self._devices, self._models, self._optimizers, self._restore)
-        with released_on_error(memory):
-            remember_rng(self._devices, memory)
-        self._memory = memory
-        return memory
+        self._memory = self._training.snapshot()
+        return self._memory
 
     def restore(self, snapshot: Memory) -> None:
         """Put everything back."""
         snapshot.put_back()
 
+    def _read(self, losses: list[Any]) -> list[float]:
+        return self._training.ranks.mean(read_losses(losses))
+
     def _before_step(self, *_: Any) -> None:
-        self._acting = self._rates.acting(self._lr())
-        self._rates.write(self._lr())
+        lr = self._lr()
+        self._acting = self._training.rates.acting(lr)
+        self._training.write(lr)
 
     def _lr(self) -> float:
         return float(self._lrs[min(self._points, len(self._lrs) - 1)])
 
-    def _after_step(self, *_: Any) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._steps += 1
-        skipped = found_inf(self._swept)
+        skipped = found_inf(optimizer)
         if skipped is not None:
             self._skipped = skipped if self._skipped is None else self._skipped + skipped
 
@@ -282,12 +312,12 @@ class RangeTest:
         loss = sum(self._losses) / len(self._losses)
         taken, skipped = self._steps > 0, self._skipped
         self._losses, self._steps, self._attempts, self._skipped = [], 0, 0, None
-        if not taken:
+        if self._training.ranks.any(not taken):
             if math.isfinite(loss):
                 self._recording.skip()
                 return
             # A scaler can't mend a loss that is not finite: it is a point.
-            self._acting = self._rates.acting(self._lr())
+            self._acting = self._training.rates.acting(self._lr())
         lr = self._lr()
         self._points += 1
         if self._acting < 0.99 * lr:
@@ -297,40 +327,10 @@ class RangeTest:
 
     def _conclude(self) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
-        facts = {
-            "model": ", ".join(type(model).__name__ for model in self._models),
-            "parameters": sum(p.numel() for model in self._models for p in model.parameters()),
-            "device": ", ".join(map(str, self._devices)),
-            "batch_size": self._batch_size,
-            "accumulation_steps": None,
-            "optimizer": described(self._swept),
-            "ratios": list(self._rates.ratios),
-            "versions": versions(),
-        }
+        facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
-        return conclude(self._recording, self._smoothing, self._plan, self._rule, cost, facts)
+        return conclude(self._recording, self._settings.smoothing, self._plan, self._rule, cost, facts)
 
     def _need_open(self, what: str) -> None:
         if not self._open:
             raise ConfigurationError(f"the range test is not running: {what} inside its with block")
-
-
-def _listed(name: str, given: Any, kind: type) -> list[Any]:
-    items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
-    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, kind) for item in items):
-        seen = type(given).__name__
-        raise ConfigurationError(f"{name} must be a {kind.__name__}, or a list or dict of them, got {seen}")
-    return list(items)
-
-
-def _chosen(optimizers: Any, sweep: int | str | None) -> torch.optim.Optimizer:
-    if isinstance(optimizers, torch.optim.Optimizer):
-        return optimizers
-    if sweep is None and len(optimizers) == 1:
-        sweep = next(iter(optimizers)) if isinstance(optimizers, Mapping) else 0
-    try:
-        chosen: torch.optim.Optimizer = optimizers[sweep]
-    except (KeyError, IndexError, TypeError):
-        known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
-        raise OptimizerError(f"sweep must name the optimizer to sweep, one of {known}, got {sweep!r}") from None
-    return chosen

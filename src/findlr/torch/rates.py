@@ -33,7 +33,7 @@ class Rates:
                 "Rprop cannot be swept: its rate only sets the size of the first step; choose any other optimizer"
             )
         self.optimizer = optimizer
-        self.ratios = _ratios(optimizer)
+        self.base, self.ratios = _ratios(optimizer)
         self._largest = self.ratios.index(1.0)
         self._is_plain = not isinstance(optimizer, (optim.ASGD, optim.Adafactor))
 
@@ -71,7 +71,8 @@ def _steps_taken(optimizer: optim.Optimizer) -> int:
     return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
 
 
-def _ratios(optimizer: optim.Optimizer) -> tuple[float, ...]:
+def _ratios(optimizer: optim.Optimizer) -> tuple[float, tuple[float, ...]]:
+    """The largest group's rate, and each group's as a share of it."""
     bases = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     largest = max(bases, default=0.0)
     if not (math.isfinite(largest) and largest > 0 and min(bases) >= 0):
@@ -79,7 +80,7 @@ def _ratios(optimizer: optim.Optimizer) -> tuple[float, ...]:
             f"the param groups have rates {', '.join(f'{base:g}' for base in bases)}, so their ratios cannot be told: "
             "give at least one group a rate above 0"
         )
-    return tuple(base / largest for base in bases)
+    return largest, tuple(base / largest for base in bases)
 
 
 def needs_closure(optimizer: optim.Optimizer) -> bool:

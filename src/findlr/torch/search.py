@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
-
-import torch
-from torch import nn
-from torch.amp.grad_scaler import GradScaler
+from typing import Any, Literal, Unpack
 
 from findlr.analysis.curve import Step
-from findlr.analysis.plan import Shape
+from findlr.analysis.plan import Plan, Shape
 from findlr.analysis.rules import Rule
-from findlr.errors import OptimizerError
+from findlr.errors import ConfigurationError
 from findlr.finding import Finding
-from findlr.search.find import Progress, find
+from findlr.search.find import find
+from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
-from findlr.torch.rates import needs_closure, plan_for
-from findlr.torch.snapshot.stores import Snapshot
-from findlr.torch.trainable import Criterion, LossFn, TorchTrainable
+from findlr.torch.step import Criterion, LossFn, TrainStep
+from findlr.torch.trainable import How, TorchTrainable
+from findlr.torch.training import Models, Optimizers
 
 
 def find_lr(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    model: Models,
+    optimizer: Optimizers,
     criterion: Criterion | None = None,
     loader: Iterable[Any] | None = None,
     *,
     loss_fn: LossFn | None = None,
-    validation_loader: Iterable[Any] | None = None,
+    train_step: TrainStep | None = None,
     min_lr: float = 1e-8,
     max_lr: float = 10.0,
     num_steps: int | Literal["epoch"] = 100,
@@ -39,20 +36,13 @@ def find_lr(
     total_steps: int | None = None,
     verify: bool = False,
     budget: float | None = None,
-    rule: Rule | None = None,
+    rule: Rule | str | None = None,
     control_variate: bool | None = None,
     one_pass: bool = False,
-    validation_every: int = 1,
-    autocast: torch.dtype | None = None,
-    scaler: GradScaler | None = None,
-    accumulation_steps: int = 1,
-    clip_grad_norm: float | None = None,
-    clip_grad_value: float | None = None,
     restore: Sequence[Any] = (),
-    snapshot: Snapshot = "auto",
-    consume: bool = False,
     progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
+    **how: Unpack[How],
 ) -> Finding:
     """Find a good learning rate by a range test, and put everything back.
 
@@ -60,13 +50,14 @@ def find_lr(
     explodes; the rate is read off that curve. Training after the call is bit-identical to training without it.
 
     Args:
-        model: on one device, in any mode; the sweep trains it in train mode.
-        optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept.
+        model: on one device, in any mode; the sweep trains it in train mode. With ``train_step``, several may be given.
+        optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept. A list or dict of several
+            is swept together, their ratio kept; with ``train_step``, ``sweep`` says which.
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.
         loader: the training batches; a loader shorter than the sweep starts over.
         loss_fn: ``loss_fn(model, batch)``, in place of ``criterion``.
-        validation_loader: held-out batches, all of which make the curve's validation losses; under ``verify`` they
-            only score the race, which takes some of ``loader``'s without it.
+        train_step: ``train_step(draw)``, in place of both: a step of your own, such as a GAN's, which calls ``draw()``
+            for each batch that it wants, steps the optimizer once, and returns the loss that its forward pass saw.
         min_lr: the first rate, above 0.
         max_lr: the last rate, above ``min_lr``.
         num_steps: optimizer steps, at least 2; "epoch" is the article's one pass over the loader.
@@ -79,24 +70,17 @@ def find_lr(
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of ``total_steps``; None is half of them, and at least 250 steps.
-        rule: how the rate is chosen, such as ``findlr.rules.valley``; None is ``findlr.rules.quick``.
+        rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None where it pays.
         one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
             allow it: meant for a small model on a GPU. The runs end alike to rounding.
-        validation_every: steps to each validation loss, at least 1.
-        autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
-        scaler: the training's GradScaler; a step that it skips does not raise the rate, and is no point of the curve.
-        accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
-        clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
-        clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
-        snapshot: where the copies of what is put back live: "device", "cpu", "disk", or "auto", which goes by the free
-            memory; off the device there is no control variate.
-        consume: take a one-shot iterator as the loader, and use its batches up; ``findlr.rewindable`` gives them back.
         progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
             into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
         on_step: called with each ``Step`` once its loss is read.
+        **how: how a step is taken and remembered, all of ``TorchTrainable``: sweep, validation_loader,
+            validation_every, autocast, scaler, accumulation_steps, clip_grad_norm, clip_grad_value, snapshot, consume.
 
     Returns:
         The Finding; where the curve bears no suggestion, its ``verdict`` and ``why`` say what to change.
@@ -106,6 +90,7 @@ def find_lr(
         LossError: the criterion's result is not one number with a graph; the model is put back.
 
     Example:
+        >>> import torch
         >>> from torch import nn, optim
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
         <...>
@@ -119,28 +104,7 @@ def find_lr(
 
     Source: Gugger 2018, "How Do You Find A Good Learning Rate"; Smith 2015 (arXiv:1506.01186).
     """
-    trainable = TorchTrainable(
-        *(model, optimizer, criterion, loader),
-        loss_fn=loss_fn,
-        validation_loader=validation_loader,
-        validation_every=validation_every,
-        autocast=autocast,
-        scaler=scaler,
-        accumulation_steps=accumulation_steps,
-        clip_grad_norm=clip_grad_norm,
-        clip_grad_value=clip_grad_value,
-        restore=restore,
-        snapshot=snapshot,
-        consume=consume,
-    )
-    if verify and needs_closure(optimizer):
-        raise OptimizerError(
-            f"verify=True needs an optimizer whose step is one pass, and {type(optimizer).__name__} takes as many as "
-            "it likes, past any budget: leave verify out"
-        )
-    return find(
-        trainable,
-        plan_for(optimizer, schedule, total_steps),
+    search = Settings(
         min_lr=min_lr,
         max_lr=max_lr,
         num_steps=num_steps,
@@ -155,3 +119,18 @@ def find_lr(
         progress=progress,
         on_step=on_step,
     )
+    for name in how:
+        if name not in How.__annotations__:
+            raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
+    plan = Plan(schedule, total_steps)
+    trainable = TorchTrainable(
+        *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
+    )
+    return find(trainable, plan, **vars(search))
+
+
+def argument_names() -> tuple[str, ...]:
+    """The names of all of ``find_lr``'s arguments."""
+    from inspect import signature
+
+    return (*(name for name in signature(find_lr).parameters if name != "how"), *How.__annotations__)

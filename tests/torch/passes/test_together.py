@@ -13,7 +13,7 @@ from torch import nn, optim
 
 from findlr import Plan, TorchTrainable, find_lr
 from findlr.testing import TrainableConformance
-from findlr.torch.passes import together
+from findlr.torch.passes import obstacles, together
 from findlr.torch.passes.replay import CannotRecordError, recorded
 from tests.torch.test_verify import Held, same, state_of
 
@@ -22,7 +22,7 @@ RATES = np.outer([0.003, 0.03, 0.1], Plan("one_cycle").shares(12)).tolist()
 
 @pytest.fixture(autouse=True)
 def two_runs_are_enough(monkeypatch):
-    monkeypatch.setattr(together, "_FEWEST_ON_CPU", 2)
+    monkeypatch.setattr(obstacles, "FEWEST_ON_CPU", 2)
 
 
 class Attention(nn.Module):
@@ -116,7 +116,7 @@ def in_one_pass(training, begin, rates=RATES):
     training.model.train()
     with torch.no_grad():
         runner = together._Pass(training, single, rates)
-        batches = [copy.deepcopy(batch) for batch in training._batches.kept]
+        batches = [copy.deepcopy(batch) for batch in training.batches.kept]
         return torch.stack([runner._step(*each) for each in zip(batches, runner._rates.T, strict=True)]).T.tolist()
 
 
@@ -183,8 +183,8 @@ def test_where_memory_is_short_there_are_several_passes(monkeypatch):
     training = training_of()
     begin = training.snapshot()
     whole = training.run_together(begin, RATES)
-    free = 2 * 2 * together._bytes_of_a_run(training)
-    monkeypatch.setattr(together, "free_memory", lambda device: free)
+    free = 2 * 2 * obstacles._bytes_of_a_run(training.training)
+    monkeypatch.setattr(obstacles, "free_memory", lambda device: free)
     sizes = []
     step = together._Pass._step
     monkeypatch.setattr(together._Pass, "_step", lambda self, *a: sizes.append(len(self._rates)) or step(self, *a))
@@ -478,7 +478,7 @@ def test_a_pass_that_fails_late_leaves_shorter_runs(monkeypatch):
 
 
 def test_two_runs_gain_nothing_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(together, "_FEWEST_ON_CPU", 3)
+    monkeypatch.setattr(obstacles, "FEWEST_ON_CPU", 3)
     training = training_of()
     assert training.prepare_together(2) == "on a CPU, 2 runs gain nothing"
     assert training.prepare_together(3) is None

@@ -431,5 +431,5 @@ def check_place(loader, drawn):
     for _ in range(3):
         runs.append([inner.step(0.01) for _ in range(7)])
         inner.restore(snapshot)
-    inner._batches.close()
+    inner.batches.close()
     assert runs[0] == runs[1] == runs[2]

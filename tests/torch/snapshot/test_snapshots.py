@@ -282,25 +282,23 @@ def test_a_view_on_disk_takes_its_own_bytes_alone(folder):
 )
 def test_auto_goes_by_the_free_memory_and_says_so(free, chosen, monkeypatch, caplog):
     caplog.set_level("INFO", logger="findlr")
-    monkeypatch.setattr(stores, "free_memory", lambda device: free[device.type == "cpu"])
-    monkeypatch.setattr(stores, "_LITTLE", 50)
-    store = stores.store_for("auto", 50, [torch.device("meta")])
+    monkeypatch.setattr(stores, "_FEW_BYTES", 50)
+    store = stores.store_for("auto", 50, lambda kind: [free[kind == "cpu"]])
     store.close()
     kinds = {"device": stores.Store, "cpu": stores.HostStore, "disk": stores.DiskStore}
     assert type(store) is kinds[chosen]
     assert f"are kept on {chosen}" in caplog.text
 
 
-def test_auto_does_not_ask_for_the_free_memory_where_it_needs_little(monkeypatch):
-    monkeypatch.setattr(stores, "free_memory", lambda _: pytest.fail("asked"))
-    assert type(stores.store_for("auto", (4 << 20) - 1, [torch.device("meta")])) is stores.Store
+def test_auto_does_not_ask_for_the_free_memory_where_it_needs_little():
+    assert type(stores.store_for("auto", (4 << 20) - 1, lambda _: pytest.fail("asked"))) is stores.Store
 
 
 def test_auto_counts_what_the_store_will_keep(monkeypatch):
     counted = []
-    monkeypatch.setattr(stores, "free_memory", lambda _: 1 << 60)
+    monkeypatch.setattr("findlr.torch.training.free_memory", lambda _: 1 << 60)
     real = stores._chosen
-    monkeypatch.setattr(stores, "_chosen", lambda nbytes, devices: counted.append(nbytes) or real(nbytes, devices))
+    monkeypatch.setattr(stores, "_chosen", lambda nbytes, free: counted.append(nbytes) or real(nbytes, free))
     net, optimizer, criterion, loader, _ = parts()
     TorchTrainable(net, optimizer, criterion, loader).snapshot().close()
     expanded = net.expanded.nbytes - net.expanded.untyped_storage().nbytes()

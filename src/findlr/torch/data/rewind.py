@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from findlr.errors import ConfigurationError, LoaderError
+from findlr.search.memory import Memory, Phase
 from findlr.torch.data.nesting import bytes_in, copied
-from findlr.torch.snapshot.memory import Memory
 
 
 class Rewindable(Iterator[Any]):
@@ -63,7 +63,7 @@ class Rewindable(Iterator[Any]):
             self._first = first
 
     def remember(self, memory: Memory) -> None:
-        """Remember the place; batches are kept from here on until ``memory`` is closed."""
+        """Remember the place; from here on batches are kept, until ``memory`` is closed."""
         mark = self._at
 
         def put() -> None:
@@ -74,7 +74,7 @@ class Rewindable(Iterator[Any]):
             self._let_go()
 
         self._marks.append(mark)
-        memory.add(put)
+        memory.add(put, Phase.PLACES, "the place in the stream")
         memory.on_close(release)
 
 

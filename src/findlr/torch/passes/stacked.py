@@ -14,7 +14,7 @@ from torch import optim
 Tensors = list[torch.Tensor]
 
 
-def why_not(optimizer: optim.Optimizer) -> str | None:
+def obstacle(optimizer: optim.Optimizer) -> str | None:
     """What keeps an optimizer's steps from being taken for several runs at once, or None."""
     kind = type(optimizer)
     if kind not in _KINDS:
@@ -36,7 +36,7 @@ class Group:
     """The parameters of one param group, stacked, and their optimizer's state.
 
     Args:
-        optimizer: one of those that ``why_not`` says nothing against.
+        optimizer: one of those that ``obstacle`` says nothing against.
         group: the param group.
         ratio: its rate as a share of the largest group's.
         params: those of its parameters that are trained.

@@ -16,9 +16,9 @@ from findlr.torch.snapshot import folders
 
 logger = logging.getLogger("findlr")
 
-Snapshot = Literal["auto", "device", "cpu", "disk"]
+StoreKind = Literal["auto", "device", "cpu", "disk"]
 
-_LITTLE = 1 << 22  # bytes that a step needs, too: asking for the free memory takes longer than copying them
+_FEW_BYTES = 1 << 22  # a step needs as many; asking for the free memory takes longer than copying them
 
 # torch has no public calls for many tensors at once. The optimizers use this kind; torch 2.6 lacks _foreach_clone.
 _clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(
@@ -147,11 +147,11 @@ def check(snapshot: str) -> None:
     Raises:
         ConfigurationError: it is none of "auto", "device", "cpu", "disk".
     """
-    if snapshot not in get_args(Snapshot):
-        raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(Snapshot))}, got {snapshot!r}")
+    if snapshot not in get_args(StoreKind):
+        raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(StoreKind))}, got {snapshot!r}")
 
 
-def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) -> Store:
+def store_for(snapshot: StoreKind, nbytes: int, free: Callable[[str], list[int | None]]) -> Store:
     """The store that was asked for; "auto" takes the first of device, cpu, disk with twice the room.
 
     For less than 4 MiB it takes the device, and does not ask.
@@ -159,26 +159,25 @@ def store_for(snapshot: Snapshot, nbytes: int, devices: Iterable[torch.device]) 
     Args:
         snapshot: "auto", "device", "cpu" or "disk".
         nbytes: what is to be kept.
-        devices: where the tensors are.
+        free: the free bytes where copies of that kind would live; None where that is not known.
     """
     kind: str = snapshot
     if snapshot == "auto":
-        kind, why = _chosen(nbytes, list(devices))
+        kind, why = _chosen(nbytes, free)
         logger.info("snapshot='auto': %.1f MB are kept on %s, %s", nbytes / 1e6, kind, why)
     return {"device": Store, "cpu": HostStore, "disk": DiskStore}[kind]()
 
 
-def _chosen(nbytes: int, devices: list[torch.device]) -> tuple[str, str]:
-    if nbytes < _LITTLE:
-        return "device", "for they are few"
-    places = {"device": devices, "cpu": [torch.device("cpu")]}
-    for kind, where in places.items():
-        known = [room for room in map(free_memory, where) if room is not None]
+def _chosen(nbytes: int, free: Callable[[str], list[int | None]]) -> tuple[str, str]:
+    if nbytes < _FEW_BYTES:
+        return "device", "because they are few"
+    for kind in ("device", "cpu"):
+        known = [room for room in free(kind) if room is not None]
         if not known:
             return kind, "whose free memory is not known"
         if min(known) >= 2 * nbytes:  # the sweep's steps need some, too
             return kind, f"where {min(known) / 1e6:.0f} MB are free"
-    return "disk", "for the memory is short"
+    return "disk", "because the memory is short"
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -1,0 +1,252 @@
+"""Where the data stands: batches in the user's order, and the way back to the place they were drawn from.
+
+A framework's room says how its loaders are opened, remembered and split; see ``findlr.torch.data.batches``.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from findlr.errors import DataEndedError, LoaderError
+from findlr.search.memory import Memory, Phase, remember_host_rng
+
+logger = logging.getLogger("findlr")
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Data that can remember its own place."""
+
+    def remember(self, memory: Memory) -> None:
+        """Add to ``memory`` what leads back to this place."""
+
+
+def has_state(thing: Any) -> bool:
+    """Whether ``thing`` can give its state, and take it back."""
+    return all(callable(getattr(thing, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+class Batches:
+    """An endless stream of batches from a loader that may be shorter than the sweep.
+
+    Args:
+        loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that
+            remembers its place or has a state dict, which ends where it ends.
+        consume: take any other one-shot iterator, too; its batches are used up.
+
+    Raises:
+        LoaderError: the loader can be read only once.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, consume: bool = False) -> None:
+        if not isinstance(loader, Iterable):
+            raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
+        self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # else it starts over
+        if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):
+            if not consume:
+                raise LoaderError(
+                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
+                    "give the DataLoader itself, or a list of batches; or findlr.rewindable(iterator), and train on "
+                    "that, too; consume=True lets find_lr use its batches up"
+                )
+            logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
+        self.loader = loader
+        self._source = loader  # less what is held out
+        self._iterator: Iterator[Any] | None = None
+        self._opening: Memory | None = None
+        self._drawn = 0
+        self.kept: list[Any] = []  # batches that come before what is drawn; not to be written to
+        self._at = 0  # among them
+
+    def next(self) -> Any:
+        """The next batch; at the end of the loader, its first again.
+
+        Raises:
+            LoaderError: the loader is empty.
+            DataEndedError: a one-shot iterator has ended.
+        """
+        if self._at < len(self.kept):
+            self._at += 1
+            return self.copied(self.kept[self._at - 1])  # what a step does to it, the next run does not see
+        if self.ends:
+            for batch in self.loader:
+                return batch
+            raise DataEndedError("the data ended: a one-shot iterator gives each batch once, and this one has no more")
+        for _ in range(2):
+            if self._iterator is None:
+                self._open()
+            assert self._iterator is not None
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                self.close()
+                continue
+            self._drawn += 1
+            return batch
+        raise LoaderError("loader is empty: it gave no batch; give one that has data")
+
+    def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
+        """Set batches aside, and go on with a share of the other examples.
+
+        Where examples can't be told apart, the next batches are set aside. It holds until the place in the data is put
+        back to one from before.
+
+        Args:
+            count: batches to set aside.
+            needed: batches that a run takes.
+            share: of the other examples that a run may train on, in (0, 1].
+        """
+        parts = self.split(count, needed, share)
+        if parts is None:
+            return [self.next() for _ in range(count)]
+        self.close()
+        held_out, self._source = parts
+        return held_out
+
+    def keep(self, count: int, most_bytes: int) -> bool:
+        """Draw batches now, which come again each time that the place in the data is put back to this one.
+
+        Args:
+            count: how many.
+            most_bytes: what they may take.
+
+        Returns:
+            Whether they are kept; if not, they took too much or could not be copied, and are drawn anew each time.
+        """
+        place = self.new_memory()
+        self.remember(place)
+        remember_host_rng(place)
+        self.remember_rng(place)
+        kept: list[Any] = []
+        nbytes = 0
+        try:
+            while len(kept) < count:
+                batch = self.moved(self.next())
+                nbytes += self.bytes_in(batch)
+                if nbytes * count > most_bytes * (len(kept) + 1):  # they will, if the others are as large
+                    break
+                try:
+                    kept.append(self.copied(batch))  # a loader may give the same object again
+                except LoaderError:
+                    break
+            if len(kept) < count:
+                place.put_back()
+                return False
+        finally:
+            place.close()
+        self.kept, self._at = kept, 0
+        return True
+
+    def whole(self) -> Generator[Any, None, None]:
+        """One pass over all batches; the place in the data is put back after it, the random states are not."""
+        before = self.new_memory()
+        self.remember(before)
+        batches = iter(self.opened(self.loader))
+        try:
+            yield from batches
+        finally:
+            self.shut(batches)
+            before.put_back()
+            before.close()
+
+    def close(self) -> None:
+        """Let go of the open pass, and of its workers."""
+        iterator = self._iterator
+        self._iterator, self._opening, self._drawn = None, None, 0
+        if iterator is not None:
+            self.shut(iterator)
+
+    def _open(self) -> None:
+        opening = self.new_memory()
+        remember_host_rng(opening)
+        self.remember_rng(opening)
+        self.remember_loader(opening)
+        self._opening = opening
+        self._iterator, self._drawn = iter(self.opened(self._source)), 0
+
+    def remember(self, memory: Memory) -> None:
+        """Remember the place in the data."""
+        if isinstance(self.loader, Remembers):
+            self.loader.remember(memory)
+        kept, at, unmoved = self.kept, self._at, bool(self.kept)  # as long as those last, none is drawn
+        opening, drawn, source = self._opening, self._drawn, self._source
+
+        def put() -> None:
+            if not (unmoved and self._opening is opening and self._drawn == drawn):
+                self.kept = []  # what is drawn again is not of these
+                self.close()
+                self._source = source
+                if opening is not None:
+                    opening.put_back()
+                    self._open()
+                    for _ in range(drawn):
+                        self.next()
+            self.kept, self._at = kept, at
+
+        memory.add(put, Phase.PLACES, "the place in the data")
+        if not isinstance(self.loader, Remembers):
+            self.remember_loader(memory)
+
+    def length(self) -> int | None:
+        """Batches in one pass; None if the loader has no length."""
+        try:
+            return len(self.loader)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    # What a framework's room may know better
+
+    def new_memory(self) -> Memory:
+        """A memory that can hold what ``remember_loader`` remembers."""
+        return Memory()
+
+    def opened(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """What to iterate over in place of ``loader``, so that a pass that the user has open goes on."""
+        return loader
+
+    def shut(self, iterator: Iterator[Any]) -> None:
+        """End a pass that may have workers."""
+
+    def remember_loader(self, memory: Memory) -> None:
+        """Remember what a pass changes in the loader: its generators, counters, orders."""
+
+    def remember_rng(self, memory: Memory) -> None:
+        """Remember random states beyond Python's and NumPy's."""
+
+    def split(
+        self,
+        count: int,  # noqa: ARG002 - a framework's room uses them
+        needed: int,  # noqa: ARG002
+        share: float,  # noqa: ARG002
+    ) -> tuple[list[Any], Iterable[Any]] | None:
+        """Batches set aside, and a loader of a share of the other examples; None where examples can't be told apart."""
+        return None
+
+    def moved(self, batch: Any) -> Any:
+        """``batch`` where the training needs it."""
+        return batch
+
+    def copied(self, batch: Any) -> Any:
+        """A copy that shares no memory with ``batch``.
+
+        Raises:
+            LoaderError: it can't be copied.
+        """
+        try:
+            return copy.deepcopy(batch)
+        except Exception as error:
+            raise LoaderError(
+                f"a batch can't be copied, so it could not come again ({type(error).__name__}: {error}): let the "
+                "loader give arrays, or containers of them"
+            ) from error
+
+    def bytes_in(self, batch: Any) -> int:
+        """The bytes of the arrays in ``batch``."""
+        if isinstance(batch, dict):
+            return sum(map(self.bytes_in, batch.values()))
+        if isinstance(batch, (list, tuple)):
+            return sum(map(self.bytes_in, batch))
+        return int(getattr(batch, "nbytes", 0))

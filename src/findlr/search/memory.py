@@ -1,0 +1,123 @@
+"""What puts a training back: a list of undos, in phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from functools import partial
+from typing import Any
+
+from findlr.errors import ConfigurationError, RestoreError
+
+Undo = Callable[[], Any]
+"""Puts something back as it was. May be called again and again."""
+
+
+class Phase(IntEnum):
+    """When something is put back; each phase may disturb what the later ones put back."""
+
+    PLACES = 0
+    """Places in data: a pass over a loader is opened again, which draws from generators and moves counters."""
+    VALUES = 1
+    """Numbers, containers, flags, states."""
+    RANDOM = 2
+    """States of random generators."""
+
+
+class Memory:
+    """Undos by phase, and what to let go of in the end."""
+
+    def __init__(self) -> None:
+        self._undos: tuple[list[tuple[Undo, str]], ...] = ([], [], [])  # by phase
+        self._releases: list[Undo] = []
+        self._closed = False
+
+    def add(self, undo: Undo, phase: Phase = Phase.VALUES, name: str = "") -> None:
+        """Call ``undo`` when everything is put back: in its phase, in the order of adding.
+
+        Args:
+            undo: puts something back.
+            phase: when.
+            name: what it is, for the error where it can't be put back.
+        """
+        self._undos[phase].append((undo, name))
+
+    def on_close(self, release: Undo) -> None:
+        """Call ``release`` when nothing will be put back any more."""
+        self._releases.append(release)
+
+    def put_back(self) -> None:
+        """Put back everything that was remembered; what can't be put back does not keep the rest from it.
+
+        Raises:
+            ConfigurationError: it was closed.
+            RestoreError: something could not be put back; it names what.
+        """
+        if self._closed:
+            raise ConfigurationError("the snapshot was closed, so nothing can be put back: take a new one")
+        failures: list[tuple[str, Exception]] = []
+        for phase in Phase:
+            failures += self._put(phase)
+        if failures:
+            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({_in_short(error)})" for name, error in failures))
+            raise RestoreError(f"could not be put back: {named}; everything else was") from failures[0][1]
+
+    def _put(self, phase: Phase) -> list[tuple[str, Exception]]:
+        """Put back what is of one phase; return what failed, by name."""
+        failures = []
+        for undo, name in self._undos[phase]:
+            try:
+                undo()
+            except Exception as error:  # noqa: BLE001 - put_back raises it
+                failures.append((name, error))
+        return failures
+
+    def close(self) -> None:
+        """Let go of everything that is kept, wherever it is."""
+        self._closed = True
+        for undos in self._undos:
+            undos.clear()
+        while self._releases:
+            self._releases.pop()()
+
+
+def _in_short(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}" + (f": {lines[0]}" if lines else "")
+
+
+def remember_host_rng(memory: Memory) -> None:
+    """The random states of Python and of NumPy's global generator."""
+    import random
+
+    import numpy as np
+
+    memory.add(partial(random.setstate, random.getstate()), Phase.RANDOM, "Python's random state")
+    state = np.random.get_state()  # noqa: NPY002 - users draw from it
+    memory.add(partial(np.random.set_state, state), Phase.RANDOM, "NumPy's random state")
+
+
+def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
+    """What puts a random generator of Python's or NumPy's back, and its name; None for anything else."""
+    import random
+
+    import numpy as np
+
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state()), "a NumPy RandomState"
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state), "a NumPy Generator"
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate()), "a random.Random"
+    return None
+
+
+def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Exception]:
+    """Call ``function`` with each row of the columns; return what that raised."""
+    errors: list[Exception] = []
+    for row in zip(*columns, strict=True):
+        try:
+            function(*row)
+        except Exception as error:  # noqa: BLE001 - put_back raises it
+            errors.append(error)
+    return errors

@@ -1,0 +1,224 @@
+"""The settings of a search: what each means, its default and its range, in one place.
+
+``find`` and every room's ``find_lr`` take them as keywords. Where a signature writes them out, for people to see them
+in their editor, a test holds it equal to the fields here. A new setting is a field here, and a line where it acts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, Self, TypedDict
+
+from findlr.analysis.curve import Step
+from findlr.analysis.plan import Plan
+from findlr.analysis.rules import Rule
+from findlr.errors import ConfigurationError
+from findlr.search.sweep import Spacing, StopRule, sweep_lrs
+
+Progress = AbstractContextManager[Callable[[Step], object]]
+
+# What other finders call the same thing.
+_ELSEWHERE = {
+    "num_it": "num_steps",
+    "num_iter": "num_steps",
+    "num_training": "num_steps",
+    "steps": "num_steps",
+    "start_lr": "min_lr",
+    "init_value": "min_lr",
+    "lr_min": "min_lr",
+    "end_lr": "max_lr",
+    "final_value": "max_lr",
+    "lr_max": "max_lr",
+    "step_mode": "spacing",
+    "mode": "spacing",
+    "smooth_f": "smoothing",
+    "beta": "smoothing",
+    "diverge_th": "divergence_threshold",
+    "early_stop_threshold": "divergence_threshold",
+    "suggest_funcs": "rule",
+    "train_loader": "loader",
+    "train_dataloader": "loader",
+    "train_dataloaders": "loader",
+    "dataloader": "loader",
+    "val_loader": "validation_loader",
+    "val_dataloaders": "validation_loader",
+    "loss_func": "loss_fn",
+    "loss": "criterion",
+    "amp": "autocast",
+    "accumulate": "accumulation_steps",
+    "accumulate_grad_batches": "accumulation_steps",
+    "gradient_accumulation_steps": "accumulation_steps",
+    "gradient_clip_val": "clip_grad_norm",
+    "max_grad_norm": "clip_grad_norm",
+    "callback": "on_step",
+}
+_NOT_NEEDED = {"device": "the batches go to the device that the model is on"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """The settings of a sweep.
+
+    Args:
+        min_lr: the first rate, above 0.
+        max_lr: the last rate, above ``min_lr``.
+        num_steps: optimizer steps, at least 2; "epoch" is one pass over the data.
+        spacing: "exponential" or "linear".
+        divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
+        smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
+        rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
+        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
+            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
+        on_step: called with each ``Step`` once its loss is read.
+
+    Raises:
+        ConfigurationError: a setting outside its range.
+    """
+
+    min_lr: float = 1e-8
+    max_lr: float = 10.0
+    num_steps: int | Literal["epoch"] = 100
+    spacing: Spacing = "exponential"
+    divergence_threshold: float = 4.0
+    smoothing: float = 0.98
+    rule: Rule | str | None = None
+    progress: Progress | bool | None = None
+    on_step: Callable[[Step], object] | None = None
+
+    def __post_init__(self) -> None:
+        sweep_lrs(self.min_lr, self.max_lr, 2 if self.num_steps == "epoch" else self.num_steps, self.spacing)
+        self.stop_rule()
+        chosen_rule(self.rule)
+        if not (self.progress is None or isinstance(self.progress, (bool, AbstractContextManager))):
+            raise ConfigurationError(
+                "progress must be True, False, None (shown where somebody looks), or a context manager such as "
+                f"findlr.views.console.LiveSweep(), got {self.progress!r}"
+            )
+        if not (self.on_step is None or callable(self.on_step)):
+            raise ConfigurationError(f"on_step must be a function of a Step, got {type(self.on_step).__name__}")
+
+    def stop_rule(self) -> StopRule:
+        """A new stop rule with these settings."""
+        return StopRule(self.divergence_threshold, self.smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(SweepSettings):
+    """The settings of a search: those of its sweep, and of the race that may follow.
+
+    Args:
+        verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
+        budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
+            share of the plan's total_steps; None is half of them, and at least 250 steps.
+        control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
+            out of the curve and costs a forward pass a step; None where it pays.
+        one_pass: take the first runs of ``verify`` in one pass where the training can; they end alike to rounding.
+
+    Raises:
+        ConfigurationError: a setting outside its range.
+    """
+
+    verify: bool = False
+    budget: float | None = None
+    control_variate: bool | None = None
+    one_pass: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget is not None and not (
+            isinstance(self.budget, (int, float))
+            and not isinstance(self.budget, bool)
+            and math.isfinite(self.budget)
+            and self.budget > 0
+        ):
+            raise ConfigurationError(
+                f"budget must be a number of steps or a share of total_steps above 0, got {self.budget!r}"
+            )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The settings from keywords.
+
+        Raises:
+            ConfigurationError: a name that is none of them, or a setting outside its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise ConfigurationError(unknown_name(name, known))
+        return cls(**given)
+
+    def budget_in_steps(self, plan: Plan, num_steps: int) -> float | None:
+        """What the search may spend, the sweep included; None without ``verify``.
+
+        Raises:
+            ConfigurationError: the plan has no length, or the budget is too small for the sweep.
+        """
+        if not self.verify:
+            return None
+        if plan.total_steps is None:
+            raise ConfigurationError(
+                "verify=True needs total_steps, the length of the training that is planned: give it"
+            )
+        if self.budget is None:
+            total = max(250.0, plan.total_steps / 2)
+        else:
+            total = float(self.budget) if isinstance(self.budget, int) else self.budget * plan.total_steps
+        sweep = num_steps if self.control_variate is False else (num_steps * 4 + 2) / 3  # with its self-check
+        if total < sweep:
+            raise ConfigurationError(
+                f"budget={self.budget!r} is {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
+                "raise it, or lower num_steps"
+            )
+        return total
+
+
+class Search(TypedDict, total=False):
+    """``Settings`` as keywords, for signatures: ``**search: Unpack[Search]``."""
+
+    min_lr: float
+    max_lr: float
+    num_steps: int | Literal["epoch"]
+    spacing: Spacing
+    divergence_threshold: float
+    smoothing: float
+    rule: Rule | str | None
+    progress: Progress | bool | None
+    on_step: Callable[[Step], object] | None
+    verify: bool
+    budget: float | None
+    control_variate: bool | None
+    one_pass: bool
+
+
+def chosen_rule(rule: Rule | str | None) -> Rule | None:
+    """The rule that is meant by itself or its name.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    from findlr.analysis.rules import RULES
+
+    if isinstance(rule, str):
+        if rule not in RULES:
+            raise ConfigurationError(f"rule must be one of {', '.join(RULES)}, or a function, got {rule!r}")
+        return RULES[rule]
+    if not (rule is None or callable(rule)):
+        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
+    return rule
+
+
+def unknown_name(name: str, known: list[str]) -> str:
+    """What to say of an argument that is not known, with the one that may be meant."""
+    meant = _ELSEWHERE.get(name)
+    if meant not in known:
+        meant = next(iter(get_close_matches(name, known, 1)), None)
+    if name in _NOT_NEEDED:
+        hint = f": leave it out, {_NOT_NEEDED[name]}"
+    else:
+        hint = f"; it is called {meant!r} here" if meant else f"; there are {', '.join(known)}"
+    return f"there is no argument {name!r}{hint}"

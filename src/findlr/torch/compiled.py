@@ -1,0 +1,75 @@
+"""Compiled code under a rate that changes at each step: the graphs that are there are used, and none is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from findlr.search.interrupts import signals_wait
+
+_lock = threading.Lock()
+_open = 0  # blocks of all threads: the stance is the whole process's
+_stance: Any = None  # the one that they share
+
+
+class NoNewGraphs:
+    """A block in which torch.compile uses the graphs that it has made, and makes none.
+
+    What has no graph for the case at hand runs eagerly. A rate that changes at each step would compile some optimizers
+    again and again, up to a limit past which torch compiles them no more, in the training that follows either. The last
+    block to end, of any thread, goes back to the stance of before the first.
+    """
+
+    def __init__(self) -> None:
+        with _lock:
+            self._own = _stance if _open else _left_stance()  # to make one anew at each step costs more
+
+    @signals_wait
+    def __enter__(self) -> None:
+        global _open, _stance  # noqa: PLW0603 - as the stance is
+        with _lock:
+            if not _open:
+                _stance = self._own
+                _stance.__enter__()
+            _open += 1
+
+    @signals_wait
+    def __exit__(self, *_: object) -> None:
+        global _open  # noqa: PLW0603
+        with _lock:
+            _open -= 1
+            if not _open:
+                _stance.__exit__(None, None, None)
+
+
+@signals_wait
+def _left_stance() -> Any:
+    """A stance that can be entered; torch's holds from when it is made, and goes back to what held then."""
+    stance = torch.compiler.set_stance("eager_on_recompile")
+    stance.__exit__(None, None, None)
+    return stance
+
+
+def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
+    """Whether a step may make a graph for its rate, or the first one of compiled code.
+
+    Not where the optimizers are torch's own, with their own step, and neither the modules nor the criterion are
+    compiled: then no compiled code sees the rate, and any that a forward pass may call makes the graphs that the
+    training would make.
+
+    Args:
+        modules: whose forward passes are in the step.
+        criterion: of the outputs; None is a function of the user's own in its place, which may call anything.
+        optimizers: take the step.
+    """
+    if any(not type(each).__module__.startswith("torch.optim.") or "step" in vars(each) for each in optimizers):
+        return True
+    if criterion is None or hasattr(criterion, "_torchdynamo_orig_callable"):
+        return True
+    inner = chain.from_iterable(module.modules() for module in modules)
+    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inner)

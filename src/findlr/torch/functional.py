@@ -1,0 +1,50 @@
+"""The same modules under other weights: everything between a batch and its loss, for ``torch.func.functional_call``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class WholeLoss(nn.Module):
+    """Everything between a batch and its loss, as one module; it borrows the modules, and no flag of theirs is touched.
+
+    Args:
+        modules: the model, and the criterion where it is a module.
+        loss: gives the loss of a batch under the modules' present weights.
+    """
+
+    def __init__(self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self._loss = loss
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch."""
+        return self._loss(batch)
+
+
+@contextmanager
+def names_kept(whole: nn.Module) -> Iterator[None]:
+    """Let each name mean the same tensor after it: a module with two names keeps what functional_call gave it."""
+    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in whole.modules() for own in (m._parameters, m._buffers)]
+    try:
+        yield
+    finally:
+        for own, tensors in bound:
+            own.update(tensors)
+
+
+def obstacle(model: nn.Module) -> str | None:
+    """What keeps a model from being run under other weights, or None."""
+    if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
+        return f"a {type(model).__name__} does not take weights from outside"
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        return "a compiled model does not take weights from outside"
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return "the model has forward hooks, which would run twice"
+    return None

@@ -1,0 +1,104 @@
+"""The steps of optimizers, through a gradient scaler if there is one, and whether they were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from findlr.errors import ConfigurationError
+from findlr.torch.rates import needs_closure
+
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad  # as torch has it; somebody may put another in its place
+
+
+class Stepper:
+    """Takes the steps of one or several optimizers, through a gradient scaler if there is one.
+
+    An optimizer whose kernel is fused skips inside it, so that its hooks run all the same; whether it did is on the
+    device, in ``found_inf``.
+
+    Args:
+        optimizers: of any kind; one that takes a closure can have no scaler.
+        scaler: a ``torch.amp.GradScaler``, or None.
+
+    Raises:
+        ConfigurationError: ``scaler`` is no GradScaler, or an optimizer takes a closure.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], scaler: GradScaler | None) -> None:
+        if not (scaler is None or isinstance(scaler, GradScaler)):
+            raise ConfigurationError(f"scaler must be a torch.amp.GradScaler, got {type(scaler).__name__}")
+        closures = [type(optimizer).__name__ for optimizer in optimizers if needs_closure(optimizer)]
+        if scaler is not None and closures:
+            raise ConfigurationError(f"a GradScaler can't step {closures[0]}, which takes a closure: leave scaler out")
+        self.skipped: torch.Tensor | None = None
+        self.scaler = scaler
+        self._optimizers = optimizers
+        self._ran = False
+
+    def zero_grad(self) -> None:
+        """Drop the gradients: torch's own call leaves a mark for the profiler, which takes many times as long."""
+        for optimizer in self._optimizers:
+            if "zero_grad" in vars(optimizer) or type(optimizer).zero_grad is not _ZERO_GRAD:
+                optimizer.zero_grad()
+                continue
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of the loss, scaled."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self) -> None:
+        """Take the scale out of the gradients, so that they can be clipped; once before each step."""
+        if self.scaler is not None:
+            for optimizer in self._optimizers:
+                self.scaler.unscale_(optimizer)
+
+    def step(self) -> bool:
+        """Step; return whether an optimizer ran. If it is fused, ``skipped`` is above 0 where it ran and skipped."""
+        if self.scaler is None:
+            for optimizer in self._optimizers:
+                optimizer.step()
+            return True
+        self._ran, self.skipped = False, None
+        for optimizer in self._optimizers:
+            hook = optimizer.register_step_post_hook(self._after_step)
+            try:
+                self.scaler.step(optimizer)
+            finally:
+                hook.remove()
+        self.scaler.update()
+        return self._ran
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._ran, self.skipped = True, found_inf(optimizer)
+
+
+def found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+    """Within a step that a scaler drives: above 0 if a fused kernel skips it; None if it isn't fused."""
+    return getattr(optimizer, "found_inf", None)
+
+
+@contextmanager
+def attempts_counted(
+    scaler: GradScaler, optimizers: Sequence[torch.optim.Optimizer], count: Callable[[], None]
+) -> Iterator[None]:
+    """Call ``count`` each time that ``scaler`` is asked to step one of ``optimizers``; a skipped step runs no hook."""
+    step = scaler.step
+
+    def counted(stepped: torch.optim.Optimizer, *args: Any, **how: Any) -> float | None:
+        if any(stepped is optimizer for optimizer in optimizers):
+            count()
+        return step(stepped, *args, **how)
+
+    scaler.step = counted  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        vars(scaler).pop("step", None)

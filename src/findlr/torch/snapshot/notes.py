@@ -1,0 +1,97 @@
+"""What a step can change, and how each kind of thing is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from findlr.errors import ConfigurationError
+from findlr.search.batches import has_state
+from findlr.search.memory import Memory as Undos
+from findlr.search.memory import Phase, remember_host_rng
+from findlr.torch.snapshot.memory import Memory
+
+
+@contextmanager
+def released_on_error(memory: Memory) -> Iterator[None]:
+    """Close ``memory`` if the block raises: what could not be remembered whole will not be put back."""
+    try:
+        yield
+    except BaseException:
+        memory.close()
+        raise
+
+
+def note_modules(modules: Iterable[nn.Module], memory: Memory) -> None:
+    """Parameters, buffers (non-persistent too), gradients and train flags of ``modules`` and all inside them."""
+    inside = list({id(module): module for root in modules for module in root.modules()}.values())
+    memory.note(*(module._parameters for module in inside))
+    memory.note(*(module._buffers for module in inside))
+    memory.note_gradients(parameter for module in inside for parameter in module._parameters.values())
+    memory.each(_set_mode, inside, [module.training for module in inside])
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    if module.training is not training:  # setting it takes long
+        module.training = training
+
+
+def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
+    """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
+    memory.note(vars(optimizer))
+    memory.note_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+    for inner in vars(optimizer).values():
+        if isinstance(inner, torch.optim.Optimizer):
+            note_optimizer(inner, memory)
+
+
+def note_stateful(stateful: Any, memory: Memory) -> None:
+    """A scheduler, an EMA: a module, optimizer or GradScaler as such, anything else by its state dict.
+
+    Raises:
+        ConfigurationError: it has no state_dict and load_state_dict.
+    """
+    if isinstance(stateful, nn.Module):
+        note_modules([stateful], memory)
+    elif isinstance(stateful, torch.optim.Optimizer):
+        note_optimizer(stateful, memory)
+    elif isinstance(stateful, GradScaler):  # its state dict lacks what a half-done step left, and what is made lazily
+        memory.note(vars(stateful))
+    elif has_state(stateful):
+        memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
+    else:
+        raise ConfigurationError(
+            f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
+        )
+
+
+def remember_rng(devices: Iterable[torch.device], memory: Undos) -> None:
+    """The random states: Python's, NumPy's global one, torch's on the CPU, and on each of ``devices``."""
+    remember_host_rng(memory)
+    remember_torch_rng(devices, memory)
+
+
+def remember_torch_rng(devices: Iterable[torch.device], memory: Undos) -> None:
+    """Torch's random states: on the CPU, and on each of ``devices``."""
+    memory.add(partial(torch.set_rng_state, torch.get_rng_state()), Phase.RANDOM, "torch's random state")
+    for device in devices:
+        if device.type != "cpu":
+            backend = torch.get_device_module(device)
+            state = backend.get_rng_state(device)
+            memory.add(partial(backend.set_rng_state, state, device), Phase.RANDOM, f"the random state of {device}")
+
+
+def remember_modes(devices: Iterable[torch.device], memory: Undos) -> None:
+    """Whether gradients and autocast are on: a block that is broken off as it ends may leave them as it set them."""
+    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")
+    memory.add(partial(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled()), name="autocast's cache")
+    for kind in sorted({"cpu", *(device.type for device in devices)}):
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        memory.add(partial(torch.set_autocast_enabled, kind, enabled), name=f"autocast on {kind}")
+        memory.add(partial(torch.set_autocast_dtype, kind, dtype), name=f"autocast's type on {kind}")

@@ -1,0 +1,237 @@
+"""A PyTorch training: its modules, its optimizers, and everything that a step of it can change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from findlr.analysis.plan import Plan
+from findlr.errors import ConfigurationError, OptimizerError
+from findlr.torch.data.batches import Batches
+from findlr.torch.joint import JointRates
+from findlr.torch.ranks import Alone, Ranks
+from findlr.torch.rates import Rates, described, momentum_of, needs_closure, trained_parameters, versions
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import (
+    note_modules,
+    note_optimizer,
+    note_stateful,
+    released_on_error,
+    remember_modes,
+    remember_rng,
+)
+from findlr.torch.snapshot.stores import StoreKind, check, free_memory, store_for
+
+Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
+Sweep = int | str | Sequence[int | str] | None
+
+
+class Training:
+    """What every search of a PyTorch training needs, whoever takes its steps.
+
+    Args:
+        models: a module; or several, as a list or dict.
+        optimizers: an optimizer; or several, as a list or dict. Wrappers around torch's are seen through.
+        sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, their ratio kept;
+            None is the only one.
+        together: let None be all of them.
+        modules: others that a step uses, such as a criterion.
+        restore: what else a step changes: anything with state_dict and load_state_dict.
+        snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
+
+    Raises:
+        ConfigurationError: the parts do not fit; the message says which, and what to do.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        optimizers: Optimizers,
+        *,
+        sweep: Sweep = None,
+        together: bool = False,
+        modules: Sequence[nn.Module] = (),
+        restore: Sequence[Any] = (),
+        snapshot: StoreKind = "auto",
+    ) -> None:
+        self.models: list[nn.Module] = _listed("model", models, nn.Module)
+        self.modules = list({id(module): module for module in (*self.models, *modules)}.values())
+        given = _unwrapped(optimizers)
+        self.optimizers: list[torch.optim.Optimizer] = _listed("optimizer", given, torch.optim.Optimizer)
+        self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
+        self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
+        check(snapshot)
+        self.kind = snapshot
+        self.restore = list(restore)
+        tensors = chain(self.swept_parameters(), *((*m.parameters(), *m.buffers()) for m in self.modules))
+        self.devices = sorted({tensor.device for tensor in tensors}, key=str)
+        self.ranks: Ranks = Alone()
+        self._lr = math.nan
+
+    @property
+    def device(self) -> torch.device:
+        """The first device."""
+        return self.devices[0] if self.devices else torch.device("cpu")
+
+    def swept_parameters(self) -> list[torch.Tensor]:
+        """The parameters of the optimizers that are swept."""
+        return [p for optimizer in self.swept for group in optimizer.param_groups for p in group["params"]]
+
+    @property
+    def scalers(self) -> list[GradScaler]:
+        """The gradient scalers that may make an optimizer skip a step."""
+        return [each for each in self.restore if isinstance(each, GradScaler)]
+
+    def write(self, lr: float) -> None:
+        """Write a rate into the optimizers that are swept."""
+        self._lr = lr
+        self.rates.write(lr)
+
+    def rewrite(self, *_: Any) -> None:
+        """Write the same rate again: a hook of an optimizer's steps, so that nothing can override it."""
+        self.rates.write(self._lr)
+
+    def check_parameters(self) -> None:
+        """Look whether the optimizer fits the modules, and all is on one device.
+
+        Raises:
+            ConfigurationError: something does not fit.
+        """
+        theirs = {id(p): p for module in self.modules for p in module.parameters()}
+        swept = {id(p): p for p in self.swept_parameters()}
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in (*theirs.values(), *swept.values())):
+            raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
+        if not swept:
+            raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
+        if not theirs.keys() & swept.keys():
+            raise OptimizerError(
+                "none of the optimizer's parameters are the model's or the criterion's: build it with "
+                "model.parameters()"
+            )
+        if not any(p.requires_grad for p in swept.values()):
+            raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
+        if len(self.devices) > 1:
+            names = ", ".join(map(str, self.devices))
+            raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
+
+    def check_verify(self) -> None:
+        """Refuse a race of an optimizer whose step costs what it likes.
+
+        Raises:
+            OptimizerError: it is one.
+        """
+        for optimizer in self.swept:
+            if needs_closure(optimizer):
+                raise OptimizerError(
+                    f"verify=True needs an optimizer whose step is one pass, and {type(optimizer).__name__} takes as "
+                    "many as it likes, past any budget: leave verify out"
+                )
+
+    def snapshot(self, places: Iterable[Batches] = ()) -> Memory:
+        """Copies of everything that a step can change.
+
+        Args:
+            places: the data whose place is remembered, too.
+        """
+        memory = Memory()
+        with released_on_error(memory):
+            note_modules(self.modules, memory)
+            for optimizer in self.optimizers:
+                note_optimizer(optimizer, memory)
+            for stateful in self.restore:
+                note_stateful(stateful, memory)
+            memory.copy(lambda nbytes: store_for(self.kind, nbytes, self._free))
+            for batches in places:
+                batches.remember(memory)
+            remember_modes(self.devices, memory)
+            remember_rng(self.devices, memory)
+        return memory
+
+    def _free(self, kind: str) -> list[int | None]:
+        """The free bytes where copies would live, as all ranks have them."""
+        where = self.devices if kind == "device" else [torch.device("cpu")]
+        return [self.ranks.least(free_memory(device)) for device in where]
+
+    def planned(self, plan: Plan) -> Plan:
+        """``plan`` with the optimizer, its momentum and its parameters filled in where they are left open."""
+        first = self.swept[0]
+        return replace(
+            plan,
+            optimizer=plan.optimizer or type(first).__name__,
+            momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
+            parameters=plan.parameters or sum(map(trained_parameters, self.swept)) or None,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The model, the optimizer and its settings, ratios of its groups, versions."""
+        return {
+            "model": ", ".join(type(model).__name__ for model in self.models),
+            "parameters": sum(p.numel() for model in self.models for p in model.parameters()),
+            "device": ", ".join(sorted({device.type for device in self.devices})),
+            "optimizer": self._described(),
+            "ratios": list(self.rates.ratios),
+            "versions": versions(),
+        }
+
+    def _described(self) -> dict[str, Any]:
+        """The first swept optimizer, with the groups of all."""
+        first, *others = map(described, self.swept)
+        return {**first, "groups": [*first["groups"], *chain.from_iterable(each["groups"] for each in others)]}
+
+
+def _unwrapped(optimizers: Any) -> Any:
+    """Optimizers, seen through wrappers that hold a torch optimizer as ``.optimizer``, Accelerate's say."""
+    if isinstance(optimizers, Mapping):
+        return {name: _unwrapped(each) for name, each in optimizers.items()}
+    if isinstance(optimizers, (list, tuple)):
+        return [_unwrapped(each) for each in optimizers]
+    inner = getattr(optimizers, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
+        return _unwrapped(inner)
+    return optimizers
+
+
+def _steps_by_itself(optimizer: Any) -> bool:
+    """Whether hooks of its own tell when it steps: a torch optimizer that was built as one."""
+    return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
+
+
+def _listed(name: str, given: Any, kind: type) -> list[Any]:
+    items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
+    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, kind) for item in items):
+        module = "torch.nn" if kind is nn.Module else "torch.optim"
+        raise _error(name)(
+            f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
+        )
+    return list(items)
+
+
+def _error(name: str) -> type[ConfigurationError]:
+    return OptimizerError if name == "optimizer" else ConfigurationError
+
+
+def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
+    """The optimizers to sweep."""
+    if isinstance(optimizers, torch.optim.Optimizer):
+        return [optimizers]
+    if sweep is None and len(optimizers) == 1:
+        return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)
+    keys = [sweep] if isinstance(sweep, (str, int)) or sweep is None else list(sweep)
+    try:
+        chosen = [optimizers[key] for key in keys]
+    except (KeyError, IndexError, TypeError):
+        chosen = []
+    if not chosen:
+        known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
+        raise OptimizerError(
+            f"sweep must name the optimizer to sweep, one of {known}, or a list of them, got {sweep!r}"
+        )
+    return chosen
