@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 STATE, BATCHES, TRAINABLE, LOOP = "torch/state.py", "torch/batches.py", "torch/trainable.py", "torch/loop.py"
 STORES, REWIND, RESTORED_BLOCK = "torch/stores.py", "torch/rewind.py", "trainable.py"
-IN_FORWARD = "test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
-MATRIX = "test_restore_matrix.py::test_every_model_with_every_optimizer"
+IN_FORWARD = "torch/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
+MATRIX = "torch/test_restore_matrix.py::test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.note(vars(optimizer))"
 BUFFERS = "memory.note(*(module._buffers for module in inside))"
-KINDS = "test_matrix.py::test_every_training_with_every_exit_and_snapshot"
-STREAM = "test_rewind.py::test_the_batches_that_were_drawn_come_again"
-VALIDATION = "test_conformance.py::TestTorchTrainable::test_validate[validation]"
-SECOND = "test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
+KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
+STREAM = "torch/test_rewind.py::test_the_batches_that_were_drawn_come_again"
+VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
+SECOND = "torch/test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 BETWEEN = """\
             stack.enter_context(no_new_graphs())
@@ -26,7 +26,7 @@ BETWEEN = """\
 
 @dataclass(frozen=True)
 class Break:
-    """One thing that is no longer put back."""
+    """One replacement in ``src/findlr``, and the test that it turns red, below ``tests``."""
 
     thing: str
     test: str
@@ -103,7 +103,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "gradients: values",
-                "test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
+                "torch/test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
                 STATE,
                 "        self.note(*gradients)",
                 "        pass",
@@ -119,7 +119,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "train and eval flags: of a root in eval mode",
-                "test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
+                "torch/test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
                 STATE,
                 "        module.training = training",
                 "        pass",
@@ -130,7 +130,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "parameters that only it has": [
             Break(
                 "parameters of the optimizer alone",
-                "test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
+                "torch/test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
                 STATE,
                 OPTIMIZER,
                 "    memory.note({**vars(optimizer), 'param_groups': ()})",
@@ -156,7 +156,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break("rates", f"{MATRIX}[mlp-sgd-fresh]", STATE, OPTIMIZER, but("lr")),
             Break(
                 "rates that are tensors",
-                "test_restore_matrix.py::test_tensor_rates[SGD]",
+                "torch/test_restore_matrix.py::test_tensor_rates[SGD]",
                 STATE,
                 "noted[id(value)] = value",
                 "noted[id(value)] = value if value.dim() else value.clone()",
@@ -165,14 +165,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "`initial_lr` and every other setting of its groups": [
             Break(
                 "initial_lr",
-                "test_restore_matrix.py::test_param_group_entries[initial_lr-fresh]",
+                "torch/test_restore_matrix.py::test_param_group_entries[initial_lr-fresh]",
                 STATE,
                 OPTIMIZER,
                 but("initial_lr"),
             ),
             Break(
                 "other entries of a group",
-                "test_restore_matrix.py::test_param_group_entries[weight_decay-fresh]",
+                "torch/test_restore_matrix.py::test_param_group_entries[weight_decay-fresh]",
                 STATE,
                 OPTIMIZER,
                 but("weight_decay"),
@@ -181,7 +181,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the flags that schedulers read": [
             Break(
                 "the optimizer's flags",
-                "test_restore_matrix.py::test_an_attached_scheduler[step-fresh]",
+                "torch/test_restore_matrix.py::test_an_attached_scheduler[step-fresh]",
                 STATE,
                 OPTIMIZER,
                 "    memory.note(optimizer.state, optimizer.param_groups)",
@@ -190,7 +190,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "an optimizer inside it": [
             Break(
                 "an optimizer inside the optimizer",
-                "test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
+                "torch/test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
                 STATE,
                 "            note_optimizer(inner, memory)",
                 "            pass",
@@ -266,21 +266,21 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the generators of the loader and its samplers": [
             Break(
                 "the loader's generator",
-                "test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
+                "torch/test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
                 BATCHES,
                 "        memory.add(put)\n        _remember_loader(self.loader, memory)",
                 "        memory.add(put)",
             ),
             Break(
                 "a nested sampler's generator",
-                "test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
+                "torch/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
                 "                visit(value)",
                 "                pass",
             ),
             Break(
                 "a generator of NumPy's in a sampler",
-                "test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "torch/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 STATE,
                 '        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)',
                 "        return None",
@@ -289,14 +289,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "their counters and orders": [
             Break(
                 "a sampler's counters",
-                "test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "torch/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 BATCHES,
                 "        memory.add(partial(_bind, owner, dict(vars(owner))))",
                 "        pass",
             ),
             Break(
                 "a sampler's order",
-                "test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "torch/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 STATE,
                 "(list, set, deque)",
                 "(set, deque)",
@@ -305,14 +305,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "and so the order of the batches": [
             Break(
                 "the place in the data",
-                "test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
+                "torch/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
                 BATCHES,
                 "            for _ in range(drawn):",
                 "            for _ in range(0):",
             ),
             Break(
                 "the place in the data: how its epoch was shuffled",
-                "test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
+                "torch/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
                 BATCHES,
                 "            opening.put_back()",
                 "            pass",
@@ -321,7 +321,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "an iterator that you have open in a loader with persistent workers": [
             Break(
                 "the user's iterator over persistent workers",
-                "test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
+                "torch/test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
                 BATCHES,
                 "iter(_sibling(self._source))",
                 "iter(self._source)",
@@ -360,7 +360,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the `state_dict` of a loader that has one": [
             Break(
                 "the state dict of a loader",
-                "test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
+                "torch/test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
                 BATCHES,
                 "        note_stateful(loader, memory)",
                 "        pass",
@@ -387,7 +387,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "an error": [
             Break(
                 "on an exception",
-                "test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
+                "torch/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
                 RESTORED_BLOCK,
                 "            yield snapshot\n        finally:",
                 "            yield snapshot\n        except ZeroDivisionError:\n            pass\n        else:",
@@ -396,7 +396,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "Ctrl-C": [
             Break(
                 "on Ctrl-C",
-                "test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
+                "torch/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
                 RESTORED_BLOCK,
                 "            yield snapshot\n        finally:",
                 "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n"
@@ -406,7 +406,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "a second Ctrl-C, while things are put back": [
             Break(
                 "on a second Ctrl-C, while things are put back",
-                "test_restore_matrix.py::test_ctrl_c_while_things_are_put_back[second]",
+                "torch/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back[second]",
                 RESTORED_BLOCK,
                 "    signal.signal(signal.SIGINT, lambda number, _: held.append(number))",
                 "    pass",
@@ -474,7 +474,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "copies on disk: of what a state dict holds",
-                "test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
+                "torch/test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
                 STORES,
                 "self._store.read(self._copy).clone()",
                 "self._store.read(self._copy).clone().zero_()",
@@ -485,7 +485,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no worker process": [
             Break(
                 "worker processes ended",
-                "test_restore_matrix.py::test_worker_processes_with_an_exception_in_one_of_them[2-workers]",
+                "torch/test_restore_matrix.py::test_worker_processes_with_an_exception_in_one_of_them[2-workers]",
                 BATCHES,
                 "        shut_down()",
                 "        pass",
@@ -494,7 +494,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no file": [
             Break(
                 "nothing left on disk",
-                "test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
+                "torch/test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
                 RESTORED_BLOCK,
                 "isinstance(snapshot, HasClose)",
                 "False",
@@ -508,14 +508,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
-                "test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
+                "torch/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
                 STATE,
                 "        memory.close()\n        raise",
                 "        raise",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
-                "test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
+                "torch/test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
                 "_and_a_living_ones_stays",
                 STORES,
                 "        folders.remove_leftovers()",
@@ -525,7 +525,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no graph of `torch.compile`": [
             Break(
                 "no graph added to compiled code",
-                "test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
+                "torch/test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
                 TRAINABLE,
                 "self._step_without_new_graphs if self._may_compile else self._step",
                 "self._step",
@@ -547,7 +547,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no handler of a signal": [
             Break(
                 "the user's own handler of Ctrl-C",
-                "test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
+                "torch/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
                 RESTORED_BLOCK,
                 "        signal.signal(signal.SIGINT, users)",
                 "        pass",
@@ -558,7 +558,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
 BREAKS = [one for things in RESTORED.values() for breaks in things.values() for one in breaks]
 
 
-REACH = "test_out_of_reach.py::test_"
+REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "state inside a dataset object, such as a counter or a cache": f"{REACH}a_counter_in_a_dataset",
     "plain Python attributes of your modules (a tensor that must come back belongs in a buffer)": (
