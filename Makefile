@@ -88,7 +88,7 @@ bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other find
 bench-accuracy-truth: setup ## Train the grids of the accuracy benchmark again: hours, resumable
 	$(RUN)/python -m study.truth
 
-prove: setup ## Break each restored thing in turn, and see a test turn red
+prove: setup ## Break each restored thing and each term of the default rule in turn, and see a test turn red
 	$(RUN)/python scripts/break_restoration.py
 
 clean: ## Remove what the other targets made

@@ -5,24 +5,19 @@ A break is one replacement in the source, and the test that it turns red.
 
 from dataclasses import dataclass
 
-STATE, BATCHES = "torch/snapshot/memory.py", "torch/data/batches.py"
+STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
+UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP = "torch/trainable.py", "torch/loop.py"
-STORES, REWIND, RESTORED_BLOCK = "torch/snapshot/stores.py", "torch/data/rewind.py", "search/trainable.py"
-IN_FORWARD = "snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
-MATRIX = "snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
+STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
+FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
+IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
+MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.note(vars(optimizer))"
 BUFFERS = "memory.note(*(module._buffers for module in inside))"
-KINDS = "test_matrix.py::test_every_training_with_every_exit_and_snapshot"
-STREAM = "data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
-VALIDATION = "test_conformance.py::TestTorchTrainable::test_validate[validation]"
-SECOND = "test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
-
-BETWEEN = """\
-            stack.enter_context(no_new_graphs())
-            for scaler in self._restore:
-                if isinstance(scaler, GradScaler):
-                    stack.enter_context(attempts_counted(scaler, self._swept, self._attempted))
-"""
+KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
+STREAM = "torch/data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
+VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
+SECOND = "torch/test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 
 @dataclass(frozen=True)
@@ -51,30 +46,30 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "parameters of the model",
                 f"{IN_FORWARD}[model-parameter-fresh]",
-                STATE,
+                NOTES,
                 "    memory.note(*(module._parameters for module in inside))",
                 "    pass",
             ),
             Break(
                 "parameters of the criterion",
                 f"{IN_FORWARD}[criterion-parameter-fresh]",
-                TRAINABLE,
-                "self._modules, [self.optimizer], self._restore)",
-                "[self.model], [self.optimizer], self._restore)",
+                TRAINING,
+                "note_modules(self.modules, memory)",
+                "note_modules(self.models, memory)",
             ),
         ],
         "buffers, non-persistent ones too": [
             Break(
                 "persistent buffers",
                 f"{IN_FORWARD}[model-persistent-buffer-fresh]",
-                STATE,
+                NOTES,
                 BUFFERS,
                 "memory.note(*({k: m._buffers[k] for k in m._non_persistent_buffers_set} for m in inside))",
             ),
             Break(
                 "non-persistent buffers",
                 f"{IN_FORWARD}[model-non-persistent-buffer-fresh]",
-                STATE,
+                NOTES,
                 BUFFERS,
                 "memory.note(*({k: m._buffers[k] for k in m._buffers.keys() - m._non_persistent_buffers_set} for m in "
                 "inside))",
@@ -82,7 +77,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "which tensor a buffer's name is bound to",
                 f"{IN_FORWARD}[model-buffer-bound-anew-fresh]",
-                STATE,
+                NOTES,
                 BUFFERS,
                 "memory.note(*(list(module._buffers.values()) for module in inside))",
             ),
@@ -104,7 +99,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "gradients: values",
-                "snapshot/test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
+                "torch/snapshot/test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
                 STATE,
                 "        self.note(*gradients)",
                 "        pass",
@@ -114,14 +109,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "train and eval flags",
                 f"{IN_FORWARD}[model-train-flag-fresh]",
-                STATE,
+                NOTES,
                 "        module.training = training",
                 "        pass",
             ),
             Break(
                 "train and eval flags: of a root in eval mode",
-                "snapshot/test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
-                STATE,
+                "torch/snapshot/test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
+                NOTES,
                 "        module.training = training",
                 "        pass",
             ),
@@ -131,8 +126,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "parameters that only it has": [
             Break(
                 "parameters of the optimizer alone",
-                "snapshot/test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
-                STATE,
+                "t"
+                "orch/snapshot/test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
+                NOTES,
                 OPTIMIZER,
                 "    memory.note({**vars(optimizer), 'param_groups': ()})",
             ),
@@ -141,7 +137,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "optimizer state: values",
                 f"{MATRIX}[mlp-adam-warm]",
-                STATE,
+                NOTES,
                 OPTIMIZER,
                 "    memory.note({**vars(optimizer), 'state': ()})",
             ),
@@ -154,10 +150,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "rates, tensors too": [
-            Break("rates", f"{MATRIX}[mlp-sgd-fresh]", STATE, OPTIMIZER, but("lr")),
+            Break("rates", f"{MATRIX}[mlp-sgd-fresh]", NOTES, OPTIMIZER, but("lr")),
             Break(
                 "rates that are tensors",
-                "snapshot/test_restore_matrix.py::test_tensor_rates[SGD]",
+                "torch/snapshot/test_restore_matrix.py::test_tensor_rates[SGD]",
                 STATE,
                 "noted[id(value)] = value",
                 "noted[id(value)] = value if value.dim() else value.clone()",
@@ -166,15 +162,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "`initial_lr` and every other setting of its groups": [
             Break(
                 "initial_lr",
-                "snapshot/test_restore_matrix.py::test_param_group_entries[initial_lr-fresh]",
-                STATE,
+                "torch/snapshot/test_restore_matrix.py::test_param_group_entries[initial_lr-fresh]",
+                NOTES,
                 OPTIMIZER,
                 but("initial_lr"),
             ),
             Break(
                 "other entries of a group",
-                "snapshot/test_restore_matrix.py::test_param_group_entries[weight_decay-fresh]",
-                STATE,
+                "torch/snapshot/test_restore_matrix.py::test_param_group_entries[weight_decay-fresh]",
+                NOTES,
                 OPTIMIZER,
                 but("weight_decay"),
             ),
@@ -182,8 +178,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the flags that schedulers read": [
             Break(
                 "the optimizer's flags",
-                "snapshot/test_restore_matrix.py::test_an_attached_scheduler[step-fresh]",
-                STATE,
+                "torch/snapshot/test_restore_matrix.py::test_an_attached_scheduler[step-fresh]",
+                NOTES,
                 OPTIMIZER,
                 "    memory.note(optimizer.state, optimizer.param_groups)",
             ),
@@ -191,8 +187,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "an optimizer inside it": [
             Break(
                 "an optimizer inside the optimizer",
-                "test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
-                STATE,
+                "torch/test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
+                NOTES,
                 "            note_optimizer(inner, memory)",
                 "            pass",
             ),
@@ -203,7 +199,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "an EMA",
                 f"{KINDS}[ema-finish-device]",
-                STATE,
+                NOTES,
                 "        note_modules([stateful], memory)",
                 "        pass",
             ),
@@ -212,7 +208,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "how far a scaler's step has come",
                 f"{KINDS}[own-loop-fp16-scaler-interrupt-device]",
-                STATE,
+                NOTES,
                 "isinstance(stateful, GradScaler)",
                 "False",
             ),
@@ -220,8 +216,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the scaler that find_lr is given",
                 f"{KINDS}[fp16-scaler-finish-device]",
                 TRAINABLE,
-                "[*restore, *([] if scaler is None else [scaler])]",
-                "[*restore]",
+                "        self.training.restore += self.taker.remembered()",
+                "        pass",
             ),
         ],
         "of anything else, such as a scheduler, all of its `state_dict`": [
@@ -239,8 +235,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "Python's random state",
                 f"{MATRIX}[mlp-sgd-fresh]",
-                STATE,
-                "    memory.add(partial(random.setstate, random.getstate()))",
+                UNDOS,
+                '    memory.add(partial(random.setstate, random.getstate()), Phase.RANDOM, "Python\'s random state")',
                 "    pass",
             ),
         ],
@@ -248,8 +244,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "NumPy's random state",
                 f"{MATRIX}[mlp-sgd-fresh]",
-                STATE,
-                "    memory.add(partial(np.random.set_state, np.random.get_state()))",
+                UNDOS,
+                '    memory.add(partial(np.random.set_state, state), Phase.RANDOM, "NumPy\'s random state")',
                 "    pass",
             ),
         ],
@@ -257,8 +253,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "torch's random state",
                 f"{MATRIX}[cnn-sgd-fresh]",
-                STATE,
-                "    memory.add(partial(torch.set_rng_state, torch.get_rng_state()))",
+                NOTES,
+                "    memory.add(partial(torch.set_rng_state, torch.get_rng_state()), Phase.RANDOM, "
+                '"torch\'s random state")',
                 "    pass",
             ),
         ],
@@ -267,37 +264,38 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the generators of the loader and its samplers": [
             Break(
                 "the loader's generator",
-                "snapshot/test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
-                BATCHES,
-                "        memory.add(put)\n        _remember_loader(self.loader, memory)",
-                "        memory.add(put)",
+                "torch/snapshot/test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
+                PLACES,
+                "        if not isinstance(self.loader, Remembers):\n            self.remember_loader(memory)",
+                "        pass",
             ),
             Break(
                 "a nested sampler's generator",
-                "snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
+                "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
                 "                visit(value)",
                 "                pass",
             ),
             Break(
                 "a generator of NumPy's in a sampler",
-                "snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
-                STATE,
-                '        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)',
+                "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                UNDOS,
+                '        return partial(setattr, value.bit_generator, "state", value.bit_generator.state), '
+                '"a NumPy Generator"',
                 "        return None",
             ),
         ],
         "their counters and orders": [
             Break(
                 "a sampler's counters",
-                "snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 BATCHES,
-                "        memory.add(partial(_bind, owner, dict(vars(owner))))",
+                '        memory.add(partial(_bind, owner, dict(vars(owner))), name=f"the {type(owner).__name__}")',
                 "        pass",
             ),
             Break(
                 "a sampler's order",
-                "snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 STATE,
                 "(list, set, deque)",
                 "(set, deque)",
@@ -306,25 +304,25 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "and so the order of the batches": [
             Break(
                 "the place in the data",
-                "snapshot/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
-                BATCHES,
-                "            for _ in range(drawn):",
-                "            for _ in range(0):",
+                "torch/snapshot/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
+                PLACES,
+                "                    for _ in range(drawn):",
+                "                    for _ in range(0):",
             ),
             Break(
                 "the place in the data: how its epoch was shuffled",
-                "snapshot/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
-                BATCHES,
-                "            opening.put_back()",
-                "            pass",
+                "torch/snapshot/test_restore_matrix.py::test_a_snapshot_remembers_its_place_in_the_data[global-rng-3]",
+                PLACES,
+                "                    opening.put_back()",
+                "                    pass",
             ),
         ],
         "an iterator that you have open in a loader with persistent workers": [
             Break(
                 "the user's iterator over persistent workers",
-                "snapshot/test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
-                BATCHES,
-                "iter(_sibling(self._source))",
+                "torch/snapshot/test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
+                PLACES,
+                "iter(self.opened(self._source))",
                 "iter(self._source)",
             ),
         ],
@@ -361,9 +359,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the `state_dict` of a loader that has one": [
             Break(
                 "the state dict of a loader",
-                "data/test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
+                "torch/data/test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
                 BATCHES,
-                "        note_stateful(loader, memory)",
+                "            note_stateful(self.loader, memory)",
                 "        pass",
             ),
         ],
@@ -371,7 +369,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "a validation loader's generator",
                 VALIDATION,
-                BATCHES,
+                PLACES,
                 "            before.put_back()",
                 "            pass",
             ),
@@ -388,43 +386,50 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "an error": [
             Break(
                 "on an exception",
-                "snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
-                RESTORED_BLOCK,
-                "            yield snapshot\n        finally:",
-                "            yield snapshot\n        except ZeroDivisionError:\n            pass\n        else:",
+                "t"
+                "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
+                FIND,
+                "                finally:\n                    trainable.restore(snapshot)",
+                "                except ZeroDivisionError:\n"
+                "                    pass\n"
+                "                else:\n"
+                "                    trainable.restore(snapshot)",
             ),
         ],
         "Ctrl-C": [
             Break(
                 "on Ctrl-C",
-                "snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
-                RESTORED_BLOCK,
-                "            yield snapshot\n        finally:",
-                "            yield snapshot\n        except Exception:\n            trainable.restore(snapshot)\n"
-                "            raise\n        else:",
+                "t"
+                "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
+                FIND,
+                "                finally:\n                    trainable.restore(snapshot)",
+                "                except KeyboardInterrupt:\n"
+                "                    raise\n"
+                "                else:\n"
+                "                    trainable.restore(snapshot)",
             ),
         ],
         "a second Ctrl-C, while things are put back": [
             Break(
                 "on a second Ctrl-C, while things are put back",
-                "snapshot/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back[second]",
-                RESTORED_BLOCK,
-                "    signal.signal(signal.SIGINT, lambda number, _: held.append(number))",
-                "    pass",
+                "torch/snapshot/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back[second]",
+                INTERRUPTS,
+                "            waiting.append(number)",
+                "            self._handlers[number](number, frame)",
             ),
             Break(
                 "on a second Ctrl-C, before it can be held",
                 f"{SECOND}[find_lr]",
-                RESTORED_BLOCK,
-                "except KeyboardInterrupt:  # it may",
-                "except ZeroDivisionError:  # it may",
+                FIND,
+                "@signals_wait\ndef find(",
+                "def find(",
             ),
             Break(
                 "on a second Ctrl-C, as a RangeTest's block ends",
                 f"{SECOND}[own-loop]",
                 LOOP,
-                "                self._exits.__exit__(kind, error, traceback)  # what it had not come to",
-                "                pass",
+                "    @signals_wait\n    def __exit__(",
+                "    def __exit__(",
             ),
         ],
     },
@@ -475,7 +480,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "copies on disk: of what a state dict holds",
-                "snapshot/test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
+                "torch/snapshot/test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
                 STORES,
                 "self._store.read(self._copy).clone()",
                 "self._store.read(self._copy).clone().zero_()",
@@ -486,7 +491,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no worker process": [
             Break(
                 "worker processes ended",
-                "snapshot/test_restore_matrix.py::test_worker_processes_with_an_exception_in_one_of_them[2-workers]",
+                "t"
+                "orch/snapshot/test_restore_matrix.py::test_worker_processes_with_an_exception_in_one_of_them[2-workers]",
                 BATCHES,
                 "        shut_down()",
                 "        pass",
@@ -495,28 +501,28 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no file": [
             Break(
                 "nothing left on disk",
-                "snapshot/test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
-                RESTORED_BLOCK,
+                "torch/snapshot/test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
+                CONTRACT,
                 "isinstance(snapshot, HasClose)",
                 "False",
             ),
             Break(
                 "nothing left on disk: on a second Ctrl-C",
                 f"{SECOND}[find_lr]",
-                RESTORED_BLOCK,
-                "except KeyboardInterrupt:  # as in restored()",
-                "except ZeroDivisionError:  # as in restored()",
+                INTERRUPTS,
+                "            waiting.append(number)",
+                "            self._handlers[number](number, frame)",
             ),
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
-                "snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
-                STATE,
+                "torch/snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
+                NOTES,
                 "        memory.close()\n        raise",
                 "        raise",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
-                "snapshot/test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
+                "torch/snapshot/test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
                 "_and_a_living_ones_stays",
                 STORES,
                 "        folders.remove_leftovers()",
@@ -526,7 +532,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "no graph of `torch.compile`": [
             Break(
                 "no graph added to compiled code",
-                "test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
+                "torch/test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
                 TRAINABLE,
                 "self._step_without_new_graphs if self._may_compile else self._step",
                 "self._step",
@@ -537,21 +543,20 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate and count steps",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                f"            stack.enter_context(restored(self))\n{BETWEEN}"
-                "            stack.callback(self._swept.register_step_pre_hook(self._before_step).remove)\n"
-                "            stack.callback(self._swept.register_step_post_hook(self._after_step).remove)\n",
-                "            self._swept.register_step_pre_hook(self._before_step)\n"
-                "            self._swept.register_step_post_hook(self._after_step)\n"
-                f"            stack.enter_context(restored(self))\n{BETWEEN}",
+                "            exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)\n"
+                "            exits.callback(optimizer.register_step_post_hook(self._after_step).remove)",
+                "            optimizer.register_step_pre_hook(self._before_step)\n"
+                "            optimizer.register_step_post_hook(self._after_step)",
             ),
         ],
         "no handler of a signal": [
             Break(
                 "the user's own handler of Ctrl-C",
-                "snapshot/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
-                RESTORED_BLOCK,
-                "        signal.signal(signal.SIGINT, users)",
-                "        pass",
+                "t"
+                "orch/snapshot/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
+                INTERRUPTS,
+                "                signal.signal(number, self._handlers[number])",
+                "                pass",
             ),
         ],
     },
@@ -559,7 +564,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
 BREAKS = [one for things in RESTORED.values() for breaks in things.values() for one in breaks]
 
 
-REACH = "test_out_of_reach.py::test_"
+REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "state inside a dataset object, such as a counter or a cache": f"{REACH}a_counter_in_a_dataset",
     "plain Python attributes of your modules (a tensor that must come back belongs in a buffer)": (

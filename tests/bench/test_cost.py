@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import cost, gpu, growth, nothing, passes, slopes
-from findlr.torch.passes import obstacles, together
+from findlr.torch.passes import together
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,9 +11,10 @@ import torch
 from torch import optim
 
 from findlr import Stop
-from findlr.search import trainable
-from findlr.torch import loop
-from findlr.torch.snapshot import memory as state
+from findlr.search import find, interrupts, memory, trainable
+from findlr.torch import loop, training
+from findlr.torch.snapshot import memory as tensors
+from findlr.torch.snapshot import stores
 from tests.torch.training import (
     STEPS,
     SWEEP,
@@ -24,6 +25,7 @@ from tests.torch.training import (
     Training,
     check,
     cnn,
+    copied,
     without_a_call,
 )
 
@@ -217,16 +219,16 @@ def test_another_signals_handler_is_called_at_once_and_may_end_the_search(make):
 
     during, users = [], signal.signal(signal.SIGUSR1, stop)
     try:
-        training = make()
-        before = copied(training.model.state_dict())
+        trained = make()
+        before = copied(trained.model.state_dict())
         with pytest.raises(TimeoutError) as raised:
-            training.find(on_step=ring)
+            trained.find(on_step=ring)
         assert signal.getsignal(signal.SIGUSR1) is stop
     finally:
         signal.signal(signal.SIGUSR1, users)
     assert not during
     assert len(raised.value.finding.curve) == 3
-    assert same(before, training.model.state_dict())
+    assert copied(trained.model.state_dict()) == before
 
 
 # Ctrl-C while things are put back
@@ -238,7 +240,9 @@ class SecondCtrlC:
     Lines with a call, that is: Python looks for signals when it calls.
     """
 
-    FILES = frozenset(module.__file__ for module in (trainable, state, loop))
+    FILES = frozenset(
+        module.__file__ for module in (find, interrupts, loop, memory, stores, tensors, trainable, training)
+    )
 
     def __init__(self, at):
         self.at, self.lines, self.counting = at, 0, False

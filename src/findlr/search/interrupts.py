@@ -2,12 +2,13 @@
 
 No order of ``try`` and ``finally`` can promise that: CPython looks for signals at the entry of every function, so one
 may come after the last line that is protected and before the first one that puts back. Here it is the handler that
-decides, by the frames that it finds: it raises where a training runs, and waits where findlr itself does.
+decides, by the functions that it finds running: it raises where a training runs, and waits where findlr itself does.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -15,32 +16,43 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+waiting: list[int] = []
+"""The numbers of the signals that wait; a loop in which they may act looks here, and calls ``deliver``."""
+
 _WAITS: set[CodeType] = set()
-_RAISES: set[CodeType] = set()
+_ACTS: set[CodeType] = set()
 
 
 def signals_wait(function: Function) -> Function:
-    """Mark a function, while which and under which signals wait, but for the functions that ``signals_raise`` marks."""
+    """Mark a function under which signals wait, but for what it calls that ``signals_act`` marks."""
     _WAITS.add(function.__code__)
     return function
 
 
-def signals_raise(function: Function) -> Function:
-    """Mark a function in which a training runs: signals act in it, as everywhere outside a search."""
-    _RAISES.add(function.__code__)
+def signals_act(function: Function) -> Function:
+    """Mark a function in which a training runs: under it signals act at once, as everywhere outside a search."""
+    _ACTS.add(function.__code__)
     return function
 
 
-class HeldSignals:
-    """Every signal that has a handler in Python goes to it at once, or later, as the running functions are marked.
+def deliver() -> None:
+    """Let the signals act that wait, each once."""
+    numbers = list(dict.fromkeys(waiting))
+    waiting.clear()
+    for number in numbers:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
 
-    What waits is delivered by ``release``, once for each signal. Outside the main thread, where Python runs no
-    handlers, nothing is done.
+
+class HeldSignals:
+    """Takes the place of every signal's handler, and calls it at once or later, as the running functions are marked.
+
+    Outside the main thread, where Python runs no handlers, nothing is done.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-        self._waiting: list[int] = []
 
     @signals_wait
     def hold(self) -> None:
@@ -55,19 +67,18 @@ class HeldSignals:
 
     @signals_wait
     def release(self) -> None:
-        """Give the handlers their places back, then deliver what waits."""
-        for number, handler in self._handlers.items():
+        """Give the handlers their places back, SIGINT's last, then deliver what waits."""
+        for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
             if signal.getsignal(number) == self._arrived:  # else the training has put another there
-                signal.signal(number, handler)
-        waiting, self._waiting = self._waiting, []
-        for number in dict.fromkeys(waiting):
-            signal.raise_signal(number)
+                signal.signal(number, self._handlers[number])
+        if self._handlers and waiting:
+            deliver()
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if _acts_in(frame):
             self._handlers[number](number, frame)
         else:
-            self._waiting.append(number)
+            waiting.append(number)
 
 
 def _acts_in(frame: FrameType | None) -> bool:
@@ -75,7 +86,7 @@ def _acts_in(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code in _WAITS:
             return False
-        if frame.f_code in _RAISES:
+        if frame.f_code in _ACTS:
             return True
         frame = frame.f_back
     return True

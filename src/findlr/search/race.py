@@ -14,13 +14,14 @@ from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
 from findlr.analysis.smoothing import Array
-from findlr.search.interrupts import signals_raise
+from findlr.search import interrupts
+from findlr.search.interrupts import signals_act
 from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
 
 logger = logging.getLogger("findlr")
 
 
-@signals_raise
+@signals_act
 def run_race(
     trainable: Trainable[Any, Any],
     plan: Plan,
@@ -152,6 +153,8 @@ def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Ar
     losses: list[Any] = []
     first = math.nan
     for lr in lrs:
+        if interrupts.waiting:
+            interrupts.deliver()
         loss = trainable.step(float(lr))
         if loss is not None:
             losses.append(loss)

@@ -11,7 +11,8 @@ import numpy as np
 from findlr.analysis.curve import Curve, Step, Stop
 from findlr.analysis.smoothing import Array, BiasCorrectedAverage
 from findlr.errors import ConfigurationError, DataEndedError
-from findlr.search.interrupts import signals_raise
+from findlr.search import interrupts
+from findlr.search.interrupts import signals_act
 from findlr.search.trainable import HasActingRate, HasValidation, ReadsLater, SkipsLater, Trainable
 
 Spacing = Literal["exponential", "linear"]
@@ -243,7 +244,7 @@ class Recording:
         return Curve(self._lrs, self._losses, self._baselines or None, validation, diverged, self._num_steps, smoothing)
 
 
-@signals_raise
+@signals_act
 def run_sweep(
     trainable: Trainable[Any, Any],
     lrs: Sequence[float] | Array,
@@ -284,6 +285,8 @@ def _sweep(
     acts = trainable if isinstance(trainable, HasActingRate) else None
     skips = trainable if isinstance(trainable, SkipsLater) else None
     for taken, lr in enumerate(map(float, lrs), start=1):
+        if interrupts.waiting:
+            interrupts.deliver()
         acting = lr if acts is None else acts.acting_lr(lr)
         if acting < 0.99 * lr:  # more than rounding
             recording.end(Stop.CAPPED)

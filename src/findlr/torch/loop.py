@@ -17,6 +17,7 @@ from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, DataEndedError, LossError
 from findlr.finding import Cost, Finding
 from findlr.search.find import carry, conclude, display
+from findlr.search import interrupts
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
@@ -145,9 +146,9 @@ class RangeTest:
     def __enter__(self) -> Self:
         if self._open or self._finding is not None:
             raise ConfigurationError("a RangeTest is entered once: make a new one for another test")
+        self._exits = ExitStack()
         try:
             self._signals.hold()
-            self._exits = ExitStack()
             self._begin(self._exits)
         except BaseException:
             try:
@@ -246,6 +247,8 @@ class RangeTest:
         """The indices of the points until the sweep ends, for a loop without a loader."""
         self._need_open("iterate over it")
         while True:
+            if interrupts.waiting:
+                interrupts.deliver()
             self._close_point()
             if self.done:
                 return
