@@ -20,7 +20,7 @@ import torch
 from torch import nn, optim
 
 from findlr import Plan, TorchTrainable
-from findlr.torch.passes import obstacles, together
+from findlr.torch.passes import together
 from findlr.torch.snapshot.memory import Memory
 
 NETS = {"64-64-10": (64, 64, 10), "784-100-10": (784, 100, 10)}

@@ -209,7 +209,7 @@ def test_wrong_options_are_one_line_before_anything_is_run(run, file, options, w
         ("text", "returned something of type str; expected"),
         ("a_class", "returned the class Quadratic; expected"),
         ("later", "returned a coroutine; expected"),
-        ("wrong_key", "'learning_rate', which find_lr does not take"),
+        ("wrong_key", "there is no argument 'learning_rate'"),
         ("no_model", "without 'model'"),
         ("missing", "has no 'missing'; it has parts, arguments"),
         ("number", "must be a function, got int"),

@@ -16,6 +16,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.search.find import find
+from findlr.search.settings import unknown_name
 from findlr.search.trainable import Trainable
 
 _EXPECTED = "(model, optimizer, criterion, loader), a dict of find_lr's arguments, or a Trainable"
@@ -74,15 +75,12 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
         'one_cycle'
     """
     if isinstance(made, Mapping):
-        from findlr.torch import find_lr
+        from findlr.torch.search import argument_names, find_lr
 
         arguments = {"progress": True, **made, **options}
-        known = list(inspect.signature(find_lr).parameters)
-        unknown = [key for key in arguments if key not in known]
-        if unknown:
-            raise ConfigurationError(
-                f"{source} returned a dict with {unknown[0]!r}, which find_lr does not take: {', '.join(known)}"
-            )
+        for name in arguments:
+            if name not in argument_names():
+                raise ConfigurationError(f"{source} returned a dict, and {unknown_name(name, list(argument_names()))}")
         lacking = [name for name in ("model", "optimizer") if name not in arguments]
         if lacking:
             raise ConfigurationError(f"{source} returned a dict without {lacking[0]!r}, which find_lr needs: add it")
@@ -93,18 +91,8 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
         return find_lr(*made, **{"progress": True, **options})
     if isinstance(made, Trainable) and not isinstance(made, type):
         rest = {"progress": True, **options}
-        return find(made, _plan(made, rest.pop("schedule", "constant"), rest.pop("total_steps", None)), **rest)
+        return find(made, Plan(rest.pop("schedule", "constant"), rest.pop("total_steps", None)), **rest)
     raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
-
-
-def _plan(trainable: Any, schedule: str, total_steps: int | None) -> Plan:
-    """The plan, with the optimizer where the training has one of PyTorch's, as ``find_lr`` makes it."""
-    optimizer: Any = getattr(trainable, "optimizer", None)
-    if not hasattr(optimizer, "param_groups"):
-        return Plan(schedule, total_steps)
-    from findlr.torch.rates import momentum_of
-
-    return Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer))
 
 
 @contextmanager

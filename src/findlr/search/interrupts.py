@@ -42,7 +42,7 @@ def deliver() -> None:
     for number in numbers:
         handler = signal.getsignal(number)
         if callable(handler):
-            handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
+            handler(number, sys._getframe())
 
 
 class HeldSignals:

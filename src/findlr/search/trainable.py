@@ -55,7 +55,7 @@ class HasEpoch(Protocol):
     """A training that knows how many steps one pass over its data takes."""
 
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the data."""
+        """Optimizer steps in one pass over the data; a ``ConfigurationError`` says why that is not known."""
 
 
 @runtime_checkable

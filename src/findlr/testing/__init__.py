@@ -1,4 +1,4 @@
-"""For tests: a Trainable that needs no framework, and the suite that proves one of your own right."""
+"""For tests: a Trainable that needs no framework, and the suites that prove one of your own right."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from findlr.testing.quadratic import Quadratic
 
 if TYPE_CHECKING:
     from findlr.testing.conformance import TrainableConformance
+    from findlr.testing.training import TrainingConformance
 
-__all__ = ["Quadratic", "TrainableConformance"]
+__all__ = ["Quadratic", "TrainableConformance", "TrainingConformance"]
+
+_LATER = {"TrainableConformance": "conformance", "TrainingConformance": "training"}
 
 
 def __getattr__(name: str) -> Any:
-    """The suite needs pytest, so it is imported when it is asked for."""
-    if name != "TrainableConformance":
-        raise AttributeError(f"module 'findlr.testing' has no attribute {name!r}")
-    from findlr.testing.conformance import TrainableConformance
+    """The suites need pytest, so they are imported when they are asked for."""
+    from importlib import import_module
 
-    return TrainableConformance
+    if name not in _LATER:
+        raise AttributeError(f"module 'findlr.testing' has no attribute {name!r}")
+    return getattr(import_module(f"findlr.testing.{_LATER[name]}"), name)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from findlr.analysis.curve import Step
-from findlr.errors import MissingExtraError
+from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.trainable import (
@@ -187,7 +187,10 @@ class TrainableConformance:
             run, under_start = [], []
             for _ in range(self.steps):
                 run += self._run(trainable, self.max_lr, 1)
-                under_start += trainable.read([trainable.baseline()])
+                loss = trainable.baseline()
+                if loss is None:
+                    pytest.skip("baseline() says that its self-check failed")
+                under_start += trainable.read([loss])
         _must(_same(run, without), "asking for the baseline changes the run")
         _must(
             all(
@@ -203,8 +206,10 @@ class TrainableConformance:
             with Restored(trainable):
                 passes = trainable.hold_out(2, self.steps, total_steps)
                 _must(
-                    isinstance(passes, int) and passes >= 1, f"hold_out() must give a number of passes, got {passes!r}"
+                    isinstance(passes, int) and passes >= 0, f"hold_out() must give a number of passes, got {passes!r}"
                 )
+                if passes == 0:
+                    pytest.skip("hold_out() says that there is no held-out loss")
                 with Remembered(trainable) as snapshot:
                     before, start = self.state(trainable), trainable.evaluate()
                     _must(isinstance(start, float), f"evaluate() must give a float, got {type(start).__name__}")
@@ -230,7 +235,8 @@ class TrainableConformance:
         trainable = self._offers(RunsTogether)
         rates = [[lr] * self.steps for lr in (self.min_lr, self.max_lr)]
         with Restored(trainable):
-            trainable.hold_out(2, self.steps, self.steps)
+            if not trainable.hold_out(2, self.steps, self.steps):
+                pytest.skip("hold_out() says that there is no held-out loss")
             if isinstance(trainable, KeepsBatches):
                 trainable.keep_batches(self.steps)
             said: str | list[float] | None = trainable.prepare_together(len(rates))
@@ -281,7 +287,10 @@ class TrainableConformance:
     def test_steps_per_epoch(self) -> None:
         """A whole number of at least 1; asking changes nothing."""
         trainable = self._offers(HasEpoch)
-        steps = trainable.steps_per_epoch()
+        try:
+            steps = trainable.steps_per_epoch()
+        except ConfigurationError as error:
+            pytest.skip(f"no epoch: {error}")
         _must(isinstance(steps, int) and steps >= 1, f"steps_per_epoch() must be at least 1, got {steps!r}")
         _must(_same(self._run(trainable, self.max_lr), self._expected()), "steps_per_epoch() changes the run")
 

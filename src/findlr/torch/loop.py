@@ -16,8 +16,8 @@ from findlr.analysis.plan import Plan, Shape
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, DataEndedError, LossError
 from findlr.finding import Cost, Finding
-from findlr.search.find import carry, conclude, display
 from findlr.search import interrupts
+from findlr.search.find import carry, conclude, display
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs

@@ -1,0 +1,289 @@
+"""A step of the user's own: a GAN's, SAM's, a manual loop's; it is raced, put back, and refused where it can't be."""
+
+import math
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import LossError, OptimizerError, Stop, TorchTrainable, find_lr
+from findlr.testing import TrainableConformance, TrainingConformance
+from tests.torch.training import copied
+
+SNAPSHOTS = ["device", "cpu", "disk"]
+
+
+def loader_of(seed=0):
+    torch.manual_seed(seed)
+    inputs = torch.randn(120, 4)
+    order = torch.Generator().manual_seed(3)
+    return DataLoader(TensorDataset(inputs, inputs[:, :1].sin()), 10, shuffle=True, generator=order)
+
+
+class Gan:
+    """A generator and a discriminator, an update of each a step; the generator's rate is swept."""
+
+    sweep = "generator"
+
+    def __init__(self):
+        self.loader = loader_of()
+        self.models = {"generator": nn.Linear(3, 4), "discriminator": nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2))}
+        self.models["discriminator"].append(nn.Linear(8, 1))
+        self.optimizers = {name: optim.Adam(model.parameters(), lr=1e-3) for name, model in self.models.items()}
+        self.losses = []
+
+    def step(self, draw):
+        generator, discriminator = self.models.values()
+        loss_d = 0.0
+        for _ in range(2):  # two batches for one step of the generator
+            real = draw()[0]
+            fake = generator(torch.randn(len(real), 3)).detach()
+            loss_d = functional.softplus(-discriminator(real)).mean() + functional.softplus(discriminator(fake)).mean()
+            self.optimizers["discriminator"].zero_grad()
+            loss_d.backward()
+            self.optimizers["discriminator"].step()
+        loss = functional.softplus(-discriminator(generator(torch.randn(10, 3)))).mean()
+        self.optimizers["generator"].zero_grad()
+        loss.backward()
+        self.optimizers["generator"].step()
+        self.losses.append(loss.item())
+        return loss
+
+
+class Sam:
+    """Sharpness-aware minimization: the gradient is taken where the loss is worst near by."""
+
+    sweep = None
+
+    def __init__(self):
+        self.loader = loader_of()
+        self.models = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.optimizers = optim.SGD(self.models.parameters(), lr=0.1, momentum=0.9)
+        self.losses = []
+
+    def step(self, draw):
+        inputs, targets = draw()
+        parameters = list(self.models.parameters())
+        loss = functional.mse_loss(self.models(inputs), targets)
+        gradients = torch.autograd.grad(loss, parameters)
+        norm = torch.stack([g.norm() for g in gradients]).norm() + 1e-12
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.add_(gradient, alpha=0.05 / norm.item())
+        self.optimizers.zero_grad()
+        functional.mse_loss(self.models(inputs), targets).backward()
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient, alpha=0.05 / norm.item())
+        self.optimizers.step()
+        self.losses.append(loss.item())
+        return loss
+
+
+MAKES = {"gan": Gan, "sam": Sam}
+
+
+def trainable_of(made, **how):
+    return TorchTrainable(
+        made.models, made.optimizers, loader=made.loader, train_step=made.step, sweep=made.sweep, **how
+    )
+
+
+def search(made, **how):
+    settings = dict(loader=made.loader, train_step=made.step, sweep=made.sweep, progress=False)
+    return find_lr(made.models, made.optimizers, **settings | how)
+
+
+def listed(value):
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
+def state_of(made):
+    models, optimizers = listed(made.models), listed(made.optimizers)
+    return copied(
+        [[m.state_dict() for m in models], [o.state_dict() for o in optimizers], made.loader.generator.get_state()]
+    )
+
+
+class Conformance(TrainableConformance):
+    max_lr = 0.05
+
+    def trainable(self):
+        return trainable_of(self.make(), **self.how)
+
+    def state(self, trainable):
+        tensors = [p for model in trainable.training.models for p in model.parameters()]
+        return copied([tensors, [o.state_dict() for o in trainable.training.optimizers], torch.get_rng_state()])
+
+
+@pytest.mark.parametrize("snapshot", SNAPSHOTS)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+class TestOwnStep(Conformance):
+    @pytest.fixture(autouse=True)
+    def _given(self, make, snapshot):
+        self.make, self.how = make, {"snapshot": snapshot}
+
+
+@pytest.mark.parametrize("snapshot", SNAPSHOTS)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+class TestTrainingAroundIt(TrainingConformance):
+    too_high = 1e8
+
+    @pytest.fixture(autouse=True)
+    def _given(self, make, snapshot):
+        self.make, self.snapshot = make, snapshot
+
+    def training(self):
+        made = self.make()
+        made.batches = self.endless(made)
+        return made
+
+    def endless(self, made):
+        for _ in count():
+            yield from made.loader
+
+    def train(self, training, steps):
+        for _ in range(steps):
+            training.step(lambda: next(training.batches))
+
+    def search(self, training, **how):
+        losses = list(training.losses)
+        try:
+            return search(training, snapshot=self.snapshot, control_variate=False, **how)
+        finally:
+            training.losses[:] = losses  # the user's own list: find_lr can't know it
+
+    def state(self, training):
+        return training.losses, state_of(training)
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_a_step_of_ones_own_is_raced_and_the_training_is_as_it_was(make):
+    made = make()
+    before = state_of(made)
+    finding = search(made, schedule="cosine", total_steps=400, verify=True, budget=400, max_lr=1.0)
+    assert finding.race is not None
+    assert finding.cost.steps <= 400
+    assert len(finding.race.runs) == 3
+    assert state_of(made) == before
+
+
+def test_sams_rate_is_near_the_one_of_a_plain_loss():
+    made, plain = Sam(), Sam()
+    plan = dict(schedule="cosine", total_steps=400)
+    by_loss = find_lr(plain.models, plain.optimizers, nn.MSELoss(), plain.loader, control_variate=False, **plan)
+    assert 1 / 3 < search(made, **plan).lr / by_loss.lr < 3
+
+
+def test_nothing_inside_the_step_can_override_the_rate():
+    made, acted = Sam(), []
+    scheduler = optim.lr_scheduler.ConstantLR(made.optimizers, factor=0.5)
+    made.optimizers.register_step_pre_hook(lambda optimizer, *_: acted.append(optimizer.param_groups[0]["lr"]))
+    plain = made.step
+
+    def step(draw):
+        made.optimizers.param_groups[0]["lr"] = 123.0
+        loss = plain(draw)
+        scheduler.step()
+        return loss
+
+    made.step = step
+    finding = search(made, num_steps=20, max_lr=1e-2, restore=[scheduler])
+    assert finding.curve.lr[0] == 1e-8
+    assert 123.0 in acted  # the user's own hook runs first; the rate is written after it
+    assert np.isfinite(finding.curve.loss).all()
+
+
+def test_the_rate_of_each_step_is_the_one_recorded():
+    made, moved = Sam(), []
+    made.optimizers = optim.SGD(made.models.parameters(), lr=0.1)
+
+    def step(draw):
+        draw()
+        made.optimizers.zero_grad()
+        loss = sum(p.sum() for p in made.models.parameters())
+        loss.backward()
+        before = next(made.models.parameters()).detach().clone()
+        made.optimizers.param_groups[0]["lr"] = 7.0
+        made.optimizers.step()
+        moved.append((before - next(made.models.parameters())).mean().item())
+        return loss.square()
+
+    made.step = step
+    finding = search(made, num_steps=30, min_lr=1e-3, max_lr=1e-1)
+    np.testing.assert_allclose(moved[: len(finding.curve)], finding.curve.lr, rtol=1e-3)
+
+
+def test_what_is_no_step_is_one_clear_error_and_nothing_is_lost():
+    made = Sam()
+    before = state_of(made)
+
+    def never(draw):
+        return functional.mse_loss(made.models(draw()[0]), torch.zeros(10, 1))
+
+    def silent(draw):
+        made.step(draw)
+
+    def several(draw):
+        made.step(draw)
+        return torch.ones(3)
+
+    for step, error, said in (
+        (never, OptimizerError, r"took no step: let it call that optimizer's step\(\) once"),
+        (silent, LossError, "got NoneType: return loss"),
+        (several, LossError, r"one number, got shape \(3,\)"),
+    ):
+        with pytest.raises(error, match=said):
+            find_lr(made.models, made.optimizers, loader=made.loader, train_step=step)
+        assert state_of(made) == before
+
+
+def test_steps_that_a_scaler_skips_are_no_points():
+    made = Sam()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1000)
+    tries = []
+
+    def step(draw):
+        inputs, targets = draw()
+        loss = functional.mse_loss(made.models(inputs), targets)
+        made.optimizers.zero_grad()
+        scaler.scale(loss).backward()
+        tries.append(len(tries))
+        if len(tries) in (3, 4):
+            next(made.models.parameters()).grad[0, 0] = math.inf
+        scaler.step(made.optimizers)
+        scaler.update()
+        return loss
+
+    made.step = step
+    finding = search(made, num_steps=10, max_lr=1e-3, restore=[scaler])
+    assert finding.stop is Stop.FINISHED
+    assert len(finding.curve) == 10
+    assert len(tries) == 12
+    assert scaler.get_scale() == 2.0**10
+
+
+def test_several_optimizers_are_swept_together_and_their_ratio_is_kept():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    matrices = [p for p in net.parameters() if p.dim() == 2]
+    others = [p for p in net.parameters() if p.dim() < 2]
+    seen = []
+    pair = [optim.SGD(matrices, lr=0.2), optim.AdamW(others, lr=0.01)]
+    for optimizer in pair:
+        optimizer.register_step_post_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    finding = find_lr(net, pair, nn.MSELoss(), loader_of(), control_variate=False)
+    np.testing.assert_allclose(np.array(seen[0::2]) / np.array(seen[1::2]), 20)
+    assert finding.lrs == (finding.lr, pytest.approx(finding.lr / 20))
+    assert [optimizer.param_groups[0]["lr"] for optimizer in pair] == [0.2, 0.01]
+    assert finding.plan.optimizer == "SGD"
+
+
+def test_a_list_of_optimizers_without_a_word_which_is_swept_is_refused_for_a_step_of_ones_own():
+    made = Gan()
+    with pytest.raises(OptimizerError, match="sweep must name the optimizer to sweep, one of 'generator'"):
+        find_lr(made.models, made.optimizers, loader=made.loader, train_step=made.step)
