@@ -56,3 +56,8 @@ def family(name: str) -> str | None:
     Source: the classes of bitsandbytes, transformers, schedulefree, prodigyopt, dadaptation and pytorch_optimizer.
     """
     return _NAMES.get(_key(name))
+
+
+def rate_free(name: str) -> str:
+    """What to do with the rate of an optimizer of ``RATE_FREE``: a clause."""
+    return f"{name} finds its rate by itself, and lr is a factor on it: 1, as its authors advise"

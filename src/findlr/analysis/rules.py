@@ -15,7 +15,7 @@ import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
-from findlr.analysis.families import RATE_FREE
+from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.errors import NoSuggestionError
@@ -78,10 +78,7 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     plan = plan or Plan()
     dip = read_dip(curve, plan)
     if plan.optimizer in RATE_FREE:
-        why = (
-            f"{plan.optimizer} finds its rate by itself, and lr is a factor on it: 1, as its authors advise. The loss "
-            f"dips around {dip.centre:.3g}."
-        )
+        why = f"{rate_free(plan.optimizer)}. The loss dips around {dip.centre:.3g}."
         return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
     why = f"The loss dips around {dip.centre:.3g}; moved for the planned training."
     return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))

@@ -102,9 +102,9 @@ def _plan(trainable: Any, schedule: str, total_steps: int | None) -> Plan:
     optimizer: Any = getattr(trainable, "optimizer", None)
     if not hasattr(optimizer, "param_groups"):
         return Plan(schedule, total_steps)
-    from findlr.torch.rates import momentum_of
+    from findlr.torch.rates import plan_for
 
-    return Plan(schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer))
+    return plan_for(optimizer, schedule, total_steps)
 
 
 @contextmanager
