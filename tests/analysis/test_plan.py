@@ -67,7 +67,7 @@ def test_a_name_with_a_warmup_is_the_schedule_after_one(name, typed):
 
 
 def test_an_enum_and_a_class_are_names():
-    class SchedulerType(str, enum.Enum):
+    class SchedulerType(str, enum.Enum):  # noqa: UP042 - as transformers has it
         COSINE = "cosine"
 
     class Kind(enum.Enum):

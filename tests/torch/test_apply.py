@@ -185,7 +185,7 @@ def test_a_factor_that_ends_in_an_error_peaks_before_it():
             r"CyclicLR\(optimizer, \[lr / 4 for lr in finding.lrs\], max_lr=list\(finding.lrs\)",
         ),
         (lambda o: schedulers.CosineAnnealingLR(o, 10, eta_min=3.0), "whatever its base rate"),
-        (lambda o: Stateless(o), r"finding\.apply\(optimizer\).*Stateless\(optimizer, \.\.\.\)"),
+        (lambda o: Stateless(o, 0.4), r"finding\.apply\(optimizer\).*Stateless\(optimizer, \.\.\.\)"),
     ],
 )
 def test_a_peak_that_cannot_be_written_is_refused_with_the_line_to_write(make, words):
@@ -202,8 +202,8 @@ def test_a_peak_that_cannot_be_written_is_refused_with_the_line_to_write(make, w
 class Stateless:
     """As timm's schedulers are: told the step, and without base_lrs."""
 
-    def __init__(self, optimizer):
-        self.optimizer, self.base_values = optimizer, [0.4]
+    def __init__(self, optimizer, value):
+        self.optimizer, self.base_values = optimizer, [value]
 
     def _get_lr(self, t):
         return self.base_values

@@ -176,7 +176,7 @@ def test_a_constant_scheduler_is_constant_and_a_plateau_is_refused():
     optimizer = optimizer_at()
     assert plan_for(optimizer, schedulers.LambdaLR(optimizer, lambda step: 0.25), None).schedule == "constant"
     assert plan_for(optimizer, schedulers.LambdaLR(optimizer, lambda step: 0.25), 100).schedule == "constant"
-    with pytest.raises(ConfigurationError, match="ReduceLROnPlateau follows a metric.*schedule='constant'"):
+    with pytest.raises(ConfigurationError, match=r"ReduceLROnPlateau follows a metric.*schedule='constant'"):
         plan_for(optimizer, schedulers.ReduceLROnPlateau(optimizer), 100)
 
 

@@ -31,6 +31,7 @@ class Samples:
         self._places = np.arange(len(self.shares)) / max(len(self.shares) - 1, 1)  # as Plan.shares divides
 
     def __call__(self, progress: float) -> float:
+        """The share at ``progress``."""
         return float(np.interp(progress, self._places, self.shares))
 
 
@@ -138,8 +139,9 @@ class Plan:
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that ``to_dict`` described."""
         schedule = data["schedule"]
-        known = (data[name] for name in ("total_steps", "optimizer", "momentum", "parameters"))
-        return cls(schedule if isinstance(schedule, str) else Samples(schedule), *known, data.get("warmup"))
+        known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
+        shape = schedule if isinstance(schedule, str) else Samples(schedule)
+        return cls(shape, **known, warmup=data.get("warmup"))
 
 
 def _count(name: str, value: Any) -> int | None:

@@ -30,8 +30,8 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
         The name or function, and the steps or None.
 
     Raises:
-        ConfigurationError: the scheduler follows a metric, has no end where ``total_steps`` is None, raises, or seems to
-            be stepped once an epoch.
+        ConfigurationError: the scheduler follows a metric, has no end where ``total_steps`` is None, raises, or seems
+            to be stepped once an epoch.
 
     Example:
         >>> import torch
@@ -91,8 +91,8 @@ def _shares(scheduler: Any, steps: Any) -> Any:
         raise
     except Exception as error:
         raise ConfigurationError(
-            f"this {type(scheduler).__name__} raised {error!r} in its {steps[-1] + 1} steps: give the total_steps that it "
-            "is made for, or a function of the progress"
+            f"this {type(scheduler).__name__} raised {error!r} in its {steps[-1] + 1} steps: give the total_steps that "
+            "it is made for, or a function of the progress"
         ) from error
     highest = rates.max(axis=0)
     if not (np.isfinite(highest).all() and highest.max() > 0):
