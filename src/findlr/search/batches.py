@@ -15,6 +15,9 @@ from findlr.search.memory import Memory, Phase, remember_host_rng
 
 logger = logging.getLogger("findlr")
 
+PASS_ENDED = object()
+"""What ``Batches.next_of_pass`` gives once, in place of a batch."""
+
 
 @runtime_checkable
 class Remembers(Protocol):
@@ -26,7 +29,7 @@ class Remembers(Protocol):
 
 def has_state(thing: Any) -> bool:
     """Whether ``thing`` can give its state, and take it back."""
-    return all(callable(getattr(thing, name, None)) for name in ("state_dict", "load_state_dict"))
+    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
 
 
 class Batches:
@@ -87,6 +90,29 @@ class Batches:
             self._drawn += 1
             return batch
         raise LoaderError("loader is empty: it gave no batch; give one that has data")
+
+    def next_of_pass(self) -> Any:
+        """The next batch of this pass, or ``PASS_ENDED``; then the next pass begins.
+
+        Raises:
+            LoaderError: the loader is empty.
+            DataEndedError: a one-shot iterator has ended.
+        """
+        if self.ends:
+            return self.next()
+        if self._iterator is None:
+            self._open()
+        assert self._iterator is not None
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            empty = not self._drawn
+            self.close()
+            if empty:
+                raise LoaderError("loader is empty: it gave no batch; give one that has data") from None
+            return PASS_ENDED
+        self._drawn += 1
+        return batch
 
     def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
         """Set batches aside, and go on with a share of the other examples.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -65,5 +64,5 @@ def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizers: Iterab
         return True
     if criterion is None or hasattr(criterion, "_torchdynamo_orig_callable"):
         return True
-    inner = chain.from_iterable(module.modules() for module in modules)
-    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inner)
+    inner = [each for module in modules for each in module.modules()]
+    return True in [type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inner]

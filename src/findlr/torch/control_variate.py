@@ -9,7 +9,7 @@ import logging
 import math
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from findlr.torch.functional import WholeLoss, names_kept, obstacle
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
+from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.step import Loss, Step
 from findlr.torch.training import Training
 
@@ -36,23 +37,31 @@ class Baseline:
     Args:
         training: whose modules are run under the starting weights.
         taker: gives the loss of a batch.
+        functions: of the user's own, which make the loss.
     """
 
-    def __init__(self, training: Training, taker: Step) -> None:
+    def __init__(self, training: Training, taker: Step, functions: Sequence[Any]) -> None:
         self.variate: ControlVariate | None = None
         self.forwards = 0
         self._training, self._taker = training, taker
+        self._functions = [each for each in functions if not isinstance(each, nn.Module)]
         self._is_checked = False
+        self._before: Any = None
 
     def prepare(self, snapshot: Memory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return what keeps it from working, or None."""
         training, reason = self._training, self._taker.why_no_loss()
         if reason is None and not snapshot.store.on_device:
             reason = "the snapshot is not on the model's device"
-        reason = reason or next(filter(None, map(obstacle, training.models)), None)
+        reason = reason or next(filter(None, map(obstacle, training.modules)), None)
+        theirs = {id(parameter) for module in training.modules for parameter in module.parameters()}
+        if reason is None and any(id(p) not in theirs for p in training.swept_parameters() if p.requires_grad):
+            reason = "the optimizer trains a tensor that is in no module"
         if training.ranks.any(reason is not None):
             reason = reason or "another rank has none"
         self._is_checked = False
+        if reason is None:
+            self._before = self._side_effects()
         self.variate = None if reason else ControlVariate(training.modules, self._taker.loss, snapshot, training.device)
         return reason
 
@@ -65,8 +74,10 @@ class Baseline:
         if self.variate is None:
             return None
         if not self._is_checked:
-            self.forwards += 2
-            reason = self.variate.disagrees(latest)
+            reason: str | None = "the loss function changes something each time that it is called"
+            if self._side_effects() == self._before:
+                self.forwards += 2
+                reason = self.variate.disagrees(latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
@@ -74,6 +85,16 @@ class Baseline:
             self._is_checked = True
         self.forwards += 1
         return self.variate.loss()
+
+    def _side_effects(self) -> Any:
+        """What only the loss function changes, if it does: its counters, a teacher's weights, tensors that it holds.
+
+        What is called again for the same batch would do it twice.
+        """
+        training, swept = self._training, set(map(id, self._training.swept_parameters()))
+        others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
+        versions = [tensor._version for tensor in (*others, *training.tensors) if not tensor.is_inference()]
+        return versions, reached_from(*self._functions).numbers
 
 
 class ControlVariate:

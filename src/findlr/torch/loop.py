@@ -17,6 +17,7 @@ from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
 from findlr.search import interrupts
+from findlr.search.batches import PASS_ENDED
 from findlr.search.find import carry, conclude, display
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
@@ -27,9 +28,11 @@ from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY, read_losses
 from findlr.torch.planned import read_schedule
-from findlr.torch.point import Point
+from findlr.torch.point import Idle, Items, Point
 from findlr.torch.scaler import attempts_counted
+from findlr.torch.schedulers import endless
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.reach import Reached, attached_to
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 
@@ -113,9 +116,10 @@ class RangeTest:
         self._open = False
         self._finding: Finding | None = None
         self._memory: Memory | None = None
-        self._loaders: dict[int, Any] = {}
+        self._loaders: dict[int, Batches] = {}
         self._point = Point()
         self._points = 0
+        self._idle = Idle(self._training.swept)
         self._batch_size: int | None = None
 
     @property
@@ -154,11 +158,14 @@ class RangeTest:
     def _begin(self, exits: ExitStack) -> None:
         """Remember everything, and take the places from which steps are seen; ``exits`` undoes it all."""
         training = self._training
+        training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
         exits.enter_context(restored(self))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
             exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
+        for scheduler in training.schedulers:
+            exits.enter_context(endless(scheduler))
         for optimizer in training.swept:
             exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
             exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
@@ -179,6 +186,8 @@ class RangeTest:
             self._exits.__exit__(kind, error, traceback)
         except BaseException as late:  # noqa: BLE001
             failure = late
+        for batches in self._loaders.values():
+            batches.close()
         try:
             self._end(failure)
             if failure is not None and failure is not error:
@@ -208,35 +217,67 @@ class RangeTest:
                 carry(late, self._finding, "test.finding")
             raise
 
-    def __call__(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def __call__(self, loader: Iterable[Any]) -> Items:
         """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
+
+        Returns:
+            An iterator; its ``len()`` is that of one pass over ``loader``.
 
         Raises:
             LoaderError: the loader is empty, or can be read only once.
         """
-        batches = Batches(loader)
+        batches = self._batches_of(loader)
+        return Items(self._items(batches.next), batches)
+
+    def epoch(self, loader: Iterable[Any]) -> Items:
+        """One pass over ``loader``, or what is left of the sweep, for a loop that is written in epochs.
+
+        ::
+
+            while not test.done:
+                train_one_epoch(test.epoch(loader))
+
+        Returns:
+            An iterator; its ``len()`` is that of one pass.
+
+        Raises:
+            LoaderError: the loader is empty, or can be read only once.
+        """
+        batches = self._batches_of(loader)
+        batches.close()
+        return Items(self._items(batches.next_of_pass), batches)
+
+    def _batches_of(self, loader: Iterable[Any]) -> Batches:
+        """The stream of a loader; a second loop over it goes on with the same one, whose place is remembered once."""
         self._need_open("iterate over it")
         assert self._memory is not None
-        if id(loader) not in self._loaders:  # a second loop over it must not put it back to where the first one ended
-            self._loaders[id(loader)] = loader
+        if id(loader) not in self._loaders:
+            batches = Batches(loader)
             batches.remember(self._memory)
-        try:
-            for _ in self.steps():
-                try:
-                    batch = batches.next()
-                except DataEndedError:
-                    if not self._points:
-                        raise
-                    self._recording.end(Stop.DATA_ENDED)
-                    return
-                if self._batch_size is None:
-                    self._batch_size = batch_size(batch)
-                yield batch
-        finally:
-            batches.close()
+            self._loaders[id(loader)] = batches
+        return self._loaders[id(loader)]
+
+    def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
+        for _ in self.steps():
+            try:
+                batch = draw()
+            except DataEndedError:
+                if not self._points:
+                    raise
+                self._recording.end(Stop.DATA_ENDED)
+                return
+            if batch is PASS_ENDED:
+                return
+            if self._batch_size is None:
+                self._batch_size = batch_size(batch)
+            yield batch
 
     def steps(self) -> Iterator[int]:
-        """The indices of the points until the sweep ends, for a loop without a loader."""
+        """The indices of the points until the sweep ends, for a loop without a loader.
+
+        Raises:
+            OptimizerError: the weights move, and the swept optimizer never steps.
+        """
         self._need_open("iterate over it")
         while True:
             if interrupts.waiting:
@@ -282,7 +323,9 @@ class RangeTest:
     def _close_point(self) -> None:
         """End a point, if the optimizer has stepped since the last one, or was to."""
         if not self._point:
+            self._idle.look()
             return
+        self._idle.stepped()
         loss, taken, skipped = self._point.closed()
         if self._training.ranks.any(not taken):
             if math.isfinite(loss):

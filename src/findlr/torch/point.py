@@ -1,12 +1,14 @@
-"""What a loop does between two items: one point of its range test."""
+"""A loop in a range test: its items, what it does between two of them, and whether it ever steps."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import torch
 
-from findlr.errors import ConfigurationError, LossError
+from findlr.errors import ConfigurationError, LossError, OptimizerError
+from findlr.torch.data.batches import Batches
 from findlr.torch.losses import kept_loss
 from findlr.torch.scaler import found_inf
 
@@ -63,3 +65,75 @@ class Point:
         loss, taken, skipped = sum(self._losses) / len(self._losses), self._steps > 0, self._skipped
         self._losses, self._steps, self._attempts, self._skipped = [], 0, 0, None
         return loss, taken, skipped
+
+
+class Items(Iterator[Any]):
+    """The batches that a loop gets, and how many there are in one pass.
+
+    Args:
+        items: gives them.
+        batches: where they come from.
+    """
+
+    def __init__(self, items: Iterator[Any], batches: Batches) -> None:
+        self._items, self._batches = items, batches
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def __len__(self) -> int:
+        """Batches in one pass.
+
+        Raises:
+            TypeError: the loader has no length.
+        """
+        length = self._batches.length()
+        if length is None:
+            raise TypeError(f"object of type '{type(self._batches.loader).__name__}' has no len()")
+        return length
+
+
+_MOST_IDLE_ITEMS = 1_000
+
+
+class Idle:
+    """Looks whether a loop steps the optimizers that are swept.
+
+    Args:
+        optimizers: those.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._optimizers = optimizers
+        self._items = 0
+        self._versions: list[int] | None = None
+
+    def stepped(self) -> None:
+        """A step was taken or tried."""
+        self._items, self._versions = 0, None
+
+    def look(self) -> None:
+        """An item is over, and no step was taken or tried.
+
+        Raises:
+            OptimizerError: the weights have moved all the same, or this goes on and on.
+        """
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        versions = [p._version for group in groups for p in group["params"]]
+        moved = self._versions is not None and versions != self._versions
+        self._versions = versions
+        self._items += 1
+        names = ", ".join(type(optimizer).__name__ for optimizer in self._optimizers)
+        if moved:
+            raise OptimizerError(
+                f"the weights move, and step() of the optimizer that is swept ({names}) is never called, so no "
+                "rate can be written: give RangeTest the optimizer whose step() the loop calls, a base optimizer say"
+            )
+        if self._items > _MOST_IDLE_ITEMS:
+            raise OptimizerError(
+                f"{_MOST_IDLE_ITEMS} items went by, and step() of the optimizer that is swept ({names}) was never "
+                "called: call it in the loop, or say by sweep= which optimizer the loop steps"
+            )

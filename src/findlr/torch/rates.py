@@ -94,7 +94,7 @@ def _ratios(optimizer: optim.Optimizer) -> tuple[float, tuple[float, ...]]:
 
 def _trains(optimizer: optim.Optimizer) -> list[bool]:
     """Which groups have a parameter that a step can change; all, if none has one."""
-    trains = [any(p.requires_grad for p in group["params"]) for group in optimizer.param_groups]
+    trains = [True in [p.requires_grad for p in group["params"]] for group in optimizer.param_groups]
     return trains if any(trains) else [True] * len(trains)
 
 
@@ -148,7 +148,7 @@ def family_of(optimizer: optim.Optimizer) -> str:
 
 def trained_parameters(optimizer: optim.Optimizer) -> int:
     """How many numbers the optimizer trains."""
-    return sum(p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    return sum([p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad])
 
 
 def plan_for(optimizer: optim.Optimizer, schedule: Any, total_steps: int | None, warmup: float | None = None) -> Plan:

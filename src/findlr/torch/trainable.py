@@ -21,6 +21,7 @@ from findlr.torch.losses import READ_EVERY, read_losses
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, OwnStep, Step, TrainStep
 from findlr.torch.training import Models, Optimizers, Sweep, Training
@@ -94,19 +95,20 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         check_counts(validation_every=validation_every)
-        functions = [each for each in (criterion, loss_fn, train_step) if isinstance(each, nn.Module)]
         self.training = Training(
             *(model, optimizer),
             sweep=sweep,
             together=train_step is None,
-            modules=functions,
             restore=restore,
             snapshot=snapshot,
         )
+        reached = reached_from(criterion, loss_fn, train_step)
+        self.training.include(reached)
         self.training.check_parameters()
         self.taker: Step
         if train_step is not None:
             self.taker = OwnStep(self.training, train_step)
+            self.training.include(Reached(statefuls=attached_to(self.training.optimizers)))
         else:
             self.taker = LossStep(
                 *(self.training, criterion, loss_fn),
@@ -126,7 +128,7 @@ class TorchTrainable:
         self.validation_every = None if validation_loader is None else validation_every
         self._batch_size: int | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY
-        self._baseline = Baseline(self.training, self.taker)
+        self._baseline = Baseline(self.training, self.taker, (criterion, loss_fn))
         self._latest: Loss = 0.0
         self._other_passes = 0
 

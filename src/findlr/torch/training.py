@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
@@ -22,10 +23,12 @@ from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import (
     note_optimizer,
     note_stateful,
+    note_tensors,
     released_on_error,
     remember_modes,
     remember_rng,
 )
+from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind, check, free_memory, store_for
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -42,7 +45,6 @@ class Training:
         sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, their ratio kept;
             None is the only one.
         together: let None be all of them.
-        modules: others that a step uses, such as a criterion.
         restore: what else a step changes: anything with state_dict and load_state_dict.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
 
@@ -57,12 +59,11 @@ class Training:
         *,
         sweep: Sweep = None,
         together: bool = False,
-        modules: Sequence[nn.Module] = (),
         restore: Sequence[Any] = (),
         snapshot: StoreKind = "auto",
     ) -> None:
         self.models: list[nn.Module] = _listed("model", models, nn.Module)
-        self.modules = list({id(module): module for module in (*self.models, *modules)}.values())
+        self.modules = list({id(module): module for module in self.models}.values())
         given = _unwrapped(optimizers)
         self.optimizers: list[torch.optim.Optimizer] = _listed("optimizer", given, torch.optim.Optimizer)
         self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
@@ -70,8 +71,11 @@ class Training:
         check(snapshot)
         self.kind = snapshot
         self.restore = list(restore)
-        tensors = chain(self.swept_parameters(), *((*m.parameters(), *m.buffers()) for m in self.modules))
+        theirs = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
+        tensors = [*self.swept_parameters(), *theirs]
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
+        self.tensors: list[torch.Tensor] = []
+        self.generators: list[Any] = []
         self.ranks: Ranks = Alone()
         self._lr = math.nan
 
@@ -89,6 +93,11 @@ class Training:
         """The gradient scalers that may make an optimizer skip a step."""
         return [each for each in self.restore if isinstance(each, GradScaler)]
 
+    @property
+    def schedulers(self) -> list[LRScheduler]:
+        """The schedulers that may end before a sweep does."""
+        return [each for each in self.restore if isinstance(each, LRScheduler)]
+
     def write(self, lr: float) -> None:
         """Write a rate into the optimizers that are swept."""
         self._lr = lr
@@ -98,6 +107,16 @@ class Training:
         """Write the same rate again: a hook of an optimizer's steps, so that nothing can override it."""
         self.rates.write(self._lr)
 
+    def include(self, reached: Reached) -> None:
+        """Remember what a function of the user's own reaches, too, and let the modules among it be evaluated."""
+        inside = {id(module) for root in self.modules for module in root.modules()}
+        self.modules += [module for module in reached.modules if id(module) not in inside]
+        self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
+        self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
+        theirs = {id(tensor) for module in self.modules for tensor in (*module.parameters(), *module.buffers())}
+        self.tensors += [tensor for tensor in reached.tensors if id(tensor) not in theirs]
+        self.generators += reached.generators
+
     def check_parameters(self) -> None:
         """Look whether the optimizer fits the modules, and all is on one device.
 
@@ -106,7 +125,7 @@ class Training:
         """
         theirs = {id(p): p for module in self.modules for p in module.parameters()}
         swept = {id(p): p for p in self.swept_parameters()}
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in (*theirs.values(), *swept.values())):
+        if nn.parameter.UninitializedParameter in set(map(type, (*theirs.values(), *swept.values()))):
             raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
@@ -115,7 +134,7 @@ class Training:
                 "none of the optimizer's parameters are the model's or the criterion's: build it with "
                 "model.parameters()"
             )
-        if not any(p.requires_grad for p in swept.values()):
+        if not any([p.requires_grad for p in swept.values()]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
         if len(self.devices) > 1:
             names = ", ".join(map(str, self.devices))
@@ -147,6 +166,8 @@ class Training:
                 note_optimizer(optimizer, memory)
             for stateful in self.restore:
                 note_stateful(stateful, memory)
+            note_tensors(self.tensors, memory)
+            memory.note(*self.generators)
             memory.copy(lambda nbytes: store_for(self.kind, nbytes, self._free))
             for batches in places:
                 batches.remember(memory)
@@ -173,7 +194,7 @@ class Training:
         """The model, the optimizer and its settings, ratios of its groups, versions."""
         return {
             "model": ", ".join(type(model).__name__ for model in self.models),
-            "parameters": sum(p.numel() for model in self.models for p in model.parameters()),
+            "parameters": sum([p.numel() for model in self.models for p in model.parameters()]),
             "device": ", ".join(sorted({device.type for device in self.devices})),
             "optimizer": self._described(),
             "ratios": list(self.rates.ratios),
@@ -201,6 +222,10 @@ def _unwrapped(optimizers: Any) -> Any:
 def _steps_by_itself(optimizer: Any) -> bool:
     """Whether hooks of its own tell when it steps: a torch optimizer that was built as one."""
     return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
+
+
+def _among(thing: Any, things: Iterable[Any]) -> bool:
+    return any(thing is each for each in things)
 
 
 def _listed(name: str, given: Any, kind: type) -> list[Any]:

@@ -144,7 +144,7 @@ class Memory(memory.Memory):
             self.add(partial(value.set_state, value.get_state()), Phase.RANDOM, "a torch.Generator")
         elif (undo := undo_of_generator(value)) is not None:
             self.add(undo[0], Phase.RANDOM, undo[1])
-        elif objects and _is_plain(value):
+        elif objects and is_plain(value):
             self._seen.add(id(value))
             return self._note_attributes(value)
         return []
@@ -248,11 +248,16 @@ def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> Non
             parameter.requires_grad_(requires_grad)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
     if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
         return False
-    return type(value).__module__.partition(".")[0] not in _FOREIGN
+    return not is_foreign(type(value).__module__)
+
+
+def is_foreign(module: str) -> bool:
+    """Whether a module is Python's own, torch's or NumPy's."""
+    return module.partition(".")[0] in _FOREIGN
 
 
 def _slots(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,10 @@ from findlr.search.batches import has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.torch.snapshot.memory import Memory
+
+logger = logging.getLogger("findlr")
+
+_SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 
 @contextmanager
@@ -35,6 +40,33 @@ def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
     for inner in vars(optimizer).values():
         if isinstance(inner, torch.optim.Optimizer):
             note_optimizer(inner, memory)
+
+
+def note_tensors(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
+    """Tensors of no module that a function uses: those that are trained, and small ones; large ones are watched.
+
+    A large one may be the user's data. If it was changed, a warning names it, because it could not be put back.
+    """
+    watched: list[tuple[torch.Tensor, int]] = []
+    for tensor in tensors:
+        if tensor.is_leaf and (tensor.requires_grad or tensor.nbytes <= _SMALL_BYTES):
+            memory.note(tensor)
+            memory.note_gradients([tensor])
+        elif not tensor.is_inference():
+            watched.append((tensor, tensor._version))
+    if watched:
+        memory.add(partial(_warn_of_changes, watched))
+
+
+def _warn_of_changes(watched: list[tuple[torch.Tensor, int]]) -> None:
+    for i, (tensor, version) in enumerate(watched):
+        if tensor._version != version:
+            logger.warning(
+                "a tensor of shape %s that the training's function uses has changed, and is not put back: "
+                "let it be a buffer of a module, or give what holds it in restore=",
+                tuple(tensor.shape),
+            )
+            watched[i] = (tensor, tensor._version)
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
