@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
+from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import answer, starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
@@ -113,7 +114,8 @@ def find(
                         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
                         try:
                             left = total - spent().steps
-                            race = run_race(trainable, plan, sweep.lr, limits, left, one_pass=one_pass)
+                            how = {"one_pass": one_pass, "rates_act": has_acted(curve)}
+                            race = run_race(trainable, plan, sweep.lr, limits, left, **how)
                         except DataEndedError:
                             logger.warning("there is no race: the data ended, and can be read only once")
         except BaseException as error:
@@ -156,7 +158,7 @@ def conclude(
     assert recording.stop is not None
     curve = recording.curve(smoothing)
     try:
-        found = answer(curve, plan, rule, race)
+        found = answer(curve, plan, rule, race, recording.ending(facts.get("accumulation_steps") or 1))
     except Exception as error:  # a rule of the user's own
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
