@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from findlr.analysis.curve import Curve
+from findlr.analysis.acting import batch_is_at_fault
+from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
@@ -27,7 +28,9 @@ class Answer(NamedTuple):
     why: str
 
 
-def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None = None) -> Answer:
+def answer(
+    curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None = None, ending: Ending | None = None
+) -> Answer:
     """Judge a curve, ask a rule if the verdict allows it, and let a race that learned have the last word.
 
     Args:
@@ -35,6 +38,7 @@ def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None
         plan: the training that is planned.
         rule: how the rate is chosen; None is ``rules.quick``.
         race: the runs that verify the suggestion; None if there were none.
+        ending: how the sweep ended; None where only the curve is known.
 
     Returns:
         The Answer.
@@ -47,7 +51,7 @@ def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None
         >>> answer(Curve(rates, [1.0] * 60), Plan()).verdict.name
         'FLAT'
     """
-    swept = _of_the_sweep(curve, plan, rule)
+    swept = _of_the_sweep(curve, plan, rule, ending)
     start = None if race is None else swept.suggestion or starting_point(curve, plan, rule)
     if race is None or start is None or not learned(race):
         return swept
@@ -64,8 +68,8 @@ def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None
     return Answer(decide(race, start, plan), verdict, why)
 
 
-def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None) -> Answer:
-    judgement = judge(curve)
+def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | None = None) -> Answer:
+    judgement = judge(curve, ending)
     if judgement.verdict.refuses:
         advice = f" But {rate_free(plan.optimizer)}." if plan.optimizer in RATE_FREE else ""
         return Answer(None, judgement.verdict, judgement.why + advice)
@@ -76,7 +80,12 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None) -> Answer:
 
 
 def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Suggestion | None:
-    """What the rule says whatever the verdict is: where a race may start; None if it says nothing."""
+    """What the rule says whatever the verdict is: where a race may start; None if it says nothing.
+
+    A sweep that ended where a bad batch happened to lie gives no start, unless it tells a rate by itself.
+    """
+    if batch_is_at_fault(curve):
+        return _of_the_sweep(curve, plan, rule).suggestion
     try:
         return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
     except NoSuggestionError:
@@ -91,8 +100,10 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
     """
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:
+        more = "lower min_lr" if suggestion.lr < low else "raise max_lr"
+        if suggestion.lr > high and len(curve) < (curve.num_steps or 0):
+            more = "the sweep ended there, before max_lr"
         raise NoSuggestionError(
-            f"{suggestion.rule} answers {suggestion.lr:.3g}, outside the swept rates, {low:.3g} to {high:.3g}: "
-            f"{'lower min_lr' if suggestion.lr < low else 'raise max_lr'}"
+            f"{suggestion.rule} answers {suggestion.lr:.3g}, outside the swept rates, {low:.3g} to {high:.3g}: {more}"
         )
     return suggestion

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.errors import ConfigurationError
 
+_ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
+_ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
 _SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
 
 
@@ -24,6 +26,7 @@ class Stop(Enum):
     CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
     OVERFLOW = "The optimizer skipped 20 steps in a row."
     DATA_ENDED = "The data ended, and they can be read only once."
+    FAILED = "The training raised an exception at a rate that is too high."
     LEFT = "The loop was left before the sweep had ended."
     INTERRUPTED = "An exception or an interrupt ended the sweep."
 
@@ -31,6 +34,22 @@ class Stop(Enum):
     def sentence(self) -> str:
         """Why the sweep ended, in words."""
         return self.value
+
+
+class Ending(NamedTuple):
+    """How a sweep ended, beside its points.
+
+    Args:
+        stop: why.
+        error: the training's exception, in a line, where that ended it.
+        skipped: steps that the optimizer skipped before, which are no points.
+        batches_per_step: of the training.
+    """
+
+    stop: Stop = Stop.FINISHED
+    error: str | None = None
+    skipped: int = 0
+    batches_per_step: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,9 +148,28 @@ class Curve:
             end = int(bad[0])
         return self if end == len(self) else self._part(slice(0, end), diverged=False)
 
+    def paired(self) -> Curve:
+        """The usable points whose loss under the starting weights is a number, too, where that was measured."""
+        usable = self.usable()
+        if usable.baseline is None or np.isfinite(usable.baseline).all():
+            return usable
+        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)
+
+    def rounding(self) -> float:
+        """A change of the loss below this share of it could be its own type's rounding.
+
+        1e-6, for float32; 1e-9 where the losses carry more digits than that: most of the usable ones are no float32,
+        and more than a quarter of them differ from each other.
+        """
+        losses = self.usable().loss
+        with np.errstate(over="ignore"):
+            longer = np.count_nonzero(losses.astype(np.float32) != losses)
+        double = 2 * longer > len(losses) and 4 * len(np.unique(losses)) > len(losses)
+        return _ROUNDING_64 if double else _ROUNDING_32
+
     def spread(self) -> float:
         """How much batches differ: the standard deviation of their losses at, or without a baseline near, the start."""
-        usable = self.usable()
+        usable = self.paired()
         start = usable.loss[: max(5, len(usable) // 10)] if usable.baseline is None else usable.baseline
         return float(np.std(start)) if len(start) else 0.0
 
@@ -168,7 +206,7 @@ class Curve:
         usable = self.usable()
         return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)
 
-    def _part(self, where: slice, diverged: bool) -> Curve:
+    def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]], diverged: bool) -> Curve:
         return replace(
             self,
             lr=self.lr[where],

@@ -46,7 +46,6 @@ _USUAL_RATES = {
 _RATE_FREE_INTERVAL = (-0.3, 0.3)  # decades around 1
 _BELIEF, _REACH = 0.6, 1.5  # how far an answer is drawn to the usual one; decades from which on that is not believed
 _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as torch builds them by default
-_ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
 
 def centre_of_dip(curve: Curve, constants: Constants) -> tuple[float, float]:
     """The middle of the dip, as a decimal logarithm, and how deep it falls."""
-    usable = curve.usable()
+    usable = curve.paired()
     n = len(usable)
     x = usable.log10_lr
     if n < 3 or x[-1] <= x[0]:
@@ -139,7 +138,7 @@ def centre_of_dip(curve: Curve, constants: Constants) -> tuple[float, float]:
     change = np.minimum(change, _CEILING * max(-float(change.min()), 0.0))  # an explosion must not reach its neighbours
     fall = -centred_gaussian(change, max(_BANDWIDTH * (n - 1) / (x[-1] - x[0]), 0.5))
     deepest = float(fall.max())
-    if not deepest > _ROUNDING * abs(float(median(start))):
+    if not deepest > usable.rounding() * abs(float(median(start))):
         raise NoSuggestionError(
             f"the dip needs a loss that falls, and this one stays at {float(median(start)):.4g} or rises: "
             "widen the swept range, or check that the loss depends on the parameters"

@@ -7,16 +7,19 @@ from enum import Enum
 
 import numpy as np
 
-from findlr.analysis.curve import Curve
-from findlr.analysis.smoothing import Array, centred_gaussian, centred_median, median
+from findlr.analysis.acting import batch_is_at_fault
+from findlr.analysis.curve import Curve, Ending, Stop
+from findlr.analysis.levels import FEWEST, Levels, levels_of
 
-_FEWEST = 20  # usable points
-# Standard errors; set by how often curves without a signal pass and tasks with one are refused: docs/science.md.
-_SIGNIFICANT = 4.0  # above a usual 2 to 3, for the bottom is the lowest of many places
-_SIGNIFICANT_SHARE = 2.1  # of the batches whose loss is lower than at the start
-_DONE = 0.8  # of the fall, a decade before the end: the loss has bottomed out
-_ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
-_TINY = float(np.finfo(np.float64).tiny)
+_TELLING = 5  # batches on the way down from which a sign test can tell
+_EDGES = (Stop.DIVERGED, Stop.NOT_FINITE, Stop.FAILED)  # what a rate that is too high does
+_CUT = {  # why no higher rate was tried, and what to do about it
+    Stop.CAPPED: ("the optimizer caps its own rate there", "no higher one can act, so that is the most it takes"),
+    Stop.OVERFLOW: ("the optimizer skipped 20 steps in a row there", "look at the loss scale and the gradients"),
+    Stop.DATA_ENDED: ("the data ended there", "give more of them, or fewer num_steps"),
+    Stop.LEFT: ("the loop was left there", "let it run until the test is done"),
+    Stop.INTERRUPTED: ("an exception or an interrupt ended it there", "run it again"),
+}
 
 
 class Verdict(Enum):
@@ -31,7 +34,7 @@ class Verdict(Enum):
     FLAT = "The loss does not fall at any rate."
     RISING = "The loss rises from the first rate on."
     TOO_SHORT = "The sweep has too few usable points."
-    NOT_FINITE = "The loss is NaN or infinite from the first step on."
+    NOT_FINITE = "The loss is NaN or infinite, and no rate is the reason."
     STILL_FALLING = "The loss still falls at the highest rate."
     NO_ANSWER = "The rule finds no rate inside the swept range."
 
@@ -57,15 +60,18 @@ class Judgement:
     why: str
 
 
-def judge(curve: Curve) -> Judgement:
+def judge(curve: Curve, ending: Ending | None = None) -> Judgement:
     """Tell whether a curve bears a suggestion.
 
     With a baseline a fall counts if, on the way down, so many batches are below their loss at the start as chance gives
-    in 2 of 100 cases: a sign test, (k - n / 2) / sqrt(n / 4) > 2.1. Without one, if the bottom lies 4 standard errors
-    under the start, by the losses' own scatter.
+    in 2 of 100 cases: a sign test, (k - n / 2) / sqrt(n / 4) > 2.1. Where the batches are too few for that, if three
+    quarters of them are below and the fall is more than twice what batches differ by. Without a baseline, if the bottom
+    lies 4 standard errors under the start, by the losses' own scatter. Where all batches begin alike, the fall must
+    also be more than 3 times their scatter at the bottom, or more than half of all ups and downs on the way.
 
     Args:
         curve: the raw losses of a sweep.
+        ending: how the sweep ended; None where only the curve is known.
 
     Returns:
         A Judgement; its ``why`` says what was seen and, where the verdict refuses, what to change.
@@ -76,125 +82,131 @@ def judge(curve: Curve) -> Judgement:
 
     Source: original.
     """
-    usable = curve.usable()
-    n = len(usable)
-    if n == 0:
+    if ending is None:
+        ending = Ending(Stop.DIVERGED if curve.diverged else Stop.FINISHED)
+    points = curve.paired()
+    if not len(curve.usable()):
+        return _judge_nothing(curve, ending)
+    if batch_is_at_fault(curve):
+        return _judge_up_to_batch(curve, points, ending)
+    if len(points) < FEWEST:
+        return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, len(points), ending))
+    return _judge_levels(curve, points, levels_of(points), ending)
+
+
+def _judge_nothing(curve: Curve, ending: Ending) -> Judgement:
+    if not len(curve):
         return Judgement(
-            Verdict.NOT_FINITE,
-            "The first loss is NaN or infinite: look for it in the data, the model's output or the criterion.",
+            Verdict.TOO_SHORT, f"The sweep has no point: {_CUT.get(ending.stop, ('',))[0] or 'measure one'}."
         )
-    if n < _FEWEST:
-        return Judgement(Verdict.TOO_SHORT, _why_too_short(curve, n))
-    levels = _Levels.of(usable)
+    return Judgement(
+        Verdict.NOT_FINITE,
+        f"The first loss, of {_batch(0, ending)}, is NaN or infinite, before any step: look for it in the data, the "
+        "model's output or the criterion.",
+    )
+
+
+def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement:
+    """The sweep was cut where a batch happened to lie: what came before must tell a rate by itself."""
+    at = len(curve) - 1
+    where = f"the loss of {_batch(at, ending)}, at lr {curve.lr[at]:.3g}, is NaN or infinite"
+    if curve.baseline is None:
+        fault = f"{where} before any rate has acted: look for it in the data; if that batch is sound, start lower"
+    else:
+        fault = f"{where} under the starting weights, too: that is the data's fault, not the rate's, so mend that batch"
+    if len(points) >= FEWEST:
+        levels = levels_of(points)
+        judged = _judge_levels(curve, points, levels, Ending(Stop.DATA_ENDED))
+        if levels.turned and judged.verdict in (Verdict.CLEAR, Verdict.NOISY):
+            return Judgement(judged.verdict, f"{judged.why} The sweep ended early: {fault}.")
+    return Judgement(Verdict.NOT_FINITE, f"{fault[0].upper()}{fault[1:]} and sweep again; no rate is told before it.")
+
+
+def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -> Judgement:
     if levels.bottom_is_below_start:
-        return _judge_fall(curve, usable, levels)
+        return _judge_fall(points, levels, ending)
     if levels.rises_early:
         return Judgement(
             Verdict.RISING,
-            f"The loss rises from {levels.start:.4g} at the first rate, {usable.lr[0]:.3g}, and never falls below it: "
+            f"The loss rises from {levels.start:.4g} at the first rate, {points.lr[0]:.3g}, and never falls below it: "
             "lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
         )
-    end = ", and then diverges" if curve.diverged else ""
+    few = f"only {levels.way} batches lie on the way to the lowest point, too few to tell: take more steps; "
     return Judgement(
         Verdict.FLAT,
-        f"The loss stays within its noise, {levels.start:.4g} +/- {levels.noise:.2g} per batch, at every rate up to "
-        f"{usable.lr[-1]:.3g}{end}: check that the loss depends on the parameters and the targets fit the inputs; "
-        "if the model is trained already, or batches differ a lot, take larger batches or more steps to show a fall.",
+        f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
+        f"{points.lr[-1]:.3g}{_end(ending)}: {few if levels.way < _TELLING else ''}check that the loss depends on the "
+        "parameters and the targets fit the inputs; if the model is trained already, or batches differ a lot, take "
+        "larger batches or more steps to show a fall.",
     )
 
 
-def _judge_fall(curve: Curve, usable: Curve, levels: _Levels) -> Judgement:
-    at_end = levels.bottom_index >= len(usable) - max(5, len(usable) // 20) and not curve.diverged
+def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
+    last = points.lr[-1]
+    before, bottom = _told_apart(levels.before, levels.bottom)
+    cut = _CUT.get(ending.stop)
+    if ending.stop is Stop.NOT_FINITE and points.baseline is None and not levels.turned:  # a batch could do that, too
+        cut = (
+            f"the loss of {_batch(len(points), ending)} is NaN or infinite, and no loss before it had risen",
+            "look at that batch; if it is sound, it is the rate that is too high: take more steps to see the edge",
+        )
+    at_end = levels.bottom_index >= len(points) - max(5, len(points) // 20)
+    at_end = at_end and (ending.stop not in _EDGES or cut is not None)
     if at_end and not levels.done_before_end:
+        more = "raise max_lr until the loss turns up" if cut is None else "; ".join(cut)
         return Judgement(
-            Verdict.STILL_FALLING,
-            f"The loss is lowest, {levels.bottom:.4g}, at the end of the sweep, lr {usable.lr[-1]:.3g}: "
-            "raise max_lr until the loss turns up.",
+            Verdict.STILL_FALLING, f"The loss is lowest, {bottom}, at the end of the sweep, lr {last:.3g}: {more}."
         )
     seen = (
-        f"The loss falls from {levels.start:.4g} to {levels.bottom:.4g} near lr "
-        f"{usable.lr[levels.bottom_index]:.3g}, {levels.evidence}, and then {'stays' if at_end else 'rises'}"
+        f"The loss falls from {before} to {bottom} near lr {points.lr[levels.bottom_index]:.3g}, {levels.evidence}, "
+        f"and then {'stays' if at_end else 'rises'}"
     )
     if at_end:
-        return Judgement(
-            Verdict.NO_EDGE,
-            f"{seen} low up to {usable.lr[-1]:.3g}: no rate is seen to be too high; raise max_lr, or verify=True.",
-        )
-    if usable.is_shallow(levels.start - levels.bottom):
+        more = "raise max_lr, or verify=True" if cut is None else f"{'; '.join(cut)}, or verify=True"
+        return Judgement(Verdict.NO_EDGE, f"{seen} low up to {last:.3g}: no rate is seen to be too high; {more}.")
+    if ending.stop is Stop.FAILED:
+        seen = f"{seen}, until the training fails at the next rate after {last:.3g} ({ending.error})"
+    if points.is_shallow(levels.fall):
         return Judgement(
             Verdict.NOISY,
-            f"{seen}; but batches differ by {usable.spread():.2g}, so the best rate may be several times higher: "
+            f"{seen}; but batches differ by {points.spread():.2g}, so the best rate may be several times higher: "
             "verify=True, or more steps, tell it better.",
         )
     return Judgement(Verdict.CLEAR, f"{seen}.")
 
 
-def _why_too_short(curve: Curve, n: int) -> str:
-    seen = f"The sweep has {n} usable point{'s' * (n != 1)}, and a judgement needs {_FEWEST}"
-    if not curve.diverged:
-        return f"{seen}: raise num_steps."
-    what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
-    return f"{seen}; the loss {what} at lr {curve.lr[-1]:.3g}: lower min_lr, or raise num_steps."
+def _why_too_short(curve: Curve, n: int, ending: Ending) -> str:
+    seen = f"The sweep has {n} usable point{'s' * (n != 1)}, and a judgement needs {FEWEST}"
+    if ending.stop is Stop.FAILED:
+        return f"{seen}; the training fails after lr {curve.lr[-1]:.3g} ({ending.error}): lower min_lr."
+    if ending.stop in _EDGES:
+        what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
+        return f"{seen}; the loss {what} at lr {curve.lr[-1]:.3g}: lower min_lr, or raise num_steps."
+    if ending.stop in _CUT:
+        return f"{seen}; it ended at lr {curve.lr[-1]:.3g}: {'; '.join(_CUT[ending.stop])}."
+    return f"{seen}: raise num_steps."
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """The levels of a curve, and how sure they are."""
-
-    start: float
-    noise: float
-    bottom: float
-    bottom_index: int
-    bottom_is_below_start: bool
-    evidence: str
-    done_before_end: bool
-    rises_early: bool
-
-    @classmethod
-    def of(cls, usable: Curve) -> _Levels:
-        n = len(usable)
-        losses = usable.loss
-        if usable.baseline is not None:  # what makes a batch hard is in both, and cancels
-            losses = losses - usable.baseline + usable.baseline.mean()
-        width = max(5, n // 10)
-        start = float(np.mean(losses[:width]))
-        noise = _scatter(losses[: max(_FEWEST, n // 3)])
-        # An explosion must not reach into its neighbours' averages.
-        ceiling = start + max(start - float(losses.min()), noise)
-        smooth = centred_gaussian(centred_median(np.minimum(losses, ceiling), 5), sigma=max(1.0, n / 50))
-        at = width + int(np.argmin(smooth[width:]))  # not among the points that make up the start
-        bottom = float(smooth[at])
-        floor = _ROUNDING * abs(start)
-        falls = start - smooth
-        if usable.baseline is None:
-            around = np.minimum(losses, ceiling)[max(0, at - width) : at + 3]
-            near = float(np.sqrt(np.mean(np.diff(around) ** 2) / 2))  # no median: half may lie before the noise
-            errors = (start - bottom) / max(float(np.hypot(noise, near)) / width**0.5, floor, _TINY)
-            significant, evidence = errors > _SIGNIFICANT, f"{errors:.0f} standard errors"
-        else:
-            first = int(np.flatnonzero(falls[:at] <= 0.05 * falls[at]).max(initial=-1)) + 1
-            lower = usable.loss[first : at + 1] < usable.baseline[first : at + 1]
-            k, count = int(lower.sum()), len(lower)
-            significant = (k - count / 2) / (count / 4) ** 0.5 > _SIGNIFICANT_SHARE
-            evidence = f"{k} of {count} batches on the way below their loss at the start"
-        before_end = int(np.searchsorted(usable.lr, usable.lr[-1] / 10))
-        middle = losses[n // 4 : n // 2]
-        first_ones = losses[:3]  # so few: a curve that rises from the start has left its level soon
-        rise = float(median(middle)) - float(median(first_ones))
-        rise_error = 1.25 * noise * (1 / len(first_ones) + 1 / len(middle)) ** 0.5  # a median's is 1.25 x a mean's
-        return cls(
-            start=start,
-            noise=noise,
-            bottom=bottom,
-            bottom_index=at,
-            bottom_is_below_start=bool(significant) and start - bottom > floor,
-            evidence=evidence,
-            done_before_end=bool(falls[before_end] >= _DONE * falls[at]),
-            rises_early=rise > max(_SIGNIFICANT * rise_error, floor),
-        )
+def _end(ending: Ending) -> str:
+    if ending.stop is Stop.FAILED:
+        return f", and then the training fails ({ending.error})"
+    if ending.stop in _EDGES:
+        return ", and then diverges"
+    return f" ({_CUT[ending.stop][0]})" if ending.stop in _CUT else ""
 
 
-def _scatter(losses: Array) -> float:
-    """The standard deviation around the curve, from the steps between neighbours: a slope adds little to it."""
-    steps = np.abs(np.diff(losses))
-    return float(median(steps)) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0
+def _batch(index: int, ending: Ending) -> str:
+    """The batch of a point by its index among all that the sweep drew."""
+    first = (index + ending.skipped) * ending.batches_per_step
+    if ending.batches_per_step == 1:
+        return f"batch {first} of the sweep (the first is 0)"
+    return f"one of the batches {first} to {first + ending.batches_per_step - 1} of the sweep (the first is 0)"
+
+
+def _told_apart(a: float, b: float) -> tuple[str, str]:
+    """Both numbers with 4 digits, or as many as tell them apart."""
+    for digits in range(4, 17):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
+from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import answer, starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
@@ -128,7 +129,8 @@ class _Search:
         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
         left = self._budget - self._spent().steps
         try:
-            self._race = run_race(trainable, self._plan, start.lr, limits, left, one_pass=settings.one_pass)
+            how = {"one_pass": settings.one_pass, "rates_act": has_acted(curve)}
+            self._race = run_race(trainable, self._plan, start.lr, limits, left, **how)
         except DataEndedError:
             logger.warning("there is no race: the data ended, and can be read only once")
 
@@ -175,7 +177,7 @@ def conclude(
     assert recording.stop is not None
     curve = recording.curve(smoothing)
     try:
-        found = answer(curve, plan, rule, race)
+        found = answer(curve, plan, rule, race, recording.ending(facts.get("accumulation_steps") or 1))
     except Exception as error:  # a rule of the user's own
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise

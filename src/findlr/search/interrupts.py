@@ -19,6 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 waiting: list[int] = []
 """The numbers of the signals that wait; a loop in which they may act looks here, and calls ``deliver``."""
 
+raised: list[BaseException] = []
+"""What handlers raised in this search: no exception of the training's own, whatever its class."""
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")  # that people have handlers for
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not each on every system
 
@@ -74,14 +77,19 @@ class HeldSignals:
         for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
             if signal.getsignal(number) == self._arrived:  # else the training has put another there
                 signal.signal(number, self._handlers[number])
+        raised.clear()
         if self._handlers and waiting:
             deliver()
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if _acts_in(frame):
-            self._handlers[number](number, frame)
-        else:
+        if not _acts_in(frame):
             waiting.append(number)
+            return
+        try:
+            self._handlers[number](number, frame)
+        except BaseException as error:
+            raised.append(error)
+            raise
 
 
 def _acts_in(frame: FrameType | None) -> bool:

@@ -15,6 +15,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
 from findlr.analysis.smoothing import Array
 from findlr.search import interrupts
+from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
 from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
 
@@ -30,6 +31,7 @@ def run_race(
     budget: float,
     *,
     one_pass: bool = False,
+    rates_act: bool = True,
 ) -> Race | None:
     """Train at a few rates for a few steps each, and tell which is best.
 
@@ -44,9 +46,14 @@ def run_race(
         limits: no rate is tried outside.
         budget: steps that may be spent, evaluations included; a lone forward is a third.
         one_pass: take the first runs in one pass, where the training can.
+        rates_act: whether the sweep has shown that rates near ``first`` act, so that an exception of the training's own
+            in a run says that its rate is too high: such a run has diverged. Else it is raised.
 
     Returns:
         The Race; None if the budget is too small for three runs.
+
+    Raises:
+        Exception: what the training raised before a run had taken a step, or where no rate acts.
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
@@ -76,7 +83,9 @@ def run_race(
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
-            done, spent = _in_one_pass(together, begin, plan, [each * first for each in times], limits, steps)
+            done, spent = _in_one_pass(
+                together, begin, plan, [each * first for each in times], limits, steps, rates_act
+            )
             steps = steps if done else affordable(spent)
         shares = plan.shares(steps)
         path = "one pass" if done else "sequential"
@@ -85,7 +94,7 @@ def run_race(
             candidate = runs.next_candidate(done, start, limits)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS and not runs.narrow(done):
             trainable.restore(begin)
-            ended = train(trainable, evaluator, candidate * shares)
+            ended = train(trainable, evaluator, candidate * shares, rates_act)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
@@ -114,6 +123,7 @@ def _in_one_pass(
     firsts: Sequence[float],
     limits: tuple[float, float],
     steps: int,
+    rates_act: bool,
 ) -> tuple[list[Run], float]:
     """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
     lrs = [runs.first_lr(first, plan, steps) for first in firsts]
@@ -121,7 +131,12 @@ def _in_one_pass(
     forwards, backwards = training.forwards, training.backwards
     ends: list[float] | str = "the limits leave one rate"
     if len(lrs) > 1:
-        ends = training.run_together(begin, [(lr * plan.shares(steps)).tolist() for lr in lrs])
+        try:
+            ends = training.run_together(begin, [(lr * plan.shares(steps)).tolist() for lr in lrs])
+        except Exception as error:
+            if not (rates_act and is_the_trainings(error)):
+                raise
+            ends = told(error)  # of one run, which is told by making them one after another
     if not isinstance(ends, str):
         return [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)], 0.0
     _log_no_pass(ends)
@@ -148,9 +163,29 @@ class End:
     loss: float
 
 
-def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> End:
-    """One run of a race: take a step at each rate, then score it."""
+def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, rates_act: bool = False) -> End:
+    """One run of a race: take a step at each rate, then score it.
+
+    Args:
+        trainable: the training.
+        evaluator: scores it; None takes the mean of the last tenth of the losses.
+        lrs: the rates.
+        rates_act: whether an exception of the training's own, after a step, says that the rate is too high.
+
+    Returns:
+        The End; that of a run that diverged where its loss is not finite, or where it raised such an exception.
+    """
     losses: list[Any] = []
+    try:
+        return _trained(trainable, evaluator, lrs, losses)
+    except Exception as error:
+        if not (losses and rates_act and is_the_trainings(error)):
+            raise
+        logger.info("a run at %.3g diverged: %s", float(lrs.max()), told(error))
+        return End(trainable.read(losses[:1])[0], -math.inf, math.inf)
+
+
+def _trained(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, losses: list[Any]) -> End:
     first = math.nan
     for lr in lrs:
         if interrupts.waiting:

@@ -213,7 +213,8 @@ def _corrected(curve: Curve) -> Curve | None:
     """The losses less what makes a batch hard: that shows in its loss under the starting weights as well."""
     if curve.baseline is None or not len(curve):
         return None
-    return Curve(curve.lr, curve.loss - curve.baseline + curve.baseline.mean())
+    known = curve.baseline[np.isfinite(curve.baseline)]  # a batch may give no number under the starting weights
+    return Curve(curve.lr, curve.loss - curve.baseline + known.mean()) if len(known) else None
 
 
 def _measured(curve: Curve) -> Curve | None:

@@ -1,0 +1,67 @@
+"""An exception that a training raises: whose it is, and what it says of the rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from findlr.errors import FindlrError
+from findlr.search import interrupts
+
+_LONGEST = 200  # characters of a message
+_OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  # as torch on a CPU and JAX tell it
+
+
+def is_the_trainings(error: BaseException) -> bool:
+    """Whether an exception is the training's own: neither findlr's nor one of memory, nor an interrupt.
+
+    Args:
+        error: what a step raised.
+
+    Returns:
+        True for an ``Exception`` of the model's, the loss's, the optimizer's or the data's.
+
+    Example:
+        >>> is_the_trainings(ValueError("the loss exploded")), is_the_trainings(MemoryError())
+        (True, False)
+    """
+    if not isinstance(error, Exception) or isinstance(error, (FindlrError, MemoryError)):
+        return False
+    if any(error is each for each in interrupts.raised):  # a handler's, of a time limit say
+        return False
+    names = (kind.__name__ for kind in type(error).__mro__)  # torch's and JAX's, without importing either
+    text = str(error).lower()
+    return "OutOfMemoryError" not in names and not any(words in text for words in _OF_MEMORY)
+
+
+def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]], list[float]]) -> bool:
+    """Whether the batch whose step has just failed is sound under the starting weights, as far as that can be told.
+
+    Args:
+        baseline: gives the last batch's loss under the starting weights; None where it isn't measured.
+        read: turns losses into numbers.
+
+    Returns:
+        False where that fails, too, or is no finite number: then the batch is at fault.
+    """
+    if baseline is None:
+        return True
+    try:
+        under_start = baseline()
+        return under_start is not None and all(map(math.isfinite, read([under_start])))
+    except Exception:  # noqa: BLE001 - the step's own exception is the one to raise
+        return False
+
+
+def told(error: Exception) -> str:
+    """An exception in a line: its class, and the beginning of its message.
+
+    Example:
+        >>> told(ValueError("the loss exploded"))
+        'ValueError: the loss exploded'
+    """
+    message = " ".join(str(error).split())
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}..."
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

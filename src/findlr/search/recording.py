@@ -1,0 +1,173 @@
+"""What a sweep measures, point by point, and why it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from findlr.analysis.acting import has_acted
+from findlr.analysis.curve import Curve, Ending, Step, Stop
+from findlr.search.failure import told
+from findlr.search.stopping import StopRule
+from findlr.search.trainable import ReadsLater, Trainable
+
+_SKIPS = 20  # steps in a row that the optimizer may skip
+_READ = (float, type(None))
+
+
+class _Point(NamedTuple):
+    """What was measured at a rate, not read yet; None is what was not measured."""
+
+    lr: float
+    loss: Any
+    baseline: Any
+    validation: Any
+    skipped: Any
+
+
+class Recording:
+    """The points of a sweep as they come in, looked at a few at a time.
+
+    Args:
+        read: turns losses into numbers; see ``Trainable.read``.
+        num_steps: steps that are planned.
+        rule: the stop rule.
+        read_every: points between two looks.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[list[Any]], list[float]],
+        num_steps: int,
+        rule: StopRule,
+        read_every: int = 1,
+    ) -> None:
+        self.stop: Stop | None = None
+        self.steps = 0
+        self._error: str | None = None
+        self._skipped = 0
+        self._read, self._num_steps, self._rule = read, num_steps, rule
+        self._read_every = read_every
+        self._watchers: list[Callable[[Step], object]] = []
+        self._lrs: list[float] = []
+        self._losses: list[float] = []
+        self._baselines: list[float] = []
+        self._validations: list[float] = []
+        self._skips = 0  # in a row
+        self._waiting: list[_Point] = []
+
+    def watch(self, *watchers: Callable[[Step], object] | None) -> None:
+        """Call each of ``watchers`` with every point once it is read."""
+        self._watchers.extend(watcher for watcher in watchers if watcher is not None)
+
+    def add(self, lr: float, loss: Any, baseline: Any = None, validation: Any = None, skipped: Any = None) -> None:
+        """Take one point; every ``read_every`` points, look whether to stop.
+
+        Args:
+            lr: the rate that acted.
+            loss: before the step.
+            baseline: the same batch's under the starting weights; None where it isn't measured.
+            validation: the held-out loss after the step; None where it isn't measured.
+            skipped: above 0, once read, if the optimizer skipped the step: then it is no point.
+        """
+        self.steps += 1
+        if skipped is None:
+            self._skips = 0
+            if self._read_every == 1 and type(loss) is float and validation is None and type(baseline) in _READ:
+                self._keep(lr, loss, baseline, None)  # the most frequent case, at little cost
+                return
+        self._waiting.append(_Point(lr, loss, baseline, validation, skipped))
+        if len(self._waiting) >= self._read_every:
+            self.flush()
+
+    def skip(self) -> None:
+        """The optimizer skipped a step, which is no point; too many in a row end the sweep."""
+        self.steps += 1
+        self._skips += 1
+        self._skipped += 1
+        if self._skips == _SKIPS:
+            self.end(Stop.OVERFLOW)
+
+    def flush(self) -> None:
+        """Read what is waiting; points after the one that trips are cut."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        # One wait for all.
+        read = iter(self._read([value for point in waiting for value in point[1:] if value is not None]))
+        for lr, *measured in waiting:
+            loss, baseline, validation, skipped = (None if v is None else float(next(read)) for v in measured)
+            assert loss is not None
+            if self.stop is not None:
+                return
+            if skipped and math.isfinite(loss):  # a loss that is not finite is no matter of the scaler's
+                self._skips += 1
+                self._skipped += 1
+                if self._skips == _SKIPS:
+                    self.stop = Stop.OVERFLOW
+                continue
+            if skipped is not None:
+                self._skips = 0
+            self._keep(lr, loss, baseline, validation)
+
+    def _keep(self, lr: float, loss: float, baseline: float | None, validation: float | None) -> None:
+        self._lrs.append(lr)
+        self._losses.append(loss)
+        if baseline is not None:
+            self._baselines.append(baseline)
+        self._validations.append(math.nan if validation is None else validation)
+        self.stop = self._rule.update(loss, baseline)
+        if self._watchers:
+            step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
+            for watcher in self._watchers:
+                watcher(step)
+
+    def end(self, why: Stop) -> None:
+        """Read what is left; the sweep ended because of ``why``, unless what was left had tripped the rule before."""
+        self.flush()
+        if self.stop is None:
+            self.stop = why
+
+    def fail(self, error: Exception) -> bool:
+        """End the sweep because the training raised ``error`` at a rate that is too high, if a rate had acted before.
+
+        Args:
+            error: the training's own; see ``is_the_trainings``.
+
+        Returns:
+            True if the sweep has ended; False if nothing says that the rate is the reason, so that it must be raised.
+        """
+        self.flush()
+        if self.stop is None and has_acted(self.curve(0.0)):
+            self.stop, self._error = Stop.FAILED, told(error)
+        return self.stop is not None
+
+    def ending(self, batches_per_step: int = 1) -> Ending:
+        """How the sweep ended, beside its points.
+
+        Args:
+            batches_per_step: of the training.
+        """
+        assert self.stop is not None
+        return Ending(self.stop, self._error, self._skipped, batches_per_step)
+
+    def interrupt(self) -> None:
+        """The sweep broke off: keep what was read, drop what was waiting (the device may be the reason)."""
+        self._waiting.clear()
+        if self.stop is None:
+            self.stop = Stop.INTERRUPTED
+
+    def curve(self, smoothing: float) -> Curve:
+        """What was read so far."""
+        diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
+        validation = self._validations if np.isfinite(self._validations).any() else None
+        return Curve(self._lrs, self._losses, self._baselines or None, validation, diverged, self._num_steps, smoothing)
+
+
+def recording_of(trainable: Trainable[Any, Any], num_steps: int, rule: StopRule) -> Recording:
+    """A recording that looks at the losses as often as ``trainable`` can bear."""
+    read_every = trainable.read_every if isinstance(trainable, ReadsLater) else 1
+    return Recording(trainable.read, num_steps, rule, read_every)

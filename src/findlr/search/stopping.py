@@ -1,0 +1,129 @@
+"""The stop rule: it tells, loss by loss, whether a sweep has diverged."""
+
+from __future__ import annotations
+
+import math
+
+from findlr.analysis.curve import Stop
+from findlr.analysis.smoothing import BiasCorrectedAverage
+from findlr.errors import ConfigurationError
+
+_FEWEST = 10  # losses from which a scatter can be told
+_RANGES = 2.0  # ranges of the first losses that a rise must exceed, where those range wider than the threshold asks
+_ABOVE = 1.25  # times the highest of the first losses: higher is no usual noise
+_UNUSUAL = 0.5  # a rise of the losses under the starting weights, as a share of their level: more is no usual noise
+_FLOAT32 = 2.0**23  # beside a loss so many times larger, float32 rounds another one away: no batches differ so much
+
+
+class StopRule:
+    """Tells, loss by loss, whether a sweep has diverged, whatever the loss's sign.
+
+    While every raw loss is above 0: smoothed > threshold * best. From the first that is not:
+    smoothed - best > (threshold - 1) * max(first smoothed - best, standard deviation of the raw losses up to the best).
+
+    A rise that the batches make by themselves is none of the rate's, and does not count:
+
+    - where their losses under the starting weights are known, if the smoothed average of those has risen since the best
+      by more than half of its level, and smoothed - best is at most threshold times that rise;
+    - where they are not, and the losses are above 0, if one batch alone is high: this loss or the one before it lies
+      below (1 + threshold) / 2 * best and 1.25 times the highest of the first 10, and the best is not yet under their
+      mean by more than their standard deviation;
+    - the same where the first 10 range over more than (threshold - 1) * best, if this loss or the one before it is at
+      most their highest, or smoothed - best at most twice their range, and the best is not yet under their lowest.
+
+    Args:
+        threshold: how many times the best smoothed loss is too much, above 1.
+        beta: the smoothing, in [0, 1).
+
+    Raises:
+        ConfigurationError: ``threshold`` is not above 1, or ``beta`` not in [0, 1).
+
+    Example:
+        >>> rule = StopRule(threshold=4.0, beta=0.0)
+        >>> [rule.update(loss) for loss in (2.0, 1.0, 3.9)]
+        [None, None, None]
+        >>> rule.update(4.1)
+        <Stop.DIVERGED: 'The smoothed loss rose past the divergence threshold.'>
+
+    Source: Gugger 2018 for losses above 0; the rest is original. Where the best comes within the first 10 losses, the
+    deviation is that of the first 10: that of one loss alone is 0, and any rise at all would pass it.
+    """
+
+    def __init__(self, threshold: float = 4.0, beta: float = 0.98) -> None:
+        if isinstance(threshold, bool) or not (math.isfinite(threshold) and threshold > 1.0):
+            raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
+        self.threshold = threshold
+        self.best = math.inf
+        self.smoothed = math.nan
+        self._average = BiasCorrectedAverage(beta)
+        self._average_under_start = BiasCorrectedAverage(beta)
+        self._under_start = self._under_start_at_best = math.nan
+        self._best_at = 0
+        self._first = math.nan
+        self._all_positive = True
+        self._count = 0
+        self._mean = self._squares = 0.0  # Welford's running moments of the raw losses
+        self._spread = 0.0
+        self._lowest, self._highest = math.inf, -math.inf  # of the first losses, this one not among them
+        self._level = self._scatter = math.nan  # of the first losses, once all of them are there
+        self._previous = math.nan
+
+    def update(self, loss: float, baseline: float | None = None) -> Stop | None:
+        """Take the next raw loss.
+
+        Args:
+            loss: of the batch.
+            baseline: the same batch's loss under the starting weights; None where it isn't measured.
+
+        Returns:
+            Why to stop here, or None.
+        """
+        if not math.isfinite(loss):
+            return Stop.NOT_FINITE
+        self._all_positive = self._all_positive and loss > 0
+        self._count += 1
+        delta = loss - self._mean
+        self._mean += delta / self._count
+        self._squares += delta * (loss - self._mean)
+        self.smoothed = self._average.update(loss)
+        if baseline is not None:  # where the starting weights give no number, the batch says nothing of its own
+            self._under_start = self._average_under_start.update(baseline if math.isfinite(baseline) else loss)
+        if self._count == 1:
+            self._first = self.smoothed
+        if self.smoothed < self.best or self._count <= _FEWEST:
+            self._spread = math.sqrt(self._squares / self._count)
+        if self.smoothed < self.best:
+            self.best, self._best_at, self._under_start_at_best = self.smoothed, self._count, self._under_start
+        if self._all_positive:
+            diverged = self.smoothed > self.threshold * self.best
+            scale = self.best
+        else:
+            scale = max(self._first - self.best, self._spread)
+            diverged = self._count >= _FEWEST and self.smoothed - self.best > (self.threshold - 1.0) * scale
+        if diverged:
+            by_batches = self._by_scatter(loss) if baseline is None else self._shown_by_start(scale)
+            diverged = not by_batches
+        if self._count <= _FEWEST:
+            self._lowest, self._highest = min(self._lowest, loss), max(self._highest, loss)
+            self._level, self._scatter = self._mean, self._spread
+        self._previous = loss
+        return Stop.DIVERGED if diverged else None
+
+    def _shown_by_start(self, scale: float) -> bool:
+        """Whether the same batches show the rise under the starting weights, too."""
+        shown = self._under_start - self._under_start_at_best
+        usual = _UNUSUAL * (abs(self._under_start_at_best) if self._all_positive else scale)
+        return shown > usual and self.smoothed - self.best <= self.threshold * shown
+
+    def _by_scatter(self, loss: float) -> bool:
+        """Whether batches that differ as the first ones do could have made the rise, before any rate has acted."""
+        if not self._all_positive or loss > _FLOAT32 * max(self._highest, self._previous):
+            return False
+        two = min(loss, self._previous)  # one batch alone is no divergence
+        later = self._best_at > _FEWEST  # the best of the first losses may be one easy batch
+        differ = self._highest - self._lowest
+        if differ > (self.threshold - 1.0) * self.best:
+            has_fallen = later and self.best < self._lowest
+            return not has_fallen and (two <= self._highest or self.smoothed - self.best <= _RANGES * differ)
+        has_fallen = later and self._level - self.best > self._scatter
+        return not has_fallen and two < min(0.5 * (1.0 + self.threshold) * self.best, _ABOVE * self._highest)
