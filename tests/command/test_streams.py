@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,9 +98,9 @@ def test_a_reader_that_has_gone_is_told_in_one_line(findlr, arguments, tmp_path)
     assert (tmp_path / "a.json").exists() == ("-o" in arguments)  # what was measured is not lost with the print
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_a_full_disk_is_told_in_one_line(findlr):
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = findlr("run", "train.py:quadratic", "--json", "--no-progress", stdout=full)
     assert done.returncode == 2
     assert "No space left" in one_clean_line(done.stderr)

@@ -63,12 +63,13 @@ function buildSummary(section, runs, onRun) {
   if (runs.length === 1) {
     const [run] = runs;
     const refused = run.suggestion === null;
-    section.append(make("p", { class: "plan" }, `for ${run.plan}`));
+    const plan = make("p", {}, `for ${run.plan}`);
+    if (!refused) section.append(plan);
     section.append(make("p", {}, make("span", { class: `verdict${refused ? " refused" : ""}` }, run.verdict), ` ${run.why}`));
     if (!refused) {
       const interval = run.suggestion.interval ? ` Interval: ${intervalOf(run)}.` : "";
       section.append(make("p", {}, `Rule ${run.suggestion.rule}: ${run.suggestion.why}${interval}`));
-    }
+    } else section.append(plan);
     return;
   }
   const body = make("tbody");
