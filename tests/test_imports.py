@@ -60,6 +60,16 @@ def test_only_public_names_are_completed():
     assert "__version__" in names
 
 
+def test_an_editor_completes_public_names_and_the_rooms():
+    jedi = pytest.importorskip("jedi")
+    import findlr
+
+    names = {each.name for each in jedi.Script("import findlr\nfindlr.").complete(2, 7)}
+    rooms = {"analysis", "command", "finding", "search", "views"}  # folders that are there
+    public = {*findlr.__all__, "errors", "testing", "torch", "trackers"}
+    assert {name for name in names if not name.startswith("_")} - rooms == public
+
+
 @pytest.mark.parametrize(
     ("code", "before"),
     [

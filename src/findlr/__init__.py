@@ -6,9 +6,7 @@
 0.12
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+import typing as _typing  # under a name that no editor completes
 
 from findlr.errors import (
     ConfigurationError,
@@ -22,7 +20,7 @@ from findlr.errors import (
     OptimizerError,
 )
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from findlr import errors, rules, testing, torch, trackers  # noqa: F401 - for editors and type checkers
     from findlr.analysis.curve import Curve, Stop
     from findlr.analysis.plan import Plan
@@ -78,7 +76,7 @@ _LATER = {
 _MODULES = ("errors", "rules", "testing", "torch", "trackers")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     from importlib import import_module
 
     if name in _MODULES:
