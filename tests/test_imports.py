@@ -40,6 +40,36 @@ def test_help_loads_what_prints_it():
     assert not packages & {"numpy", "torch", "sklearn", "matplotlib", "pandas", "scipy"}
 
 
+@pytest.mark.parametrize("name", ["errors", "rules", "testing", "torch", "trackers"])
+def test_a_public_module_is_there_without_an_import_of_its_own(name):
+    code = (
+        f"import sys, findlr; assert 'findlr.{name}' not in sys.modules or '{name}' == 'errors'; findlr.{name}.__all__"
+    )
+    if name in {"errors", "trackers"}:
+        code = code.removesuffix(".__all__")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_public_names_are_completed():
+    code = "import findlr; findlr.find, findlr.rules, findlr.trackers; print(*dir(findlr))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    import findlr
+
+    public = {*findlr.__all__, "errors", "testing", "torch", "trackers"}
+    assert {name for name in names if not name.startswith("__")} == public
+    assert "__version__" in names
+
+
+def test_an_editor_completes_public_names_and_the_rooms():
+    jedi = pytest.importorskip("jedi")
+    import findlr
+
+    names = {each.name for each in jedi.Script("import findlr\nfindlr.").complete(2, 7)}
+    rooms = {"analysis", "command", "finding", "search", "views"}  # folders that are there
+    public = {*findlr.__all__, "errors", "testing", "torch", "trackers"}
+    assert {name for name in names if not name.startswith("_")} - rooms == public
+
+
 @pytest.mark.parametrize(
     ("code", "before"),
     [

@@ -115,8 +115,10 @@ def test_mlflow(finding, tmp_path, mlflow_client):
         same([metric.value for metric in history], values)
     seen = client.get_run(run.info.run_id)
     assert seen.info.status == "RUNNING"
-    assert seen.data.tags["findlr.analysis.verdict"] == finding.verdict.name
+    assert seen.data.tags["findlr.verdict"] == finding.verdict.name
     assert seen.data.tags["findlr.why"] == finding.why
+    assert "1,000 steps (assumed: no total_steps was given)" in seen.data.tags["findlr.plan"]
+    assert seen.data.tags["findlr.next"]
     assert seen.data.metrics.get("findlr/suggestion") == (None if finding.suggestion is None else finding.lr)
     kept = tmp_path / "artifacts" / run.info.run_id / "artifacts" / "findlr"
     assert Finding.load(kept / "finding.json") == finding

@@ -6,9 +6,7 @@
 0.12
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+import typing as _typing  # under a name that no editor completes
 
 from findlr.errors import (
     ConfigurationError,
@@ -23,8 +21,8 @@ from findlr.errors import (
     RestoreError,
 )
 
-if TYPE_CHECKING:
-    from findlr import rules
+if _typing.TYPE_CHECKING:
+    from findlr import errors, rules, testing, torch, trackers  # noqa: F401 - for editors and type checkers
     from findlr.analysis.curve import Curve, Stop
     from findlr.analysis.plan import Plan
     from findlr.analysis.rules import Suggestion
@@ -77,17 +75,19 @@ _LATER = {
     "find_lr": "torch",
     "rewindable": "torch",
 }
+_MODULES = ("errors", "rules", "testing", "torch", "trackers")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     from importlib import import_module
 
-    if name == "rules":
-        return import_module("findlr.rules")
+    if name in _MODULES:
+        return import_module(f"findlr.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'findlr' has no attribute {name!r}")
     return getattr(import_module(f"findlr.{_LATER[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    own = (name for name in globals() if name.startswith("__") and name.endswith("__"))
+    return sorted({*__all__, *_MODULES, *own})

@@ -6,8 +6,10 @@ import json
 import time
 from typing import Any
 
+from findlr.analysis.text import printable
 from findlr.finding import Finding
-from findlr.views.plot import picture
+from findlr.finding.telling import next_text, plan_text
+from findlr.views.figures import picture
 
 _BATCH = 1000  # metrics that MLflow takes at once
 
@@ -31,7 +33,7 @@ def tensorboard(finding: Finding, writer: Any, tag: str = "findlr") -> None:
     for name, number in _numbers(finding).items():
         writer.add_scalar(f"{tag}/{name}", number, 0)
     writer.add_figure(f"{tag}/curve", picture(finding.plot))
-    table = "\n".join(f"| {name} | {value} |" for name, value in _texts(finding).items())
+    table = "\n".join(f"| {name} | {printable(value)} |" for name, value in _texts(finding).items())
     writer.add_text(f"{tag}/finding", f"| | |\n|---|---|\n{table}")
 
 
@@ -119,6 +121,7 @@ def _numbers(finding: Finding) -> dict[str, float]:
 def _texts(finding: Finding) -> dict[str, str]:
     """The answer in words."""
     texts = {"verdict": finding.verdict.name, "why": finding.why, "stop": finding.stop.sentence}
+    texts |= {"plan": plan_text(finding.plan), "next": next_text(finding)}
     if finding.suggestion is not None:
         texts["rule"] = finding.suggestion.rule
     return texts | {"facts": json.dumps(_facts(finding))}

@@ -10,6 +10,7 @@ import pytest
 from findlr import Curve, Finding, Plan, find, rules
 from findlr.analysis.curve import Stop
 from findlr.analysis.smoothing import bias_corrected
+from findlr.analysis.text import rate_text
 from findlr.analysis.verdict import Verdict
 from findlr.finding import Cost
 from findlr.testing import Quadratic
@@ -172,7 +173,7 @@ class TestOneRun:
         answers = dict(zip(shown.texts("#rules tbody th"), shown.texts("#rules tbody td.number"), strict=True))
         for name, rule in rules.RULES.items():
             (answer,) = (value for label, value in answers.items() if label.endswith(name))
-            assert float(answer) == pytest.approx(finding.suggest(rule).lr, rel=5e-3)
+            assert answer == rate_text(finding.suggest(rule).lr)
         before = pixels(shown)
         box = "document.querySelectorAll('#rules input')[2]"
         shown.run(f"{box}.click()")
@@ -201,7 +202,10 @@ class TestOneRun:
         rows = shown.texts("#race tbody tr")
         assert len(rows) == len(finding.race.runs)
         assert shown.texts("#code code") == [finding.code()]
-        assert shown.driver.title == f"Learning rate {finding.lr:.3g} - findlr"
+        assert shown.texts("#summary p")[0] == "for one_cycle over 400 steps"
+        lrs = sorted(run.lr for run in finding.race.runs)
+        assert all(row.startswith(rate_text(lr)) for row, lr in zip(rows, lrs, strict=True))
+        assert shown.driver.title == f"Learning rate {rate_text(finding.lr)} - findlr"
         facts = dict(zip(shown.texts("#facts th"), shown.texts("#facts td"), strict=True))
         assert facts["why"] == finding.why
         assert facts["end"] == finding.stop.sentence

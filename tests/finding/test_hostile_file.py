@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from findlr import FileFormatError, Finding, Plan, find, rules
+from findlr import FileFormatError, Finding, NoSuggestionError, Plan, find, rules, trackers
 from findlr.finding.saved import LARGEST, MOST_ITEMS, MOST_PARTS
 from findlr.testing import Quadratic
 from findlr.views.console import show, show_all
@@ -79,8 +80,16 @@ def look_at(finding):
     assert "<img src=x" not in shown + page([finding], [ATTACK])
     finding.plot(Figure().subplots(), rules=[rules.valley])
     if finding.suggestion is not None:
+        known = ("zip", "parameters", "SGD", "lr_scheduler.CosineAnnealingLR")
         for node in ast.walk(ast.parse(finding.code())):
-            assert not isinstance(node, ast.Call) or ast.unparse(node.func).endswith(("zip", "parameters", "SGD"))
+            assert not isinstance(node, ast.Call) or ast.unparse(node.func).endswith(known)
+    else:
+        with pytest.raises(NoSuggestionError):
+            float(finding)
+    assert len(str(finding).splitlines()) == 6
+    assert all(line.isprintable() for line in (*str(finding).splitlines(), repr(finding)))
+    assert trackers._texts(finding)
+    assert trackers._numbers(finding)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +98,7 @@ def folder(tmp_path_factory):
 
 
 @given(st.sampled_from(sorted(places(GOOD), key=str)), values)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_any_value_anywhere(folder, path, value):
     bad = changed(GOOD, path, lambda container, key: container.__setitem__(key, value))
     try:
@@ -152,6 +161,63 @@ def test_one_clear_error(folder, content, words):
         load(folder, content if isinstance(content, bytes) else content.encode())
     assert len(str(error.value)) < 600
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "ratios", "sets"])
+@given(value=values)
+@settings(max_examples=60, deadline=None)
+def test_any_fact(folder, name, value):
+    try:
+        finding = load(folder, json.dumps(GOOD | {"facts": GOOD["facts"] | {name: value}}).encode())
+    except FileFormatError as error:
+        said = str(error)
+    else:
+        said = ""
+        look_at(finding)
+    assert len(said) < 400
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("facts", [{"float": "nan"}, {"float": 1}, {"a": {"float": "inf"}}, {"": [{"float": "nan"}]}])
+def test_facts_that_look_like_a_float(folder, facts):
+    finding = load(folder, json.dumps(GOOD | {"facts": facts}).encode())
+    look_at(finding)
+    assert finding.to_dict()["facts"] == facts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "x" * 10**5},
+        {"verdict": "\x1b[2J\n"},
+        {"stop": "x" * 10**5},
+        {"plan": GOOD["plan"] | {"schedule": "x" * 10**5}},
+        {"plan": GOOD["plan"] | {"schedule": []}},
+        {"plan": GOOD["plan"] | {"schedule": ["nan"]}},
+        {"facts": {"sets": 3}},
+        {"facts": {"ratios": [{"float": "nan"}]}},
+        {"facts": {"ratios": [None]}},
+        {"facts": {"optimizer": []}},
+    ],
+    ids=lambda change: str(change)[:30],
+)
+def test_a_long_or_wrong_value_is_a_short_error(folder, change):
+    with pytest.raises(FileFormatError) as error:
+        load(folder, json.dumps(GOOD | change).encode())
+    assert len(str(error.value)) < 400
+    assert str(error.value).isprintable()
+
+
+def test_an_infinite_curve_is_drawn(folder):
+    curve = GOOD["curve"] | {"loss": [1e308, -1e308] * (len(GOOD["curve"]["loss"]) // 2)}
+    curve["loss"] += [0.0] * (len(GOOD["curve"]["lr"]) - len(curve["loss"]))
+    with np.errstate(all="ignore"):
+        look_at(load(folder, json.dumps(GOOD | {"curve": curve}).encode()))
+
+
+def test_a_few_points_have_no_line(folder):
+    short = {name: value[:12] if isinstance(value, list) else value for name, value in GOOD["curve"].items()}
+    look_at(load(folder, json.dumps(GOOD | {"curve": short}).encode()))
 
 
 def test_texts_from_a_file_do_nothing(folder, monkeypatch):

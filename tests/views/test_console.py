@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from findlr.analysis.answer import answer
 from findlr.analysis.curve import Step
 from findlr.finding import Cost
 from findlr.testing import Quadratic
-from findlr.views.console import LiveSweep, Sketch, summary
+from findlr.views.console import LiveSweep, Sketch, show, show_all, summary
 from findlr.views.progress import Growing
 
 REFUSED = {"max_lr": 1e-4}
+KNOWN = {"optimizer": {"name": "SGD", "module": "torch.optim.sgd", "arguments": {}, "groups": [{}]}}
 
 
 def printed(renderable, width=80, encoding="utf-8", **options):
@@ -78,13 +80,56 @@ class TestSummary:
         assert f"quick: {finding.suggest(rules.quick).lr:.2g}" in text
         assert f"cost {finding.cost.steps:.0f} steps, " in text
 
-    def test_the_line_to_paste_is_there_where_the_optimizer_is_known(self):
-        assert "paste" not in printed(summary(find(Quadratic())))
+    def test_the_plan_stands_beside_the_number(self):
+        text = " ".join(printed(summary(find(Quadratic(), Plan("one_cycle", 4000, "AdamW"))), width=200).split())
+        assert "plan AdamW, one_cycle over 4,000 steps" in text
+        assert "1,000 steps (assumed: no total_steps was given)" in printed(summary(find(Quadratic())), width=200)
+
+    @pytest.mark.parametrize("width", [40, 80])
+    def test_nothing_is_cut(self, width):
+        finding = replace(find(Quadratic(), Plan("one_cycle", 400), verify=True), why="a" * 100 + "z", facts=KNOWN)
+        text = "".join(printed(summary(finding), width=width).split())
+        assert "a" * 20 in text
+        assert "z" in text
+        assert "\u2026" not in text
 
     def test_brackets_are_not_markup(self):
         finding = find(Quadratic())
         odd = Finding(**{**vars(finding), "why": "[red]odd[/red] [/bold]"})
         assert "[red]odd[/red] [/bold]" in printed(summary(odd))
+
+
+class TestShow:
+    @pytest.mark.parametrize("width", [40, 80, 200])
+    def test_the_code_to_paste_is_there_and_its_lines_are_whole(self, width):
+        finding = replace(find(Quadratic(), Plan("one_cycle", 400)), facts=KNOWN)
+        file = io.StringIO()
+        show(finding, Console(file=file, width=width))
+        assert file.getvalue().endswith(f"to paste\n{finding.code()}\n")
+
+    def test_without_a_known_optimizer_there_is_none(self):
+        for finding in (find(Quadratic()), replace(find(Quadratic(), **REFUSED), facts=KNOWN)):
+            file = io.StringIO()
+            show(finding, Console(file=file, width=80))
+            assert "paste" not in file.getvalue()
+
+
+class TestShowAll:
+    @pytest.mark.parametrize("width", [40, 80])
+    def test_each_rate_has_its_plan(self, width):
+        runs = [find(Quadratic(), Plan("one_cycle", 400)), find(Quadratic(), Plan("cosine", 500))]
+        file = io.StringIO()
+        show_all(runs, ["one", "two"], Console(file=file, width=width))
+        said = " ".join(file.getvalue().split())
+        for run in runs:
+            assert f"{run.lr:.2g} " in said
+            assert f"for {run.plan.schedule} over {run.plan.total_steps} steps" in said
+        assert max(map(len, file.getvalue().splitlines())) <= width
+
+    def test_one_plan_is_told_once(self):
+        file = io.StringIO()
+        show_all([find(Quadratic())] * 2, ["one", "two"], Console(file=file, width=200))
+        assert file.getvalue().count("all for a constant rate over 1,000 steps (assumed") == 1
 
 
 class TestSketch:
@@ -128,6 +173,9 @@ class TestSketch:
     def test_it_is_never_wider_than_the_terminal(self, width):
         lines = printed(Sketch(find(Quadratic())), width=width).splitlines()
         assert max(map(len, lines)) <= width
+
+    def test_its_caption_is_not_cut(self):
+        assert printed(Sketch(find(Quadratic())), width=40).splitlines()[-1].strip() == "learning rate"
 
     def test_a_terminal_too_narrow_gets_a_word(self):
         assert "too narrow" in printed(Sketch(find(Quadratic())), width=20).replace("\n", " ")

@@ -1,5 +1,6 @@
 import math
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -14,6 +15,7 @@ from findlr.finding import Cost
 from findlr.testing import Quadratic
 from findlr.views.notebook import html
 
+KNOWN = {"optimizer": {"name": "SGD", "module": "torch.optim.sgd", "arguments": {}, "groups": [{}]}}
 ODD = "</script><img src=x onerror=alert(1)>'\"&"
 
 
@@ -33,6 +35,21 @@ class TestHtml:
         low, high = finding.interval
         assert text.startswith(f"{finding.lr:.2g} (quick) interval {low:.2g} to {high:.2g}")
         assert f"CLEAR {finding.why}" in text
+
+    def test_it_says_what_the_number_is_for_and_what_to_paste(self):
+        finding = replace(find(Quadratic(), Plan("one_cycle", 400, "SGD"), verify=True), facts=KNOWN)
+        text = " ".join("".join(parsed(finding).itertext()).split())
+        assert "for SGD, one_cycle over 400 steps" in text
+        assert " ".join(finding.code().split()) in text
+        assert finding.suggestion.why in text
+        assert f"Race: {len(finding.race.runs)} runs of {finding.race.steps} steps" in text
+        assert "(assumed: no total_steps was given)" in html(find(Quadratic()))
+
+    def test_the_line_that_the_rule_reads_is_drawn(self):
+        finding = find(Quadratic(noise=0.1))
+        curve = replace(finding.curve, baseline=finding.curve.loss * 0 + 5)
+        lines = [len(list(parsed(replace(finding, curve=each)).iter("polyline"))) for each in (finding.curve, curve)]
+        assert lines == [1, 2]
 
     def test_a_refusal_says_why(self):
         finding = find(Quadratic(), max_lr=1e-4)

@@ -2,13 +2,14 @@ import io
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from findlr import Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Verdict, find, rules
+from findlr import ConfigurationError, Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.answer import answer
 from findlr.analysis.runs import Race, Run
 from findlr.finding import Cost
@@ -190,6 +191,35 @@ class TestAxes:
         with pytest.raises(MissingExtraError, match=r"matplotlib is not installed; run: pip install 'findlr\[plot\]'"):
             find(Quadratic()).plot()
 
+    def test_the_plan_stands_above_the_picture_and_leaves_the_title_free(self):
+        ax = find(Quadratic(), Plan("one_cycle", 4000, "AdamW")).plot(Figure().subplots())
+        assert ax.get_title(loc="left") == "for AdamW, one_cycle over 4,000 steps"
+        assert ax.get_title() == ""
+
+    @pytest.mark.parametrize("as_path", [str, Path])
+    @pytest.mark.parametrize("name", ["curve.png", "curve.svg"])
+    def test_a_path_is_drawn_and_saved_and_the_axes_come_back(self, tmp_path, name, as_path):
+        open_before = plt.get_fignums()
+        ax = find(Quadratic()).plot(as_path(tmp_path / name))
+        assert (tmp_path / name).stat().st_size > 1000
+        assert ax.get_xscale() == "log"
+        assert plt.get_fignums() == open_before
+
+    def test_a_picture_that_cannot_be_written_is_told_by_its_name(self, tmp_path):
+        with pytest.raises(ConfigurationError, match=r"curve\.xyz is no picture that can be drawn; name one of .*png"):
+            find(Quadratic()).plot(tmp_path / "curve.xyz")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("rules", ["valley", ["valley"], (rules.valley,)])
+    def test_rules_are_asked_by_their_names_too(self, rules):
+        finding = find(Quadratic(noise=0.1))
+        labels = [line.get_label() for line in finding.plot(Figure().subplots(), rules=rules).lines]
+        assert f"{finding.suggest('valley').lr:.2g} (valley)" in labels
+
+    def test_an_unknown_name_is_told(self):
+        with pytest.raises(ConfigurationError, match="rule must be one of quick, article, valley"):
+            find(Quadratic()).plot(Figure().subplots(), rules=["valey"])
+
 
 class TestRace:
     def test_runs_stand_on_an_axis_of_their_own(self):
@@ -235,6 +265,15 @@ class TestCompare:
         for run in runs[:2]:
             assert [run.lr] in rates
             assert list(run.interval) in rates
+
+    def test_each_number_has_its_plan(self, tmp_path):
+        runs = [find(Quadratic(), Plan("one_cycle", 400)), find(Quadratic(), Plan("cosine", 500))]
+        names = [text.get_text() for text in compare(runs, ["a", "b"], tmp_path / "both.png").get_legend().get_texts()]
+        assert names[0] == f"a: {runs[0].lr:.2g}\nfor one_cycle over 400 steps"
+        assert names[1] == f"b: {runs[1].lr:.2g}\nfor cosine over 500 steps"
+        assert (tmp_path / "both.png").exists()
+        same = compare(runs[:1] * 2, ["a", "b"], Figure().subplots())
+        assert same.get_title(loc="left") == "for one_cycle over 400 steps"
 
     def test_up_to_seven_runs_differ_in_colour_dashes_and_marks(self):
         ax = compare([find(Quadratic())] * 7, ax=Figure().subplots())

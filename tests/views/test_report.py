@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from findlr import ConfigurationError, Curve, find
+from findlr import ConfigurationError, Curve, Plan, find
 from findlr.analysis.runs import Race, Run
 from findlr.testing import Quadratic
 from findlr.views.report import page, write_report
@@ -129,6 +129,18 @@ def test_numbers_that_json_lacks_are_null(finding):
     assert run["race"]["runs"] == [{"lr": 0.1, "steps": 9, "loss": None}]
     assert run["race"]["start"] is None
     assert np.isnan(np.frombuffer(b64decode(run["loss"]), "<f8")[-1])
+
+
+def test_the_page_knows_what_the_number_is_for(finding):
+    planned = replace(finding, plan=Plan("one_cycle", 4000, "AdamW"))
+    (run,) = data_of(page([planned]))
+    assert run["plan"] == "AdamW, one_cycle over 4,000 steps"
+    facts = {title: dict(pairs) for title, pairs in run["facts"]}
+    assert facts["Result"]["learning rate"] == f"{finding.lr:.2g}"
+    assert facts["Plan"]["total_steps"] == "4000"
+    (run,) = data_of(page([finding]))
+    assert "assumed" in run["plan"]
+    assert dict(map(tuple, dict(run["facts"])["Plan"]))["total_steps"] == "1000, assumed: none were given"
 
 
 def test_no_text_of_a_run_can_end_its_element(finding):

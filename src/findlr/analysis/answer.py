@@ -10,6 +10,7 @@ from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
+from findlr.analysis.text import rate_text
 from findlr.analysis.verdict import Verdict, judge
 from findlr.errors import NoSuggestionError
 
@@ -59,10 +60,11 @@ def answer(
     if level(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
-        why = f"{why} Short runs of the plan end equally well at all rates from {lrs[0]:.3g} to {lrs[-1]:.3g}."
+        between = f"{rate_text(lrs[0])} to {rate_text(lrs[-1])}"
+        why = f"{why} Short runs of the plan end equally well at all rates from {between}."
     elif not race.bracketed:
         verdict = Verdict.HORIZON_LIMITED
-        why = f"{why} The best short run, at {race.best_lr:.3g}, has no worse one on one side: raise the budget."
+        why = f"{why} The best short run, at {rate_text(race.best_lr)}, has no worse one on one side: raise the budget."
     elif verdict is not Verdict.CLEAR:
         verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
     return Answer(decide(race, start, plan), verdict, why)
@@ -104,6 +106,7 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
         if suggestion.lr > high and len(curve) < (curve.num_steps or 0):
             more = "the sweep ended there, before max_lr"
         raise NoSuggestionError(
-            f"{suggestion.rule} answers {suggestion.lr:.3g}, outside the swept rates, {low:.3g} to {high:.3g}: {more}"
+            f"{suggestion.rule} answers {rate_text(suggestion.lr)}, outside the swept rates, {rate_text(low)} to "
+            f"{rate_text(high)}: {more}"
         )
     return suggestion

@@ -18,7 +18,8 @@ from findlr.analysis.dip import read_dip
 from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
-from findlr.errors import NoSuggestionError
+from findlr.analysis.text import rate_text
+from findlr.errors import ConfigurationError, NoSuggestionError
 
 _BETA = 0.98  # the article's, and fastai's
 
@@ -78,9 +79,12 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     plan = plan or Plan()
     dip = read_dip(curve, plan)
     if plan.optimizer in RATE_FREE:
-        why = f"{rate_free(plan.optimizer)}. The loss dips around {dip.centre:.3g}."
+        why = f"{rate_free(plan.optimizer)}. The loss dips around {rate_text(dip.centre)}."
         return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
-    why = f"The loss dips around {dip.centre:.3g}; moved for the planned training."
+    why = (
+        f"The middle of the loss's dip is at {rate_text(dip.centre)}; for your plan (its optimizer, schedule and "
+        f"length) that makes {rate_text(dip.lr)}."
+    )
     return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
 
 
@@ -104,7 +108,7 @@ def article(curve: Curve, plan: Plan | None = None) -> Suggestion:
     part = curve.smoothed(_BETA).clipped(10, 5)
     _need(len(part), 1, "article")
     at = float(part.lr[int(np.argmin(part.loss))])
-    return Suggestion(at / 10, "article", f"A tenth of {at:.3g}, where the smoothed loss is lowest.")
+    return Suggestion(at / 10, "article", f"A tenth of {rate_text(at)}, where the smoothed loss is lowest.")
 
 
 def valley(curve: Curve, plan: Plan | None = None) -> Suggestion:
@@ -163,7 +167,9 @@ def slide(curve: Curve, plan: Plan | None = None) -> Suggestion:
     differs = np.abs(gradient[15:] - gradient[:-15]) > 0.005  # at each left index
     moved = int(np.argmin(differs[::-1])) if not differs.all() else len(differs)
     left = len(differs) - max(moved, 1)
-    return Suggestion(float(lrs[left]), "slide", "Where the slope has changed by the explosion, and before it no more.")
+    return Suggestion(
+        float(lrs[left]), "slide", "The last rate at which the loss still falls evenly, before it explodes."
+    )
 
 
 def steep(curve: Curve, plan: Plan | None = None) -> Suggestion:
@@ -185,7 +191,8 @@ def steep(curve: Curve, plan: Plan | None = None) -> Suggestion:
     """
     lrs, losses = _fastai_points(curve)
     _need(len(losses), 2, "steep")
-    slopes = np.diff(losses) / np.diff(np.log(lrs))
+    widths = np.diff(np.log(lrs))
+    slopes = np.divide(np.diff(losses), widths, out=np.full(len(widths), np.inf), where=widths > 0)
     return Suggestion(float(lrs[int(np.argmin(slopes))]), "steep", "Where the smoothed loss falls fastest.")
 
 
@@ -207,7 +214,7 @@ def minimum(curve: Curve, plan: Plan | None = None) -> Suggestion:
     lrs, losses = _fastai_points(curve)
     _need(len(losses), 1, "minimum")
     at = float(lrs[int(np.argmin(losses))])
-    return Suggestion(at / 10, "minimum", f"A tenth of {at:.3g}, where the smoothed loss is lowest.")
+    return Suggestion(at / 10, "minimum", f"A tenth of {rate_text(at)}, where the smoothed loss is lowest.")
 
 
 def _fastai_points(curve: Curve) -> tuple[Array, Array]:
@@ -240,3 +247,20 @@ def _need(points: int, needed: int, rule: str) -> None:
 
 
 RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (quick, article, valley, slide, steep, minimum)}
+
+
+def rule_named(rule: Rule | str) -> Rule:
+    """The rule with that name, or the rule itself.
+
+    Raises:
+        ConfigurationError: no rule has that name.
+
+    Example:
+        >>> rule_named("valley") is valley
+        True
+    """
+    if callable(rule):
+        return rule
+    if rule not in RULES:
+        raise ConfigurationError(f"rule must be one of {', '.join(RULES)}, or a function, got {rule!r}")
+    return RULES[rule]

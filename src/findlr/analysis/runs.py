@@ -12,6 +12,7 @@ import numpy as np
 
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Suggestion
+from findlr.analysis.text import rate_text
 
 # Fitted by ``python -m study.fit_race``, all of them; rates are spaced by factors.
 SPACING = 3.0  # between the first two candidates
@@ -207,8 +208,9 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
 
     lr, _ = parabola([weighed(run) for run in race.runs])
     why = (
-        f"{len(race.runs)} runs of {race.steps} steps are best at {race.best_lr:.3g}; for {plan.total_steps} steps, "
-        f"and with the sweep's {sweep.lr:.3g} in mind, {lr:.3g}."
+        f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
+        f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that makes "
+        f"{rate_text(lr)}."
     )
     reach = 1 if race.bracketed else 2  # the best run may not be the best rate
     return Suggestion(lr, "race", why, (lr * 10 ** (LOW_DECADES * reach), lr * 10 ** (HIGH_DECADES * reach)))

@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from findlr import __version__
-from findlr.command.run import DPI, FINE, WRONG, Outputs, code_of, run
+from findlr.command import help_texts
+from findlr.command.run import FINE, INTERRUPTED, WRONG, Outputs, code_of, run
+from findlr.command.streams import finish, hold_descriptors, say
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -15,66 +18,6 @@ if TYPE_CHECKING:
 
     from findlr.analysis.rules import Rule
     from findlr.finding import Finding
-
-_ROOT_HELP = """Find a good learning rate, and show why it is good.
-
-\b
-Examples:
-  findlr run train.py:setup             find a rate for a training of yours
-  findlr demo                           find a rate on real data, and try it
-  findlr show finding.json              print what finding.save() wrote
-  findlr compare a.json b.json          several Findings, side by side
-  findlr report a.json -o report.html   a page to look at, and to send
-
-Exit codes: 0 fine, 1 no suggestion, 2 wrong usage or input, 3 the training's own code failed, 130 interrupted.
-"""
-_RUN_HELP = """Find a rate for a training of yours.
-
-TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer, \
-criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__" \
-does not run. Options go before what the function returns.
-
-\b
-Examples:
-  findlr run train.py:setup
-  findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
-  findlr run train.py:setup --verify --total-steps 5000 --budget 0.5
-  findlr run my.train:setup -o run.json --plot run.png --report run.html
-  findlr run train.py:setup --json | jq .suggestion.lr
-
-Ctrl-C prints what was measured so far. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
-own code failed, 130 interrupted.
-"""
-_DEMO_HELP = """Find a rate for a small network on real data, and try it.
-
-The rate is compared with 1/100, 1/10, 10 and 100 times itself, on held-out images.
-
-\b
-Examples:
-  findlr demo                                  handwritten digits
-  findlr demo -o results                       write into results/
-  findlr demo --data mnist --data-dir mnist    one epoch of MNIST
-"""
-_SHOW_HELP = """Print a Finding that was saved: the rate, why, and the curve.
-
-\b
-Example:
-  findlr show findlr-demo/finding.json
-"""
-_COMPARE_HELP = """Print several saved Findings side by side, and draw their curves over each other.
-
-\b
-Examples:
-  findlr compare sgd.json adam.json
-  findlr compare wd0.json wd1.json --label "no decay" --label "decay 0.1" -o decay.png
-"""
-_REPORT_HELP = """Write saved Findings as one page that opens offline.
-
-\b
-Examples:
-  findlr report run.json -o run.html
-  findlr report sgd.json adam.json --label SGD --label Adam -o optimizers.html
-"""
 
 
 class Images(StrEnum):
@@ -90,22 +33,40 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: None is the process's own.
     """
+    hold_descriptors()
     try:
-        sys.exit(app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE)
-    except FindlrError as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # of click, which typer may bring along under a name of its own
-            raise
-        message = error.format_message()
-        if not message:  # no arguments: the help was printed
-            sys.exit(WRONG)
-        context = getattr(error, "ctx", None)
-        message += f" See: {context.command_path if context else 'findlr'} --help"
-    print(f"findlr: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(WRONG)
+        code = app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE
+        finish()
+    except BaseException as error:  # noqa: BLE001 - each end has its code, and a line at most
+        code, said = _ended(error)
+        if said:
+            say(said)
+        with suppress(OSError):
+            finish()
+    sys.exit(code)
+
+
+def _ended(error: BaseException) -> tuple[int, str]:
+    """The exit code for what ended the command, and a line for standard error.
+
+    Raises:
+        BaseException: the error itself, if it is nobody's but findlr's own.
+    """
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # rich makes it an exit
+        return WRONG, "standard output was closed before all was printed"
+    if isinstance(error, FindlrError):
+        return WRONG, str(error)
+    if isinstance(error, OSError):
+        return WRONG, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # what click makes of it
+        return INTERRUPTED, "interrupted"
+    if not hasattr(error, "format_message"):  # of click, which typer may bring along under a name of its own
+        raise error
+    message = error.format_message()
+    if not message:  # no arguments: the help was printed
+        return WRONG, ""
+    context = getattr(error, "ctx", None)
+    return WRONG, f"{message} See: {context.command_path if context else 'findlr'} --help"
 
 
 def app() -> "Typer":
@@ -126,7 +87,7 @@ def app() -> "Typer":
             print(f"findlr {__version__}")
             raise Exit(FINE)
 
-    @made.callback(help=_ROOT_HELP)
+    @made.callback(help=help_texts.ROOT)
     def root(
         version: Annotated[
             bool, Option("--version", is_eager=True, callback=tell_version, help="Print the version.")
@@ -143,7 +104,7 @@ def _add_searches(made: "Typer") -> None:
     """``run`` and ``demo``."""
     from typer import Argument, Exit, Option
 
-    @made.command("run", help=_RUN_HELP)
+    @made.command("run", help=help_texts.RUN)
     def run_(
         target: Annotated[str, Argument(metavar="TARGET", help="train.py:function or package.module:function.")],
         verify: Annotated[bool, Option("--verify", help="Race the suggestion against rates near it.")] = False,
@@ -201,7 +162,7 @@ def _add_searches(made: "Typer") -> None:
         options = {name: value for name, value in given.items() if value is not None}
         raise Exit(run(target, options, Outputs(as_json, output, plot, report), traceback))
 
-    @made.command(help=_DEMO_HELP)
+    @made.command(help=help_texts.DEMO)
     def demo(
         data: Annotated[Images, Option(help="What to train on.")] = Images.DIGITS,
         data_dir: Annotated[
@@ -221,7 +182,7 @@ def _add_views(made: "Typer") -> None:
     saved = Argument(help="What finding.save() wrote.", show_default=False)
     labels = Option("--label", help="The name of a Finding; once for each. Without: the files' names.")
 
-    @made.command(help=_SHOW_HELP)
+    @made.command(help=help_texts.SHOW)
     def show(file: Annotated[Path, saved]) -> None:
         from findlr.finding import Finding
         from findlr.views.console import show
@@ -230,7 +191,7 @@ def _add_views(made: "Typer") -> None:
         show(finding)
         raise Exit(code_of(finding))
 
-    @made.command(help=_COMPARE_HELP)
+    @made.command(help=help_texts.COMPARE)
     def compare(
         files: Annotated[list[Path], saved],
         label: Annotated[list[str] | None, labels] = None,
@@ -244,9 +205,9 @@ def _add_views(made: "Typer") -> None:
         if output is not None:
             from findlr.views import plot
 
-            plot.picture(lambda ax: plot.compare(findings, names, ax)).savefig(output, dpi=DPI)
+            plot.compare(findings, names, output)
 
-    @made.command(help=_REPORT_HELP)
+    @made.command(help=help_texts.REPORT)
     def report(
         files: Annotated[list[Path], saved],
         output: Annotated[Path, Option("-o", "--output", help="The page to write.", show_default=False)],

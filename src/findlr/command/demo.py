@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from findlr.analysis.text import rate_text
 from findlr.errors import FileFormatError, MissingExtraError
 from findlr.finding import Finding
 
@@ -30,7 +31,6 @@ except ImportError as error:
 from findlr.command.idx import Bytes, read_idx
 from findlr.torch import find_lr
 from findlr.views.console import show
-from findlr.views.plot import picture
 
 BATCH_SIZE = 64
 HIDDEN = 100
@@ -164,7 +164,7 @@ class Row:
             result = f"diverged in {diverged} of {len(self.losses)} runs"
         else:
             result = f"{self.mean:.4f} +/- {statistics.stdev(self.losses):.4f}"
-        return f"{self.times:>8}  {self.lr:>8.2g}   {result}"
+        return f"{self.times:>8}  {rate_text(self.lr):>8}   {result}"
 
 
 def compare(data: Data, lr: float) -> Iterator[Row]:
@@ -222,7 +222,7 @@ def run(data: Data, output: Path) -> Finding:
     )
     show(finding, console)
     finding.save(output / "finding.json")
-    picture(finding.plot).savefig(output / "curve.png", dpi=150)
+    finding.plot(output / "curve.png")
     console.print(f"\nWritten: {output / 'curve.png'} and {output / 'finding.json'}\n", soft_wrap=True)
     if finding.suggestion is not None:
         _show_comparison(data, finding.lr, console)

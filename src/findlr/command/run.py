@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
+from findlr.analysis.text import printable
+from findlr.command.streams import finish, say, stdout_is_stderr
+from findlr.errors import ConfigurationError, FindlrError
 
 if TYPE_CHECKING:
     from findlr.finding import Finding
 
-DPI = 150
 FINE, NO_SUGGESTION, WRONG, TARGET_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_LONGEST = 500  # letters of what an exception of the user's says
 
 
 @dataclass(frozen=True)
@@ -41,44 +42,53 @@ class Outputs:
         """Refuse what could not be written, before anything is spent on it.
 
         Raises:
-            ConfigurationError: a folder is missing, a file is a folder, or matplotlib writes no such picture.
+            ConfigurationError: standard output is closed, a folder is missing, a file is a folder, or matplotlib writes
+                no such picture.
             MissingExtraError: the picture needs matplotlib.
         """
+        if self.as_json and sys.stdout is None:
+            raise ConfigurationError(
+                "--json prints on standard output, which is closed: open it, or save with --output"
+            )
         for path in self._paths():
             if not path.parent.is_dir():
                 raise ConfigurationError(f"{path} cannot be written: there is no folder {path.parent}; make it")
             if path.is_dir():
                 raise ConfigurationError(f"{path} cannot be written: it is a folder; name a file")
         if self.picture is not None:
-            try:
-                from matplotlib.figure import Figure
-            except ImportError:
-                raise MissingExtraError.of("matplotlib", "plot") from None
-            known = Figure().canvas.get_supported_filetypes()
-            if self.picture.suffix[1:].lower() not in known:
-                raise ConfigurationError(
-                    f"{self.picture} is no picture that can be drawn; name one of {', '.join(sorted(known))}"
-                )
+            from findlr.views.figures import check_picture
+
+            check_picture(self.picture)
 
     def tell(self, finding: Finding) -> None:
-        """Print the Finding, then write it where it was asked for."""
+        """Print the Finding, then write it where it was asked for: each is done, should the other fail.
+
+        Raises:
+            OSError: standard output takes no more, or a file cannot be written.
+        """
+        try:
+            self._print(finding)
+        finally:
+            self._write(finding)
+
+    def _print(self, finding: Finding) -> None:
         if self.as_json:
             print(json.dumps(finding.to_dict(), allow_nan=False))
         else:
             from findlr.views.console import show
 
             show(finding)
-        sys.stdout.flush()  # what is printed is there, should a file fail
+        finish()
+
+    def _write(self, finding: Finding) -> None:
         if self.saved is not None:
             finding.save(self.saved)
         if self.picture is not None:
-            from findlr.views.plot import picture
-
-            picture(finding.plot).savefig(self.picture, dpi=DPI)
+            finding.plot(self.picture)
         if self.page is not None:
             finding.report(self.page)
         if written := self._paths():
-            print(f"findlr: written: {', '.join(map(str, written))}", file=sys.stderr)
+            say(f"written: {', '.join(map(str, written))}")
 
     def _paths(self) -> list[Path]:
         return [path for path in (self.saved, self.picture, self.page) if path is not None]
@@ -106,7 +116,7 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     from findlr.command.target import as_script
 
     outputs.check()
-    with _stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
+    with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
         finding, code = _searched(target, options, whole_traceback)
     if finding is not None and (code is None or len(finding.curve)):
         outputs.tell(finding)
@@ -120,7 +130,7 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
     try:
         return search(load(target)(), options, target), None
     except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told
-        measured: Finding | None = getattr(error, "finding", None)
+        measured = _measured(error)
         if isinstance(error, FindlrError):
             code, said = WRONG, str(error)
         elif isinstance(error, KeyboardInterrupt):
@@ -130,31 +140,37 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
         if code == TARGET_FAILED and whole_traceback:
             traceback.print_exception(error)
         if measured is not None and len(measured.curve):
-            said += f"; {len(measured.curve)} steps were measured, and everything was put back"
-    print(f"findlr: {' '.join(said.split())}", file=sys.stderr)
+            said += f"; {len(measured.curve)} steps were measured{_restored(error)}"
+    say(said)
     return measured, code
+
+
+def _measured(error: BaseException) -> Finding | None:
+    """What the search had measured when it was ended; an exception of the user's may have a ``finding`` of its own."""
+    from findlr.finding import Finding
+
+    measured = getattr(error, "finding", None)
+    return measured if isinstance(measured, Finding) else None
+
+
+def _restored(error: BaseException) -> str:
+    """Whether everything was put back, as the search has noted it."""
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and note.startswith("findlr: ")]
+    if any("everything was put back" in note for note in notes):
+        return ", and everything was put back"
+    return "".join(f"; {note.removeprefix('findlr: ')}" for note in notes)
 
 
 def _told(error: BaseException) -> str:
     """An exception of the user's code, and the last place in that code, in a line."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = printable(str(error), _LONGEST)
+    except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
+        text = "(its message cannot be read)"
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     ours = str(Path(__file__).parent)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     own = [frame for frame in frames if "site-packages" not in frame.filename and "importlib" not in frame.filename]
     for frame in (own or frames)[-1:]:
         said += f" ({frame.filename}, line {frame.lineno})"
     return f"{said}; --traceback shows more"
-
-
-@contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
-    """What the training prints goes to standard error, its subprocesses' lines too."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -1,5 +1,6 @@
 """The result of a search: what every view shows."""
 
-from findlr.finding.finding import Cost, Finding
+from findlr.finding.cost import Cost
+from findlr.finding.finding import Finding
 
 __all__ = ["Cost", "Finding"]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from findlr.analysis import rules
 from findlr.analysis.answer import inside
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion
+from findlr.analysis.rules import Rule, Suggestion, rule_named
 from findlr.analysis.runs import Race
 from findlr.analysis.smoothing import Array
 from findlr.analysis.verdict import Verdict
-from findlr.errors import FileFormatError, MissingExtraError, NoSuggestionError
-from findlr.finding.saved import FORMAT, LARGEST, checked, marked, parsed, strict
-from findlr.finding.writing import code_for, write_rates
+from findlr.errors import MissingExtraError, NoSuggestionError, OptimizerError
+from findlr.finding import telling
+from findlr.finding.code import code_for
+from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
+from findlr.finding.cost import Cost
+from findlr.finding.saved import FORMAT, checked, damaged, marked, parsed, read, strict, write
+from findlr.finding.writing import write_rates
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -28,26 +30,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a search spent.
-
-    Args:
-        steps: forward-backward equivalents; a lone forward is a third of one.
-        forwards: forward passes of a whole batch.
-        backwards: backward passes of a whole batch.
-        seconds: wall time; two Findings that differ only here are equal.
-    """
-
-    steps: float
-    forwards: int
-    backwards: int
-    seconds: float = field(compare=False)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     """A learning rate, why it is good or why there is none, and all that was measured.
+
+    ``print(finding)`` says it in six lines; ``float(finding)`` and ``f"{finding:.2g}"`` are the rate.
 
     Args:
         suggestion: the rate and how it was found; None where the verdict refuses.
@@ -58,7 +45,8 @@ class Finding:
         plan: the training that is planned.
         cost: what was spent.
         race: the runs that verified the suggestion; None without ``verify``, or if the budget left too little.
-        facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions.
+        facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions;
+            ``findlr.finding.code`` says which of them make the code to paste.
 
     Example:
         >>> from findlr import find
@@ -66,6 +54,8 @@ class Finding:
         >>> finding = find(Quadratic())
         >>> finding.verdict.name
         'CLEAR'
+        >>> f"{finding:.1g}"
+        '0.07'
     """
 
     suggestion: Suggestion | None
@@ -79,6 +69,18 @@ class Finding:
     race: Race | None = None
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return telling.told(self)
+
+    def __repr__(self) -> str:
+        return telling.short(self)
+
+    def __float__(self) -> float:
+        return self.lr
+
+    def __format__(self, spec: str) -> str:
+        return format(self.lr, spec) if spec else str(self)
 
     @property
     def lr(self) -> float:
@@ -97,7 +99,12 @@ class Finding:
             NoSuggestionError: there is no suggestion.
         """
         suggested = self._suggested()
-        return suggested.interval or rules.quick(self.curve, self.plan).interval or (suggested.lr, suggested.lr)
+        if suggested.interval is not None:
+            return suggested.interval
+        try:
+            return rules.quick(self.curve, self.plan).interval or (suggested.lr, suggested.lr)
+        except NoSuggestionError:  # a rate of the user's own rule on a curve without a dip
+            return suggested.lr, suggested.lr
 
     def search_space(self) -> dict[str, Any]:
         """The interval as a space to search: ``trial.suggest_float("lr", **finding.search_space())`` in Optuna.
@@ -125,21 +132,23 @@ class Finding:
         lr = self.lr
         return tuple(lr * ratio for ratio in self.ratios)
 
-    def suggest(self, rule: Rule) -> Suggestion:
+    def suggest(self, rule: Rule | str) -> Suggestion:
         """What another rule says of the same curve.
 
         Args:
-            rule: one of ``findlr.rules``, or any ``rule(curve, plan) -> Suggestion``.
+            rule: one of ``findlr.rules`` or its name, such as "valley", or any ``rule(curve, plan) -> Suggestion``.
 
         Returns:
             The Suggestion.
 
         Raises:
             NoSuggestionError: the verdict refuses, the rule finds nothing, or its answer lies outside the sweep.
+            ConfigurationError: no rule has that name.
         """
+        asked = rule_named(rule)
         if self.verdict.refuses and self.verdict is not Verdict.NO_ANSWER:
             raise NoSuggestionError(self.why)
-        return inside(rule(self.curve, self.plan), self.curve)
+        return inside(asked(self.curve, self.plan), self.curve)
 
     def apply(self, optimizer: Any, scheduler: Any = None) -> None:
         """Write the suggested rates into ``optimizer``, and into a scheduler made for it.
@@ -153,29 +162,47 @@ class Finding:
 
         Raises:
             NoSuggestionError: there is no suggestion.
-            OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at the suggested rates;
-                says what to write instead, and nothing has been changed then.
+            OptimizerError: there are no groups, they differ in number, or the scheduler cannot be made to peak at the
+                suggested rates; says what to write instead, and nothing has been changed then.
         """
-        write_rates(optimizer, self.lrs, scheduler)
+        lrs = self.lrs
+        if not hasattr(optimizer, "param_groups"):
+            kind = type(optimizer).__name__
+            raise OptimizerError(
+                f"{kind} has no param_groups to write the rate into; write this instead: {self.code()}"
+            )
+        write_rates(optimizer, lrs, scheduler)
 
     def code(self) -> str:
-        """The Python line to paste: the optimizer as it was swept, at the suggested rate.
+        """The Python to paste: the optimizer as it was swept at the suggested rate, and the scheduler of the plan.
 
         Raises:
             NoSuggestionError: there is no suggestion.
         """
-        return code_for(self.facts.get("optimizer") or {}, self.lrs)
+        return code_for(self.facts, self.lrs, self.plan)
+
+    def show(self) -> None:
+        """Print the Finding with all that is known of it, and its curve; six lines where rich is not installed."""
+        try:
+            from findlr.views.console import show
+        except MissingExtraError:
+            print(self)  # noqa: T201 - what was asked for
+        else:
+            show(self)
 
     def plot(
         self,
-        ax: Axes | None = None,
+        ax: Axes | str | PathLike[str] | None = None,
         *,
         smoothed: bool = True,
         raw: bool = True,
-        rules: Sequence[Rule] = (),
+        rules: Sequence[Rule | str] | str = (),
         race: bool = True,
     ) -> Axes:
-        """Draw the loss against the rate, with the suggestion; see ``findlr.views.plot.draw``."""
+        """Draw the loss against the rate, with the suggestion; see ``findlr.views.plot.draw``.
+
+        ``plot("curve.png")`` draws and saves, ``plot(ax)`` draws into axes of your own.
+        """
         from findlr.views.plot import draw
 
         return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules, race=race)
@@ -187,18 +214,13 @@ class Finding:
         return write_report([self], path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows; see ``findlr.views.notebook.html``."""
         from findlr.views.notebook import html
 
         return html(self)
 
     def columns(self) -> dict[str, Array]:
         """The curve by name: lr, loss, smoothed, and baseline and validation where they were measured."""
-        columns = {"lr": self.curve.lr, "loss": self.curve.loss, "smoothed": self.curve.smoothed().loss}
-        for name in ("baseline", "validation"):
-            if (values := getattr(self.curve, name)) is not None:
-                columns[name] = values
-        return columns
+        return columns_of(self.curve)
 
     def to_pandas(self) -> pandas.DataFrame:
         """The curve as a table, with the columns of ``columns()``.
@@ -206,28 +228,15 @@ class Finding:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise MissingExtraError.of("pandas", "pandas") from None
-        return pd.DataFrame(self.columns())
+        return table(self.columns())
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write the curve as comma-separated values, with the columns of ``columns()``; every digit is kept."""
-        columns = self.columns()
-        table = np.column_stack(list(columns.values()))
-        np.savetxt(path, table, fmt="%.17g", delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+        write_csv(self.columns(), path)
 
     def to_jsonl(self, path: str | PathLike[str]) -> None:
         """Write the curve as JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
-        import json
-        from pathlib import Path
-
-        columns = self.columns()
-        with Path(path).open("w", encoding="utf-8") as file:
-            for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-                point = strict(dict(zip(columns, row, strict=True)), lambda _: None)
-                file.write(json.dumps(point, allow_nan=False) + "\n")
+        write_jsonl(self.columns(), path)
 
     def to_dict(self) -> dict[str, Any]:
         """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
@@ -264,8 +273,8 @@ class Finding:
                 facts=fields["facts"],
                 race=None if fields["race"] is None else Race.from_dict(fields["race"]),
             )
-        except (KeyError, IndexError, ValueError) as error:
-            raise FileFormatError(f"this Finding is damaged ({error}); save it again") from error
+        except (LookupError, ValueError, ArithmeticError) as error:
+            raise damaged(error) from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the Finding as JSON.
@@ -273,11 +282,7 @@ class Finding:
         Args:
             path: the file; one that is there is replaced.
         """
-        import json  # here, for `import findlr` to cost little more than NumPy
-        from pathlib import Path
-
-        text = json.dumps(self.to_dict(), allow_nan=False) + "\n"
-        Path(path).write_bytes(text.encode())  # at once: a text file takes its time over a long curve
+        write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Finding:
@@ -287,17 +292,7 @@ class Finding:
             FileFormatError: the file is no Finding.
             OSError: the file cannot be read.
         """
-        from pathlib import Path
-
-        file = Path(path)
-        if file.exists() and not file.is_file():  # a pipe could keep us waiting
-            raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
-        with file.open("rb") as opened:
-            text = opened.read(LARGEST + 1)
-        try:
-            return cls.from_dict(parsed(text))
-        except FileFormatError as error:
-            raise FileFormatError(f"{path}: {error}") from error
+        return read(path, lambda text: cls.from_dict(parsed(text)))
 
     def _suggested(self) -> Suggestion:
         if self.suggestion is None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from os import PathLike
+from typing import Any, TypeVar
 
+from findlr.analysis.text import printable
 from findlr.errors import FileFormatError
+
+_Read = TypeVar("_Read")
 
 FORMAT = 1
 LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
@@ -57,7 +61,9 @@ _PLAN: dict[str, Any] = {"warmup": float}  # there or not
 _FACTS: dict[str, Any] = {
     "ratios": _NUMBERS,
     "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},
+    "sets": str,
 }
+_OPTIONAL = {"optimizer": {"parameters": str, "rate": str}}  # beside what must be there
 
 
 def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
@@ -133,18 +139,27 @@ def checked(data: Any) -> dict[str, Any]:
             f"this Finding has format {_short(data['format'])}, this findlr reads {FORMAT}: use the one that wrote it"
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
-    facts = _unmarked(result["facts"])
-    result["plan"] |= _known(data["plan"], _PLAN, "plan")
-    result["facts"] = facts | _known(facts, _FACTS, "facts")
+    result["plan"] |= {key: _fitted(data["plan"][key], shape, f"plan.{key}") for key, shape in _present(data["plan"])}
+    facts = {key: _unmarked(value) for key, value in result["facts"].items()}
+    known = {key: _fact(key, facts[key]) for key in _FACTS.keys() & facts.keys()}
+    result["facts"] = {**facts, **known}
     for where, holds in _holding(result):
         if not holds:
             raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
     return result
 
 
-def _known(values: Mapping[str, Any], shapes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those of ``values`` that have a shape, each after a look at it."""
-    return {key: _fitted(values[key], shapes[key], f"{where}.{key}") for key in shapes.keys() & values.keys()}
+def _present(plan: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The optional entries that a plan has, with their shapes."""
+    return [(key, shape) for key, shape in _PLAN.items() if key in plan]
+
+
+def _fact(key: str, value: Any) -> Any:
+    """A fact that findlr itself reads, after a look at it; what it has beside its shape is left out."""
+    shape, optional = _FACTS[key], _OPTIONAL.get(key, {})
+    if isinstance(value, Mapping) and optional:
+        shape = {**shape, **{name: part for name, part in optional.items() if name in value}}
+    return _fitted(value, shape, f"facts.{key}")
 
 
 def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
@@ -171,11 +186,49 @@ def _is_rate(value: float) -> bool:
     return 1e-100 < value < 1e100  # beyond, a logarithmic axis overflows
 
 
+def damaged(error: Exception) -> FileFormatError:
+    """The error for a Finding that cannot be built, with a reason that is short whatever the file holds."""
+    reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return FileFormatError(f"this Finding is damaged ({printable(reason, 160)}); save it again")
+
+
+def write(path: str | PathLike[str], data: Mapping[str, Any]) -> None:
+    """Write data as JSON into a file; one that is there is replaced."""
+    import json  # here, for `import findlr` to cost little more than NumPy
+    from pathlib import Path
+
+    text = json.dumps(data, allow_nan=False) + "\n"
+    Path(path).write_bytes(text.encode())  # at once: a text file takes its time over a long curve
+
+
+def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
+    """What ``build`` makes of a file's bytes; its errors name the file.
+
+    Raises:
+        FileFormatError: it is no regular file, or ``build`` says so.
+        OSError: the file cannot be read.
+    """
+    from pathlib import Path
+
+    file = Path(path)
+    if file.exists() and not file.is_file():  # a pipe could keep us waiting
+        raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
+    with file.open("rb") as opened:
+        text = opened.read(LARGEST + 1)
+    try:
+        return build(text)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
 def _short(value: Any) -> str:
     """A value in an error: short and without a control code, however large it is."""
     import reprlib
 
-    return reprlib.repr(value)[:80]
+    try:
+        return printable(reprlib.repr(value), 80)
+    except ValueError:  # a whole number of more digits than Python writes
+        return f"a very large {type(value).__name__}"
 
 
 def _fitted(value: Any, shape: Any, where: str) -> Any:

@@ -116,23 +116,3 @@ def _write(container: Any, key: Any, value: float) -> None:
         container[key].fill_(value)  # a tensor rate: graphs and compiled steps hold on to it
     else:
         container[key] = value
-
-
-def code_for(optimizer: Mapping[str, Any], lrs: Sequence[float]) -> str:
-    """Python that builds an optimizer at the rates ``lrs``.
-
-    Args:
-        optimizer: ``name``, ``module`` and ``arguments`` (those that are not the defaults), as a Finding has them.
-        lrs: the rate of each param group.
-
-    Returns:
-        A line; with several groups, or of an optimizer whose names are no names in Python (as in a file that was
-        tampered with), one that sets the rates of an optimizer that is there.
-    """
-    names = [*str(optimizer.get("module")).split("."), optimizer.get("name", ""), *optimizer.get("arguments", ())]
-    if len(lrs) > 1 or not all(name.isidentifier() for name in names):
-        rates = ", ".join(f"{lr:.3g}" for lr in lrs)
-        return f'for group, lr in zip(optimizer.param_groups, [{rates}]): group["lr"] = lr'
-    module = "torch.optim" if str(optimizer["module"]).startswith("torch.optim") else optimizer["module"]
-    extra = "".join(f", {name}={value!r}" for name, value in optimizer["arguments"].items())
-    return f"optimizer = {module}.{optimizer['name']}(model.parameters(), lr={lrs[0]:.3g}{extra})"

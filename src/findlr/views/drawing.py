@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -11,94 +10,21 @@ import numpy as np
 
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.rules import Rule
-from findlr.analysis.runs import Run
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Finding
+from findlr.finding.telling import plan_text
+from findlr.views.parts import Drawing, Limits, Mark, RaceRuns, StopPoint
 
-Limits = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A rate to point at.
-
-    Args:
-        lr: the rate.
-        loss: the line's height there; NaN where there is no line.
-        rules: the names of the rules that answer with it.
-    """
-
-    lr: float
-    loss: float
-    rules: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """The rate and its rules, as in "0.12 (quick)"."""
-        return f"{self.lr:.2g} ({', '.join(self.rules)})"
-
-
-@dataclass(frozen=True)
-class StopPoint:
-    """The point at which a sweep ended early: its rate, its raw loss (it may be NaN or infinite), and why."""
-
-    lr: float
-    loss: float
-    why: str
-
-
-@dataclass(frozen=True)
-class RaceRuns:
-    """The runs of a race by rate, on an axis of their own: what a run ends at is no loss of the sweep.
-
-    Args:
-        runs: every run, the lowest rate first; the loss of one that diverged is infinite.
-        limits: the lowest and the highest loss to show: an explosion is cut. None if every run diverged.
-        label: what the losses are.
-    """
-
-    runs: tuple[Run, ...]
-    limits: Limits | None
-    label: str
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """A curve over the logarithm of the rate, with marks.
-
-    Args:
-        line: the curve to draw as a line; empty where the sweep has too few points.
-        points: the raw losses behind it, or None.
-        ends: the raw losses that the line leaves out at its ends, or None.
-        corrected: the raw losses less what makes their batch hard or easy; None where that was not measured.
-        validation: the held-out losses, where they were measured, or None.
-        suggestion: the rate that is suggested, or None.
-        interval: where the suggestion's rule says that the best rate lies; None if it does not tell.
-        others: what other rules say.
-        stop: where the sweep ended early; None if it did not.
-        race: the runs that verified the suggestion, or None.
-        limits: the lowest and the highest loss to show: an explosion beyond them is cut. None: nothing is there.
-        message: why nothing is suggested; empty if something is.
-        loss_label: what the losses are.
-    """
-
-    line: Curve
-    points: Curve | None
-    ends: Curve | None
-    corrected: Curve | None
-    validation: Curve | None
-    suggestion: Mark | None
-    interval: tuple[float, float] | None
-    others: tuple[Mark, ...]
-    stop: StopPoint | None
-    race: RaceRuns | None
-    limits: Limits | None
-    message: str
-    loss_label: str
+_LARGEST = 1e150  # of a height: far above, a span is infinite
 
 
 def describe(
-    finding: Finding, *, smoothed: bool = True, raw: bool = True, rules: Sequence[Rule] = (), race: bool = True
+    finding: Finding,
+    *,
+    smoothed: bool = True,
+    raw: bool = True,
+    rules: Sequence[Rule | str] | str = (),
+    race: bool = True,
 ) -> Drawing:
     """What to draw of a Finding.
 
@@ -107,11 +33,14 @@ def describe(
         smoothed: True is the article's plot: the smoothed losses without the first 10 and last 5 points; False is the
             raw losses, all that are usable.
         raw: whether raw losses stand behind the smoothed ones, and those less their batches' differences.
-        rules: other rules to ask; those that refuse are left out.
+        rules: other rules to ask, or their names; those that refuse are left out.
         race: whether the runs of a race are shown.
 
     Returns:
         The Drawing.
+
+    Raises:
+        ConfigurationError: there is no such rule.
 
     Example:
         >>> from findlr import find, rules
@@ -129,7 +58,7 @@ def describe(
         corrected = _corrected(curve.clipped())
     validation = _measured(curve)
     named = _named(finding, rules)
-    marks = [_mark(lr, line, names) for lr, names in named.items()]
+    marks = [Mark(lr, _height(line, lr), names) for lr, names in named.items()]
     suggested = finding.suggestion is not None  # named first, then
     return Drawing(
         line=line,
@@ -143,6 +72,7 @@ def describe(
         stop=_stop(finding),
         race=_race(finding) if race else None,
         limits=_limits(line, points, corrected, validation),
+        plan=plan_text(finding.plan),
         message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
         loss_label="smoothed loss" if smoothed else "loss",
     )
@@ -210,7 +140,7 @@ def _outside(usable: Curve, shown: Curve) -> Curve | None:
 
 
 def _corrected(curve: Curve) -> Curve | None:
-    """The losses less what makes a batch hard: that shows in its loss under the starting weights as well."""
+    """The losses less what makes a batch hard, as its loss under the starting weights shows."""
     if curve.baseline is None or not len(curve):
         return None
     known = curve.baseline[np.isfinite(curve.baseline)]  # a batch may give no number under the starting weights
@@ -235,8 +165,7 @@ def _stop(finding: Finding) -> StopPoint | None:
 
 
 def _race(finding: Finding) -> RaceRuns | None:
-    race = finding.race
-    if race is None or not race.runs:
+    if (race := finding.race) is None or not race.runs:
         return None
     runs = tuple(sorted(race.runs, key=lambda run: run.lr))
     losses = [run.loss for run in runs if np.isfinite(run.loss)]
@@ -248,12 +177,12 @@ def _race(finding: Finding) -> RaceRuns | None:
     return RaceRuns(runs, limits, f"held-out loss after {race.steps} steps")
 
 
-def _named(finding: Finding, rules: Sequence[Rule]) -> dict[float, tuple[str, ...]]:
+def _named(finding: Finding, rules: Sequence[Rule | str] | str) -> dict[float, tuple[str, ...]]:
     """Each rate that is answered, the suggestion first, with the rules that answer it."""
     named: dict[float, tuple[str, ...]] = {}
     if finding.suggestion is not None:
         named[finding.suggestion.lr] = (finding.suggestion.rule,)
-    for rule in rules:
+    for rule in (rules,) if isinstance(rules, str) else rules:
         try:
             answer = finding.suggest(rule)
         except NoSuggestionError:
@@ -263,9 +192,8 @@ def _named(finding: Finding, rules: Sequence[Rule]) -> dict[float, tuple[str, ..
     return named
 
 
-def _mark(lr: float, line: Curve, names: tuple[str, ...]) -> Mark:
-    height = np.interp(np.log10(lr), line.log10_lr, line.loss) if len(line) else np.nan
-    return Mark(lr, float(height), names)
+def _height(line: Curve, lr: float) -> float:
+    return float(np.interp(np.log10(lr), line.log10_lr, line.loss)) if len(line) else np.nan
 
 
 def _limits(line: Curve, *others: Curve | None) -> Limits | None:
@@ -286,5 +214,6 @@ def _limits(line: Curve, *others: Curve | None) -> Limits | None:
 
 
 def _with_margin(low: float, high: float, share: float) -> Limits:
+    low, high = max(low, -_LARGEST), min(high, _LARGEST)
     margin = share * (high - low) or share * abs(high) or 1.0
     return low - margin, high + margin

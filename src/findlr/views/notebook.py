@@ -12,14 +12,18 @@ import numpy as np
 
 from findlr.analysis.curve import Step
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
-from findlr.views.drawing import Drawing, describe
+from findlr.finding.telling import cost_text, plan_text, race_text
+from findlr.views.drawing import describe
+from findlr.views.parts import Drawing
 from findlr.views.progress import Growing
 from findlr.views.thinning import extremes
 
 _LINE, _SUGGESTION = "#2a8bd0", "#e0600f"  # stand out on white and on black; all else has the notebook's own colour
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 428, 22, 190  # of the frame, in a picture of 440 x 224
 _MOST = 120  # points of a line: the whole stays below 10 kB
+_LONGEST_CODE = 600  # letters; what is longer is for ``finding.code()``
 _REFRESH = 0.2  # seconds between two pictures
 
 
@@ -51,7 +55,7 @@ class LiveSweep:
 
 
 def html(finding: Finding) -> str:
-    """A Finding as HTML: the curve, the suggestion and its interval, the verdict and why.
+    """A Finding as HTML: the suggestion, its interval and plan, the curve, the verdict and why, the code to paste.
 
     Args:
         finding: with or without a suggestion.
@@ -69,20 +73,34 @@ def html(finding: Finding) -> str:
     if suggestion is None:
         head = "<b>No suggestion</b>"
     else:
-        head = f'<b style="color:{_SUGGESTION}">{suggestion.lr:.2g}</b> ({_text(suggestion.rule, 40)})'
+        head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b> ({_text(suggestion.rule, 40)})'
         if suggestion.interval is not None:
-            head += " &nbsp; interval {:.2g} to {:.2g}".format(*suggestion.interval)
-    steps, seconds = finding.cost.steps, finding.cost.seconds
+            head += f" &nbsp; interval {interval_text(suggestion.interval)}"
+    how = "" if suggestion is None else f"<div>{_text(suggestion.why, 300)}</div>"
+    race = "" if finding.race is None else f"<div>Race: {_text(race_text(finding.race), 300)}</div>"
     return (
         f'<div><div style="font-size:1.15em">{head}</div>'
+        f"<div>for {_text(plan_text(finding.plan), 120)}</div>"
         f"{_picture(describe(finding))}"
-        f"<div><b>{finding.verdict.name}</b> {_text(finding.why, 500)}</div>"
-        f'<div style="opacity:.7">{_text(finding.stop.sentence, 200)} {steps:.0f} steps, {seconds:.2g} s.</div></div>'
+        f"{how}{race}<div><b>{finding.verdict.name}</b> {_text(finding.why, 500)}</div>"
+        f"{_code(finding)}"
+        f'<div style="opacity:.7">{_text(finding.stop.sentence, 200)} {cost_text(finding.cost)}.</div></div>'
     )
 
 
+def _code(finding: Finding) -> str:
+    """The code to paste, where the optimizer is known and it is not very long."""
+    if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
+        return ""
+    code = finding.code()
+    if len(code) > _LONGEST_CODE:
+        return ""
+    lines = "\n".join(escape(printable(line)) for line in code.splitlines())
+    return f'<pre style="white-space:pre-wrap;margin:.4em 0">{lines}</pre>'
+
+
 def _text(text: str, most: int) -> str:
-    return escape(text if len(text) <= most else f"{text[: most - 1]}\u2026")
+    return escape(printable(text, most))
 
 
 def _line(growing: Growing) -> str:
@@ -128,6 +146,9 @@ def _picture(drawing: Drawing) -> str:
         parts.append(f'<path d="{dots}" stroke="{_LINE}" stroke-opacity=".6" stroke-width="3" stroke-linecap="round"/>')
     points = _points(*_thinned(across(line.log10_lr), _heights(line.loss, limits, _TOP, _BOTTOM)))
     parts.append(f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/>')
+    if (corrected := drawing.corrected) is not None:  # what the default rule reads
+        points = _points(*_thinned(across(corrected.log10_lr), _heights(corrected.loss, limits, _TOP, _BOTTOM)))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-opacity=".5"/>')
     if mark is not None:
         x = float(across(math.log10(mark.lr)))
         y = float(_heights(np.array([mark.loss]), limits, _TOP, _BOTTOM)[0])
@@ -136,10 +157,10 @@ def _picture(drawing: Drawing) -> str:
             f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="{_SUGGESTION}" stroke-dasharray="2 3"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_SUGGESTION}"/>'
             f'<text x="{x:.1f}" y="14" text-anchor="{anchor}" fill="{_SUGGESTION}" font-weight="bold">'
-            f"{mark.lr:.2g}</text>"
+            f"{rate_text(mark.lr)}</text>"
         )
     ticks = _ticks(ends)
-    labels = [(f"1e{tick:g}" if tick == int(tick) else f"{10**tick:.2g}", float(across(tick))) for tick in ticks]
+    labels = [(f"1e{tick:g}" if tick == int(tick) else rate_text(10**tick), float(across(tick))) for tick in ticks]
     parts += [f'<text x="{x:.0f}" y="{_BOTTOM + 15}" text-anchor="middle">{label}</text>' for label, x in labels]
     for loss, y in ((limits[1], _TOP + 8), (sum(limits) / 2, (_TOP + _BOTTOM) / 2), (limits[0], _BOTTOM)):
         parts.append(f'<text x="{_LEFT - 5}" y="{y}" text-anchor="end">{loss:.3g}</text>')

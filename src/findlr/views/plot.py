@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
+from os import PathLike
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.rules import Rule
-from findlr.errors import MissingExtraError
+from findlr.analysis.text import printable, rate_text
 from findlr.finding import Finding
-from findlr.views.drawing import Drawing, Mark, RaceRuns, describe, labels_of
+from findlr.views.drawing import describe, labels_of
+from findlr.views.figures import drawn
+from findlr.views.parts import Drawing, Mark, RaceRuns
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+_LEGEND_WIDTH = 44  # letters
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
 # and dashes differ as well, for a picture in grey.
@@ -36,23 +41,24 @@ _RUNS = (
 
 def draw(
     finding: Finding,
-    ax: Axes | None = None,
+    ax: Axes | str | PathLike[str] | None = None,
     *,
     smoothed: bool = True,
     raw: bool = True,
-    rules: Sequence[Rule] = (),
+    rules: Sequence[Rule | str] | str = (),
     race: bool = True,
 ) -> Axes:
-    """Draw the loss against the rate, with the suggestion marked and named, and its interval as a light band.
+    """Draw the loss against the rate, with the suggestion, the plan that it is for, and its interval as a light band.
 
     Args:
         finding: with or without a suggestion; the title says why there is none.
-        ax: where to draw; None makes a new figure. Nothing is shown: that is the caller's, or the notebook's.
+        ax: where to draw; a path is a picture to write, such as "curve.png"; None makes a new figure. Nothing is
+            shown: that is the caller's, or the notebook's.
         smoothed: True is the article's plot: the smoothed losses without the first 10 and last 5 points; False is the
             raw losses. An explosion on the right is cut, so that the fall is seen.
         raw: whether raw losses stand faintly behind the smoothed ones and, as a thin line, those less what their
             batches differ in, where that was measured.
-        rules: other rules to mark, such as ``findlr.rules.valley``; those that refuse are left out.
+        rules: other rules to mark, such as ``findlr.rules.valley`` or "valley"; those that refuse are left out.
         race: whether the runs that verified the suggestion are shown, on an axis of their own on the right.
 
     Returns:
@@ -60,6 +66,7 @@ def draw(
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        ConfigurationError: no rule has that name, or matplotlib writes no such picture.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -68,26 +75,26 @@ def draw(
         >>> draw(find(Quadratic()), Figure().subplots()).get_xscale()
         'log'
     """
-    ax = _new_axes() if ax is None else ax
     drawing = describe(finding, smoothed=smoothed, raw=raw, rules=rules, race=race)
-    _draw(drawing, ax)
-    return ax
+    return drawn(lambda axes: _draw(drawing, axes), ax)
 
 
-def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+def compare(
+    findings: Sequence[Finding], labels: Sequence[str] | None = None, ax: Axes | str | PathLike[str] | None = None
+) -> Axes:
     """Draw several runs over each other: weight decays, batch sizes, optimizers.
 
     Args:
         findings: at least one; each is drawn by its smoothed losses, its suggestion and its interval.
         labels: one per Finding; None names them by what their facts differ in.
-        ax: where to draw; None makes a new figure, which is not shown.
+        ax: where to draw; a path is a picture to write; None makes a new figure, which is not shown.
 
     Returns:
         The Axes.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        ConfigurationError: there is no Finding, or not one label for each.
+        ConfigurationError: there is no Finding, not one label for each, or matplotlib writes no such picture.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -101,13 +108,24 @@ def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax
     Source: Smith 2018 (arXiv:1803.09820), who chooses the weight decay so.
     """
     names = labels_of(findings, labels)
-    ax = _new_axes() if ax is None else ax
-    _style(ax)
     drawings = [describe(finding, raw=False, race=False) for finding in findings]
+    return drawn(lambda axes: _draw_all(drawings, names, axes), ax)
+
+
+def _draw_all(drawings: Sequence[Drawing], names: Sequence[str], ax: Axes) -> None:
+    _style(ax)
+    shown_limits = [drawing.limits for drawing in drawings if drawing.limits is not None]
+    if shown_limits:
+        ax.set_ylim(min(low for low, _ in shown_limits), max(high for _, high in shown_limits))
+    one_plan = len({drawing.plan for drawing in drawings}) == 1
+    if one_plan:
+        _tell_plan(drawings[0], ax)
     handles: list[Artist] = []
     for drawing, name, (colour, dashes, shape) in zip(drawings, names, cycle(_RUNS), strict=False):
         mark = drawing.suggestion
-        label = f"{name}: {'no suggestion' if mark is None else f'{mark.lr:.2g}'}"
+        label = f"{printable(name)}: {'no suggestion' if mark is None else rate_text(mark.lr)}"
+        if not one_plan:
+            label += "\n" + fill(f"for {drawing.plan}", _LEGEND_WIDTH)
         sign = "" if mark is None else shape
         paper = ax.get_facecolor()
         handles += ax.plot([], [], color=colour, ls=dashes, lw=2, marker=sign, ms=8, mec=paper, label=label)
@@ -116,45 +134,21 @@ def compare(findings: Sequence[Finding], labels: Sequence[str] | None = None, ax
             if drawing.interval is not None:
                 ax.plot(drawing.interval, [mark.loss] * 2, "|-", color=colour, lw=1, ms=9, alpha=0.8)
             ax.plot(mark.lr, mark.loss, shape, color=colour, ms=9, mec=paper, zorder=4)
-    shown_limits = [drawing.limits for drawing in drawings if drawing.limits is not None]
-    if shown_limits:
-        ax.set_ylim(min(low for low, _ in shown_limits), max(high for _, high in shown_limits))
     _legend(ax, handles, drawings[0])
-    return ax
-
-
-def picture(draw: Callable[[Axes], object]) -> Figure:
-    """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.of("matplotlib", "plot") from None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw(figure.subplots())
-    return figure
-
-
-def _new_axes() -> Axes:
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError:
-        raise MissingExtraError.of("matplotlib", "plot") from None
-    return plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
 
 
 def _draw(drawing: Drawing, ax: Axes) -> None:
     _style(ax)
+    if drawing.limits is not None:
+        ax.set_ylim(*drawing.limits)  # first, for no explosion to reach the axes
     handles = [*_curves(drawing, ax), *_marks(drawing, ax)]
     if drawing.race is not None:
         handles.append(_draw_race(drawing.race, ax))
     if drawing.message:
         ax.set_title(drawing.message, parse_math=False, wrap=True)
+    else:
+        _tell_plan(drawing, ax)
     if drawing.limits is not None:
-        ax.set_ylim(*drawing.limits)
         _legend(ax, handles, drawing)
 
 
@@ -162,8 +156,12 @@ def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
     """The lines and points; those further down lie over those before."""
     layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
         ("raw loss", drawing.points, {"color": _LINE, "ls": "", "marker": "o", "ms": 3.5, "mew": 0, "alpha": 0.5}),
-        ("left out", drawing.ends, {"color": _GREY, "ls": "", "marker": "o", "ms": 3, "mfc": "none", "mew": 0.7}),
-        ("without batch noise", drawing.corrected, {"color": _GREY, "lw": 1}),
+        (
+            "left out of the line",
+            drawing.ends,
+            {"color": _GREY, "ls": "", "marker": "o", "ms": 3, "mfc": "none", "mew": 0.7},
+        ),
+        ("without batch noise (read by quick)", drawing.corrected, {"color": _GREY, "lw": 1}),
         (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2}),
         ("validation loss", drawing.validation, {"color": _VALIDATION, "ls": "--", "lw": 1.6, "marker": "."}),
     )
@@ -188,6 +186,11 @@ def _marks(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
         where: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
         ink = ax.xaxis.label.get_color()
         yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **where)
+
+
+def _tell_plan(drawing: Drawing, ax: Axes) -> None:
+    """What the rate is for, above the picture on the left: a title of the user's own has its place."""
+    ax.set_title(f"for {drawing.plan}", loc="left", fontsize="small", parse_math=False, wrap=True)
 
 
 def _style(ax: Axes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from findlr.analysis.curve import Step
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import duration
 from findlr.views.thinning import extremes
 
 
@@ -67,16 +68,3 @@ class Growing:
         low, top = float(losses.min()), float(losses.max())
         fall = float(losses[: int(losses.argmin()) + 1].max()) - low
         return shares, losses, (low, min(low + 2 * fall, top) if fall else top)
-
-
-def duration(seconds: float) -> str:
-    """A time as one says it.
-
-    Example:
-        >>> duration(0.314), duration(200.0), duration(7500.0)
-        ('0.31 s', '3 min 20 s', '2 h 5 min')
-    """
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

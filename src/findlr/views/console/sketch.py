@@ -11,8 +11,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import printable, rate_text
 from findlr.finding import Finding
-from findlr.views.drawing import Drawing, Mark, describe
+from findlr.views.drawing import describe
+from findlr.views.parts import Drawing, Mark
 
 LINE, SUGGESTION = "cyan", "bold green"
 _NARROWEST = 16  # columns
@@ -39,7 +41,7 @@ class Sketch:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines, as wide as ``options`` allow."""
-        if self._drawing.limits is None:
+        if self._drawing.limits is None or not len(self._drawing.line):
             yield Text("(no curve to draw: the sweep has too few usable points)", style="dim")
             return
         low, high = self._drawing.limits
@@ -60,7 +62,9 @@ class Sketch:
         axis, rates = canvas.axis()
         yield Text(f"{' ' * (gutter - 1)}{canvas.ink.corner}{axis}", style="dim")
         yield Text(f"{' ' * gutter}{rates}", style="dim")
-        yield Text(f"{' ' * gutter}{self._drawing.loss_label} against learning rate"[: options.max_width], style="dim")
+        said = f"{self._drawing.loss_label} against learning rate"
+        said = said if gutter + len(said) <= options.max_width else "learning rate"
+        yield Text(f"{' ' * gutter}{said}", style="dim")
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,6 @@ def dots(
     return ["".join(map(chr, row)) for row in codes.tolist()]
 
 
-def printable(text: str) -> str:
-    """A text from a file, without what a terminal might obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-
-
 class _Canvas:
     """A drawing on a grid of characters."""
 
@@ -164,7 +163,7 @@ class _Canvas:
         powers = range(math.ceil(self._first), math.floor(self._last) + 1)
         ticks = {self._column(power): f"1e{power}" for power in powers}
         if len(ticks) < 2:
-            ticks = {self._column(end): f"{10**end:.2g}" for end in (self._first, self._last)}
+            ticks = {self._column(end): rate_text(10**end) for end in (self._first, self._last)}
         axis, rates = [self.ink.base] * self._width, ""
         for column, label in ticks.items():
             start = min(column, self._width - len(label))

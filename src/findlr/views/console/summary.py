@@ -5,53 +5,80 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from findlr.analysis.rules import RULES
-from findlr.analysis.runs import Race
+from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
-from findlr.views.console.sketch import Sketch, printable
+from findlr.finding.telling import cost_text, plan_text, race_text
+from findlr.views.console.sketch import Sketch
+
+_NARROW = 60  # columns; the table of several Findings needs more
 
 
 def show(finding: Finding, console: Console | None = None) -> None:
-    """Print the summary of a Finding, and its curve.
+    """Print the summary of a Finding, its curve, and the code to paste.
 
     Args:
         finding: with or without a suggestion.
         console: where to; None is standard output.
     """
-    (console or Console()).print(summary(finding), "", Sketch(finding), sep="\n")
+    console = console or Console()
+    console.print(summary(finding), "", Sketch(finding), sep="\n")
+    if (code := _code(finding)) is not None:
+        console.print(Text("\nto paste", style="bold"))
+        console.print(code, soft_wrap=True)  # a line stays one, however narrow the terminal is
 
 
 def show_all(findings: Sequence[Finding], labels: Sequence[str], console: Console | None = None) -> None:
-    """Print several Findings side by side.
+    """Print several Findings side by side; in a narrow terminal below each other.
 
     Args:
         findings: with or without suggestions.
         labels: a name for each.
         console: where to; None is standard output.
     """
+    console = console or Console()
+    rows = [_row(finding, label) for finding, label in zip(findings, labels, strict=True)]
+    if console.width < _NARROW:
+        for name, lr, interval, verdict, loss, steps, plan in rows:
+            told = [interval, verdict, f"lowest loss {loss}" * bool(loss), f"{steps} steps"]
+            console.print(Text.assemble(name, "  ", lr), Text(", ".join(filter(None, told))), plan, "", sep="\n")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "suggestion", "interval", "verdict", "lowest loss", "steps"):
         table.add_column(heading, overflow="fold")
-    for finding, label in zip(findings, labels, strict=True):
-        suggestion, losses = finding.suggestion, finding.curve.smoothed().usable().loss
-        interval = None if suggestion is None else suggestion.interval
-        table.add_row(
-            Text(printable(label)),
-            Text("none", style="bold red") if suggestion is None else Text(f"{suggestion.lr:.2g}", style="bold green"),
-            "" if interval is None else f"{interval[0]:.2g} to {interval[1]:.2g}",
-            finding.verdict.name,
-            f"{losses.min():.4g}" if len(losses) else "",
-            f"{finding.cost.steps:.0f}",
-        )
-    (console or Console()).print(table)
+    for row in rows:
+        table.add_row(*row[:-1])
+    console.print(table, "")
+    plans = [plan for *_, plan in rows]
+    if len(set(map(str, plans))) > 1:
+        plans = [Text.assemble(name, ": ", plan) for name, *_, plan in rows]
+    else:
+        plans = [Text.assemble("all " if len(plans) > 1 else "", plan) for plan in plans[:1]]
+    for each in plans:
+        console.print(Padding(each, (0, 0, 0, 2)))
+
+
+def _row(finding: Finding, label: str) -> tuple[Text, Text, str, str, str, str, Text]:
+    suggestion, losses = finding.suggestion, finding.curve.smoothed().usable().loss
+    interval = None if suggestion is None else suggestion.interval
+    return (
+        Text(printable(label)),
+        Text("none", style="bold red") if suggestion is None else Text(rate_text(suggestion.lr), style="bold green"),
+        "" if interval is None else interval_text(interval),
+        finding.verdict.name,
+        f"{losses.min():.4g}" if len(losses) else "",
+        f"{finding.cost.steps:.0f}",
+        Text(f"for {plan_text(finding.plan)}"),
+    )
 
 
 def summary(finding: Finding) -> Table:
-    """A Finding in a few lines: the suggestion, its interval and why, or why not; what other rules say; what it cost.
+    """A Finding in a few lines: the suggestion, its interval and plan, why, or why not; what other rules say; the cost.
 
     Args:
         finding: with or without a suggestion.
@@ -67,35 +94,34 @@ def summary(finding: Finding) -> Table:
     """
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     suggestion = finding.suggestion
     if suggestion is None:
         table.add_row("suggestion", Text("none", style="bold red"))
     else:
-        table.add_row("suggestion", Text(f"{suggestion.lr:.2g} ({printable(suggestion.rule)})", style="bold green"))
+        named = f"{rate_text(suggestion.lr)} ({printable(suggestion.rule)})"
+        table.add_row("suggestion", Text(named, style="bold green"))
         if suggestion.interval is not None:
-            low, high = suggestion.interval
-            table.add_row("interval", Text(f"{low:.2g} to {high:.2g}"))
+            table.add_row("interval", Text(interval_text(suggestion.interval)))
+    table.add_row("plan", Text(plan_text(finding.plan)))
+    if suggestion is not None:
         table.add_row("rule", Text(printable(suggestion.why)))
     if finding.race is not None:
-        table.add_row("race", Text(_told(finding.race)))
+        table.add_row("race", Text(race_text(finding.race)))
     table.add_row("verdict", Text(finding.verdict.name))
     table.add_row("why", Text(printable(finding.why)))
     table.add_row("stop", Text(finding.stop.sentence))
     for i, (names, answer) in enumerate(_other_answers(finding)):
         table.add_row("" if i else "other rules", Text(f"{names}: {answer}"))
-    steps = round(finding.cost.steps)
-    table.add_row("cost", f"{steps} step{'s' * (steps != 1)}, {finding.cost.seconds:.2g} s")
-    if suggestion is not None and finding.facts.get("optimizer"):
-        table.add_row("paste", Text(printable(finding.code())))
+    table.add_row("cost", cost_text(finding.cost))
     return table
 
 
-def _told(race: Race) -> str:
-    """What the runs of a race ended at, by rate."""
-    runs = sorted(race.runs, key=lambda run: run.lr)
-    losses = ", ".join(f"{run.loss:.4g} at {run.lr:.2g}" for run in runs)
-    return f"{len(runs)} runs of {race.steps} steps; loss {losses}"
+def _code(finding: Finding) -> Text | None:
+    """The code to paste; None where nothing is known of the optimizer."""
+    if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
+        return None
+    return Text("\n".join(map(printable, finding.code().splitlines())))
 
 
 def _other_answers(finding: Finding) -> Iterator[tuple[str, str]]:
@@ -105,7 +131,7 @@ def _other_answers(finding: Finding) -> Iterator[tuple[str, str]]:
         if finding.suggestion is not None and finding.suggestion.rule == name:
             continue
         try:
-            answer = f"{finding.suggest(rule).lr:.2g}"
+            answer = rate_text(finding.suggest(rule).lr)
         except NoSuggestionError as error:
             answer = "refused, for the reason above" if str(error) == finding.why else f"refused: {error}"
         answers.setdefault(answer, []).append(name)

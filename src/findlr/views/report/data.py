@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.rules import RULES, Suggestion
+from findlr.analysis.text import interval_text, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
-from findlr.views.drawing import Drawing, describe, flattened
+from findlr.finding.code import ASSUMED_STEPS
+from findlr.views.drawing import describe, flattened
+from findlr.views.parts import Drawing
 from findlr.views.thinning import extremes
 
 _MOST = 20_000  # points of a curve that is shown whole
@@ -35,6 +38,7 @@ def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, 
     drawing = describe(finding)
     return {
         "label": label,
+        "plan": drawing.plan,
         "message": drawing.message,
         "verdict": finding.verdict.name,
         "why": finding.why,
@@ -110,7 +114,7 @@ def _packed(values: npt.ArrayLike, kind: Literal["<f4", "<f8", "<i4"]) -> str:
 
 def _stop_text(drawing: Drawing) -> str:
     assert drawing.stop is not None
-    return f"{drawing.stop.why} at lr {drawing.stop.lr:.3g}, loss {drawing.stop.loss:.4g}"
+    return f"{drawing.stop.why} at lr {rate_text(drawing.stop.lr)}, loss {drawing.stop.loss:.4g}"
 
 
 def _race(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
@@ -131,13 +135,13 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     curve, suggestion = finding.curve, finding.suggestion
     result = [("verdict", f"{finding.verdict.name}: {finding.verdict.sentence}"), ("why", finding.why)]
     if suggestion is not None:
-        result += [("learning rate", f"{suggestion.lr:.6g}"), ("rule", f"{suggestion.rule}: {suggestion.why}")]
+        result += [("learning rate", rate_text(suggestion.lr)), ("rule", f"{suggestion.rule}: {suggestion.why}")]
         if suggestion.interval is not None:
-            result += [("interval", "{:.4g} to {:.4g}".format(*suggestion.interval))]
+            result += [("interval", interval_text(suggestion.interval))]
     if suggestion is not None and len(finding.lrs) > 1:
-        result += [("rates of the groups", ", ".join(f"{lr:.6g}" for lr in finding.lrs))]
+        result += [("rates of the groups", ", ".join(map(rate_text, finding.lrs)))]
     yield "Result", result
-    rates = f"{curve.lr[0]:.3g} to {curve.lr[-1]:.3g}" if len(curve) else "none"
+    rates = interval_text((curve.lr[0], curve.lr[-1])) if len(curve) else "none"
     yield (
         "Sweep",
         [
@@ -151,5 +155,7 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     plan = finding.plan.to_dict()
     if not isinstance(plan["schedule"], str):
         plan["schedule"] = "a function of the progress"
+    if plan["total_steps"] is None:
+        plan["total_steps"] = f"{ASSUMED_STEPS}, assumed: none were given"
     yield "Plan", [(name, str(value)) for name, value in plan.items() if value not in (None, "")]
     yield "Training", [pair for pair in flattened(finding.facts) if pair[1] != ""]

@@ -83,7 +83,7 @@ function drawMarks(chart, runs, several, rulesOn) {
       ctx.stroke();
       ctx.setLineDash([]);
       const y = drawRate(chart, run, suggestion.lr, several ? run.glyph : "●", 6 * ratio, tint);
-      if (!several) drawName(chart, `${brief(suggestion.lr, 2)} (${suggestion.rule})`, x, y, tint);
+      if (!several) drawName(chart, `${rateText(suggestion.lr)} (${suggestion.rule})`, x, y, tint);
     }
     if (run.stop !== null && run.stop.lr !== null) {
       const x = chart.valToPos(Math.log10(run.stop.lr), "x", true);

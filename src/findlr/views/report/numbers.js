@@ -52,6 +52,15 @@ function brief(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+// A learning rate as findlr.analysis.text.rate_text writes it: two digits, as in 0.3, 0.00047 or 4.7e-05.
+function rateText(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const rounded = Number(value.toPrecision(2));
+  if (rounded >= 1e-4 && rounded < 1e6) return String(rounded);
+  const [mantissa, exponent] = rounded.toExponential().split("e");
+  return `${mantissa}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
+}
+
 // Round places for the ticks of an axis in decades: powers of ten, or 1, 2, 5 where few of those are seen.
 function decadeTicks(low, high, most) {
   const span = high - low;

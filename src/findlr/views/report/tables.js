@@ -46,12 +46,12 @@ function named(run, text) {
 }
 
 function rateOf(run) {
-  return run.suggestion === null ? "none" : brief(run.suggestion.lr, 3);
+  return run.suggestion === null ? "none" : rateText(run.suggestion.lr);
 }
 
 function intervalOf(run) {
   const interval = run.suggestion && run.suggestion.interval;
-  return interval ? `${brief(interval[0], 2)} to ${brief(interval[1], 2)}` : "–";
+  return interval ? `${rateText(interval[0])} to ${rateText(interval[1])}` : "–";
 }
 
 function runName(run) {
@@ -63,21 +63,23 @@ function buildSummary(section, runs, onRun) {
   if (runs.length === 1) {
     const [run] = runs;
     const refused = run.suggestion === null;
+    const plan = make("p", {}, `for ${run.plan}`);
+    if (!refused) section.append(plan);
     section.append(make("p", {}, make("span", { class: `verdict${refused ? " refused" : ""}` }, run.verdict), ` ${run.why}`));
     if (!refused) {
       const interval = run.suggestion.interval ? ` Interval: ${intervalOf(run)}.` : "";
       section.append(make("p", {}, `Rule ${run.suggestion.rule}: ${run.suggestion.why}${interval}`));
-    }
+    } else section.append(plan);
     return;
   }
   const body = make("tbody");
   runs.forEach((run, i) => {
     const name = checkbox(true, (on) => onRun(i, on), ...runName(run));
     const row = make("tr", {}, make("th", { scope: "row" }, name), cell(rateOf(run), true), cell(intervalOf(run)), cell(run.verdict));
-    row.append(cell(run.why));
+    row.append(cell(run.plan), cell(run.why));
     body.append(row);
   });
-  const heads = headings("run", ["learning rate", true], "interval", "verdict", "why");
+  const heads = headings("run", ["learning rate", true], "interval", "verdict", "plan", "why");
   const caption = make("caption", { class: "unseen" }, "The runs, with a box to show each in the chart");
   section.append(scrollable("The runs", make("table", { id: "runs" }, caption, heads, body)));
 }
@@ -91,7 +93,7 @@ function buildRules(table, runs, rulesOn, onRule) {
     const label = checkbox(rulesOn.has(rule), (on) => onRule(rule, on), glyph(...RULES[rule]), rule);
     label.firstChild.disabled = answers.every(({ lr }) => lr === null);
     const row = make("tr", {}, make("th", { scope: "row" }, label));
-    for (const { lr } of answers) row.append(cell(lr === null ? "refused" : brief(lr, 3), true));
+    for (const { lr } of answers) row.append(cell(lr === null ? "refused" : rateText(lr), true));
     if (!several) row.append(cell(answers[0].why === runs[0].why ? "For the reason above." : answers[0].why));
     body.append(row);
   });
@@ -148,12 +150,12 @@ function buildRace(section, runs) {
     section.hidden = false;
     const body = make("tbody");
     for (const { lr, steps, loss } of run.race.runs) {
-      body.append(make("tr", {}, cell(brief(lr, 3), true), cell(String(steps), true), cell(loss === null ? "diverged" : brief(loss), true)));
+      body.append(make("tr", {}, cell(rateText(lr), true), cell(String(steps), true), cell(loss === null ? "diverged" : brief(loss), true)));
     }
     const caption = make("caption", {}, named(run, `held-out loss before training ${brief(run.race.start)}`));
     section.append(make("table", {}, caption, headings(["learning rate", true], ["steps", true], ["held-out loss", true]), body));
     const sides = run.race.bracketed ? "a worse run lies on each side" : "there is no worse run on one side of it";
-    section.append(make("p", {}, `The runs are best at ${brief(run.race.best_lr, 3)}; ${sides}.`));
+    section.append(make("p", {}, `The runs are best around ${rateText(run.race.best_lr)}; ${sides}.`));
   }
 }
 

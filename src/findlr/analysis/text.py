@@ -1,0 +1,67 @@
+"""How a rate, a time and a stranger's text are written: the same in every view. Standard library only."""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")  # colours, cursor moves, titles
+_LONGEST_TIME = 1e9  # seconds
+
+
+def rate_text(lr: float) -> str:
+    """A learning rate with two digits: its interval is far wider than a third digit would be.
+
+    Args:
+        lr: the rate.
+
+    Returns:
+        The same as ``f"{lr:.2g}"``, but for rates of 100 and more, which have no exponent below a million.
+
+    Example:
+        >>> rate_text(0.29871), rate_text(0.00047), rate_text(4.7e-5), rate_text(120.0)
+        ('0.3', '0.00047', '4.7e-05', '120')
+    """
+    return f"{float(f'{lr:.2g}'):g}"
+
+
+def interval_text(interval: tuple[float, float]) -> str:
+    """The two ends of an interval of rates.
+
+    Example:
+        >>> interval_text((0.1571, 0.8033))
+        '0.16 to 0.8'
+    """
+    return f"{rate_text(interval[0])} to {rate_text(interval[1])}"
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    Example:
+        >>> duration(0.314), duration(200.0), duration(7500.0)
+        ('0.31 s', '3 min 20 s', '2 h 5 min')
+    """
+    if not 99.5 <= seconds < _LONGEST_TIME:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """A text of a stranger's, such as a file's or an exception's, as one line that no terminal obeys.
+
+    Args:
+        text: any text.
+        most: its most letters; a longer one ends in three dots. None: as long as it is.
+
+    Returns:
+        The text without colours and cursor moves; any other letter that cannot be printed is a question mark.
+
+    Example:
+        >>> escape = chr(27)
+        >>> printable(f"the {escape}[31mdisk{escape}[0m is on fire{chr(0)}")
+        'the disk is on fire?'
+    """
+    line = " ".join(_ESCAPES.sub("", text).split())
+    clean = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return clean if most is None or len(clean) <= most else f"{clean[: most - 3]}..."

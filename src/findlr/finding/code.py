@@ -1,0 +1,162 @@
+"""The code to paste: the optimizer at the suggested rate, and the scheduler of the plan.
+
+What a training tells of itself in its facts is a contract, whatever its framework:
+
+- ``facts["optimizer"]``: ``name``, ``module`` and ``arguments`` (those that are not the defaults, in plain values) say
+  how the optimizer is made, ``groups`` has the settings of each of its groups. ``parameters``, what is passed first,
+  is "model.parameters()" unless it is told; "" is nothing. ``rate``, the rate's keyword, is "lr" unless it is told;
+  another one says that PyTorch's schedulers do not fit.
+- ``facts["sets"]``: where the rate is written in a framework that makes its optimizer itself, such as
+  "trainer.args.learning_rate". Where it is there, the code is an assignment to it.
+
+A file may hold anything there. What is printed is names, dots, empty calls and plain literals; what is something else
+is left out, or the code sets the rates of an optimizer that is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from keyword import iskeyword
+from typing import Any
+
+from findlr.analysis.plan import Plan
+from findlr.analysis.text import rate_text
+
+ASSUMED_STEPS = 1000  # what the rules take for a plan without total_steps
+
+_PARAMETERS, _RATE = "model.parameters()", "lr"
+_LONGEST, _DEEPEST = 1000, 4  # of a value among the arguments
+_SCHEDULERS = "torch.optim.lr_scheduler"
+
+
+def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
+    """Python that trains as planned at the rates ``lrs``, in one line or two.
+
+    Args:
+        facts: what the training told of itself.
+        lrs: the rate of each param group.
+        plan: the training that is planned.
+
+    Returns:
+        The line that makes the optimizer or sets its rates, and the line of the scheduler where the plan has one.
+
+    Example:
+        >>> adam = {"name": "Adam", "module": "torch.optim.adam", "arguments": {"amsgrad": True}, "groups": [{}]}
+        >>> print(code_for({"optimizer": adam}, [0.00123], Plan("cosine", 500)))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.0012, amsgrad=True)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=500)
+        >>> code_for({"sets": "trainer.args.learning_rate"}, [0.00123], Plan())
+        'trainer.args.learning_rate = 0.0012'
+    """
+    if (line := _assignment(facts, lrs)) is not None:
+        return line
+    scheduler = scheduler_line(facts, lrs, plan)
+    line = constructor(facts, lrs) or _loop(lrs)
+    if scheduler is not None:
+        return f"{line}\n{scheduler}"
+    return line if plan.schedule == "constant" else f"{line}  # the peak of the planned schedule"
+
+
+def one_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str | None:
+    """The same in one line, for what stands below the plan; None where nothing is known of the optimizer.
+
+    Several groups, whose rates make a long line, get ``finding.apply``.
+    """
+    if (line := _assignment(facts, lrs)) is not None:
+        return line
+    if not _optimizer(facts):
+        return None
+    scheduler = scheduler_line(facts, lrs, replace(plan, total_steps=plan.total_steps or ASSUMED_STEPS))
+    lines = [constructor(facts, lrs) or "finding.apply(optimizer)", *([] if scheduler is None else [scheduler])]
+    return "; ".join(lines)
+
+
+def constructor(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
+    """The line that makes the optimizer; None with several groups, or where the facts do not tell it in plain names."""
+    optimizer = _optimizer(facts)
+    if len(lrs) != 1:
+        return None
+    module, name = str(optimizer.get("module")), str(optimizer.get("name"))
+    rate, parameters = optimizer.get("rate", _RATE), optimizer.get("parameters", _PARAMETERS)
+    if not (_is_path(module) and _is_name(name) and _is_name(rate) and _is_call(parameters)):
+        return None
+    arguments = [parameters] if parameters else []
+    arguments.append(f"{rate}={rate_text(lrs[0])}")
+    for key, value in dict(optimizer.get("arguments") or {}).items():
+        literal = _literal(value)
+        if not _is_name(key) or key == rate or literal is None or len(literal) > _LONGEST:
+            return None
+        arguments.append(f"{key}={literal}")
+    where = "torch.optim" if module.startswith("torch.optim.") else module
+    return f"optimizer = {where}.{name}({', '.join(arguments)})"
+
+
+def scheduler_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str | None:
+    """PyTorch's scheduler for the plan; None for a constant rate, and for an optimizer that is not PyTorch's."""
+    if plan.schedule == "constant" or _optimizer(facts).get("rate", _RATE) != _RATE:
+        return None
+    steps = ASSUMED_STEPS if plan.total_steps is None else plan.total_steps
+    if plan.schedule == "one_cycle":
+        rates = [rate_text(lr) for lr in lrs]
+        peak = rates[0] if len(rates) == 1 else f"[{', '.join(rates)}]"
+        made = f"OneCycleLR(optimizer, max_lr={peak}, total_steps={steps}, cycle_momentum=False)"
+    elif plan.schedule == "cosine":
+        made = f"CosineAnnealingLR(optimizer, T_max={steps})"
+    elif plan.schedule == "linear":
+        made = f"LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters={steps})"
+    elif plan.schedule == "wsd":
+        shares = f"1.0, 0.05 + 19 * step / {steps}, 5 - 5 * step / {steps}"  # up, the peak, and down
+        made = f"LambdaLR(optimizer, lambda step: max(0.0, min({shares})))"
+    else:
+        made = f"LambdaLR(optimizer, lambda step: schedule(min(step / {max(steps - 1, 1)}, 1.0)))"
+    remarks = []
+    if not isinstance(plan.schedule, str):
+        remarks.append("schedule is the function that find_lr was given")
+    if plan.total_steps is None:
+        remarks.append(f"{steps} steps are assumed: no total_steps was given")
+    remark = f"  # {'; '.join(remarks)}" if remarks else ""
+    return f"scheduler = {_SCHEDULERS}.{made}{remark}"
+
+
+def _optimizer(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    told = facts.get("optimizer")
+    return told if isinstance(told, Mapping) else {}
+
+
+def _assignment(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
+    where = facts.get("sets")
+    return f"{where} = {rate_text(max(lrs))}" if _is_path(where) else None
+
+
+def _loop(lrs: Sequence[float]) -> str:
+    rates = ", ".join(map(rate_text, lrs))
+    return f'for group, lr in zip(optimizer.param_groups, [{rates}]): group["lr"] = lr'
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier() and not iskeyword(value)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST and all(map(_is_name, value.split(".")))
+
+
+def _is_call(value: Any) -> bool:
+    """Whether it is a path, the call of one without arguments, or nothing."""
+    return value == "" or (isinstance(value, str) and _is_path(value.removesuffix("()")))
+
+
+def _literal(value: Any, depth: int = 0) -> str | None:
+    """A plain value as Python writes it; None if it is no such value."""
+    if value is None or isinstance(value, (bool, str)):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(float(value))
+    if not isinstance(value, (list, tuple)) or depth == _DEEPEST:
+        return None
+    items = [_literal(item, depth + 1) for item in value]
+    return None if None in items else f"[{', '.join(map(str, items))}]"

@@ -1,0 +1,58 @@
+"""The curve of a Finding as columns, and what they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.smoothing import Array
+from findlr.errors import MissingExtraError
+from findlr.finding.saved import strict
+
+if TYPE_CHECKING:
+    import pandas
+
+Columns = Mapping[str, Array]
+
+
+def columns_of(curve: Curve) -> dict[str, Array]:
+    """lr, loss, smoothed, and baseline and validation where they were measured."""
+    columns = {"lr": curve.lr, "loss": curve.loss, "smoothed": curve.smoothed().loss}
+    for name in ("baseline", "validation"):
+        if (values := getattr(curve, name)) is not None:
+            columns[name] = values
+    return columns
+
+
+def table(columns: Columns) -> pandas.DataFrame:
+    """The columns as a table.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise MissingExtraError.of("pandas", "pandas") from None
+    return pd.DataFrame(columns)
+
+
+def write_csv(columns: Columns, path: str | PathLike[str]) -> None:
+    """Write comma-separated values; every digit is kept."""
+    rows = np.column_stack(list(columns.values()))
+    np.savetxt(path, rows, fmt="%.17g", delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+
+
+def write_jsonl(columns: Columns, path: str | PathLike[str]) -> None:
+    """Write JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
+    import json
+    from pathlib import Path
+
+    with Path(path).open("w", encoding="utf-8") as file:
+        for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+            point = strict(dict(zip(columns, row, strict=True)), lambda _: None)
+            file.write(json.dumps(point, allow_nan=False) + "\n")

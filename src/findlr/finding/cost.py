@@ -1,0 +1,22 @@
+"""What a search spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search spent.
+
+    Args:
+        steps: forward-backward equivalents; a lone forward is a third of one.
+        forwards: forward passes of a whole batch.
+        backwards: backward passes of a whole batch.
+        seconds: wall time; two Findings that differ only here are equal.
+    """
+
+    steps: float
+    forwards: int
+    backwards: int
+    seconds: float = field(compare=False)
