@@ -12,7 +12,7 @@ import pytest
 import findlr
 from findlr import RangeTest, TorchTrainable, find_lr
 from findlr.search.settings import Search, Settings, SweepSettings
-from findlr.torch.trainable import How
+from findlr.torch.arguments import How
 
 NAMES = [
     *("ConfigurationError", "Curve", "DataEndedError", "FileFormatError", "Finding", "FindlrError", "LoaderError"),

@@ -413,14 +413,14 @@ def test_no_example_that_scores_is_trained_on_and_one_epoch_thins_nothing(valida
     loader = DataLoader(Indices(), 16, shuffle=True, generator=torch.Generator().manual_seed(0))
     training = TorchTrainable(net, optimizer, criterion, loader, validation_loader=[next(iter(loader))] * 3)
     if not validation:
-        training._validation = None
+        training._held_out._validation = None
     before = loader.generator.get_state()
     snapshot = training.snapshot()
     assert training.hold_out(8, steps, total_steps) == (3 if validation else 2)
     seen = [{int(x) for x in training.batches.next()[0][:, 0]} for _ in range(40)]
     assert {len(batch) for batch in seen} == {16}
     if not validation:
-        assert not set().union(*seen) & {int(x) for batch, _ in training._held_out for x in batch[:, 0]}
+        assert not set().union(*seen) & {int(x) for batch, _ in training._held_out._aside for x in batch[:, 0]}
     share = math.sqrt(steps / total_steps) if steps > 2 else 1.0
     left = 13 - (0 if validation else 2)  # batches of a pass
     most = 16 * min(math.ceil(max(share, 2 / left) * left), left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from findlr.errors import MissingExtraError
 from findlr.testing.quadratic import Quadratic
 
 if TYPE_CHECKING:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
 
     if name not in _LATER:
         raise AttributeError(f"module 'findlr.testing' has no attribute {name!r}")
+    try:
+        import pytest  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError.of("pytest", "testing") from error
     return getattr(import_module(f"findlr.testing.{_LATER[name]}"), name)

@@ -8,19 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from findlr.analysis.curve import Step, Stop
-from findlr.errors import MissingExtraError
 from findlr.finding import Finding
-
-try:
-    import pytest
-except ImportError as error:
-    raise MissingExtraError.of("pytest", "testing") from error
-
-
-class _BrokenOffError(Exception):
-    """What the suite breaks a search off with."""
+from findlr.testing.checks import must
+from findlr.testing.conformance import BrokenOffError
 
 
 class TrainingConformance:
@@ -86,7 +79,7 @@ class TrainingConformance:
             training = self._begun(before)
             first = self._search(training)
             second = self._search(training)
-            _must(first == second, "two searches give two Findings")
+            must(first == second, "two searches give two Findings")
             self._check(training, before)
 
     def test_a_search_that_diverges(self) -> None:
@@ -94,10 +87,10 @@ class TrainingConformance:
         for before in (0, self.before):
             training = self._begun(before)
             found = self._search(training, max_lr=self.too_high, min_lr=self.too_high / 100)
-            _must(found.stop in (Stop.DIVERGED, Stop.NOT_FINITE), f"it was to diverge, and it ended so: {found.stop}")
+            must(found.stop in (Stop.DIVERGED, Stop.NOT_FINITE), f"it was to diverge, and it ended so: {found.stop}")
             self._check(training, before)
 
-    @pytest.mark.parametrize("error", [_BrokenOffError, KeyboardInterrupt])
+    @pytest.mark.parametrize("error", [BrokenOffError, KeyboardInterrupt])
     def test_a_search_that_is_broken_off(self, error: type[BaseException]) -> None:
         """The same after an exception or Ctrl-C, at the first point, at the second, at the last."""
         for before in (0, self.before):
@@ -106,7 +99,7 @@ class TrainingConformance:
                 with pytest.raises(error) as raised:
                     self._search(training, on_step=_breaks(error, at))
                 found = getattr(raised.value, "finding", None)
-                _must(found is not None, "the exception carries no .finding")
+                must(found is not None, "the exception carries no .finding")
                 self._check(training, before)
 
     def _begun(self, steps: int) -> Any:
@@ -127,7 +120,7 @@ class TrainingConformance:
         self.train(never, self.after)
         expected = self.state(never), _draws()
         differing = list(_differing(seen, expected, ""))
-        _must(not differing, f"after a search the training is another; these differ: {', '.join(differing[:5])}")
+        must(not differing, f"after a search the training is another; these differ: {', '.join(differing[:5])}")
 
 
 def _breaks(error: type[BaseException], at: int) -> Any:
@@ -136,11 +129,6 @@ def _breaks(error: type[BaseException], at: int) -> Any:
             raise error
 
     return on_step
-
-
-def _must(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
 
 
 def _draws() -> dict[str, Any]:

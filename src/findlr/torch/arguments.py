@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.training import Sweep
+
+
+class How(TypedDict, total=False):
+    """How a step is taken and remembered: the keywords that every ``find_lr`` of this room hands on."""
+
+    sweep: Sweep
+    validation_loader: Iterable[Any] | None
+    validation_every: int
+    autocast: torch.dtype | None
+    scaler: GradScaler | None
+    accumulation_steps: int
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
+    snapshot: StoreKind
+    consume: bool
 
 
 def check_counts(**counts: Any) -> None:
@@ -19,3 +41,25 @@ def check_limits(**limits: Any) -> None:
     for name, limit in limits.items():
         if limit is not None and not limit > 0:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
+
+
+def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:
+    """Exactly one of the three ways to say what a step is.
+
+    Raises:
+        ConfigurationError: none of them is given, or several, or one that is no function.
+    """
+    ways = {"criterion": criterion, "loss_fn": loss_fn, "train_step": train_step}
+    given = [name for name, way in ways.items() if way is not None]
+    if len(given) != 1:
+        raise ConfigurationError(
+            f"give exactly one of criterion, loss_fn and train_step, got {' and '.join(given) or 'none'}: "
+            "criterion(outputs, targets) for a loader of pairs, loss_fn(model, batch) for any other batch, "
+            "train_step(draw) for a step of your own"
+        )
+    if not callable(ways[given[0]]):
+        raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
+    if train_step is None and not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}; several go with train_step"
+        )

@@ -5,6 +5,7 @@ No second model: ``torch.func.functional_call`` runs the same modules with the s
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 import random
@@ -17,9 +18,59 @@ from torch import nn
 from torch.func import functional_call
 
 from findlr.search.memory import Memory as Undos
-from findlr.torch.functional import WholeLoss, names_kept
+from findlr.torch.functional import WholeLoss, names_kept, obstacle
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
+from findlr.torch.step import Loss, Step
+from findlr.torch.training import Training
+
+logger = logging.getLogger("findlr")
+
+
+class Baseline:
+    """The control variate of a search, where it can be had: it is checked once, after the first step.
+
+    Args:
+        training: whose modules are run under the starting weights.
+        taker: gives the loss of a batch.
+    """
+
+    def __init__(self, training: Training, taker: Step) -> None:
+        self.variate: ControlVariate | None = None
+        self.forwards = 0
+        self._training, self._taker = training, taker
+        self._is_checked = False
+
+    def prepare(self, snapshot: Memory) -> str | None:
+        """Get ready to run under the weights of ``snapshot``; return what keeps it from working, or None."""
+        training, reason = self._training, self._taker.why_no_loss()
+        if reason is None and not snapshot.store.on_device:
+            reason = "the snapshot is not on the model's device"
+        reason = reason or next(filter(None, map(obstacle, training.models)), None)
+        if training.ranks.any(reason is not None):
+            reason = reason or "another rank has none"
+        self._is_checked = False
+        self.variate = None if reason else ControlVariate(training.modules, self._taker.loss, snapshot, training.device)
+        return reason
+
+    def loss(self, latest: Loss) -> torch.Tensor | None:
+        """The last step's loss under those weights; None from when its self-check has failed.
+
+        Args:
+            latest: what the step itself saw.
+        """
+        if self.variate is None:
+            return None
+        if not self._is_checked:
+            self.forwards += 2
+            reason = self.variate.disagrees(latest)
+            if self._training.ranks.any(reason is not None):
+                logger.info("no control variate: %s", reason or "another rank has none")
+                self.variate = None
+                return None
+            self._is_checked = True
+        self.forwards += 1
+        return self.variate.loss()
 
 
 class ControlVariate:

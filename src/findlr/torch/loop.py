@@ -14,7 +14,7 @@ import torch
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.plan import Plan, Shape
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError, DataEndedError, LossError
+from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
 from findlr.search import interrupts
 from findlr.search.find import carry, conclude, display
@@ -25,8 +25,9 @@ from findlr.search.trainable import Restored
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
-from findlr.torch.losses import READ_EVERY, kept_loss, read_losses
-from findlr.torch.scaler import attempts_counted, found_inf
+from findlr.torch.losses import READ_EVERY, read_losses
+from findlr.torch.point import Point
+from findlr.torch.scaler import attempts_counted
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
@@ -47,17 +48,7 @@ class RangeTest:
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
             GradScaler must be in it, so that steps which it skips are told from those taken.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
-        min_lr: the first rate, above 0.
-        max_lr: the last rate, above ``min_lr``.
-        num_steps: points, at least 2.
-        spacing: "exponential" or "linear".
-        divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
-        smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
-        schedule: of the training that is planned; see ``find_lr``.
-        total_steps: optimizer steps of the training that is planned; None if not known.
-        rule: how the rate is chosen; None is ``find_lr``'s.
-        progress: as in ``find_lr``.
-        on_step: called with each ``Step`` once its loss is read.
+        min_lr: this and what follows is as in ``find_lr``; ``num_steps`` counts the points.
 
     Raises:
         ConfigurationError: an argument that cannot work.
@@ -120,9 +111,7 @@ class RangeTest:
         self._finding: Finding | None = None
         self._memory: Memory | None = None
         self._loaders: dict[int, Any] = {}
-        self._losses: list[torch.Tensor | float] = []
-        self._steps = self._attempts = 0
-        self._skipped: torch.Tensor | None = None
+        self._point = Point()
         self._points = 0
         self._batch_size: int | None = None
 
@@ -166,10 +155,10 @@ class RangeTest:
         exits.enter_context(Restored(self))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
-            exits.enter_context(attempts_counted(scaler, training.swept, self._attempted))
+            exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
         for optimizer in training.swept:
             exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
-            exits.callback(optimizer.register_step_post_hook(self._after_step).remove)
+            exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
 
     @signals_wait
     def __exit__(
@@ -265,15 +254,7 @@ class RangeTest:
             ConfigurationError: called outside the block.
         """
         self._need_open("record a loss")
-        if isinstance(loss, torch.Tensor):
-            if loss.numel() != 1:
-                raise LossError(
-                    f"record() needs one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say"
-                )
-            loss = kept_loss(loss)
-        elif not isinstance(loss, (int, float)) or isinstance(loss, bool):
-            raise LossError(f"record() needs the loss, got {type(loss).__name__}")
-        self._losses.append(loss)
+        self._point.record(loss)
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
@@ -295,26 +276,11 @@ class RangeTest:
     def _lr(self) -> float:
         return float(self._lrs[min(self._points, len(self._lrs) - 1)])
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._steps += 1
-        skipped = found_inf(optimizer)
-        if skipped is not None:
-            self._skipped = skipped if self._skipped is None else self._skipped + skipped
-
-    def _attempted(self) -> None:
-        self._attempts += 1
-
     def _close_point(self) -> None:
         """End a point, if the optimizer has stepped since the last one, or was to."""
-        if not (self._steps or self._attempts):
+        if not self._point:
             return
-        if not self._losses:
-            raise ConfigurationError(
-                "the optimizer stepped and no loss was recorded: call test.record(loss) in the loop"
-            )
-        loss = sum(self._losses) / len(self._losses)
-        taken, skipped = self._steps > 0, self._skipped
-        self._losses, self._steps, self._attempts, self._skipped = [], 0, 0, None
+        loss, taken, skipped = self._point.closed()
         if self._training.ranks.any(not taken):
             if math.isfinite(loss):
                 self._recording.skip()

@@ -13,8 +13,9 @@ from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
+from findlr.torch.arguments import How
 from findlr.torch.step import Criterion, LossFn, TrainStep
-from findlr.torch.trainable import How, TorchTrainable
+from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
 
 

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
-from typing import Any, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.plan import Plan
-from findlr.errors import ConfigurationError, DataEndedError, LoaderError
-from findlr.search.memory import Memory as Undos
-from findlr.torch import functional
-from findlr.torch.arguments import check_counts
+from findlr.errors import DataEndedError, LoaderError
+from findlr.torch.arguments import check_counts, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
-from findlr.torch.control_variate import ControlVariate
+from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size, moved
 from findlr.torch.losses import READ_EVERY, read_losses
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, OwnStep, Step, TrainStep
 from findlr.torch.training import Models, Optimizers, Sweep, Training
-from findlr.torch.validation import evaluating, mean_loss
+from findlr.torch.validation import HeldOut
 
 logger = logging.getLogger("findlr")
 
 _MOST_KEPT_BYTES = 1 << 30  # of a race's batches
-
-
-class How(TypedDict, total=False):
-    """How a step is taken and remembered: the keywords that every ``find_lr`` of this room hands on."""
-
-    sweep: Sweep
-    validation_loader: Iterable[Any] | None
-    validation_every: int
-    autocast: torch.dtype | None
-    scaler: GradScaler | None
-    accumulation_steps: int
-    clip_grad_norm: float | None
-    clip_grad_value: float | None
-    snapshot: StoreKind
-    consume: bool
 
 
 class TorchTrainable:
@@ -110,7 +90,7 @@ class TorchTrainable:
         snapshot: StoreKind = "auto",
         consume: bool = False,
     ) -> None:
-        _check_ways(criterion, loss_fn, train_step, model)
+        check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         check_counts(validation_every=validation_every)
@@ -142,15 +122,13 @@ class TorchTrainable:
         self.no_new_graphs = NoNewGraphs()
         self._may_compile = may_compile(self.training.modules, criterion, self.training.swept)
         self.batches = Batches(loader, self.device, consume=consume)
-        self._validation = None if validation_loader is None else Batches(validation_loader)
+        self._held_out = HeldOut(self.training, self.taker, validation_loader, self.no_new_graphs)
         self.validation_every = None if validation_loader is None else validation_every
-        self._held_out: list[Any] = []
         self._batch_size: int | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY
-        self._variate: ControlVariate | None = None
-        self._variate_checked = False
+        self._baseline = Baseline(self.training, self.taker)
         self._latest: Loss = 0.0
-        self._lone_forwards = self._other_passes = 0
+        self._other_passes = 0
 
     @property
     def model(self) -> nn.Module:
@@ -165,7 +143,7 @@ class TorchTrainable:
     @property
     def forwards(self) -> int:
         """Forward passes of a whole batch so far."""
-        return self.taker.passes + self._other_passes + self._lone_forwards
+        return self.backwards + self._baseline.forwards + self._held_out.forwards
 
     @property
     def backwards(self) -> int:
@@ -203,8 +181,8 @@ class TorchTrainable:
             return self._step(lr)
 
     def _step(self, lr: float) -> Loss | None:
-        if self._variate is not None:
-            self._variate.begin()
+        if self._baseline.variate is not None:
+            self._baseline.variate.begin()
         self._write(lr)
         loss = self.taker.take(self._draw)
         if loss is not None:
@@ -215,8 +193,8 @@ class TorchTrainable:
         """The next batch, on the device."""
         batches = self.batches
         batch = moved(self._next_of_a_stream() if batches.ends else batches.next(), self.device)
-        if self._variate is not None:
-            self._variate.drawn(batch)
+        if self._baseline.variate is not None:
+            self._baseline.variate.drawn(batch)
         if self._batch_size is None:
             self._batch_size = batch_size(batch)
         return batch
@@ -238,50 +216,17 @@ class TorchTrainable:
 
     def prepare_baseline(self, snapshot: Memory) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``; return what keeps it from working, or None."""
-        reason = self.taker.why_no_loss()
-        if reason is None and not snapshot.store.on_device:
-            reason = "the snapshot is not on the model's device"
-        reason = reason or next(filter(None, map(functional.obstacle, self.training.models)), None)
-        if self.training.ranks.any(reason is not None):
-            reason = reason or "another rank has none"
-        modules = self.training.modules
-        self._variate = None if reason else ControlVariate(modules, self.taker.loss, snapshot, self.device)
-        self._variate_checked = False
-        return reason
+        return self._baseline.prepare(snapshot)
 
     def baseline(self) -> Loss | None:
         """The last batch's loss under the snapshot's weights, with the same dropout; None if a self-check failed."""
-        if self._variate is None:
-            return None
-        if not self._variate_checked:
-            self._lone_forwards += 2
-            reason = self._variate.disagrees(self._latest)
-            if self.training.ranks.any(reason is not None):
-                logger.info("no control variate: %s", reason or "another rank has none")
-                self._variate = None
-                return None
-            self._variate_checked = True
-        self._lone_forwards += 1
         with self.no_new_graphs:
-            return self._left(self._variate.loss())
+            loss = self._baseline.loss(self._latest)
+        return None if loss is None else self._left(loss)
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
-        """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
-
-        A run of ``steps`` then trains on the root of its share of ``total_steps``, as a share of the other examples:
-        a training that sees its examples many times overfits, and its short runs do so too only if they have fewer.
-        """
-        if self.taker.why_no_loss() is not None:
-            return 0
-        needed, share = steps * (self.taker.accumulation_steps or 1), math.sqrt(steps / total_steps)
-        if self._validation is None:
-            aside = self.batches.hold_out(batches, needed, share)
-        else:
-            length = self._validation.length()
-            aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
-            self.batches.hold_out(0, needed, share)
-        self._held_out = [moved(batch, self.device) for batch in aside]
-        return len(self._held_out)
+        """Set batches aside; see ``HeldOut.hold_out``."""
+        return self._held_out.hold_out(self.batches, batches, steps, total_steps)
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore; unless they take too much memory."""
@@ -302,7 +247,7 @@ class TorchTrainable:
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
-        (loss,) = self.training.ranks.mean([float(self._mean_loss(self._held_out))])
+        (loss,) = self.training.ranks.mean([float(self._held_out.evaluate())])
         return loss
 
     def validate(self) -> Loss:
@@ -311,20 +256,7 @@ class TorchTrainable:
         Raises:
             LoaderError: the validation loader is empty.
         """
-        assert self._validation is not None
-        states = Undos()
-        remember_rng([self.device], states)
-        try:
-            with closing(self._validation.whole()) as batches:
-                return self._left(self._mean_loss(moved(batch, self.device) for batch in batches))
-        finally:
-            states.put_back()
-
-    def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
-        with evaluating(self.training.modules), self.no_new_graphs:
-            loss, count = mean_loss(self.taker.loss, batches)
-        self._lone_forwards += count
-        return loss
+        return self._left(self._held_out.validate())
 
     def _left(self, loss: torch.Tensor) -> Loss:
         """A number where the loss is on the CPU; elsewhere left there, because reading it would wait."""
@@ -336,11 +268,11 @@ class TorchTrainable:
 
     def snapshot(self) -> Memory:
         """Copies of everything that a step can change."""
-        return self.training.snapshot([self.batches] if self._validation is None else [self.batches, self._validation])
+        return self.training.snapshot([self.batches, *self._held_out.places])
 
     def restore(self, snapshot: Memory) -> None:
         """Put everything back in place."""
-        self._variate = None
+        self._baseline.variate = None
         snapshot.put_back()
 
     def planned(self, plan: Plan) -> Plan:
@@ -359,17 +291,13 @@ class TorchTrainable:
         """Optimizer steps in one pass over the loader.
 
         Raises:
-            LoaderError: the loader has no length, or only ``train_step`` knows how many batches a step takes.
+            LoaderError: the loader has no length, or ``train_step`` draws as it likes.
         """
-        length = self.training.ranks.least(self.batches.length())
-        if length is None or self.taker.accumulation_steps is None:
-            why = (
-                f"a loader with a length, and this {type(self.batches.loader).__name__} has none"
-                if length is None
-                else "to know how many batches a step draws, and only train_step does"
-            )
-            raise LoaderError(f"num_steps='epoch' needs {why}: give a number of steps")
-        return max(length // self.taker.accumulation_steps, 1)
+        length, count = self.training.ranks.least(self.batches.length()), self.taker.accumulation_steps
+        if length is None or count is None:
+            lacking = "a loader with a length" if length is None else "a step that says how many batches it draws"
+            raise LoaderError(f"num_steps='epoch' needs {lacking}: give a number of steps")
+        return max(length // count, 1)
 
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, the optimizer and its settings, ratios of its groups, versions."""
@@ -380,27 +308,3 @@ class TorchTrainable:
             "accumulation_steps": self.taker.accumulation_steps,
             "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         }
-
-
-def _check_ways(
-    criterion: Criterion | None, loss_fn: LossFn | None, train_step: Callable[..., Any] | None, model: Any
-) -> None:
-    """Exactly one of the three ways to say what a step is.
-
-    Raises:
-        ConfigurationError: none of them is given, or several, or one that is no function.
-    """
-    ways = {"criterion": criterion, "loss_fn": loss_fn, "train_step": train_step}
-    given = [name for name, way in ways.items() if way is not None]
-    if len(given) != 1:
-        raise ConfigurationError(
-            f"give exactly one of criterion, loss_fn and train_step, got {' and '.join(given) or 'none'}: "
-            "criterion(outputs, targets) for a loader of pairs, loss_fn(model, batch) for any other batch, "
-            "train_step(draw) for a step of your own"
-        )
-    if not callable(ways[given[0]]):
-        raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
-    if train_step is None and not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model must be a torch.nn.Module, got {type(model).__name__}; several go with train_step"
-        )

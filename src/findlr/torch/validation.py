@@ -2,15 +2,92 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from findlr.errors import LoaderError
-from findlr.torch.data.nesting import batch_size
+from findlr.search.memory import Memory
+from findlr.torch.compiled import NoNewGraphs
+from findlr.torch.data.batches import Batches
+from findlr.torch.data.nesting import batch_size, moved
+from findlr.torch.snapshot.notes import remember_rng
+from findlr.torch.step import Step
+from findlr.torch.training import Training
+
+
+class HeldOut:
+    """The losses of examples that are not trained on.
+
+    Args:
+        training: whose modules are evaluated.
+        taker: gives the loss of a batch.
+        loader: validation batches; None takes some of the training's.
+        no_new_graphs: keeps torch.compile from making graphs for it.
+    """
+
+    def __init__(
+        self, training: Training, taker: Step, loader: Iterable[Any] | None, no_new_graphs: NoNewGraphs
+    ) -> None:
+        self.forwards = 0
+        self._training, self._taker, self._no_new_graphs = training, taker, no_new_graphs
+        self._validation = None if loader is None else Batches(loader)
+        self._aside: list[Any] = []
+
+    @property
+    def places(self) -> list[Batches]:
+        """The data whose place a snapshot must remember."""
+        return [] if self._validation is None else [self._validation]
+
+    def hold_out(self, training_batches: Batches, batches: int, steps: int, total_steps: int) -> int:
+        """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
+
+        A run of ``steps`` then trains on the root of its share of ``total_steps``, as a share of the other examples:
+        a training that sees its examples many times overfits, and its short runs do so too only if they have fewer.
+
+        Returns:
+            How many forward passes ``evaluate`` takes; 0 if the step has no loss of one batch.
+        """
+        if self._taker.why_no_loss() is not None:
+            return 0
+        needed, share = steps * (self._taker.accumulation_steps or 1), math.sqrt(steps / total_steps)
+        if self._validation is None:
+            aside = training_batches.hold_out(batches, needed, share)
+        else:
+            length = self._validation.length()
+            aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+            training_batches.hold_out(0, needed, share)
+        self._aside = [moved(batch, self._training.device) for batch in aside]
+        return len(self._aside)
+
+    def evaluate(self) -> torch.Tensor:
+        """The mean loss on the batches set aside."""
+        return self._mean_loss(self._aside)
+
+    def validate(self) -> torch.Tensor:
+        """The mean loss on all of the validation loader; no random state has moved.
+
+        Raises:
+            LoaderError: the validation loader is empty.
+        """
+        assert self._validation is not None
+        device, states = self._training.device, Memory()
+        remember_rng([device], states)
+        try:
+            with closing(self._validation.whole()) as batches:
+                return self._mean_loss(moved(batch, device) for batch in batches)
+        finally:
+            states.put_back()
+
+    def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
+        with evaluating(self._training.modules), self._no_new_graphs:
+            loss, count = mean_loss(self._taker.loss, batches)
+        self.forwards += count
+        return loss
 
 
 @contextmanager
