@@ -20,6 +20,7 @@ from torch import nn
 import findlr
 from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
+from findlr.torch.search import argument_names
 
 mpl.use("Agg")
 
@@ -152,7 +153,8 @@ def rows():
     """What the first cells of the page's table link to, in its order."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     table = text.split("## The storeys")[1].split("\n## ")[0]
-    return [re.findall(r"\]\(\.\./src/findlr/(\S+)\)", row.split("|")[1]) for row in table.splitlines() if row[:3] == "| ["]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| [")]
+    return [re.findall(r"\]\(\.\./src/findlr/(\S+)\)", cell) for cell in cells]
 
 
 def test_each_folder_and_each_room_has_one_row():
@@ -244,8 +246,8 @@ def test_the_suites_on_the_page_pass(tmp_path):
     page = (ROOT / "docs" / "extend.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "test_extend.py").write_text("\n".join(blocks))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
 
@@ -282,7 +284,7 @@ def scope():
 def test_the_names_on_the_right_exist(row, scope):
     _, ours, note = row
     assert re.search(r"`|^not (needed|yet)", ours)
-    parameters = inspect.signature(find_lr).parameters
+    parameters = argument_names()
     for code in re.findall(r"`([^`]+)`", ours):
         name, _, value = code.partition("=")
         if not name.isidentifier():
