@@ -17,7 +17,7 @@ from findlr import Plan, TorchTrainable, rules
 from findlr.analysis.runs import FEWEST_STEPS, HELD_OUT_BATCHES
 from findlr.errors import NoSuggestionError
 from findlr.search import race
-from findlr.search.trainable import Restored
+from findlr.search.trainable import restored
 from findlr.torch.rates import plan_for
 from study.record import curves
 from study.regret import DEFAULT_LR
@@ -48,7 +48,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
     start = training.evaluate()
     for octave in OCTAVES:
         lr = float(sweep * 2.0**octave)
-        with Restored(training):
+        with restored(training):
             if how == "other_batches":
                 torch.manual_seed(1000 * seed + octave)
                 setup.loader.generator.manual_seed(1000 * seed + octave)

@@ -10,7 +10,7 @@ import torch
 from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
-from findlr.search.trainable import Restored
+from findlr.search.trainable import restored
 from findlr.torch.passes import together
 
 pytestmark = [
@@ -78,7 +78,7 @@ def waiting_forbidden():
 )
 def test_the_steps_between_two_reads_wait_for_nothing(optimizer, settings):
     training = TorchTrainable(*parts(optimizer), **settings)
-    with Restored(training) as snapshot:
+    with restored(training) as snapshot:
         assert training.prepare_baseline(snapshot) is None
         training.step(1e-5)
         assert training.baseline() is not None  # it checks itself, once
@@ -162,7 +162,7 @@ def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end(monkeypatch):
     training.keep_batches(50)
     rates = [[lr] * 50 for lr in (0.001, 0.01, 0.1, 0.3)]
     assert training.prepare_together(4) is None
-    with Restored(training) as begin:
+    with restored(training) as begin:
         ends = training.run_together(begin, rates)
         assert not isinstance(ends, str), ends
         for lrs, end in zip(rates, ends, strict=True):

@@ -12,7 +12,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, OptimizerError, Plan, TorchTrainable, find, find_lr
-from findlr.search.trainable import Remembered, Restored
+from findlr.search.trainable import Remembered, restored
 
 
 class Net(nn.Module):
@@ -341,7 +341,7 @@ def test_batches_are_drawn_once_and_every_run_sees_the_same_ones_and_the_same_dr
     training = greedy(Counted, num_workers=workers)
     before = state_of(training.model, training.optimizer)
     opened = Counted.opened
-    with Restored(training):
+    with restored(training):
         training.keep_batches(8)
         assert len(training.batches.kept) == 8
         first, *others = runs_of(training)
@@ -374,7 +374,7 @@ def test_batches_that_cannot_be_kept_are_drawn_for_each_run(why, monkeypatch):
         monkeypatch.setattr("findlr.torch.data.nesting.copied", refused)
     plain = runs_of(greedy())
     training = greedy()
-    with Restored(training):
+    with restored(training):
         training.keep_batches(8)
         assert training.batches.kept == []
         assert runs_of(training) == plain

@@ -13,7 +13,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
-from findlr.errors import ConfigurationError, DataEndedError
+from findlr.errors import ConfigurationError, DataEndedError, RestoreError
 from findlr.finding import Cost, Finding
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
@@ -28,7 +28,7 @@ from findlr.search.trainable import (
     HasPlan,
     HasValidation,
     Trainable,
-    close,
+    restored,
 )
 
 logger = logging.getLogger("findlr")
@@ -99,24 +99,16 @@ class _Search:
 
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
-        trainable, restored = self._trainable, False
         try:
-            snapshot = trainable.snapshot()
-            try:
-                try:
-                    self._measure(snapshot)
-                finally:
-                    trainable.restore(snapshot)
-                    restored = True
-            finally:
-                close(snapshot)
+            with restored(self._trainable) as snapshot:
+                self._measure(snapshot)
         except BaseException as error:
             self.recording.interrupt()
             try:
                 found = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 found = late.finding  # type: ignore[attr-defined]
-            carry(error, found, restored=restored)
+            carry(error, found)
             raise
         return self._finding()
 
@@ -190,18 +182,15 @@ def conclude(
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)
 
 
-def carry(
-    error: BaseException, finding: Finding, where: str = "this exception's .finding", *, restored: bool = True
-) -> None:
+def carry(error: BaseException, finding: Finding, where: str = "this exception's .finding") -> None:
     """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
 
     Args:
         error: on its way to the user.
         finding: what was measured.
         where: the place to name.
-        restored: whether everything was put back.
     """
-    said = "everything was put back; " if restored else ""
+    said = "" if isinstance(error, RestoreError) else "everything was put back; "
     try:
         error.finding = finding  # type: ignore[attr-defined]
         error.add_note(f"findlr: {said}what was measured is in {where}")

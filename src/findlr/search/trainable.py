@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from findlr.search.interrupts import signals_wait
@@ -196,27 +197,29 @@ class Remembered(Generic[Snapshot]):
         close(self._snapshot)
 
 
-class Restored(Remembered[Snapshot]):
-    """Put a training back on leaving a block, by whatever exit.
+@contextmanager
+def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
+    """Put ``trainable`` back on leaving a block, by whatever exit.
 
     Args:
         trainable: the training to protect.
 
+    Returns:
+        A context manager that gives the snapshot.
+
     Example:
         >>> from findlr.testing import Quadratic
         >>> training = Quadratic()
-        >>> with Restored(training):
+        >>> with restored(training):
         ...     _ = training.step(0.1)
         >>> training.weight
         1.0
     """
-
-    @signals_wait
-    def __exit__(self, *exception: object) -> None:
+    with Remembered(trainable) as snapshot:
         try:
-            self._trainable.restore(self._snapshot)
+            yield snapshot
         finally:
-            super().__exit__(*exception)
+            trainable.restore(snapshot)
 
 
 def close(snapshot: object) -> None:

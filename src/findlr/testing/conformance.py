@@ -9,7 +9,7 @@ import pytest
 from findlr.analysis.curve import Step
 from findlr.finding import Finding
 from findlr.search.find import find
-from findlr.search.trainable import Remembered, Restored, Trainable
+from findlr.search.trainable import Remembered, Trainable, restored
 from findlr.testing.checks import equal, must, random_states, same
 from findlr.testing.optional import OptionalConformance
 
@@ -54,7 +54,7 @@ class TrainableConformance(OptionalConformance):
     def test_the_loss_is_the_one_before_the_update(self) -> None:
         """The first loss of a run does not depend on the rate, and the later ones do."""
         trainable = self.trainable()
-        with Restored(trainable):
+        with restored(trainable):
             slow = self._run(trainable, self.min_lr)
         fast = self._run(trainable, self.max_lr)
         must(same(slow[:1], fast[:1]), f"the first loss depends on the rate: {slow[0]} and {fast[0]}")
@@ -93,7 +93,7 @@ class TrainableConformance(OptionalConformance):
         before = self.state(trainable)
         if before is None:
             pytest.skip("state() is not given")
-        with Restored(trainable):
+        with restored(trainable):
             self._run(trainable, self.max_lr)
             must(not equal(self.state(trainable), before), "state() does not show what a step changes")
         must(equal(self.state(trainable), before), "state() is not the same after restore()")
@@ -101,7 +101,7 @@ class TrainableConformance(OptionalConformance):
     def test_global_random_states_are_put_back(self) -> None:
         """Python's and NumPy's global random states are the same after ``restore``."""
         trainable = self.trainable()
-        with Restored(trainable):
+        with restored(trainable):
             states = random_states()
             self._run(trainable, self.max_lr)
         must(random_states() == states, "a step draws from a global random state that restore() does not put back")

@@ -21,9 +21,9 @@ from findlr.search.trainable import (
     KeepsBatches,
     ReadsLater,
     Remembered,
-    Restored,
     RunsTogether,
     SkipsLater,
+    restored,
 )
 from findlr.testing.checks import Suite, equal, must, same
 
@@ -34,11 +34,11 @@ class OptionalConformance(Suite):
     def test_baseline(self) -> None:
         """The losses under the snapshot's weights are those of a run that stands still; asking changes nothing."""
         trainable = self._offers(HasBaseline)
-        with Restored(trainable):
+        with restored(trainable):
             still = self._run(trainable, 0.0)
-        with Restored(trainable):
+        with restored(trainable):
             without = self._run(trainable, self.max_lr)
-        with Restored(trainable) as snapshot:
+        with restored(trainable) as snapshot:
             reason = trainable.prepare_baseline(snapshot)
             if reason is not None:
                 pytest.skip(f"no baseline: {reason}")
@@ -61,7 +61,7 @@ class OptionalConformance(Suite):
         """The held-out loss goes by the weights, is the same when asked again, and asking changes nothing."""
         trainable = self._offers(CanEvaluate)
         for total_steps in (self.steps, 100 * self.steps):  # a run that stands for itself, and one for a long training
-            with Restored(trainable):
+            with restored(trainable):
                 passes = trainable.hold_out(2, self.steps, total_steps)
                 must(
                     isinstance(passes, int) and passes >= 0, f"hold_out() must give a number of passes, got {passes!r}"
@@ -83,7 +83,7 @@ class OptionalConformance(Suite):
     def test_keep_batches(self) -> None:
         """Steps that come after are the same after each restore, and nothing of it is left in the end."""
         trainable = self._offers(KeepsBatches)
-        with Restored(trainable):
+        with restored(trainable):
             trainable.keep_batches(self.steps)
             self._check_runs(trainable)
         must(same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo keep_batches()")
@@ -92,7 +92,7 @@ class OptionalConformance(Suite):
         """Each run ends where it would by itself."""
         trainable = self._offers(RunsTogether)
         rates = [[lr] * self.steps for lr in (self.min_lr, self.max_lr)]
-        with Restored(trainable):
+        with restored(trainable):
             if not trainable.hold_out(2, self.steps, self.steps):
                 pytest.skip("hold_out() says that there is no held-out loss")
             if isinstance(trainable, KeepsBatches):
@@ -119,7 +119,7 @@ class OptionalConformance(Suite):
         if trainable.validation_every is None:
             pytest.skip("there is nothing to validate on")
         run, losses = [], []
-        with Restored(trainable):
+        with restored(trainable):
             for _ in range(self.steps):
                 before = self.state(trainable)
                 once, again = (trainable.read([trainable.validate()])[0] for _ in range(2))
@@ -156,7 +156,7 @@ class OptionalConformance(Suite):
         """Passes are counted up, by each step that was taken, and never down."""
         trainable = self._offers(CountsPasses)
         counts = [(trainable.forwards, trainable.backwards)]
-        with Restored(trainable):
+        with restored(trainable):
             for _ in range(self.steps):
                 trainable.step(self.min_lr)
                 counts.append((trainable.forwards, trainable.backwards))

@@ -26,16 +26,18 @@ class NoNewGraphs:
     """
 
     def __init__(self) -> None:
-        with _lock:
-            self._own = _stance if _open else _left_stance()  # to make one anew at each step costs more
+        self._own: Any = None  # made once, because to make one anew at each step costs more
 
     @signals_wait
     def __enter__(self) -> None:
         global _open, _stance  # noqa: PLW0603 - as the stance is
         with _lock:
             if not _open:
+                if self._own is None:
+                    self._own = torch.compiler.set_stance("eager_on_recompile")  # which holds from now on
+                else:
+                    self._own.__enter__()
                 _stance = self._own
-                _stance.__enter__()
             _open += 1
 
     @signals_wait
@@ -45,14 +47,6 @@ class NoNewGraphs:
             _open -= 1
             if not _open:
                 _stance.__exit__(None, None, None)
-
-
-@signals_wait
-def _left_stance() -> Any:
-    """A stance that can be entered; torch's holds from when it is made, and goes back to what held then."""
-    stance = torch.compiler.set_stance("eager_on_recompile")
-    stance.__exit__(None, None, None)
-    return stance
 
 
 def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizers: Iterable[torch.optim.Optimizer]) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
 from findlr.torch.functional import WholeLoss, names_kept, obstacle
 from findlr.torch.snapshot.memory import Memory
@@ -135,6 +136,7 @@ class ControlVariate:
                 weight.copy_(self._kept[name])
                 self._versions[name] = weight._version
 
+    @signals_wait
     def disagrees(self, seen: float | torch.Tensor) -> str | None:
         """What speaks against it after a first step whose forward pass saw the loss ``seen``, or None.
 

@@ -21,7 +21,7 @@ from findlr.search.find import carry, conclude, display
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
-from findlr.search.trainable import Restored
+from findlr.search.trainable import restored
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
@@ -152,7 +152,7 @@ class RangeTest:
         """Remember everything, and take the places from which steps are seen; ``exits`` undoes it all."""
         training = self._training
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
-        exits.enter_context(Restored(self))
+        exits.enter_context(restored(self))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
             exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
@@ -165,7 +165,7 @@ class RangeTest:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._open = False
-        failure, restored = error, True
+        failure = error
         try:
             if error is None and not self.done:
                 self._close_point()
@@ -175,15 +175,15 @@ class RangeTest:
         try:
             self._exits.__exit__(kind, error, traceback)
         except BaseException as late:  # noqa: BLE001
-            failure, restored = late, False
+            failure = late
         try:
-            self._end(failure, restored=restored)
+            self._end(failure)
             if failure is not None and failure is not error:
                 raise failure
         finally:
             self._deliver()
 
-    def _end(self, failure: BaseException | None, *, restored: bool) -> None:
+    def _end(self, failure: BaseException | None) -> None:
         """Conclude; what broke the test off carries the Finding."""
         if failure is not None:
             self._recording.interrupt()
@@ -194,7 +194,7 @@ class RangeTest:
             if failure is None:
                 raise
         if failure is not None:
-            carry(failure, self._finding, "test.finding", restored=restored)
+            carry(failure, self._finding, "test.finding")
 
     def _deliver(self) -> None:
         """Let signals act again, those that waited first."""

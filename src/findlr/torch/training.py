@@ -20,7 +20,6 @@ from findlr.torch.ranks import Alone, Ranks
 from findlr.torch.rates import Rates, described, momentum_of, needs_closure, trained_parameters, versions
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import (
-    note_modules,
     note_optimizer,
     note_stateful,
     released_on_error,
@@ -143,7 +142,7 @@ class Training:
         """
         memory = Memory()
         with released_on_error(memory):
-            note_modules(self.modules, memory)
+            memory.note_modules(self.modules)
             for optimizer in self.optimizers:
                 note_optimizer(optimizer, memory)
             for stateful in self.restore:

@@ -6,10 +6,13 @@ copied back into them. What a step added is removed again.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+import sys
+from array import array
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,9 @@ from findlr.torch.snapshot.stores import Kept, Store, nbytes_of
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
+_DICTS = {dict, OrderedDict}
+_FOREIGN = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}  # whose objects are left alone
+_MISSING = object()
 
 
 class Memory(memory.Memory):
@@ -69,7 +75,10 @@ class Memory(memory.Memory):
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
-        self.store.copy_back([_writable(tensor)], [copy])
+        kept = _writable(tensor)
+        if kept.layout is torch.strided and kept.shape != (shape := self.store.read(copy).shape):
+            kept.resize_(shape)  # a buffer that a forward pass has made larger
+        self.store.copy_back([kept], [copy])
 
     def copies_of(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """The copies of tensors that were remembered, in their shapes; not to be written to."""
@@ -77,12 +86,13 @@ class Memory(memory.Memory):
         read = ((tensor, self.store.read(copies[id(tensor)])) for tensor in tensors)
         return [kept if kept.shape == t.shape else kept.as_strided(t.shape, t.stride()) for t, kept in read]
 
-    def note(self, *values: Any, worth: Callable[[Any], bool] | None = None) -> None:
+    def note(self, *values: Any, worth: Callable[[Any], bool] | None = None, objects: bool = False) -> None:
         """Note each of ``values`` that can change in place, and all that it holds; ``copy`` must follow.
 
         Args:
-            values: tensors, arrays, random generators, and containers of such; anything else can't be remembered.
+            values: tensors, arrays, random generators, modules, and containers of such.
             worth: tells which tensors and arrays to copy; None copies all.
+            objects: note the attributes of objects of other classes, too; else those are left alone.
         """
         noted, seen, (containers, contents) = self._noted, self._seen, self._values.setdefault(_refill, ([], []))
         todo = list(values)
@@ -106,17 +116,62 @@ class Memory(memory.Memory):
             elif isinstance(value, tuple):
                 todo += value
             else:
-                self._note_other(value, worth)
+                todo += self._note_other(value, worth, objects=objects)
 
-    def _note_other(self, value: Any, worth: Callable[[Any], bool] | None) -> None:
-        """Note an array or a random generator; anything else can't be remembered."""
-        if isinstance(value, np.ndarray):
+    def _note_attributes(self, value: Any) -> list[Any]:
+        """Note what the attributes of an object are; return them, because they may change in place as well."""
+        found: list[Any] = []
+        if hasattr(value, "__dict__"):
+            names = dict(vars(value))
+            self.each(_refill, [vars(value)], [names])
+            found += names.values()
+        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        if slots:
+            self.each(_set_slots, [value], [slots])
+            found += slots.values()
+        return found
+
+    def _note_other(self, value: Any, worth: Callable[[Any], bool] | None, *, objects: bool) -> list[Any]:
+        """Note a module, an array, a random generator or, if they are wanted, an object; return what that holds."""
+        if isinstance(value, nn.Module):
+            self.note_modules([value])
+        elif isinstance(value, (bytearray, array)):
+            self.each(_refill_whole, [value], [value[:]])
+        elif isinstance(value, np.ndarray):
             if value.flags.writeable and (worth is None or worth(value)):
                 self.add(partial(np.copyto, value, value.copy()), name="a NumPy array")
         elif isinstance(value, torch.Generator):
             self.add(partial(value.set_state, value.get_state()), Phase.RANDOM, "a torch.Generator")
         elif (undo := undo_of_generator(value)) is not None:
             self.add(undo[0], Phase.RANDOM, undo[1])
+        elif objects and _is_plain(value):
+            self._seen.add(id(value))
+            return self._note_attributes(value)
+        return []
+
+    def note_modules(self, modules: Iterable[nn.Module]) -> None:
+        """Note all of ``modules`` and of those inside them.
+
+        Parameters and whether they are trained, buffers (non-persistent too), gradients, train flags, hooks,
+        submodules; and each other attribute: numbers by their value, containers, tensors and arrays by what they hold.
+        """
+        inside = {id(module): module for root in modules for module in root.modules()}
+        new = [module for key, module in inside.items() if key not in self._seen]
+        self._seen.update(map(id, new))
+        plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)]
+        self.each(_put_attributes, plain, [_attributes(module) for module in plain])
+        for module in plain:
+            self.note(module._parameters, module._buffers)
+            others = [value for name, value in vars(module).items() if name not in _STANDARD]
+            if others:
+                self.note(*(value for value in others if not isinstance(value, nn.Module)))
+        for module in new:
+            if isinstance(module, torch.jit.ScriptModule):  # it has no attributes in Python
+                self.note(*module.parameters(recurse=False), *module.buffers(recurse=False))
+                self.each(nn.Module.train, [module], [module.training])
+        parameters = [parameter for module in new for parameter in module.parameters(recurse=False)]
+        self.each(_set_requires_grad, parameters, [parameter.requires_grad for parameter in parameters])
+        self.note_gradients(parameters)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:
         """Note the gradients of these parameters, present or None."""
@@ -159,6 +214,58 @@ class Memory(memory.Memory):
             self.add(partial(_load, load, deepcopy(state, memo)), name=name)
         self._noted.clear()
         self._states.clear()
+
+
+_STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
+
+_Attributes = tuple[dict[str, Any], list[tuple[dict[Any, Any], dict[Any, Any]]]]
+
+
+def _attributes(module: nn.Module) -> _Attributes:
+    """What a module's attributes are, and what its own dicts hold: hooks, submodules, names of tensors."""
+    names = dict(vars(module))
+    return names, [(value, dict(value)) for name, value in names.items() if name in _STANDARD and type(value) in _DICTS]
+
+
+def _put_attributes(module: nn.Module, saved: _Attributes) -> None:
+    names, dicts = saved
+    _put_names(vars(module), names)
+    for own, items in dicts:
+        _put_names(own, items)
+
+
+def _put_names(own: dict[Any, Any], names: dict[Any, Any]) -> None:
+    """Give a dict the same objects again, if it has others."""
+    if len(own) != len(names) or any(own.get(name, _MISSING) is not value for name, value in names.items()):
+        own.clear()
+        own.update(names)
+
+
+def _set_requires_grad(parameter: torch.Tensor, requires_grad: bool) -> None:
+    if parameter.requires_grad is not requires_grad:
+        parameter.requires_grad_(requires_grad)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
+    if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
+        return False
+    return type(value).__module__.partition(".")[0] not in _FOREIGN
+
+
+def _slots(value: Any) -> list[str]:
+    found = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _set_slots(value: Any, slots: dict[str, Any]) -> None:
+    for name, item in slots.items():
+        setattr(value, name, item)
+
+
+def _refill_whole(target: Any, items: Any) -> None:
+    target[:] = items
 
 
 def _refill(target: Any, items: Any) -> None:

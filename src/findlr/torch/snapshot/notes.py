@@ -28,23 +28,9 @@ def released_on_error(memory: Memory) -> Iterator[None]:
         raise
 
 
-def note_modules(modules: Iterable[nn.Module], memory: Memory) -> None:
-    """Parameters, buffers (non-persistent too), gradients and train flags of ``modules`` and all inside them."""
-    inside = list({id(module): module for root in modules for module in root.modules()}.values())
-    memory.note(*(module._parameters for module in inside))
-    memory.note(*(module._buffers for module in inside))
-    memory.note_gradients(parameter for module in inside for parameter in module._parameters.values())
-    memory.each(_set_mode, inside, [module.training for module in inside])
-
-
-def _set_mode(module: nn.Module, training: bool) -> None:
-    if module.training is not training:  # setting it takes long
-        module.training = training
-
-
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
-    memory.note(vars(optimizer))
+    memory.note(vars(optimizer), objects=True)
     memory.note_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
     for inner in vars(optimizer).values():
         if isinstance(inner, torch.optim.Optimizer):
@@ -58,7 +44,7 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
         ConfigurationError: it has no state_dict and load_state_dict.
     """
     if isinstance(stateful, nn.Module):
-        note_modules([stateful], memory)
+        memory.note_modules([stateful])
     elif isinstance(stateful, torch.optim.Optimizer):
         note_optimizer(stateful, memory)
     elif isinstance(stateful, GradScaler):  # its state dict lacks what a half-done step left, and what is made lazily
