@@ -1,4 +1,4 @@
-"""The command. What it does not need yet, it does not import."""
+"""The command line. It imports nothing before it needs it."""
 
 import sys
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _RUN_HELP = """Find a rate for a training of yours.
 
 TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer, \
 criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__" \
-does not run. Options go before what the function returns.
+does not run. Options override what the function returns.
 
 \b
 Examples:
@@ -42,8 +42,8 @@ Examples:
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
-Ctrl-C prints what was measured so far. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
-own code failed, 130 interrupted.
+Ctrl-C prints what was measured until then. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the \
+training's own code failed, 130 interrupted.
 """
 _DEMO_HELP = """Find a rate for a small network on real data, and try it.
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit; the exit codes are in its help.
 
     Args:
-        arguments: None is the process's own.
+        arguments: None takes those of the process.
     """
     try:
         sys.exit(app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE)
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # of click, which typer may bring along under a name of its own
+        if not hasattr(error, "format_message"):  # click's, which typer may bring along under another name
             raise
         message = error.format_message()
         if not message:  # no arguments: the help was printed
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def app() -> "Typer":
-    """The command for typer to run; made when asked for, as typer is an extra.
+    """The command for typer to run; made only when it is needed, because typer is an extra.
 
     Raises:
         MissingExtraError: typer is not installed.
@@ -157,13 +157,13 @@ def _add_searches(made: "Typer") -> None:
         budget: Annotated[
             float | None,
             Option(
-                parser=_number, metavar="STEPS|SHARE", help="Of --verify: 500 is steps, 0.5 a share of --total-steps."
+                parser=_number, metavar="STEPS|SHARE", help="For --verify: 500 is steps, 0.5 a share of --total-steps."
             ),
         ] = None,
-        min_lr: Annotated[float | None, Option(help="The first rate; 1e-8 without.")] = None,
-        max_lr: Annotated[float | None, Option(help="The last rate; 10 without.")] = None,
+        min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
+        max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,
         num_steps: Annotated[
-            int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Of the sweep; 100 without.")
+            int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Steps of the sweep; by default 100.")
         ] = None,
         rule: Annotated[
             str | None,
@@ -217,7 +217,7 @@ def _add_views(made: "Typer") -> None:
     from typer import Argument, Exit, Option
 
     saved = Argument(help="What finding.save() wrote.", show_default=False)
-    labels = Option("--label", help="The name of a Finding; once for each. Without: the files' names.")
+    labels = Option("--label", help="The name of a Finding; once for each. By default the files' names.")
 
     @made.command(help=_SHOW_HELP)
     def show(file: Annotated[Path, saved]) -> None:
@@ -280,7 +280,7 @@ def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list
 
 
 def _number(text: str) -> float:
-    """An int is steps, a float a share."""
+    """An int is a number of steps, a float a share."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``findlr run``: a target's search, what is told of it, and what is written."""
+"""``findlr run``: a target's search, what is printed of it, and what is written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Outputs:
                     f"{self.picture} is no picture that can be drawn; name one of {', '.join(sorted(known))}"
                 )
 
-    def tell(self, finding: Finding) -> None:
+    def write(self, finding: Finding) -> None:
         """Print the Finding, then write it where it was asked for."""
         if self.as_json:
             print(json.dumps(finding.to_dict(), allow_nan=False))
@@ -68,7 +68,7 @@ class Outputs:
             from findlr.views.console import show
 
             show(finding)
-        sys.stdout.flush()  # what is printed is there, should a file fail
+        sys.stdout.flush()  # so that it is printed even if a file can't be written
         if self.saved is not None:
             finding.save(self.saved)
         if self.picture is not None:
@@ -90,9 +90,9 @@ def code_of(finding: Finding) -> int:
 
 
 def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceback: bool = False) -> int:
-    """Search for what a target names, tell what was found, and write it.
+    """Search for the rate of what a target names, print what was found, and write it.
 
-    What the target's own code raises is told in one line; what was measured until then is kept, whatever the end.
+    What the target's own code raises is reported in one line; what was measured until then is kept in any case.
 
     Args:
         target: see ``findlr.command.target.load``.
@@ -109,12 +109,12 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     with _stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
         finding, code = _searched(target, options, whole_traceback)
     if finding is not None and (code is None or len(finding.curve)):
-        outputs.tell(finding)
+        outputs.write(finding)
     return code_of(finding) if code is None and finding is not None else code or WRONG
 
 
 def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:
-    """The Finding, with the exit code if it is not for the Finding to say."""
+    """The Finding, and the exit code if the Finding does not decide it."""
     from findlr.command.target import load, search
 
     try:
@@ -126,7 +126,7 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
         elif isinstance(error, KeyboardInterrupt):
             code, said = INTERRUPTED, "interrupted"
         else:
-            code, said = TARGET_FAILED, f"{target} failed: {_told(error)}"
+            code, said = TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
         if code == TARGET_FAILED and whole_traceback:
             traceback.print_exception(error)
         if measured is not None and len(measured.curve):
@@ -135,8 +135,8 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
     return measured, code
 
 
-def _told(error: BaseException) -> str:
-    """An exception of the user's code, and the last place in that code, in a line."""
+def _in_a_line(error: BaseException) -> str:
+    """An exception of the user's code, and the last place in that code, in one line."""
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     ours = str(Path(__file__).parent)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
@@ -148,7 +148,7 @@ def _told(error: BaseException) -> str:
 
 @contextmanager
 def _stdout_is_stderr() -> Iterator[None]:
-    """What the training prints goes to standard error, its subprocesses' lines too."""
+    """Send what the training prints to standard error, and what its subprocesses print, too."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

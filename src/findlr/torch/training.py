@@ -39,10 +39,10 @@ class Training:
     Args:
         models: a module; or several, as a list or dict.
         optimizers: an optimizer; or several, as a list or dict. Wrappers around torch's are seen through.
-        sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, their ratio kept;
-            None is the only one.
-        together: let None be all of them.
-        modules: others that a step uses, such as a criterion.
+        sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, with their ratio
+            kept; None if there is only one.
+        together: let ``sweep=None`` mean all of them.
+        modules: other modules that a step uses, such as a criterion.
         restore: what else a step changes: anything with state_dict and load_state_dict.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
 
@@ -68,7 +68,7 @@ class Training:
         self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
         check(snapshot)
-        self.kind = snapshot
+        self.snapshot_kind = snapshot
         self.restore = list(restore)
         tensors = chain(self.swept_parameters(), *((*m.parameters(), *m.buffers()) for m in self.modules))
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
@@ -99,7 +99,7 @@ class Training:
         self.rates.write(self._lr)
 
     def check_parameters(self) -> None:
-        """Look whether the optimizer fits the modules, and all is on one device.
+        """Check that the optimizer fits the modules, and that all of it is on one device.
 
         Raises:
             ConfigurationError: something does not fit.
@@ -122,7 +122,7 @@ class Training:
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
 
     def check_verify(self) -> None:
-        """Refuse a race of an optimizer whose step costs what it likes.
+        """Refuse a race of an optimizer whose step may cost any number of passes.
 
         Raises:
             OptimizerError: it is one.
@@ -138,7 +138,7 @@ class Training:
         """Copies of everything that a step can change.
 
         Args:
-            places: the data whose place is remembered, too.
+            places: data whose place is remembered, too.
         """
         memory = Memory()
         with released_on_error(memory):
@@ -147,7 +147,7 @@ class Training:
                 note_optimizer(optimizer, memory)
             for stateful in self.restore:
                 note_stateful(stateful, memory)
-            memory.copy(lambda nbytes: store_for(self.kind, nbytes, self._free))
+            memory.copy(lambda nbytes: store_for(self.snapshot_kind, nbytes, self._free))
             for batches in places:
                 batches.remember(memory)
             remember_modes(self.devices, memory)
@@ -155,7 +155,7 @@ class Training:
         return memory
 
     def _free(self, kind: str) -> list[int | None]:
-        """The free bytes where copies would live, as all ranks have them."""
+        """The free bytes where copies would live: the least of any rank."""
         where = self.devices if kind == "device" else [torch.device("cpu")]
         return [self.ranks.least(free_memory(device)) for device in where]
 
@@ -187,7 +187,7 @@ class Training:
 
 
 def _unwrapped(optimizers: Any) -> Any:
-    """Optimizers, seen through wrappers that hold a torch optimizer as ``.optimizer``, Accelerate's say."""
+    """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's."""
     if isinstance(optimizers, Mapping):
         return {name: _unwrapped(each) for name, each in optimizers.items()}
     if isinstance(optimizers, (list, tuple)):
@@ -199,7 +199,7 @@ def _unwrapped(optimizers: Any) -> Any:
 
 
 def _steps_by_itself(optimizer: Any) -> bool:
-    """Whether hooks of its own tell when it steps: a torch optimizer that was built as one."""
+    """Whether it has step hooks of its own: then it was built as a torch optimizer, and does not only wrap one."""
     return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
 
 
