@@ -19,6 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 waiting: list[int] = []
 """The numbers of the signals that wait. A loop in which they may act looks here, and calls ``deliver``."""
 
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")  # that people have handlers for
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not each on every system
+
 _WAITS: set[CodeType] = set()
 _ACTS: set[CodeType] = set()
 
@@ -59,7 +62,7 @@ class HeldSignals:
         """Take the handlers' places."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in signal.valid_signals():
+        for number in _SIGNALS:
             handler = signal.getsignal(number)
             if callable(handler):  # otherwise Python does not run it
                 self._handlers[number] = handler

@@ -10,6 +10,7 @@ import math
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.func import functional_call
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
 from findlr.torch.functional import WholeLoss, names_kept, obstacle
+from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
 from findlr.torch.step import Loss, Step
@@ -99,6 +101,7 @@ class ControlVariate:
         self._batches: list[Any] = []
         self._draws: list[Undos] = []
         self._host_states: Any = None  # before the first forward pass
+        self._without_graph = WithoutGraph()
         self._remember = remember_rng
 
     def begin(self) -> None:
@@ -117,23 +120,29 @@ class ControlVariate:
         now = self._random_states()
         losses: list[torch.Tensor] = []
         try:
-            with names_kept(self._whole):
+            with names_kept(self._whole), torch.inference_mode(False):
                 for batch, draws in zip(self._batches, self._draws, strict=True):
-                    draws.put_back()
-                    with torch.inference_mode(False), torch.no_grad():
-                        # BatchNorm writes into the buffers it is given.
-                        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-                        losses.append(functional_call(self._whole, (self._weights, buffers), (batch,)))
+                    losses.append(self._without_graph(partial(self._loss, batch, draws)))
                     self._mend()
         finally:
             now.put_back()
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
+    def _loss(self, batch: Any, draws: Undos) -> torch.Tensor:
+        draws.put_back()
+        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}  # BatchNorm writes into its own
+        weights = self._weights
+        if self._without_graph.differentiates:  # perhaps by the weights
+            weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
+        found: torch.Tensor = functional_call(self._whole, (weights, buffers), (batch,))
+        return found
+
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""
         for name, weight in self._weights.items():
             if weight._version != self._versions[name]:
-                weight.copy_(self._kept[name])
+                with torch.no_grad():
+                    weight.copy_(self._kept[name])
                 self._versions[name] = weight._version
 
     @signals_wait

@@ -31,7 +31,8 @@ class WholeLoss(nn.Module):
 @contextmanager
 def names_kept(whole: nn.Module) -> Iterator[None]:
     """Let each name mean the same tensor afterwards; a module with two names would keep functional_call's."""
-    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in whole.modules() for own in (m._parameters, m._buffers)]
+    inside = [module for module in whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in inside for own in (m._parameters, m._buffers)]
     try:
         yield
     finally:
@@ -43,6 +44,8 @@ def obstacle(model: nn.Module) -> str | None:
     """The reason why a model can't be run under other weights, or None."""
     if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
         return f"a {type(model).__name__} does not take weights from outside"
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return "a TorchScript module does not take weights from outside"
     if any(module._compiled_call_impl is not None for module in model.modules()):
         return "a compiled model does not take weights from outside"
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):

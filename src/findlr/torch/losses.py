@@ -1,7 +1,8 @@
-"""The loss of a step: checked, kept on its device, read."""
+"""The loss of a step: checked, kept on its device, read; and the loss of a batch that is not trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,3 +41,31 @@ def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
     if len(on_device) < len(losses) or not losses:
         return [float(loss) for loss in losses]
     return [float(loss) for loss in torch.stack(on_device).tolist()]
+
+
+class WithoutGraph:
+    """Computes losses for their number alone: without gradients, unless the loss itself differentiates.
+
+    A physics-informed loss, forces or a gradient penalty call ``torch.autograd.grad``; the first one that fails without
+    gradients is computed again with them, and so are all that follow.
+    """
+
+    def __init__(self) -> None:
+        self.differentiates = False
+
+    def __call__(self, loss: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The loss, without a graph.
+
+        Args:
+            loss: computes it; may be called twice the first time.
+        """
+        if not self.differentiates:
+            try:
+                with torch.no_grad():
+                    return loss()
+            except RuntimeError as error:
+                if "require grad" not in str(error):
+                    raise
+                self.differentiates = True
+        with torch.enable_grad():
+            return loss().detach()

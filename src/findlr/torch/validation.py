@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size, moved
+from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Step
 from findlr.torch.training import Training
@@ -37,6 +39,7 @@ class HeldOut:
         self._training, self._taker, self._no_new_graphs = training, taker, no_new_graphs
         self._validation = None if loader is None else Batches(loader)
         self._aside: list[Any] = []
+        self._without_graph = WithoutGraph()
 
     @property
     def places(self) -> list[Batches]:
@@ -85,26 +88,27 @@ class HeldOut:
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
         with evaluating(self._training.modules), self._no_new_graphs:
-            loss, count = mean_loss(self._taker.loss, batches)
+            loss, count = mean_loss(self._taker.loss, batches, self._without_graph)
         self.forwards += count
         return loss
 
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode, without gradients; afterwards each module has its own mode again."""
+    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back."""
     modes = [(module, module.training) for root in modules for module in root.modules()]
     try:
-        for root in modules:
-            root.eval()
-        with torch.no_grad():
-            yield
+        for module, _ in modes:
+            module.training = False
+        yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-def mean_loss(loss: Callable[[Any], torch.Tensor], batches: Iterable[Any]) -> tuple[torch.Tensor, int]:
+def mean_loss(
+    loss: Callable[[Any], torch.Tensor], batches: Iterable[Any], without_graph: WithoutGraph
+) -> tuple[torch.Tensor, int]:
     """The mean loss of all examples, on its device, and the number of batches; a smaller batch counts for less.
 
     Raises:
@@ -112,7 +116,7 @@ def mean_loss(loss: Callable[[Any], torch.Tensor], batches: Iterable[Any]) -> tu
     """
     losses, sizes = [], []
     for batch in batches:
-        losses.append(loss(batch).detach().reshape(()))
+        losses.append(without_graph(partial(loss, batch)).detach().reshape(()))
         sizes.append(batch_size(batch) or 1)
     if not losses:
         raise LoaderError("validation_loader is empty: it gave no batch; give one that has data")

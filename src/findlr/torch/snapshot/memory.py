@@ -6,6 +6,7 @@ copied back into them. What a step added is removed again.
 
 from __future__ import annotations
 
+import operator
 import sys
 from array import array
 from collections import OrderedDict, defaultdict, deque
@@ -28,7 +29,6 @@ _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
 _DICTS = {dict, OrderedDict}
 _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}  # whose objects are left alone
-_MISSING = object()
 
 
 class Memory(memory.Memory):
@@ -158,19 +158,26 @@ class Memory(memory.Memory):
         inside = {id(module): module for root in modules for module in root.modules()}
         new = [module for key, module in inside.items() if key not in self._seen]
         self._seen.update(map(id, new))
-        plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)]
+        scripted = [module for module in new if isinstance(module, torch.jit.ScriptModule)]  # no attributes in Python
+        plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)] if scripted else new
         self.each(_put_attributes, plain, [_attributes(module) for module in plain])
-        for module in plain:
-            self.note(module._parameters, module._buffers)
-            others = [value for name, value in vars(module).items() if name not in _STANDARD]
-            if others:
-                self.note(*(value for value in others if not isinstance(value, nn.Module)))
-        for module in new:
-            if isinstance(module, torch.jit.ScriptModule):  # it has no attributes in Python
-                self.note(*module.parameters(recurse=False), *module.buffers(recurse=False))
-                self.each(nn.Module.train, [module], [module.training])
-        parameters = [parameter for module in new for parameter in module.parameters(recurse=False)]
-        self.each(_set_requires_grad, parameters, [parameter.requires_grad for parameter in parameters])
+        self.note(*[module._parameters for module in plain], *[module._buffers for module in plain])
+        self.note(
+            *[
+                value
+                for module in plain
+                for name, value in vars(module).items()
+                if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
+            ]
+        )
+        parameters = [
+            parameter for module in plain for parameter in module._parameters.values() if parameter is not None
+        ]
+        for module in scripted:
+            self.note(*module.parameters(recurse=False), *module.buffers(recurse=False))
+            self.each(nn.Module.train, [module], [module.training])
+            parameters += module.parameters(recurse=False)
+        self.each(_set_requires_grad, [parameters], [[parameter.requires_grad for parameter in parameters]])
         self.note_gradients(parameters)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:
@@ -218,32 +225,27 @@ class Memory(memory.Memory):
 
 _STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
-_Attributes = tuple[dict[str, Any], list[tuple[dict[Any, Any], dict[Any, Any]]]]
+_Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
 
 
-def _attributes(module: nn.Module) -> _Attributes:
-    """What a module's attributes are, and what its own dicts hold: hooks, submodules, names of tensors."""
-    names = dict(vars(module))
-    return names, [(value, dict(value)) for name, value in names.items() if name in _STANDARD and type(value) in _DICTS]
+def _attributes(module: nn.Module) -> _Names:
+    """A module's attributes, and what its own dicts hold: hooks, submodules, names of tensors."""
+    own = vars(module)
+    return [(own, dict(own)), *[(value, dict(value)) for value in own.values() if type(value) in _DICTS]]
 
 
-def _put_attributes(module: nn.Module, saved: _Attributes) -> None:
-    names, dicts = saved
-    _put_names(vars(module), names)
-    for own, items in dicts:
-        _put_names(own, items)
+def _put_attributes(_: nn.Module, saved: _Names) -> None:
+    """Give each dict the same objects again, if it has others."""
+    for own, names in saved:
+        if own.keys() != names.keys() or not all(map(operator.is_, own.values(), names.values())):
+            own.clear()
+            own.update(names)
 
 
-def _put_names(own: dict[Any, Any], names: dict[Any, Any]) -> None:
-    """Give a dict the same objects again, if it has others."""
-    if len(own) != len(names) or any(own.get(name, _MISSING) is not value for name, value in names.items()):
-        own.clear()
-        own.update(names)
-
-
-def _set_requires_grad(parameter: torch.Tensor, requires_grad: bool) -> None:
-    if parameter.requires_grad is not requires_grad:
-        parameter.requires_grad_(requires_grad)
+def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> None:
+    for parameter, requires_grad in zip(parameters, flags, strict=True):
+        if parameter.requires_grad is not requires_grad:
+            parameter.requires_grad_(requires_grad)
 
 
 def _is_plain(value: Any) -> bool:
