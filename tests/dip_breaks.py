@@ -102,7 +102,7 @@ _ANSWER = [
         (f"interval: the end {end}", INTERVAL, end, f"{float(end) + 0.01:.2f}")
         for end in ("-0.28", "0.43", "-0.26", "0.89", "-0.31", "0.47", "-0.78", "1.11")
     ),
-    ("centre: the rate that is told", FORMULA, "return Dip(10**place,", "return Dip(lr,"),
+    ("centre: the rate that is told", FORMULA, "return Dip(10**place, lr, lr", "return Dip(lr, lr, lr"),
 ]
 _DELAY = [
     ("delay: the plan's momentum", DELAY, "    if momentum is None:\n", "    if True:\n"),

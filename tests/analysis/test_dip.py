@@ -290,7 +290,7 @@ def test_the_usual_rate_of_an_adaptive_optimizer(optimizer, parameters, steps, d
     assert usual(replace(plan, schedule="linear")) == pytest.approx(decades + 1.3 * math.log10(2))
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "ASGD", "Adadelta", "Rprop", "Lion", ""])
+@pytest.mark.parametrize("optimizer", ["SGD", "ASGD", "Adadelta", "Rprop", "Own", ""])
 def test_no_other_optimizer_has_a_usual_rate(optimizer):
     assert usual(Plan(optimizer=optimizer)) is None
 

@@ -181,7 +181,7 @@ def test_files_are_written(run, file, tmp_path):
         (["--plot", "run.xyz"], "no picture that can be drawn"),
         (["--report", "."], "is a folder"),
         (["--rule", "magic"], "--rule must be one of quick, "),
-        (["--schedule", "onecycle"], "one_cycle"),
+        (["--schedule", "onecicle"], "did you mean 'one_cycle'"),
         (["--budget", "much"], "--budget"),
         (["--num-steps", "many"], "--num-steps"),
         (["--verify"], "total_steps"),

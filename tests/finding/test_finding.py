@@ -255,7 +255,7 @@ def test_a_schedule_is_a_share_of_the_peak(name):
 @pytest.mark.parametrize(
     ("schedule", "steps", "words"),
     [
-        ("onecycle", None, "one_cycle"),
+        ("onecicle", None, "did you mean 'one_cycle'"),
         (3, None, "schedule"),
         (lambda progress: -1.0, None, "at least 0"),
         (lambda progress: 0.0, None, "not all 0"),

@@ -1,8 +1,12 @@
 """finding.apply against every scheduler of torch: as if built with the suggested rates, or refused untouched."""
 
+import copy
+import dataclasses
 import inspect
 import logging
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -31,6 +35,7 @@ MAKE = {
         [schedulers.LinearLR(o, 0.1, total_iters=4), schedulers.ExponentialLR(o, 0.9)]
     ),
 }
+PEAKS = {"ChainedScheduler": 0.9**4}  # of the base rate; the others peak at it
 REFUSED = {
     "OneCycleLR": lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=20),
     "CyclicLR": lambda o: schedulers.CyclicLR(o, 0.01, 0.1, cycle_momentum=False),
@@ -72,7 +77,7 @@ def test_a_scheduler_goes_on_as_if_built_with_the_suggested_rate(name, tensor, t
     advance(optimizer, scheduler, taken)
     FINDING.apply(optimizer, scheduler)
 
-    fresh = optimizer_at([FINDING.lr], tensor)
+    fresh = optimizer_at([FINDING.lr / PEAKS.get(name, 1.0)], tensor)
     its = MAKE[name](fresh)
     advance(fresh, its, taken)
     assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(float(fresh.param_groups[0]["lr"]), rel=1e-5)
@@ -81,6 +86,145 @@ def test_a_scheduler_goes_on_as_if_built_with_the_suggested_rate(name, tensor, t
     )
     got, expected = advance(optimizer, scheduler, 6), advance(fresh, its, 6)
     assert [rate for (rate,) in got] == pytest.approx([rate for (rate,) in expected], rel=1e-5)
+
+
+def noam(step):
+    """Of every Transformer tutorial: it peaks at 0.0044, at step 100."""
+    return 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * 100**-1.5)
+
+
+class Noam(schedulers.LRScheduler):
+    """As a tutorial's class, with the base rate as a factor."""
+
+    def get_lr(self):
+        return [base * noam(self.last_epoch) for base in self.base_lrs]
+
+
+class OfItsOwn(schedulers.LRScheduler):
+    """Goes by no base rate."""
+
+    def get_lr(self):
+        return [noam(self.last_epoch) for _ in self.base_lrs]
+
+
+NO_PEAK_AT_ONE = {
+    "Noam": lambda o: schedulers.LambdaLR(o, noam),
+    "a late peak": lambda o: schedulers.LambdaLR(o, lambda step: min(step / 1234, 1234 / max(step, 1)) * 7),
+    "an absolute rate": lambda o: schedulers.LambdaLR(o, lambda step: 3e-4 * min(1.0, (step + 1) / 50)),
+    "cycles": lambda o: schedulers.LambdaLR(o, lambda step: 2.5 + math.cos(step / 40)),
+    "Noam of somebody's own": Noam,
+    "in a sequence": lambda o: schedulers.SequentialLR(
+        o, [schedulers.LinearLR(o, 0.1, total_iters=20), schedulers.LambdaLR(o, lambda step: 3.0 * 0.99**step)], [20]
+    ),
+    "in a chain": lambda o: schedulers.ChainedScheduler(
+        [schedulers.ConstantLR(o, 0.5, 10), schedulers.MultiplicativeLR(o, lambda step: 1.02 if step < 50 else 0.99)]
+    ),
+    "LinearLR": lambda o: schedulers.LinearLR(o, 0.1, 0.5, total_iters=300),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("taken", [0, 150])
+@pytest.mark.parametrize("base", [1.0, 0.4])
+@pytest.mark.parametrize("name", NO_PEAK_AT_ONE)
+def test_the_peak_of_a_scheduler_is_the_suggested_rate(name, base, taken):
+    optimizer = optimizer_at([base])
+    scheduler = NO_PEAK_AT_ONE[name](optimizer)
+    advance(optimizer, scheduler, taken)
+    FINDING.apply(optimizer, scheduler)
+    fresh = optimizer_at([base])
+    unchanged = NO_PEAK_AT_ONE[name](fresh)
+    rates = np.array([[fresh.param_groups[0]["lr"]], *advance(fresh, unchanged, 3000)])[:, 0]
+    expected = rates / rates.max() * FINDING.lr
+    got = [optimizer.param_groups[0]["lr"], *(rate for (rate,) in advance(optimizer, scheduler, 2000))]
+    assert got == pytest.approx(expected[taken : taken + 2001], rel=1e-3)
+
+
+def test_each_group_peaks_at_its_own_suggested_rate():
+    finding = dataclasses.replace(FINDING, facts={"ratios": [1.0, 0.1]})
+    optimizer = optimizer_at([1.0, 1.0])
+    scheduler = schedulers.LambdaLR(optimizer, [noam, lambda step: 0.5])
+    finding.apply(optimizer, scheduler)
+    rates = np.array(advance(optimizer, scheduler, 300))
+    assert rates.max(axis=0) == pytest.approx(finding.lrs, rel=1e-6)
+
+
+def test_a_frozen_factor_stays_at_zero():
+    finding = dataclasses.replace(FINDING, facts={"ratios": [1.0, 1.0]})
+    optimizer = optimizer_at([1.0, 1.0])
+    scheduler = schedulers.LambdaLR(optimizer, [noam, lambda step: 0.0])
+    finding.apply(optimizer, scheduler)
+    assert np.array(advance(optimizer, scheduler, 300)).max(axis=0) == pytest.approx([FINDING.lr, 0.0], rel=1e-6)
+
+
+def test_a_factor_that_grows_again_after_its_end_peaks_before_it():
+    optimizer = optimizer_at([0.4])
+    scheduler = schedulers.LambdaLR(optimizer, lambda step: min(1.0, step / 10) * (1 - step / 500) ** 2 * 2)
+    FINDING.apply(optimizer, scheduler)
+    assert max(advance(optimizer, scheduler, 500))[0] == pytest.approx(FINDING.lr, rel=1e-6)
+
+
+def test_a_factor_that_ends_in_an_error_peaks_before_it():
+    optimizer = optimizer_at([0.4])
+    table = [0.1, 0.5, 0.25]
+    scheduler = schedulers.LambdaLR(optimizer, lambda step: table[step])
+    FINDING.apply(optimizer, scheduler)
+    assert np.ravel(advance(optimizer, scheduler, 2)) == pytest.approx([FINDING.lr, FINDING.lr / 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda o: schedulers.LambdaLR(o, lambda step: 1.01**step), r"rise without an end.*LambdaLR\(optimizer"),
+        (lambda o: schedulers.LambdaLR(o, lambda step: step / 1000), "rise without an end"),
+        (lambda o: schedulers.LambdaLR(o, lambda step: 0.0), "whatever its base rate"),
+        (OfItsOwn, r"whatever its base rate.*finding\.apply\(optimizer\).*LambdaLR\(optimizer"),
+        (lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=20), r"OneCycleLR\(optimizer, max_lr=.*total_steps=20\)"),
+        (
+            lambda o: schedulers.CyclicLR(o, 0.01, 0.1, cycle_momentum=False),
+            r"CyclicLR\(optimizer, \[lr / 4 for lr in finding.lrs\], max_lr=list\(finding.lrs\)",
+        ),
+        (lambda o: schedulers.CosineAnnealingLR(o, 10, eta_min=3.0), "whatever its base rate"),
+        (lambda o: Stateless(o, 0.4), r"finding\.apply\(optimizer\).*Stateless\(optimizer, \.\.\.\)"),
+    ],
+)
+def test_a_peak_that_cannot_be_written_is_refused_with_the_line_to_write(make, words):
+    optimizer = optimizer_at([0.4])
+    scheduler = make(optimizer)
+    before = copy.deepcopy([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
+    held = copy.deepcopy({k: v for k, v in vars(scheduler).items() if k not in ("optimizer", "lr_lambdas")})
+    with pytest.raises(OptimizerError, match=words):
+        FINDING.apply(optimizer, scheduler)
+    assert [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups] == before
+    assert {k: v for k, v in vars(scheduler).items() if k not in ("optimizer", "lr_lambdas")} == held
+
+
+class Stateless:
+    """As timm's schedulers are: told the step, and without base_lrs."""
+
+    def __init__(self, optimizer, value):
+        self.optimizer, self.base_values = optimizer, [value]
+
+    def _get_lr(self, t):
+        return self.base_values
+
+    def step(self, epoch):
+        raise AssertionError
+
+
+def test_wrappers_of_accelerate_s_kind_are_seen_through():
+    class Wrapped:
+        def __init__(self, optimizer):
+            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+    class Stepper:
+        def __init__(self, scheduler):
+            self.scheduler = scheduler
+
+    optimizer = optimizer_at([0.4])
+    scheduler = schedulers.CosineAnnealingLR(optimizer, 10)
+    FINDING.apply(Wrapped(optimizer), Stepper(scheduler))
+    assert scheduler.base_lrs == [FINDING.lr]
 
 
 def test_a_plateau_scheduler_has_no_base_so_it_goes_on_from_the_suggested_rate():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import OptimizerError, Stop, find_lr
 from findlr.torch import TorchTrainable
-from findlr.torch.rates import Rates
+from findlr.torch.rates import Rates, plan_for
 
 KINDS = {
     name: kind
@@ -221,6 +222,56 @@ def test_rates_without_a_ratio_are_an_error(lrs):
         find_lr(model, optimizer, criterion, data)
 
 
+@pytest.mark.parametrize("missing", ["none", "absent"])
+def test_a_group_without_a_rate_is_an_error(missing):
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.1))
+    if missing == "none":
+        optimizer.param_groups[1]["lr"] = None
+    else:
+        del optimizer.param_groups[1]["lr"]
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(OptimizerError, match=r"SGD cannot be swept: its param group 1 has (lr=None|no 'lr')"):
+        find_lr(model, optimizer, criterion, data)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("rate", ["0.1", torch.ones(2), [0.1], True])
+def test_a_rate_that_is_no_number_is_an_error(rate):
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.1))
+    optimizer.param_groups[1]["lr"] = rate
+    with pytest.raises(OptimizerError, match="param group 1 is no number"):
+        find_lr(model, optimizer, criterion, data)
+
+
+@pytest.mark.parametrize("rate", [np.float64(0.02), np.float32(0.02), np.array(0.02), torch.tensor([0.02])], ids=repr)
+def test_rates_of_numpy_and_tensors_of_one_element_are_numbers(rate):
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.1))
+    optimizer.param_groups[1]["lr"] = rate
+    finding = find_lr(model, optimizer, criterion, data, min_lr=1e-3, max_lr=1.0, num_steps=20)
+    assert finding.ratios == pytest.approx((1.0, 0.2))
+    assert optimizer.param_groups[1]["lr"] is rate
+    assert float(rate) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("frozen_lr", [1.0, 1e-4, 0.0])
+def test_a_frozen_group_does_not_set_the_scale(frozen_lr):
+    def search(lr):
+        model, optimizer, criterion, data = grouped(lrs=(lr, 1e-3))
+        model[0].requires_grad_(requires_grad=False)
+        return find_lr(model, optimizer, criterion, data, max_lr=1e3, num_steps=60)
+
+    finding = search(frozen_lr)
+    assert finding.ratios == pytest.approx((frozen_lr / 1e-3, 1.0))
+    assert finding.lrs[1] == finding.lr == search(1e-3).lr
+
+
+def test_a_rate_of_zero_where_all_that_trains_has_it_is_an_error():
+    model, optimizer, criterion, data = grouped(lrs=(0.1, 0.0))
+    model[0].requires_grad_(requires_grad=False)
+    with pytest.raises(OptimizerError, match="at least one group that trains a rate above 0"):
+        find_lr(model, optimizer, criterion, data)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
 def test_a_tensor_rate_is_written_in_place_and_recorded_as_it_is(kind, dtype):
@@ -262,6 +313,67 @@ def test_an_attached_scheduler_does_not_write_over_the_sweep():
 
 
 # Optimizers like torch's
+
+
+class MyAdamW(optim.AdamW):
+    """A class of somebody's own."""
+
+
+class AdamW8bit(optim.Optimizer):
+    """As bitsandbytes' is: no subclass of PyTorch's."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr, "betas": (0.9, 0.999)})
+
+
+class PagedOfMine(AdamW8bit):
+    """One more class below."""
+
+
+class Adafactor(AdamW8bit):
+    """As transformers' is."""
+
+
+class Unheard(optim.Optimizer):
+    """A class that nobody knows."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (MyAdamW, "AdamW"),
+        (AdamW8bit, "AdamW"),
+        (PagedOfMine, "AdamW"),
+        (Adafactor, "Adafactor"),
+        (optim.Adam, "Adam"),
+        (optim.AdamW, "AdamW"),
+        (Unheard, "Unheard"),
+    ],
+)
+def test_an_optimizer_is_what_isinstance_says(kind, name):
+    optimizer = kind([nn.Parameter(torch.zeros(2))])
+    assert plan_for(optimizer, "constant", None).optimizer == name
+
+
+def test_a_subclass_gets_the_rate_of_its_parent():
+    def search(kind):
+        model, _, criterion, data = training("AdamW")
+        return find_lr(model, kind(model.parameters(), lr=1e-3), criterion, data)
+
+    one, other = search(optim.AdamW), search(MyAdamW)
+    assert (one.curve.loss == other.curve.loss).all()
+    assert (one.lr, one.plan) == (other.lr, other.plan)
+    assert other.facts["optimizer"]["name"] == "MyAdamW"
+
+
+@pytest.mark.skipif("Muon" not in KINDS, reason="an older torch")
+@pytest.mark.parametrize(("adjust", "name"), [(None, "Muon"), ("original", "Muon"), ("match_rms_adamw", "AdamW")])
+def test_a_muon_that_matches_adamw_takes_its_rates(adjust, name):
+    optimizer = optim.Muon([nn.Parameter(torch.zeros(2, 2))], adjust_lr_fn=adjust)
+    assert plan_for(optimizer, "constant", None).optimizer == name
 
 
 class Wrapper(optim.Optimizer):

@@ -1,99 +1,308 @@
-"""The same training is planned alike through every door."""
+"""A schedule read from a scheduler: the shares that it really gives, and nothing of it touched."""
 
-import subprocess
-import sys
-import textwrap
+import copy
+import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
+from torch.optim import lr_scheduler as schedulers
 
-from findlr import OptimizerError, Plan, RangeTest, TorchTrainable, find, find_lr
-from findlr.command.target import search
-
-
-def parts(make=lambda p: optim.Adam(p, lr=1e-3)):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    inputs = torch.randn(320, 8)
-    data = [(x, x[:, :3].argmax(dim=1)) for x in inputs.split(16)]
-    return net, make(net.parameters()), nn.CrossEntropyLoss(), data
+from findlr import ConfigurationError, Finding, RangeTest, find_lr
+from findlr.torch.rates import plan_for
 
 
-def test_find_find_lr_and_the_command_answer_the_same_rate():
-    plan = dict(schedule="one_cycle", total_steps=600)
-    by_call = find_lr(*parts(), **plan)
-    by_find = find(TorchTrainable(*parts()), Plan("one_cycle", 600))
-    by_command = search(TorchTrainable(*parts()), {**plan, "progress": False})
-    assert by_call.lr == by_find.lr == by_command.lr
-    assert by_call.plan == by_find.plan == by_command.plan
-    assert by_call.plan.optimizer == "Adam"
-    assert by_call.plan.momentum == 0.9
-    assert by_call.plan.parameters == sum(p.numel() for p in parts()[0].parameters())
+def optimizer_at(*lrs, tensor=False, **how):
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(2))], "lr": torch.tensor(lr) if tensor else lr} for lr in lrs or [0.4]
+    ]
+    return optim.SGD(groups, lr=0.1, **how)
 
 
-def test_a_range_test_plans_alike():
-    net, optimizer, criterion, data = parts()
-    with RangeTest(net, optimizer, num_steps=20, max_lr=1e-3, schedule="cosine", total_steps=50) as test:
-        for inputs, targets in test(data):
-            loss = criterion(net(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            test.record(loss)
-    assert test.finding.plan == find_lr(*parts(), schedule="cosine", total_steps=50).plan
+def warmup_then_linear(step, *, num_warmup_steps, num_training_steps):
+    """As transformers writes it."""
+    if step < num_warmup_steps:
+        return step / num_warmup_steps
+    return max(0.0, (num_training_steps - step) / (num_training_steps - num_warmup_steps))
 
 
-def test_what_the_caller_says_of_the_plan_stands():
-    plan = find(TorchTrainable(*parts()), Plan(optimizer="AdamW", momentum=0.5, parameters=10)).plan
-    assert (plan.optimizer, plan.momentum, plan.parameters) == ("AdamW", 0.5, 10)
+def closed_over(num_training_steps):
+    return lambda step: max(0.0, 1 - step / num_training_steps)
 
 
-DOORS = {
-    "find": lambda given, how: find(TorchTrainable(*given), Plan(total_steps=100), **how),
-    "find_lr": lambda given, how: find_lr(*given, total_steps=100, **how),
-    "command": lambda given, how: search(TorchTrainable(*given), {"total_steps": 100, **how}),
+class Noam(schedulers.LRScheduler):
+    """A scheduler of somebody's own."""
+
+    def get_lr(self):
+        return [base * min((self.last_epoch + 1) ** -0.5, (self.last_epoch + 1) * 20**-1.5) for base in self.base_lrs]
+
+
+def warmed(o, then, milestone=20):
+    return schedulers.SequentialLR(o, [schedulers.LinearLR(o, 0.1, total_iters=milestone), then], [milestone])
+
+
+KNOW_THEIR_LENGTH = {  # and the length
+    "OneCycleLR": (lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=100, cycle_momentum=False), 100),
+    "OneCycleLR in epochs": (lambda o: schedulers.OneCycleLR(o, 0.1, epochs=4, steps_per_epoch=25), 100),
+    "CosineAnnealingLR": (lambda o: schedulers.CosineAnnealingLR(o, 120), 120),
+    "PolynomialLR": (lambda o: schedulers.PolynomialLR(o, 80, 2.0), 80),
+    "LinearLR that falls": (lambda o: schedulers.LinearLR(o, 1.0, 0.1, total_iters=90), 90),
+    "SequentialLR": (lambda o: warmed(o, schedulers.CosineAnnealingLR(o, 100)), 120),
+    "ChainedScheduler": (
+        lambda o: schedulers.ChainedScheduler(
+            [schedulers.LinearLR(o, 0.1, total_iters=20), schedulers.CosineAnnealingLR(o, 70)]
+        ),
+        70,
+    ),
+    "transformers'": (
+        lambda o: schedulers.LambdaLR(o, partial(warmup_then_linear, num_warmup_steps=10, num_training_steps=95)),
+        95,
+    ),
+    "a closure": (lambda o: schedulers.LambdaLR(o, closed_over(65)), 65),
+}
+GO_ON = {
+    "ExponentialLR": lambda o: schedulers.ExponentialLR(o, 0.97),
+    "StepLR": lambda o: schedulers.StepLR(o, 30, 0.5),
+    "MultiStepLR": lambda o: schedulers.MultiStepLR(o, [30, 60], 0.5),
+    "MultiplicativeLR": lambda o: schedulers.MultiplicativeLR(o, lambda step: 0.98),
+    "LambdaLR": lambda o: schedulers.LambdaLR(o, lambda step: 1 / (1 + step)),
+    "LinearLR that rises": lambda o: schedulers.LinearLR(o, 0.1, total_iters=30),
+    "CosineAnnealingWarmRestarts": lambda o: schedulers.CosineAnnealingWarmRestarts(o, 30, 2),
+    "CyclicLR": lambda o: schedulers.CyclicLR(o, 0.1, 0.4, step_size_up=15, cycle_momentum=False),
+    "a warmup and then steps": lambda o: warmed(o, schedulers.StepLR(o, 30, 0.5)),
+    "a warmup and then factors": lambda o: warmed(o, schedulers.MultiplicativeLR(o, lambda step: 0.98)),
+    "of somebody's own": Noam,
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_a_race_of_an_optimizer_whose_step_costs_what_it_likes_is_refused_at_every_door(door):
-    with pytest.raises(OptimizerError, match="leave verify out"):
-        door(parts(lambda p: optim.LBFGS(p, max_iter=2)), dict(verify=True, progress=False))
+def rates(optimizer, scheduler, steps):
+    """What the training would get, group by group."""
+    found = []
+    for _ in range(steps):
+        found.append([float(group["lr"]) for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return np.array(found)
+
+
+def state(optimizer, scheduler):
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return copy.deepcopy((groups, {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"}))
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("taken", [0, 7])
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", KNOW_THEIR_LENGTH)
+def test_a_scheduler_is_read_with_its_length_and_not_touched(name, tensor, taken):
+    make, length = KNOW_THEIR_LENGTH[name]
+    optimizer = optimizer_at(tensor=tensor, momentum=0.9)
+    scheduler = make(optimizer)
+    rates(optimizer, scheduler, taken)
+    before = state(optimizer, scheduler)
+    plan = plan_for(optimizer, scheduler, None)
+    assert state(optimizer, scheduler) == before
+    fresh = optimizer_at(tensor=tensor, momentum=0.9)
+    real = rates(fresh, make(fresh), length)[:, 0]
+    assert plan.total_steps == length
+    np.testing.assert_allclose(plan.shares(length), real / real.max(), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("name", GO_ON)
+def test_a_scheduler_without_an_end_needs_the_steps(name):
+    optimizer = optimizer_at(0.4, 0.1)
+    scheduler = GO_ON[name](optimizer)
+    before = state(optimizer, scheduler)
+    with pytest.raises(ConfigurationError, match="give total_steps"):
+        plan_for(optimizer, scheduler, None)
+    plan = plan_for(optimizer, scheduler, 100)
+    assert state(optimizer, scheduler) == before
+    real = rates(optimizer, scheduler, 100)
+    np.testing.assert_allclose(plan.shares(100), real[:, 0] / real[:, 0].max(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_a_sequence_in_a_sequence_is_stepped():
+    def make(o):
+        inner = warmed(o, schedulers.ConstantLR(o, 1.0))
+        return schedulers.SequentialLR(o, [inner, schedulers.CosineAnnealingLR(o, 50)], [60])
+
+    optimizer = optimizer_at()
+    scheduler = make(optimizer)
+    plan = plan_for(optimizer, scheduler, None)
+    assert plan.total_steps == 110
+    real = rates(optimizer, scheduler, 110)[:, 0]
+    np.testing.assert_allclose(plan.shares(110), real / real.max(), atol=1e-6)
+
+
+def test_a_long_schedule_is_read_at_some_of_its_steps():
+    optimizer = optimizer_at()
+    plan = plan_for(optimizer, schedulers.CosineAnnealingLR(optimizer, 10_000_000), None)
+    np.testing.assert_allclose(plan.shares(101), 0.5 + 0.5 * np.cos(np.linspace(0, math.pi, 101)), atol=0.002)
+    cycles = schedulers.CyclicLR(optimizer_at(), 0.2, 1.0, step_size_up=500, cycle_momentum=False)
+    assert plan_for(optimizer, cycles, 1_000_000).shares(1001).mean() == pytest.approx(0.6, abs=0.03)
+
+
+def test_a_scheduler_that_is_shorter_than_the_training_is_stretched_and_a_longer_one_cut():
+    optimizer = optimizer_at()
+    scheduler = schedulers.CosineAnnealingLR(optimizer, 90)  # epochs
+    plan = plan_for(optimizer, scheduler, 90_000)
+    assert plan.total_steps == 90_000
+    assert plan.share(0.5) == pytest.approx(0.5, abs=0.01)
+    cut = plan_for(optimizer, scheduler, 45)
+    assert cut.total_steps == 45
+    assert cut.share(1.0) == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
-    [("num_it", "num_steps"), ("start_lr", "min_lr"), ("end_lr", "max_lr"), ("num_training", "num_steps")],
+    "make",
+    [
+        lambda o: schedulers.StepLR(o, 30),
+        lambda o: schedulers.MultiStepLR(o, [30, 60, 80]),
+        lambda o: schedulers.ExponentialLR(o, 0.95),
+        lambda o: schedulers.LambdaLR(o, lambda epoch: (1 - epoch / 100) ** 2),
+    ],
 )
-def test_other_finders_names_are_answered_with_ours(given, meant):
-    with pytest.raises(ValueError, match=f"no argument '{given}'; it is called '{meant}' here"):
-        find_lr(*parts(), **{given: 10})
+def test_a_scheduler_that_seems_to_be_stepped_once_an_epoch_is_no_plan(make):
+    optimizer = optimizer_at()
+    with pytest.raises(ConfigurationError, match=r"once an epoch: give a function of the progress"):
+        plan_for(optimizer, make(optimizer), 39_000)
 
 
-def test_a_device_is_not_needed():
-    with pytest.raises(ValueError, match="no argument 'device': leave it out"):
-        find_lr(*parts(), device="cuda")
+def test_a_constant_scheduler_is_constant_and_a_plateau_is_refused():
+    optimizer = optimizer_at()
+    assert plan_for(optimizer, schedulers.LambdaLR(optimizer, lambda step: 0.25), None).schedule == "constant"
+    assert plan_for(optimizer, schedulers.LambdaLR(optimizer, lambda step: 0.25), 100).schedule == "constant"
+    with pytest.raises(ConfigurationError, match=r"ReduceLROnPlateau follows a metric.*schedule='constant'"):
+        plan_for(optimizer, schedulers.ReduceLROnPlateau(optimizer), 100)
 
 
-def test_the_command_takes_the_names_of_how_a_step_is_taken(tmp_path):
-    script = """
-        import torch
-        from torch import nn, optim
-        def setup():
-            torch.manual_seed(0)
-            net = nn.Linear(4, 1)
-            x = torch.randn(64, 4)
-            data = [(b, b[:, :1]) for b in x.split(8)]
-            return dict(model=net, optimizer=optim.SGD(net.parameters(), lr=0.1), criterion=nn.MSELoss(), loader=data,
-                        accumulation_steps=2, clip_grad_norm=1.0)
-    """
-    (tmp_path / "train.py").write_text(textwrap.dedent(script))
-    done = subprocess.run(
-        [sys.executable, "-m", "findlr", "run", "train.py:setup", "--no-progress"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda step: 0.0, "never gives a rate above 0"),
+        (lambda step: [1.0, 0.5][step], "raised IndexError.*total_steps"),
+        (lambda step: -1.0, "never gives a rate above 0"),
+        (lambda step: 1 - step / 10, "at least 0"),
+    ],
+)
+def test_a_lambda_that_is_no_schedule_is_refused(function, words):
+    optimizer = optimizer_at()
+    scheduler = schedulers.LambdaLR(optimizer, function)
+    with pytest.raises(ConfigurationError, match=words):
+        plan_for(optimizer, scheduler, 50)
+
+
+def test_a_scheduler_that_cannot_be_copied_is_refused():
+    optimizer = optimizer_at()
+    scheduler = schedulers.StepLR(optimizer, 30)
+    scheduler.log = (line for line in ())
+    with pytest.raises(ConfigurationError, match="cannot be copied"):
+        plan_for(optimizer, scheduler, 50)
+
+
+def test_a_function_that_holds_the_model_copies_no_parameter(monkeypatch):
+    def copied(self, memo):
+        raise AssertionError
+
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", copied)
+
+    class Trust:
+        def __init__(self, model):
+            self.model, self.calls = model, 0
+
+        def __call__(self, step):
+            self.calls += 1
+            return 0.99**step
+
+    model = nn.Linear(2, 2)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    trust = Trust(model)
+    scheduler = schedulers.LambdaLR(optimizer, trust)
+    calls, weight = trust.calls, model.weight
+    plan_for(optimizer, scheduler, 100)
+    assert (trust.calls, model.weight is weight) == (calls, True)
+
+
+class InTimm:
+    """As timm's are: stateless, without base_lrs, and told the step."""
+
+    def __init__(self, optimizer, t_initial, t_in_epochs):
+        self.optimizer, self.t_initial, self.t_in_epochs = optimizer, t_initial, t_in_epochs
+        self.base_values = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+
+    def get_cycle_length(self):
+        return self.t_initial
+
+    def _get_lr(self, t):
+        return [value * (1 - t / self.t_initial) for value in self.base_values]
+
+    def step(self, epoch, metric=None):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("in_epochs", "total"), [(False, 50), (True, None)])
+def test_a_scheduler_of_timms_is_read(in_epochs, total):
+    optimizer = optimizer_at()
+    scheduler = InTimm(optimizer, 50, in_epochs)
+    assert plan_for(optimizer, scheduler, None).total_steps == total
+    plan = plan_for(optimizer, scheduler, 5000)
+    assert plan.total_steps == 5000
+    assert plan.share(0.5) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_wrapped_scheduler_is_seen_through():
+    class Accelerated:
+        def __init__(self, scheduler):
+            self.scheduler = scheduler
+
+        def step(self):
+            raise AssertionError
+
+    optimizer = optimizer_at()
+    plan = plan_for(optimizer, Accelerated(schedulers.CosineAnnealingLR(optimizer, 120)), None)
+    assert plan.total_steps == 120
+
+
+def test_a_warmup_goes_with_a_name():
+    optimizer = optimizer_at()
+    assert plan_for(optimizer, "linear", 1000, 100).warmup == 0.1
+    with pytest.raises(ConfigurationError, match="has its own"):
+        plan_for(optimizer, schedulers.CosineAnnealingLR(optimizer, 120), None, 0.1)
+
+
+# In a search
+
+
+def test_a_search_takes_the_training_s_own_scheduler(tmp_path):
+    def search(schedule, total_steps=None, optimizer=None, **how):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        optimizer = optim.AdamW(model.parameters(), lr=0.1)
+        scheduler = schedule(optimizer) if callable(schedule) else schedule
+        x = torch.randn(64, 4)
+        data = [(x, x.sum(1, keepdim=True))] * 4
+        finding = find_lr(model, optimizer, nn.MSELoss(), data, schedule=scheduler, total_steps=total_steps, **how)
+        return finding, optimizer
+
+    found, optimizer = search(
+        lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=400, cycle_momentum=False), verify=True
     )
-    assert done.returncode == 0, done.stderr
+    assert found.plan.total_steps == 400
+    assert found.race is not None
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 25)
+    named, _ = search("OneCycleLR", 400, verify=True)
+    assert named.plan.schedule == "one_cycle"
+    assert found.lr == pytest.approx(named.lr, rel=0.1)
+    found.save(tmp_path / "one.json")
+    assert Finding.load(tmp_path / "one.json") == found
+
+
+def test_a_range_test_takes_one_too():
+    optimizer = optimizer_at()
+    scheduler = schedulers.CosineAnnealingLR(optimizer, 120)
+    test = RangeTest(nn.Linear(1, 1), optimizer, schedule=scheduler)
+    assert test._plan.total_steps == 120

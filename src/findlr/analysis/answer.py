@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from findlr.analysis.curve import Curve
+from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
@@ -66,7 +67,8 @@ def answer(curve: Curve, plan: Plan, rule: Rule | None = None, race: Race | None
 def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None) -> Answer:
     judgement = judge(curve)
     if judgement.verdict.refuses:
-        return Answer(None, judgement.verdict, judgement.why)
+        advice = f" But {rate_free(plan.optimizer)}." if plan.optimizer in RATE_FREE else ""
+        return Answer(None, judgement.verdict, judgement.why + advice)
     try:
         return Answer(inside((rule or quick)(curve, plan), curve), judgement.verdict, judgement.why)
     except NoSuggestionError as error:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from findlr.analysis.curve import Curve
+from findlr.analysis.families import RATE_FREE
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, centred_gaussian, centred_median, median
 from findlr.errors import NoSuggestionError
@@ -28,7 +29,21 @@ _USUAL_RATES = {
     **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax"), _ADAM),
     "RMSprop": (10**-2.6, 0.25),
     "Adagrad": (10**-1.66, 0.0),
+    # A third to a tenth of AdamW's: lion-pytorch's README; Marin's sweeps at 300-520M measured a quarter to an eighth.
+    "Lion": (10**-2.97, 0.25),
+    # About AdamW's: Sophia's README, and Marin's sweeps.
+    "Sophia": _ADAM,
+    # 0.02 for the matrices of every size: Keller Jordan's README, nanochat; Marin's sweeps at 130-300M found 8e-3. A
+    # Muon that matches AdamW's updates goes by AdamW's name, because it takes AdamW's rate (Moonlight's report).
+    "Muon": (10**-2.04, 0.0),
+    # Relative to a matrix's size 1e-2 (Shazeer and Stern 2018, PyTorch's default); in transformers, absolute, 1e-3 for
+    # T5's 2e8 parameters: the fall lies between the two.
+    "Adafactor": (10**-2.0, 0.12),
+    # Twice the peak that a falling schedule takes, because it has none: schedulefree's README (1 to 10 times AdamW's).
+    **dict.fromkeys(("AdamWScheduleFree", "RAdamScheduleFree"), (10**-1.58, 0.25)),
+    **dict.fromkeys(RATE_FREE, (1.0, 0.0)),  # the READMEs of prodigyopt, dadaptation and dog
 }
+_RATE_FREE_INTERVAL = (-0.3, 0.3)  # decades around 1
 _BELIEF, _REACH = 0.6, 1.5  # how far an answer is drawn to the usual one; decades from which on that is not believed
 _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as torch builds them by default
 _ROUNDING = 1e-6  # a change below this share of the loss could be float32's rounding
@@ -80,7 +95,7 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
     is too high; a schedule that falls bears a higher peak (a mean share below 1/4 counts as 1/4); a longer training
     wants less. Adagrad divides its rate by the root of its steps, and gets it back. An adaptive optimizer's answer is
     then drawn towards its usual rate, see ``usual``. a and b are fitted, on tasks of other families than the README
-    reports.
+    reports. An optimizer that finds its rate by itself (Prodigy, D-Adaptation, DoG) gets 1, wherever the dip is.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -98,6 +113,10 @@ def read_dip(curve: Curve, plan: Plan) -> Dip:
     """
     constants = WITHOUT if curve.baseline is None else WITH_BASELINE
     place, fall = centre_of_dip(curve, constants)
+    if plan.optimizer in RATE_FREE:
+        rate, _ = _USUAL_RATES[plan.optimizer]
+        low, high = _RATE_FREE_INTERVAL
+        return Dip(10**place, rate, rate * 10**low, rate * 10**high)
     answer = place + constants.level + constants.momentum * delay(plan) + planned(plan)
     to = usual(plan)
     lr = 10 ** (answer if to is None else drawn(answer, to))
@@ -144,11 +163,13 @@ def delay(plan: Plan) -> float:
 def usual(plan: Plan) -> float | None:
     """What an adaptive optimizer's rate usually is for such a plan, in decades; None for any other optimizer.
 
-    SGD's rates have no usual size, for they scale with the loss.
+    SGD's rates have no usual size, because they scale with the loss.
     """
     if plan.optimizer not in _USUAL_RATES:
         return None
     rate, falls = _USUAL_RATES[plan.optimizer]
+    if plan.optimizer in RATE_FREE:
+        return float(np.log10(rate))
     larger = np.log10(max(plan.parameters or 10_000, 1000) / 10_000)
     return float(np.log10(rate) - falls * larger) + planned(plan)
 

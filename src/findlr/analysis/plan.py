@@ -2,60 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from findlr.analysis.families import family
+from findlr.analysis.numbers import plain, real, whole
+from findlr.analysis.schedules import SCHEDULES, WARMUP, Shape, canonical, shape_of
 from findlr.errors import ConfigurationError
 
-Shape = Callable[[float], float]
+__all__ = ["SCHEDULES", "Plan", "Samples", "Shape"]
 
-_SAMPLES = 1001  # how finely a function of the user's own is kept in a saved Finding
-
-
-def constant(progress: float) -> float:
-    """The peak rate from the first step to the last."""
-    return 1.0
+SAMPLES = 1001  # how finely a function of the user's own is kept in a saved Finding
 
 
-def one_cycle(progress: float) -> float:
-    """A cosine from 1/25 up to the peak over 30 % of the run, then a cosine down to 1/250,000.
+class Samples:
+    """A shape known at evenly spaced places, with straight lines between them.
 
-    Source: Smith 2018 (arXiv:1803.09820); the numbers are ``torch.optim.lr_scheduler.OneCycleLR``'s defaults.
+    Args:
+        shares: the share of the peak at each place, the first at progress 0 and the last at 1.
     """
-    if progress <= 0.3:
-        return _half_cosine(1 / 25, 1.0, progress / 0.3)
-    return _half_cosine(1.0, 1 / 250_000, (progress - 0.3) / 0.7)
 
+    def __init__(self, shares: Sequence[float]) -> None:
+        self.shares = np.asarray(shares, dtype=np.float64)
+        self._places = np.arange(len(self.shares)) / max(len(self.shares) - 1, 1)  # as Plan.shares divides
 
-def cosine(progress: float) -> float:
-    """Half a cosine from the peak to zero. Source: Loshchilov and Hutter 2017 (arXiv:1608.03983)."""
-    return _half_cosine(1.0, 0.0, progress)
-
-
-def linear(progress: float) -> float:
-    """A straight line from the peak to zero."""
-    return 1.0 - progress
-
-
-def wsd(progress: float) -> float:
-    """Warmup, stable, decay: up over 5 % of the run, the peak, then a straight line to zero over the last 20 %.
-
-    Source: Hu et al. 2024 (arXiv:2404.06395).
-    """
-    if progress < 0.05:
-        return 0.05 + 0.95 * progress / 0.05  # not from zero: a first step at rate 0 would be lost
-    return min(1.0, (1.0 - progress) / 0.2)
-
-
-def _half_cosine(start: float, end: float, progress: float) -> float:
-    return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
-
-
-SCHEDULES: Mapping[str, Shape] = {shape.__name__: shape for shape in (constant, one_cycle, cosine, linear, wsd)}
+    def __call__(self, progress: float) -> float:
+        """The share at ``progress``."""
+        return float(np.interp(progress, self._places, self.shares))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +40,26 @@ class Plan:
     """The training that is planned.
 
     Args:
-        schedule: "constant", "one_cycle", "cosine", "linear", "wsd", or a function of the progress (0 to 1) that
-            returns the share of the peak rate (0 to 1).
+        schedule: "constant", "one_cycle", "cosine", "linear", "wsd", "cosine_with_min_lr", "polynomial",
+            "inverse_sqrt", as PyTorch or transformers write them, too; or a function of the progress (0 to 1) that
+            returns the share of the peak rate (0 to 1). Kept as the one name that it has here.
         total_steps: optimizer steps of the whole training, at least 1; None if not known.
-        optimizer: the optimizer's class name, such as "AdamW"; "" if not known.
+        optimizer: the optimizer's name in any case, such as "AdamW"; kept as its family's; "" if not known.
         momentum: the momentum (beta1 for the Adam family), in [0, 1); None if not known.
         parameters: numbers that are trained, at least 1; None if not known.
+        warmup: how long the rate rises at the start: a share of the run (0.1), or steps (an int, which needs
+            ``total_steps``); kept as a share. 0 is none. None is the schedule's own: 5 % where its name ends in
+            "with_warmup", 30 % of one_cycle, 5 % of wsd and inverse_sqrt, else none.
 
     Raises:
-        ConfigurationError: an unknown schedule, a shape that is not finite or negative, or no steps.
+        ConfigurationError: an unknown schedule, a shape that is not finite or negative, a count that is no whole number
+            or below 1, or a warmup that does not fit.
 
     Example:
         >>> Plan("one_cycle", total_steps=1000).share(0.3)
         1.0
+        >>> Plan("linear_with_warmup", total_steps=1000, warmup=100).share(0.05)
+        0.5
     """
 
     schedule: str | Shape = "constant"
@@ -83,34 +67,50 @@ class Plan:
     optimizer: str = ""
     momentum: float | None = None
     parameters: int | None = None
+    warmup: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.schedule, str):
-            if self.schedule not in SCHEDULES:
-                known = ", ".join(SCHEDULES)
-                raise ConfigurationError(
-                    f"schedule {self.schedule!r} is not known; use one of {known}, or a function of the progress"
-                )
-        elif not callable(self.schedule):
+        keep = object.__setattr__  # the fields are frozen, and kept in one form each
+        keep(self, "total_steps", _count("total_steps", self.total_steps))
+        keep(self, "parameters", _count("parameters", self.parameters))
+        keep(self, "optimizer", family(self.optimizer) or self.optimizer)
+        if self.momentum is not None:
+            momentum = real(self.momentum)
+            if momentum is None:
+                raise ConfigurationError(f"momentum must be a number or None, got {self.momentum!r}")
+            keep(self, "momentum", momentum)
+        schedule = self.schedule.value if isinstance(self.schedule, Enum) else self.schedule
+        if isinstance(schedule, type):  # a scheduler's class
+            schedule = schedule.__name__
+        if isinstance(schedule, str):
+            name, warms_up = canonical(schedule)
+            keep(self, "schedule", name)
+            keep(self, "warmup", _warmup(self.warmup, self.total_steps, name, WARMUP if warms_up else None))
+            return
+        if not callable(schedule):
             raise ConfigurationError(
-                f"schedule must be a name or a function of the progress, got {type(self.schedule).__name__}"
+                f"schedule must be a name, a scheduler or a function of the progress, got {type(schedule).__name__}"
             )
-        else:
-            shares = self.shares(101)
-            if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.max() > 0):
-                raise ConfigurationError(
-                    f"a schedule must give finite shares of the peak, at least 0 and not all 0, "
-                    f"got {shares.min():g} to {shares.max():g}"
-                )
-        if self.total_steps is not None and (isinstance(self.total_steps, bool) or self.total_steps < 1):
-            raise ConfigurationError(f"total_steps must be at least 1, got {self.total_steps!r}")
-        if self.parameters is not None and (isinstance(self.parameters, bool) or self.parameters < 1):
-            raise ConfigurationError(f"parameters must be at least 1, got {self.parameters!r}")
+        if self.warmup is not None:
+            raise ConfigurationError("warmup= goes with a schedule's name: a function or a scheduler has its own")
+        shares = self.shares(101)
+        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.max() > 0):
+            raise ConfigurationError(
+                f"a schedule must give finite shares of the peak, at least 0 and not all 0, "
+                f"got {shares.min():g} to {shares.max():g}"
+            )
 
     def share(self, progress: float) -> float:
         """The share of the peak rate at ``progress``, 0 at the first step and 1 at the last."""
-        shape = SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
-        return float(shape(progress))
+        if isinstance(self.schedule, str):
+            return float(shape_of(self.schedule, self.warmup)(progress))
+        try:
+            return float(plain(self.schedule(progress)))
+        except Exception as error:
+            raise ConfigurationError(
+                f"the schedule must return a share of the peak for a progress from 0 to 1; for {progress:g} it raised, "
+                f"or returned no number: {error!r}"
+            ) from error
 
     def shares(self, num_steps: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The share of the peak rate at each of ``num_steps`` steps, shape (num_steps,)."""
@@ -125,24 +125,51 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain numbers; a function of the user's own is kept as samples."""
-        schedule = self.schedule if isinstance(self.schedule, str) else self.shares(_SAMPLES).tolist()
-        return {
+        schedule = self.schedule if isinstance(self.schedule, str) else self.shares(SAMPLES).tolist()
+        plan = {
             "schedule": schedule,
             "total_steps": self.total_steps,
             "optimizer": self.optimizer,
             "momentum": self.momentum,
             "parameters": self.parameters,
         }
+        return plan if self.warmup is None else {**plan, "warmup": self.warmup}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that ``to_dict`` described."""
         schedule = data["schedule"]
-        if not isinstance(schedule, str):
-            samples = np.asarray(schedule, dtype=np.float64)
-            places = np.arange(len(samples)) / max(len(samples) - 1, 1)  # as shares() divides, to the last bit
+        known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
+        shape = schedule if isinstance(schedule, str) else Samples(schedule)
+        return cls(shape, **known, warmup=data.get("warmup"))
 
-            def schedule(progress: float) -> float:
-                return float(np.interp(progress, places, samples))
 
-        return cls(schedule, data["total_steps"], data["optimizer"], data["momentum"], data["parameters"])
+def _count(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    count = whole(value)
+    if count is None or count < 1:
+        raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return count
+
+
+def _warmup(given: Any, total_steps: int | None, schedule: str, default: float | None) -> float | None:
+    """The share of the run that a warmup takes; None if there is none, or the schedule's own."""
+    if given is None:
+        return default
+    warmup = plain(given)
+    if real(warmup) is None or warmup < 0:
+        raise ConfigurationError(f"warmup must be a share of the run, such as 0.1, or a number of steps, got {given!r}")
+    if warmup == 0:
+        if schedule in ("one_cycle", "wsd", "inverse_sqrt"):
+            raise ConfigurationError(f"{schedule} has a warmup: give more than 0, or another schedule")
+        return None
+    if isinstance(warmup, int):
+        if total_steps is None:
+            raise ConfigurationError(f"warmup={warmup} is a number of steps and needs total_steps; or give a share")
+        if warmup >= total_steps:
+            raise ConfigurationError(f"warmup={warmup} steps must be fewer than total_steps={total_steps}")
+        return warmup / total_steps
+    if not warmup < 1:
+        raise ConfigurationError(f"warmup={warmup:g} must be a share below 1, or a whole number of steps (an int)")
+    return float(warmup)

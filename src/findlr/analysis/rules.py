@@ -15,6 +15,7 @@ import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
+from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.errors import NoSuggestionError
@@ -54,6 +55,8 @@ Rule = Callable[[Curve, Plan], Suggestion]
 def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     """The middle of the loss's dip, moved by the momentum, the schedule and the length of the plan: the default.
 
+    For an optimizer that finds its rate by itself, such as Prodigy, it is 1.
+
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
         plan: the training that is planned; None is a constant rate.
@@ -72,7 +75,11 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
     Source: original; the formula is in ``findlr.analysis.dip``, the evidence in docs/science.md.
     """
-    dip = read_dip(curve, plan or Plan())
+    plan = plan or Plan()
+    dip = read_dip(curve, plan)
+    if plan.optimizer in RATE_FREE:
+        why = f"{rate_free(plan.optimizer)}. The loss dips around {dip.centre:.3g}."
+        return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
     why = f"The loss dips around {dip.centre:.3g}; moved for the planned training."
     return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
 

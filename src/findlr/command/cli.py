@@ -150,7 +150,9 @@ def _add_searches(made: "Typer") -> None:
         schedule: Annotated[
             str | None,
             Option(
-                help="Of the planned training: constant, one_cycle, cosine, linear, wsd.", autocompletion=_schedules
+                help="Of the planned training: constant, one_cycle, cosine, linear, wsd, cosine_with_min_lr, "
+                "polynomial, inverse_sqrt.",
+                autocompletion=_schedules,
             ),
         ] = None,
         total_steps: Annotated[int | None, Option(help="Optimizer steps of the planned training.")] = None,

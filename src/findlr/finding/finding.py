@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def lr(self) -> float:
-        """The suggested rate: the largest group's.
+        """The suggested rate: that of the largest group that trains.
 
         Raises:
             NoSuggestionError: there is none; says why, and what to change.
@@ -112,7 +112,7 @@ class Finding:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """The rate of each param group as a share of the largest."""
+        """The rate of each param group as a share of the largest that trains."""
         return tuple(self.facts.get("ratios", (1.0,)))
 
     @property
@@ -145,7 +145,7 @@ class Finding:
         """Write the suggested rates into ``optimizer``, and into a scheduler made for it.
 
         Each group's ``lr``, its ``initial_lr`` where a scheduler has put one, and the scheduler's ``base_lrs`` become
-        what they would be had the optimizer been built with the suggested rates.
+        what they would be had the optimizer been built for it: the suggested rates are the highest of the schedule.
 
         Args:
             optimizer: a PyTorch optimizer with as many groups as the one that was swept.
@@ -153,8 +153,8 @@ class Finding:
 
         Raises:
             NoSuggestionError: there is no suggestion.
-            OptimizerError: the groups differ in number, or the scheduler holds its rates where they cannot be written;
-                nothing has been changed then.
+            OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at the suggested rates;
+                says what to write instead, and nothing has been changed then.
         """
         write_rates(optimizer, self.lrs, scheduler)
 

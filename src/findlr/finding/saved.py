@@ -53,6 +53,7 @@ _SHAPE: dict[str, Any] = {
         None,
     ),
 }
+_PLAN: dict[str, Any] = {"warmup": float}  # there or not
 _FACTS: dict[str, Any] = {
     "ratios": _NUMBERS,
     "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},
@@ -133,12 +134,17 @@ def checked(data: Any) -> dict[str, Any]:
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
     facts = _unmarked(result["facts"])
-    known = {key: _fitted(facts[key], _FACTS[key], f"facts.{key}") for key in _FACTS.keys() & facts.keys()}
-    result["facts"] = {**facts, **known}
+    result["plan"] |= _known(data["plan"], _PLAN, "plan")
+    result["facts"] = facts | _known(facts, _FACTS, "facts")
     for where, holds in _holding(result):
         if not holds:
             raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
     return result
+
+
+def _known(values: Mapping[str, Any], shapes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those of ``values`` that have a shape, each after a look at it."""
+    return {key: _fitted(values[key], shapes[key], f"{where}.{key}") for key in shapes.keys() & values.keys()}
 
 
 def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:

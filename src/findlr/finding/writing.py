@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findlr.errors import OptimizerError
+from findlr.finding.schedulers import flattened, follows_metric, peaks, unwrapped
 
 
 def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> None:
-    """Write a rate per param group, as if the optimizer and its scheduler had been built with them.
+    """Write a rate per param group, as if the optimizer and its scheduler had been built for them.
 
     Args:
         optimizer: a PyTorch optimizer.
-        lrs: the base rate of each group.
+        lrs: the rate of each group; the highest that a scheduler reaches.
         scheduler: a PyTorch scheduler on ``optimizer``, or None.
 
     Raises:
-        OptimizerError: the groups differ in number, or the scheduler's rates cannot be written; nothing is changed.
+        OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at ``lrs``; nothing is
+            changed.
     """
     groups = optimizer.param_groups
     if len(groups) != len(lrs):
@@ -25,39 +28,42 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
             f"the optimizer has {len(groups)} param groups, and the one that was swept had {len(lrs)}: "
             "apply the Finding to an optimizer with the same groups"
         )
-    schedulers = [] if scheduler is None else _flattened(scheduler)
+    schedulers = [] if scheduler is None else flattened(unwrapped(scheduler))
     for each in schedulers:
         _check_scheduler(each, optimizer)
+    bases = _bases(schedulers[0], lrs) if schedulers else lrs
     if not schedulers and any("initial_lr" in group for group in groups):
         import logging  # here, for `import findlr` to cost little more than NumPy
 
         logging.getLogger("findlr").warning(
-            "the optimizer has a scheduler, which may write its own rate over this one: give it to apply()"
+            "the optimizer has a scheduler, which may write its own rate over this one: give it to apply(), or "
+            "build it anew after it"
         )
-    for group, lr in zip(groups, lrs, strict=True):
+    for group, base in zip(groups, bases, strict=True):
         share = _share(group) if schedulers else 1.0
-        _write(group, "lr", lr * share)
+        _write(group, "lr", base * share)
         if "initial_lr" in group:
-            _write(group, "initial_lr", lr)
+            _write(group, "initial_lr", base)
     for each in schedulers:
-        for i, lr in enumerate(lrs):
+        for i, base in enumerate(bases):
             if hasattr(each, "base_lrs"):
-                _write(each.base_lrs, i, lr)
+                _write(each.base_lrs, i, base)
         each._last_lr = [float(group["lr"]) for group in groups]
-
-
-def _flattened(scheduler: Any) -> list[Any]:
-    inner = getattr(scheduler, "_schedulers", ())
-    return [scheduler, *(deep for each in inner for deep in _flattened(each))]
 
 
 def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
     name = type(scheduler).__name__
-    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+    driven = getattr(scheduler, "optimizer", optimizer)
+    if driven is not optimizer and driven is not getattr(optimizer, "optimizer", None):
         raise OptimizerError(f"the {name} is attached to another optimizer: give the one that it drives")
     groups = optimizer.param_groups
     if any("max_lr" in group for group in groups) or hasattr(scheduler, "max_lrs"):
-        raise OptimizerError(f"a {name} keeps its own peak rates: build it anew with max_lr=finding.lr")
+        base = "[lr / 4 for lr in finding.lrs], " if hasattr(scheduler, "max_lrs") else ""
+        length = getattr(scheduler, "total_steps", None)
+        raise OptimizerError(
+            f"a {name} keeps its own peak rates: build it anew, {name}(optimizer, {base}max_lr=list(finding.lrs), "
+            f"{'...' if length is None else f'total_steps={length}'})"
+        )
     if any("swa_lr" in group for group in groups):
         raise OptimizerError(f"a {name} anneals to a rate of its own: build it anew after finding.apply(optimizer)")
     if getattr(scheduler, "eta_min", 0) and any(_share(group) != 1.0 for group in groups):
@@ -66,7 +72,37 @@ def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
             "build it anew after finding.apply(optimizer)"
         )
     if not any(hasattr(scheduler, known) for known in ("base_lrs", "_schedulers", "min_lrs")):
-        raise OptimizerError(f"a {name} has no base_lrs to write: build it anew after finding.apply(optimizer)")
+        raise OptimizerError(
+            f"a {name} has no base_lrs to write: call finding.apply(optimizer), and build it anew after it, "
+            f"{name}(optimizer, ...)"
+        )
+
+
+def _bases(scheduler: Any, lrs: Sequence[float]) -> Sequence[float]:
+    """The base rates under which a scheduler peaks at ``lrs``; tried on a copy."""
+    if follows_metric(scheduler):  # it starts at its peak
+        return lrs
+    name = type(scheduler).__name__
+    highest = peaks(scheduler, lrs)
+    if highest is None:
+        raise OptimizerError(
+            f"the rates of this {name} rise without an end, so it has no peak to put at the suggested rate: give one "
+            "that stops rising, such as LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup_steps))"
+        )
+    if highest == list(lrs):
+        return lrs
+    bases = [lr * (lr / peak) if peak else lr for lr, peak in zip(lrs, highest, strict=True)]
+    again = peaks(scheduler, bases)
+    off = again is None or not all(
+        peak == 0 or math.isclose(peak, lr, rel_tol=1e-3) for lr, peak in zip(lrs, again, strict=True)
+    )
+    if off or not any(highest):
+        raise OptimizerError(
+            f"this {name} peaks at {max(highest):.3g} and not at the suggested {max(lrs):.3g}, whatever its base rate "
+            "is: call finding.apply(optimizer), and then build one whose highest factor of the optimizer's rate is 1, "
+            "LambdaLR(optimizer, lambda step: factor(step) / highest_factor)"
+        )
+    return bases
 
 
 def _share(group: Mapping[str, Any]) -> float:

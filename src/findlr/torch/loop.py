@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from findlr.analysis.curve import Step, Stop
-from findlr.analysis.plan import Plan, Shape
+from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
@@ -26,6 +26,7 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
+from findlr.torch.planned import read_schedule
 from findlr.torch.point import Point
 from findlr.torch.scaler import attempts_counted
 from findlr.torch.snapshot.memory import Memory
@@ -82,8 +83,9 @@ class RangeTest:
         spacing: Spacing = "exponential",
         divergence_threshold: float = 4.0,
         smoothing: float = 0.98,
-        schedule: str | Shape = "constant",
+        schedule: Any = "constant",
         total_steps: int | None = None,
+        warmup: float | None = None,
         rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
         on_step: Callable[[Step], object] | None = None,
@@ -100,7 +102,8 @@ class RangeTest:
             on_step=on_step,
         )
         self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
-        self._plan = self._training.planned(Plan(schedule, total_steps))
+        shape, steps = read_schedule(schedule, total_steps)
+        self._plan = self._training.planned(Plan(shape, steps, warmup=warmup))
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS

@@ -11,18 +11,24 @@ import numpy as np
 import torch
 from torch import optim
 
-from findlr.analysis.plan import Plan, Shape
+from findlr.analysis.families import family
+from findlr.analysis.numbers import real
+from findlr.analysis.plan import Plan
 from findlr.errors import OptimizerError
+from findlr.torch.planned import read_schedule
 
 
 class Rates:
-    """Writes one rate into an optimizer: the largest group's; the others keep their ratio to it.
+    """Writes one rate into an optimizer: that of the largest group that trains; the others keep their ratio to it.
+
+    A frozen group, in which no parameter requires a gradient, does not set the scale.
 
     Args:
         optimizer: any of ``torch.optim``, or one like it.
 
     Raises:
-        OptimizerError: the optimizer's rate does not act on each step, or every group's rate is 0.
+        OptimizerError: the optimizer's rate does not act on each step, a group has none, or those of all groups that
+            train are 0.
     """
 
     def __init__(self, optimizer: optim.Optimizer) -> None:
@@ -34,7 +40,9 @@ class Rates:
             )
         self.optimizer = optimizer
         self.base, self.ratios = _ratios(optimizer)
-        self._largest = self.ratios.index(1.0)
+        self._largest = next(
+            number for number, does in enumerate(_trains(optimizer)) if does and self.ratios[number] == 1.0
+        )
         self._is_plain = not isinstance(optimizer, (optim.ASGD, optim.Adafactor))
 
     def write(self, lr: float) -> None:
@@ -72,15 +80,42 @@ def _steps_taken(optimizer: optim.Optimizer) -> int:
 
 
 def _ratios(optimizer: optim.Optimizer) -> tuple[float, tuple[float, ...]]:
-    """The largest group's rate, and each group's as a share of it."""
-    bases = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-    largest = max(bases, default=0.0)
-    if not (math.isfinite(largest) and largest > 0 and min(bases) >= 0):
+    """The rate of the largest group that trains, and that of each group as a share of it."""
+    bases = [_base_rate(optimizer, number) for number in range(len(optimizer.param_groups))]
+    trains = _trains(optimizer)
+    largest = max((base for base, does in zip(bases, trains, strict=True) if does), default=0.0)
+    if not (all(map(math.isfinite, bases)) and largest > 0 and min(bases) >= 0):
         raise OptimizerError(
             f"the param groups have rates {', '.join(f'{base:g}' for base in bases)}, so their ratios cannot be told: "
-            "give at least one group a rate above 0"
+            "give at least one group that trains a rate above 0"
         )
     return largest, tuple(base / largest for base in bases)
+
+
+def _trains(optimizer: optim.Optimizer) -> list[bool]:
+    """Which groups have a parameter that a step can change; all, if none has one."""
+    trains = [any(p.requires_grad for p in group["params"]) for group in optimizer.param_groups]
+    return trains if any(trains) else [True] * len(trains)
+
+
+def _base_rate(optimizer: optim.Optimizer, number: int) -> float:
+    group, name = optimizer.param_groups[number], type(optimizer).__name__
+    if "lr" not in group:
+        raise OptimizerError(
+            f"{name} cannot be swept: its param group {number} has no 'lr'; choose an optimizer that takes a rate"
+        )
+    for key in ("lr", "initial_lr"):
+        if group.get(key, 0.0) is None:
+            raise OptimizerError(
+                f"{name} cannot be swept: its param group {number} has {key}=None, because it sets its own rate; build "
+                f"it with a rate (transformers' Adafactor: relative_step=False, lr=1e-3)"
+            )
+    rate = real(group.get("initial_lr", group["lr"]))
+    if rate is None or real(group["lr"]) is None:
+        raise OptimizerError(
+            f"{name} cannot be swept: the rate of its param group {number} is no number, {group['lr']!r}"
+        )
+    return rate
 
 
 def needs_closure(optimizer: optim.Optimizer) -> bool:
@@ -92,7 +127,23 @@ def needs_closure(optimizer: optim.Optimizer) -> bool:
 def momentum_of(optimizer: optim.Optimizer) -> float | None:
     """The momentum, or beta1, of the first group; None if the optimizer has none."""
     group = optimizer.param_groups[0]
-    return group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else None
+    return real(group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else None)
+
+
+def family_of(optimizer: optim.Optimizer) -> str:
+    """The family that the optimizer's rates belong to: its class's, or that of the first parent that is known.
+
+    A Muon that matches AdamW's updates takes AdamW's rates, and is told as AdamW.
+
+    Example:
+        >>> class Mine(optim.AdamW): ...
+        >>> family_of(Mine([torch.nn.Parameter(torch.zeros(1))]))
+        'AdamW'
+    """
+    known = (family(kind.__name__) for kind in type(optimizer).__mro__)
+    found = next((name for name in known if name), type(optimizer).__name__)
+    matched = all(group.get("adjust_lr_fn") == "match_rms_adamw" for group in optimizer.param_groups)
+    return "AdamW" if found == "Muon" and matched else found
 
 
 def trained_parameters(optimizer: optim.Optimizer) -> int:
@@ -100,11 +151,21 @@ def trained_parameters(optimizer: optim.Optimizer) -> int:
     return sum(p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
 
 
-def plan_for(optimizer: optim.Optimizer, schedule: str | Shape, total_steps: int | None) -> Plan:
-    """The plan of a training with ``optimizer``."""
-    return Plan(
-        schedule, total_steps, type(optimizer).__name__, momentum_of(optimizer), trained_parameters(optimizer) or None
-    )
+def plan_for(optimizer: optim.Optimizer, schedule: Any, total_steps: int | None, warmup: float | None = None) -> Plan:
+    """The plan of a training with ``optimizer``.
+
+    Args:
+        optimizer: whose family, momentum and parameters the plan has.
+        schedule: a name, a scheduler, or a function of the progress; see ``Plan`` and ``read_schedule``.
+        total_steps: of the training; None is the scheduler's own number, if there is one.
+        warmup: a share of the run or steps, for a schedule that is given by its name.
+
+    Raises:
+        ConfigurationError: what cannot be planned.
+    """
+    shape, steps = read_schedule(schedule, total_steps)
+    parameters = trained_parameters(optimizer) or None
+    return Plan(shape, steps, family_of(optimizer), momentum_of(optimizer), parameters, warmup)
 
 
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:

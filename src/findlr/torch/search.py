@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Unpack
 
 from findlr.analysis.curve import Step
-from findlr.analysis.plan import Plan, Shape
+from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
@@ -14,6 +14,7 @@ from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
+from findlr.torch.planned import read_schedule
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -33,8 +34,9 @@ def find_lr(
     spacing: Spacing = "exponential",
     divergence_threshold: float = 4.0,
     smoothing: float = 0.98,
-    schedule: str | Shape = "constant",
+    schedule: Any = "constant",
     total_steps: int | None = None,
+    warmup: float | None = None,
     verify: bool = False,
     budget: float | None = None,
     rule: Rule | str | None = None,
@@ -65,9 +67,11 @@ def find_lr(
         spacing: "exponential" or "linear".
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
-        schedule: of the training that is planned: "constant", "one_cycle", "cosine", "linear", "wsd", or a function of
-            the progress (0 to 1) that returns the share of the peak rate.
+        schedule: of the training that is planned: its name, such as "constant", "one_cycle", "cosine" or "linear"; a
+            scheduler of torch or transformers; or a function of the progress (0 to 1) that returns the share of the
+            peak rate.
         total_steps: optimizer steps of the training that is planned; None if not known.
+        warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of ``total_steps``; None is half of them, and at least 250 steps.
@@ -124,7 +128,8 @@ def find_lr(
     for name in how:
         if name not in How.__annotations__:
             raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
-    plan = Plan(schedule, total_steps)
+    shape, steps = read_schedule(schedule, total_steps)
+    plan = Plan(shape, steps, warmup=warmup)
     trainable = TorchTrainable(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )

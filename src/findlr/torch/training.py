@@ -17,7 +17,7 @@ from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
 from findlr.torch.joint import JointRates
 from findlr.torch.ranks import Alone, Ranks
-from findlr.torch.rates import Rates, described, momentum_of, needs_closure, trained_parameters, versions
+from findlr.torch.rates import Rates, described, family_of, momentum_of, needs_closure, trained_parameters, versions
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import (
     note_optimizer,
@@ -164,7 +164,7 @@ class Training:
         first = self.swept[0]
         return replace(
             plan,
-            optimizer=plan.optimizer or type(first).__name__,
+            optimizer=plan.optimizer or family_of(first),
             momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
             parameters=plan.parameters or sum(map(trained_parameters, self.swept)) or None,
         )

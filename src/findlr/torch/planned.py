@@ -1,0 +1,101 @@
+"""A schedule that is planned, read from a scheduler of PyTorch's, transformers' or timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from findlr.analysis.numbers import whole
+from findlr.analysis.plan import SAMPLES, Samples, Shape
+from findlr.analysis.schedules import metric_driven
+from findlr.errors import ConfigurationError
+from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
+
+_CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
+
+
+def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
+    """A schedule as a ``Plan`` takes it, and the steps of the whole training.
+
+    A scheduler's shape is read from a private copy, from the scheduler's start to its end; the scheduler and its
+    optimizer stay as they are. One that is shorter than ``total_steps`` is stepped once an epoch, say, and its shape is
+    stretched to them; one that is longer is cut.
+
+    Args:
+        schedule: a name, a function of the progress, or a scheduler.
+        total_steps: optimizer steps of the training; None is the scheduler's own number, if it has one.
+
+    Returns:
+        The name or function, and the steps or None.
+
+    Raises:
+        ConfigurationError: the scheduler follows a metric, has no end where ``total_steps`` is None, raises, or seems
+            to be stepped once an epoch.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> shape, steps = read_schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=1000), None)
+        >>> round(shape(0.5), 2), steps
+        (0.5, 1000)
+    """
+    scheduler = unwrapped(schedule)
+    if not is_scheduler(scheduler):
+        return schedule, total_steps
+    name = type(scheduler).__name__
+    if follows_metric(scheduler):
+        raise ConfigurationError(metric_driven(name))
+    own, given = length_of(scheduler), whole(total_steps)
+    if own is None and given is None:
+        if _is_constant(scheduler):
+            return "constant", total_steps
+        raise ConfigurationError(f"this {name} does not say how long the training is: give total_steps, too")
+    length = min(own or given or 1, given or own or 1)
+    shares = _shares(scheduler, _places(length))
+    fades = shares[len(shares) // 20 :].max() < 0.02
+    rises = len(shares) > 2 and shares[-1] > shares[:-1].max()
+    if own is None and (fades or rises):
+        raise ConfigurationError(
+            f"this {name} {'is near 0 after a twentieth' if fades else 'still rises at the end'} of "
+            f"total_steps={length}, as one may that is stepped once an epoch: give a function of the progress, "
+            "f(progress in 0..1) -> share of the peak"
+        )
+    counts_epochs = getattr(scheduler, "t_in_epochs", False)  # timm's
+    steps = own if total_steps is None and not counts_epochs else total_steps
+    return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist())), steps
+
+
+def _places(length: int) -> list[int]:
+    """The steps to read, at most ``SAMPLES``; at random between them, so that no cycle is met at one phase only."""
+    if length <= SAMPLES:
+        return list(range(length))
+    edges = np.linspace(0, length - 1, SAMPLES)
+    shift = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLES) * (edges[1] - edges[0])
+    shift[[0, -1]] = 0.0
+    return [int(place) for place in (edges + shift).round()]
+
+
+def _is_constant(scheduler: Any) -> bool:
+    try:
+        return bool(np.ptp(_shares(scheduler, range(_CONSTANT_FOR))) == 0)
+    except ConfigurationError:
+        return False
+
+
+def _shares(scheduler: Any, steps: Any) -> Any:
+    """The rates of the group with the highest one, as shares of that."""
+    try:
+        rates = np.array(list(rates_at(scheduler, steps)))
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"this {type(scheduler).__name__} raised {error!r} in its {steps[-1] + 1} steps: give the total_steps that "
+            "it is made for, or a function of the progress"
+        ) from error
+    highest = rates.max(axis=0)
+    if not (np.isfinite(highest).all() and highest.max() > 0):
+        raise ConfigurationError(f"this {type(scheduler).__name__} never gives a rate above 0: it is no plan")
+    group = int(highest.argmax())
+    return rates[:, group] / highest[group]
