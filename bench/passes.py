@@ -88,7 +88,7 @@ def row(net: str, name: str, runs: int, steps: int, rounds: int) -> str:
     begin = training.snapshot()
     shares = Plan("one_cycle").shares(steps)
     rates = [(lr * shares).tolist() for lr in np.geomspace(1e-4, 1e-2, runs)]
-    single = together._Single(training, rates[0][: together.TRIAL])
+    single = together._Single(training, rates[0][: together.TRIAL_STEPS])
     contestants = {
         "one": partial(one_after_another, training, begin, rates),
         "pass": partial(bare_pass, training, begin, single, rates),

@@ -85,7 +85,7 @@ def api(out: Path) -> None:
     index = [
         "# API",
         "",
-        "What `from findlr import ...` offers stands in these rooms, from the ground up as in",
+        "These hold what `from findlr import ...` offers; how they stand on each other is in",
         "[the house](../architecture.md).",
         "",
         "| | |",

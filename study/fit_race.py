@@ -26,7 +26,7 @@ from findlr.analysis import runs as arithmetic
 from findlr.analysis.runs import Race, Run, decide, learned, parabola
 from findlr.errors import NoSuggestionError
 from findlr.search.race import run_race
-from findlr.torch.passes.together import TRIAL
+from findlr.torch.passes.together import TRIAL_STEPS
 from study.fit_rule import plan_of
 from study.probes import recorded
 from study.record import curves
@@ -96,7 +96,7 @@ class Recorded:
 class AtOnce(Recorded):
     """The same, with the first runs in one pass, and what it costs to find out that this pays."""
 
-    trial_steps: int = TRIAL
+    trial_steps: int = TRIAL_STEPS
     forwards: int = 0
     backwards: int = 0
 

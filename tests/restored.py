@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
-TRAINABLE, LOOP = "torch/trainable.py", "torch/loop.py"
+TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
-OPTIMIZER = "    memory.note(vars(optimizer))"
-BUFFERS = "memory.note(*(module._buffers for module in inside))"
+OPTIMIZER = "    memory.note(vars(optimizer), objects=True)"
+PARAMETERS, BUFFERS = "*[module._parameters for module in plain], ", "*[module._buffers for module in plain]"
+PUT = "        self.each(_put_attributes, plain, [_attributes(module) for module in plain])"
 KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "torch/data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
 VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
@@ -46,40 +47,41 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "parameters of the model",
                 f"{IN_FORWARD}[model-parameter-fresh]",
-                NOTES,
-                "    memory.note(*(module._parameters for module in inside))",
-                "    pass",
+                STATE,
+                PARAMETERS,
+                "",
             ),
             Break(
                 "parameters of the criterion",
                 f"{IN_FORWARD}[criterion-parameter-fresh]",
                 TRAINING,
-                "note_modules(self.modules, memory)",
-                "note_modules(self.models, memory)",
+                "memory.note_modules(self.modules)",
+                "memory.note_modules(self.models)",
             ),
         ],
         "buffers, non-persistent ones too": [
             Break(
                 "persistent buffers",
                 f"{IN_FORWARD}[model-persistent-buffer-fresh]",
-                NOTES,
+                STATE,
                 BUFFERS,
-                "memory.note(*({k: m._buffers[k] for k in m._non_persistent_buffers_set} for m in inside))",
+                "*[{k: m._buffers[k] for k in m._non_persistent_buffers_set} for m in plain]",
             ),
             Break(
                 "non-persistent buffers",
                 f"{IN_FORWARD}[model-non-persistent-buffer-fresh]",
-                NOTES,
+                STATE,
                 BUFFERS,
-                "memory.note(*({k: m._buffers[k] for k in m._buffers.keys() - m._non_persistent_buffers_set} for m in "
-                "inside))",
+                "*[{k: m._buffers[k] for k in m._buffers.keys() - m._non_persistent_buffers_set} for m in plain]",
             ),
             Break(
                 "which tensor a buffer's name is bound to",
                 f"{IN_FORWARD}[model-buffer-bound-anew-fresh]",
-                NOTES,
-                BUFFERS,
-                "memory.note(*(list(module._buffers.values()) for module in inside))",
+                STATE,
+                f"{PUT}\n        self.note({PARAMETERS}{BUFFERS})",
+                "        for m in plain:\n"
+                "            self.each(_put_attributes, [m], [[p for p in _attributes(m) if p[0] is not m._buffers]])\n"
+                f"        self.note({PARAMETERS}*[list(module._buffers.values()) for module in plain])",
             ),
             Break(
                 "expanded buffers",
@@ -109,16 +111,18 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "train and eval flags",
                 f"{IN_FORWARD}[model-train-flag-fresh]",
-                NOTES,
-                "        module.training = training",
-                "        pass",
+                STATE,
+                "            own.clear()\n",
+                "            names = names | {name: own[name] for name in own if name == 'training'}\n"
+                "            own.clear()\n",
             ),
             Break(
                 "train and eval flags: of a root in eval mode",
                 "torch/snapshot/test_restore_matrix.py::test_a_model_in_eval_mode_is_swept_in_train_mode_and_put_back",
-                NOTES,
-                "        module.training = training",
-                "        pass",
+                STATE,
+                "            own.clear()\n",
+                "            names = names | {name: own[name] for name in own if name == 'training'}\n"
+                "            own.clear()\n",
             ),
         ],
     },
@@ -130,7 +134,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "orch/snapshot/test_restore_matrix.py::test_a_parameter_that_is_not_the_models[the-optimizers-alone-fresh]",
                 NOTES,
                 OPTIMIZER,
-                "    memory.note({**vars(optimizer), 'param_groups': ()})",
+                "    memory.note({**vars(optimizer), 'param_groups': ()}, objects=True)",
             ),
         ],
         "its state (what the sweep added is removed)": [
@@ -139,7 +143,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 f"{MATRIX}[mlp-adam-warm]",
                 NOTES,
                 OPTIMIZER,
-                "    memory.note({**vars(optimizer), 'state': ()})",
+                "    memory.note({**vars(optimizer), 'state': ()}, objects=True)",
             ),
             Break(
                 "optimizer state: what was created lazily",
@@ -200,7 +204,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "an EMA",
                 f"{KINDS}[ema-finish-device]",
                 NOTES,
-                "        note_modules([stateful], memory)",
+                "        memory.note_modules([stateful])",
                 "        pass",
             ),
         ],
@@ -376,7 +380,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "the random states, of what draws in eval mode",
                 VALIDATION,
-                TRAINABLE,
+                HELD_OUT,
                 "            states.put_back()",
                 "            pass",
             ),
@@ -388,12 +392,12 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "on an exception",
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
-                FIND,
-                "                finally:\n                    trainable.restore(snapshot)",
-                "                except ZeroDivisionError:\n"
-                "                    pass\n"
-                "                else:\n"
-                "                    trainable.restore(snapshot)",
+                CONTRACT,
+                "        finally:\n            trainable.restore(snapshot)",
+                "        except ZeroDivisionError:\n"
+                "            pass\n"
+                "        else:\n"
+                "            trainable.restore(snapshot)",
             ),
         ],
         "Ctrl-C": [
@@ -401,12 +405,12 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "on Ctrl-C",
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
-                FIND,
-                "                finally:\n                    trainable.restore(snapshot)",
-                "                except KeyboardInterrupt:\n"
-                "                    raise\n"
-                "                else:\n"
-                "                    trainable.restore(snapshot)",
+                CONTRACT,
+                "        finally:\n            trainable.restore(snapshot)",
+                "        except KeyboardInterrupt:\n"
+                "            raise\n"
+                "        else:\n"
+                "            trainable.restore(snapshot)",
             ),
         ],
         "a second Ctrl-C, while things are put back": [
@@ -540,13 +544,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
         "no hook": [
             Break(
-                "the hooks that write the rate and count steps",
+                "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "            exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)\n"
-                "            exits.callback(optimizer.register_step_post_hook(self._after_step).remove)",
+                "        exits.enter_context(restored(self))\n",
+                "        for optimizer in training.swept:  # so early, they are in the snapshot, too\n"
                 "            optimizer.register_step_pre_hook(self._before_step)\n"
-                "            optimizer.register_step_post_hook(self._after_step)",
+                "        exits.enter_context(restored(self))\n",
             ),
         ],
         "no handler of a signal": [

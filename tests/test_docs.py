@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,8 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+import findlr
 from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
+from findlr.torch.search import argument_names
 
 mpl.use("Agg")
 
@@ -41,7 +44,8 @@ def anchors(page):
 def test_all_pages_are_looked_at():
     names = {page.name for page in PAGES}
     assert names >= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    assert names >= {"article.md", "architecture.md", "gallery.md", "names.md", "recipes.md", "science.md", "views.md"}
+    assert names >= {"article.md", "architecture.md", "decisions.md", "extend.md", "gallery.md"}
+    assert names >= {"names.md", "recipes.md", "science.md", "views.md"}
 
 
 @pages
@@ -129,40 +133,123 @@ def test_a_formulas_line_of_code_is_in_the_function_named(page, formula, below):
         assert line in source
 
 
-# The rooms
+# The storeys
 
 
-ASKED_FOR = {"finding": {"notebook", "plot", "report"}, "finder": {"live"}}  # the written exceptions
+ASKED_FOR = {"finding/finding.py": {"views.notebook", "views.plot", "views.report"}}  # the written exceptions
+NO_VIEW = {"analysis", "finding", "search"}
+VIEW_ASKED_FOR = ASKED_FOR | {"search/find.py": {"views.live"}}
+SOURCE = ROOT / "src" / "findlr"
 
 
-def rooms():
+def layers():
+    """The rooms of each storey, from the ground up."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (found,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [[room.strip() for room in layer.split("|")] for layer in reversed(found)]
+
+
+def rows():
+    """What the first cells of the page's table link to, in its order."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    table = text.split("## The rooms")[1].split("\n## ")[0]
-    rows = [re.findall(r"\]\(\.\./src/findlr/(\S+?)\.py\)", row) for row in table.splitlines() if row.startswith("| [")]
-    assert len(rows) > 10
-    return [{name.split("/")[0] for name in row} for row in rows]
+    table = text.split("## The storeys")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| [")]
+    return [re.findall(r"\]\(\.\./src/findlr/(\S+)\)", cell) for cell in cells]
 
 
-def test_the_table_of_rooms_is_whole_and_in_order():
-    source = ROOT / "src" / "findlr"
-    there = {path.stem for path in source.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert set().union(*rooms()) == there - {"__init__", "__main__"}
-    above = {"__version__"}
-    for row in rooms():
-        above |= row
-        for name in row:
-            for path in [source / f"{name}.py"] if (source / f"{name}.py").exists() else (source / name).glob("*.py"):
-                assert imported(path) - above <= ASKED_FOR.get(name, set()), path
+def test_each_folder_and_each_room_has_one_row():
+    there = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}
+    there = {path / "__init__.py" for path in there} | {p for p in SOURCE.glob("*.py") if p.name[:2] != "__"}
+    linked = [SOURCE / target for row in rows() for target in row]
+    assert sorted(linked) == sorted(there)
+    assert all(len(row) == 1 for row in rows())
+
+
+def test_the_table_is_in_the_order_of_the_layers():
+    in_table = list(dict.fromkeys(row[0].split("/")[0].removesuffix(".py") for row in rows()))
+    level = {room: i for i, layer in enumerate(layers()) for room in layer}
+    assert in_table == sorted(in_table, key=level.__getitem__)
+    assert set(in_table) == set(level)
+
+
+def test_each_file_imports_only_what_stands_below_it():
+    below = {"__version__"} | {name for name in findlr.__all__ if name.endswith("Error")}
+    looked_at = 0
+    for layer in layers():
+        for room in layer:
+            for path in files_of(room):
+                looked_at += 1
+                name = str(path.relative_to(SOURCE))
+                for target in imported(path) - ASKED_FOR.get(name, set()):
+                    assert target.split(".")[0] in below | {room}, (name, target)
+                if room in NO_VIEW:
+                    assert {t for t in imported(path) if t.startswith("views")} <= VIEW_ASKED_FOR.get(name, set()), name
+        below |= set(layer)
+    assert looked_at > 60
+
+
+def files_of(room):
+    return [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else sorted((SOURCE / room).rglob("*.py"))
 
 
 def imported(path):
-    """The rooms that a file imports."""
+    """What a file imports of the package: a room, a dot, a module of it."""
     result = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "findlr":
-            parts = node.module.split(".")
-            result |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            _, *parts = node.module.split(".")
+            names = [".".join(parts[:2])] if len(parts) > 1 else [".".join([*parts, n.name]) for n in node.names]
+            result |= set(names)
     return result
+
+
+def test_the_house_is_one_page():
+    assert len((ROOT / "docs" / "architecture.md").read_text().splitlines()) <= 120
+
+
+def test_the_walks_lead_through_files_once():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.split("## How four things walk")[1].split("\n## ")[0]
+    walks = re.findall(r"^- \*\*`(\w+)`\*\*: (.*)$", section, flags=re.MULTILINE)
+    assert [name for name, _ in walks] == ["lr", "batch", "snapshot", "plan"]
+    for name, walk in walks:
+        files = re.findall(r"\]\(\.\./src/findlr/(\S+?)\)", walk)
+        assert len(files) > 4
+        assert len(set(files)) == len(files), name
+    assert walks[-1][1].count(" up to ") == 2
+
+
+# What may be added
+
+
+def test_every_optional_protocol_is_on_the_page():
+    page = (ROOT / "docs" / "extend.md").read_text()
+    source = ast.parse((SOURCE / "search" / "trainable.py").read_text())
+    protocols = [
+        node.name
+        for node in source.body
+        if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases)
+    ]
+    assert re.findall(r"^\| `(\w+)`(?: \(of the snapshot\))? \|", page.split("## Two suites")[0], flags=re.MULTILINE)
+    for name in protocols:
+        assert f"`{name}`" in page or f"[`{name}`]" in page, name
+
+
+def test_every_fact_is_on_the_page(scope):
+    table = (ROOT / "docs" / "extend.md").read_text().split("## Facts")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert sorted(named) == sorted(scope["finding"].facts)
+    assert set(scope["finding"].facts["optimizer"]) == {"name", "module", "arguments", "groups"}
+
+
+def test_the_suites_on_the_page_pass(tmp_path):
+    page = (ROOT / "docs" / "extend.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "test_extend.py").write_text("\n".join(blocks))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
 
 
 # The names of other finders
@@ -197,7 +284,7 @@ def scope():
 def test_the_names_on_the_right_exist(row, scope):
     _, ours, note = row
     assert re.search(r"`|^not (needed|yet)", ours)
-    parameters = inspect.signature(find_lr).parameters
+    parameters = argument_names()
     for code in re.findall(r"`([^`]+)`", ours):
         name, _, value = code.partition("=")
         if not name.isidentifier():

@@ -407,7 +407,7 @@ class Forgetful(Whole):
 
 
 def test_a_search_that_finds_something_else_the_second_time_is_noticed():
-    with pytest.raises(AssertionError, match="two Findings"):
+    with pytest.raises(AssertionError, match="two different Findings"):
         suite_of(Forgetful).test_found_twice()
 
 

@@ -62,9 +62,9 @@ LEFT = {
 @pytest.mark.parametrize(("what", "named"), LEFT.values(), ids=LEFT)
 def test_what_a_search_leaves_behind_is_named(what, named):
     suite = Leaves(what)
-    with pytest.raises(AssertionError, match=f"the training is another; these differ: .*{named}"):
+    with pytest.raises(AssertionError, match=f"the training is another one; these differ: .*{named}"):
         suite.test_a_search_that_diverges()
-    with pytest.raises(AssertionError, match=f"{named}|two searches give two Findings"):
+    with pytest.raises(AssertionError, match=f"{named}|two searches give two different Findings"):
         suite.test_a_search_that_finishes()
     with pytest.raises(AssertionError, match=named):
         suite.test_a_search_that_is_broken_off(KeyboardInterrupt)
@@ -78,7 +78,7 @@ def test_a_search_that_finds_another_thing_the_second_time_is_seen():
             self.curvature += 1.0
             return find(Quadratic(curvature=self.curvature), **how)
 
-    with pytest.raises(AssertionError, match="two Findings"):
+    with pytest.raises(AssertionError, match="two different Findings"):
         Moody().test_a_search_that_finishes()
 
 

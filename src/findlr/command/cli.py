@@ -1,4 +1,4 @@
-"""The command. What it does not need yet, it does not import."""
+"""The command line. It imports nothing before it needs it."""
 
 import sys
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit; the exit codes are in its help.
 
     Args:
-        arguments: None is the process's own.
+        arguments: None takes those of the process.
     """
     hold_descriptors()
     try:
@@ -70,7 +70,7 @@ def _ended(error: BaseException) -> tuple[int, str]:
 
 
 def app() -> "Typer":
-    """The command for typer to run; made when asked for, as typer is an extra.
+    """The command for typer to run; made only when it is needed, because typer is an extra.
 
     Raises:
         MissingExtraError: typer is not installed.
@@ -120,13 +120,13 @@ def _add_searches(made: "Typer") -> None:
         budget: Annotated[
             float | None,
             Option(
-                parser=_number, metavar="STEPS|SHARE", help="Of --verify: 500 is steps, 0.5 a share of --total-steps."
+                parser=_number, metavar="STEPS|SHARE", help="For --verify: 500 is steps, 0.5 a share of --total-steps."
             ),
         ] = None,
-        min_lr: Annotated[float | None, Option(help="The first rate; 1e-8 without.")] = None,
-        max_lr: Annotated[float | None, Option(help="The last rate; 10 without.")] = None,
+        min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
+        max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,
         num_steps: Annotated[
-            int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Of the sweep; 100 without.")
+            int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Steps of the sweep; by default 100.")
         ] = None,
         rule: Annotated[
             str | None,
@@ -180,7 +180,7 @@ def _add_views(made: "Typer") -> None:
     from typer import Argument, Exit, Option
 
     saved = Argument(help="What finding.save() wrote.", show_default=False)
-    labels = Option("--label", help="The name of a Finding; once for each. Without: the files' names.")
+    labels = Option("--label", help="The name of a Finding; once for each. By default the files' names.")
 
     @made.command(help=help_texts.SHOW)
     def show(file: Annotated[Path, saved]) -> None:
@@ -243,7 +243,7 @@ def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list
 
 
 def _number(text: str) -> float:
-    """An int is steps, a float a share."""
+    """An int is a number of steps, a float a share."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The article's example, on real data: a rate is found, and then it is tried whether the rate is good."""
+"""The article's example, on real data: finds a rate, and then tries whether it is good."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Data:
     Args:
         name: what they are.
         train: inputs, shape (n, pixels), and classes, shape (n,).
-        held_out: the same, for the judgement alone.
+        held_out: the same, to judge the training by.
         num_steps: of the sweep.
         epochs: of each training in the comparison.
     """
@@ -82,7 +82,7 @@ class Data:
         return SimpleNeuralNet(self.train[0].shape[1], HIDDEN, CLASSES)
 
     def loader(self, seed: int) -> DataLoader[tuple[torch.Tensor, ...]]:
-        """The training batches, in an order of ``seed``."""
+        """The training batches, in an order that ``seed`` determines."""
         order = torch.Generator().manual_seed(seed)
         return DataLoader(TensorDataset(*self.train), batch_size=BATCH_SIZE, shuffle=True, generator=order)
 
@@ -155,7 +155,7 @@ class Row:
 
     @property
     def times(self) -> str:
-        """The multiple as one reads it."""
+        """The multiple as people write it."""
         return f"{self.multiple:g} x" if self.multiple >= 1 else f"1/{1 / self.multiple:g} x"
 
     def __str__(self) -> str:
@@ -182,7 +182,7 @@ def compare(data: Data, lr: float) -> Iterator[Row]:
 
 
 def held_out_loss(data: Data, lr: float, seed: int) -> float:
-    """The mean loss on the held-out images after training at ``lr``; start and order of batches are ``seed``'s."""
+    """The mean loss on the held-out images after training at ``lr``; ``seed`` determines the start and the batches."""
     net = data.network(seed)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     (inputs, classes), order = data.train, torch.Generator().manual_seed(seed)
@@ -205,7 +205,7 @@ def run(data: Data, output: Path) -> Finding:
     Returns:
         The Finding, with or without a suggestion.
     """
-    torch.set_num_threads(1)  # enough for so small a network, and its numbers are the same on any count of cores
+    torch.set_num_threads(1)  # enough for so small a network, and its numbers are the same on any number of cores
     output.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     console.print(

@@ -1,4 +1,4 @@
-"""The idx format, in which MNIST comes."""
+"""The idx format, that of MNIST's files."""
 
 from __future__ import annotations
 

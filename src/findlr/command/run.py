@@ -1,4 +1,4 @@
-"""``findlr run``: a target's search, what is told of it, and what is written."""
+"""``findlr run``: a target's search, what is printed of it, and what is written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Outputs:
 
             check_picture(self.picture)
 
-    def tell(self, finding: Finding) -> None:
+    def write(self, finding: Finding) -> None:
         """Print the Finding, then write it where it was asked for: each is done, should the other fail.
 
         Raises:
@@ -69,7 +69,7 @@ class Outputs:
         try:
             self._print(finding)
         finally:
-            self._write(finding)
+            self._save(finding)
 
     def _print(self, finding: Finding) -> None:
         if self.as_json:
@@ -80,7 +80,7 @@ class Outputs:
             show(finding)
         finish()
 
-    def _write(self, finding: Finding) -> None:
+    def _save(self, finding: Finding) -> None:
         if self.saved is not None:
             finding.save(self.saved)
         if self.picture is not None:
@@ -100,9 +100,9 @@ def code_of(finding: Finding) -> int:
 
 
 def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceback: bool = False) -> int:
-    """Search for what a target names, tell what was found, and write it.
+    """Search for the rate of what a target names, print what was found, and write it.
 
-    What the target's own code raises is told in one line; what was measured until then is kept, whatever the end.
+    What the target's own code raises is reported in one line; what was measured until then is kept in any case.
 
     Args:
         target: see ``findlr.command.target.load``.
@@ -119,12 +119,12 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
         finding, code = _searched(target, options, whole_traceback)
     if finding is not None and (code is None or len(finding.curve)):
-        outputs.tell(finding)
+        outputs.write(finding)
     return code_of(finding) if code is None and finding is not None else code or WRONG
 
 
 def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:
-    """The Finding, with the exit code if it is not for the Finding to say."""
+    """The Finding, and the exit code if the Finding does not decide it."""
     from findlr.command.target import load, search
 
     try:
@@ -136,7 +136,7 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
         elif isinstance(error, KeyboardInterrupt):
             code, said = INTERRUPTED, "interrupted"
         else:
-            code, said = TARGET_FAILED, f"{target} failed: {_told(error)}"
+            code, said = TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
         if code == TARGET_FAILED and whole_traceback:
             traceback.print_exception(error)
         if measured is not None and len(measured.curve):

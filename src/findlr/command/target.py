@@ -1,4 +1,4 @@
-"""What ``findlr run`` is pointed at: a function that returns a training, and the search that it becomes."""
+"""What ``findlr run`` is given: a function that returns a training; and the search for its rate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
 
     Args:
         made: (model, optimizer, criterion, loader), a dict of ``find_lr``'s arguments, or a Trainable.
-        options: arguments of ``find_lr``, before those that ``made`` has; the progress is shown unless one says not.
+        options: arguments of ``find_lr``, which override those of ``made``; progress is shown unless one says no.
         source: what to call the function in an error.
 
     Returns:
@@ -97,7 +97,7 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
 
 @contextmanager
 def as_script(target: str) -> Iterator[None]:
-    """Run a target as ``python train.py`` would: its folder is where Python looks, and no argument is findlr's."""
+    """Run a target as ``python train.py`` would: Python looks in its folder, and sees no argument of findlr's."""
     where = target.rpartition(":")[0]
     arguments, path = sys.argv, list(sys.path)
     folder = Path(where).parent if where.endswith(".py") else Path()
@@ -114,7 +114,7 @@ def _file(path: Path) -> ModuleType:
         raise ConfigurationError(f"there is no file {path}: TARGET is path/to/train.py:function")
     path = path.resolve()
     if not path.stem.isidentifier() or getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
-        raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which is taken or no name: rename it")
+        raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which is taken or not a name: rename it")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -133,7 +133,7 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there; what it imports is not
+            raise  # the module is there, but something that it imports is not
         raise ConfigurationError(
             f"there is no module {name}: run findlr where Python finds it, or give a file, path/to/train.py:function"
         ) from None

@@ -1,1 +1,1 @@
-"""What drives a training: the sweep, the race, and the search that is made of them. It knows the protocol only."""
+"""What drives a training: the sweep, the race, and the search made of both. It knows nothing but the protocols."""

@@ -1,6 +1,6 @@
-"""Where the data stands: batches in the user's order, and the way back to the place they were drawn from.
+"""The place in the data: batches in the user's order, and the way back to where they were drawn.
 
-A framework's room says how its loaders are opened, remembered and split; see ``findlr.torch.data.batches``.
+A framework's room knows how its loaders are opened, remembered and split; see ``findlr.torch.data.batches``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Remembers(Protocol):
     """Data that can remember its own place."""
 
     def remember(self, memory: Memory) -> None:
-        """Add to ``memory`` what leads back to this place."""
+        """Add the way back to this place to ``memory``."""
 
 
 def has_state(thing: Any) -> bool:
@@ -37,7 +37,7 @@ class Batches:
 
     Args:
         loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that
-            remembers its place or has a state dict, which ends where it ends.
+            remembers its place or has a state dict; the stream ends where that ends.
         consume: take any other one-shot iterator, too; its batches are used up.
 
     Raises:
@@ -47,22 +47,22 @@ class Batches:
     def __init__(self, loader: Iterable[Any], *, consume: bool = False) -> None:
         if not isinstance(loader, Iterable):
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
-        self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # else it starts over
+        self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # otherwise it starts over
         if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):
             if not consume:
                 raise LoaderError(
                     f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
-                    "give the DataLoader itself, or a list of batches; or findlr.rewindable(iterator), and train on "
-                    "that, too; consume=True lets find_lr use its batches up"
+                    "give the DataLoader itself or a list of batches; or wrap it in findlr.rewindable(iterator), and "
+                    "train on the wrapper; or let find_lr use its batches up with consume=True"
                 )
             logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
         self.loader = loader
-        self._source = loader  # less what is held out
+        self._source = loader  # without what is held out
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
         self._drawn = 0
-        self.kept: list[Any] = []  # batches that come before what is drawn; not to be written to
-        self._at = 0  # among them
+        self.kept: list[Any] = []  # they come before new ones are drawn; not to be written to
+        self._at = 0  # the next of them
 
     def next(self) -> Any:
         """The next batch; at the end of the loader, its first again.
@@ -73,7 +73,7 @@ class Batches:
         """
         if self._at < len(self.kept):
             self._at += 1
-            return self.copied(self.kept[self._at - 1])  # what a step does to it, the next run does not see
+            return self.copied(self.kept[self._at - 1])  # so that the next run does not see what a step does to it
         if self.ends:
             for batch in self.loader:
                 return batch
@@ -117,13 +117,13 @@ class Batches:
     def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
         """Set batches aside, and go on with a share of the other examples.
 
-        Where examples can't be told apart, the next batches are set aside. It holds until the place in the data is put
-        back to one from before.
+        Where examples can't be told apart, the next batches are set aside. This lasts until an earlier place in the
+        data is put back.
 
         Args:
             count: batches to set aside.
             needed: batches that a run takes.
-            share: of the other examples that a run may train on, in (0, 1].
+            share: the share of the other examples that a run may train on, in (0, 1].
         """
         parts = self.split(count, needed, share)
         if parts is None:
@@ -133,14 +133,14 @@ class Batches:
         return held_out
 
     def keep(self, count: int, most_bytes: int) -> bool:
-        """Draw batches now, which come again each time that the place in the data is put back to this one.
+        """Draw batches now; they come again each time that this place in the data is put back.
 
         Args:
             count: how many.
-            most_bytes: what they may take.
+            most_bytes: the most that they may take.
 
         Returns:
-            Whether they are kept; if not, they took too much or could not be copied, and are drawn anew each time.
+            Whether they are kept. If not, they take too much or can't be copied, and are drawn anew each time.
         """
         place = self.new_memory()
         self.remember(place)
@@ -152,7 +152,7 @@ class Batches:
             while len(kept) < count:
                 batch = self.moved(self.next())
                 nbytes += self.bytes_in(batch)
-                if nbytes * count > most_bytes * (len(kept) + 1):  # they will, if the others are as large
+                if nbytes * count > most_bytes * (len(kept) + 1):  # too much, if the others are as large
                     break
                 try:
                     kept.append(self.copied(batch))  # a loader may give the same object again
@@ -179,7 +179,7 @@ class Batches:
             before.close()
 
     def close(self) -> None:
-        """Let go of the open pass, and of its workers."""
+        """Let go of the open pass and its workers."""
         iterator = self._iterator
         self._iterator, self._opening, self._drawn = None, None, 0
         if iterator is not None:
@@ -197,12 +197,12 @@ class Batches:
         """Remember the place in the data."""
         if isinstance(self.loader, Remembers):
             self.loader.remember(memory)
-        kept, at, unmoved = self.kept, self._at, bool(self.kept)  # as long as those last, none is drawn
+        kept, at, unmoved = self.kept, self._at, bool(self.kept)  # while kept ones last, none is drawn
         opening, drawn, source = self._opening, self._drawn, self._source
 
         def put() -> None:
             if not (unmoved and self._opening is opening and self._drawn == drawn):
-                self.kept = []  # what is drawn again is not of these
+                self.kept = []  # what is drawn again is not one of these
                 self.close()
                 self._source = source
                 if opening is not None:

@@ -1,8 +1,8 @@
 """Signals wait while things are remembered or put back: a Ctrl-C there would leave a training half restored.
 
 No order of ``try`` and ``finally`` can promise that: CPython looks for signals at the entry of every function, so one
-may come after the last line that is protected and before the first one that puts back. Here it is the handler that
-decides, by the functions that it finds running: it raises where a training runs, and waits where findlr itself does.
+may come after the last line that is protected and before the first one that puts back. So the handler decides, by the
+functions that it finds running: a signal acts at once where a training runs, and waits where findlr itself does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 waiting: list[int] = []
-"""The numbers of the signals that wait; a loop in which they may act looks here, and calls ``deliver``."""
+"""The numbers of the signals that wait. A loop in which they may act looks here, and calls ``deliver``."""
 
 raised: list[BaseException] = []
 """What handlers raised in this search: no exception of the training's own, whatever its class."""
@@ -30,19 +30,19 @@ _ACTS: set[CodeType] = set()
 
 
 def signals_wait(function: Function) -> Function:
-    """Mark a function under which signals wait, but for what it calls that ``signals_act`` marks."""
+    """Mark a function under which signals wait, except inside what it calls that ``signals_act`` marks."""
     _WAITS.add(function.__code__)
     return function
 
 
 def signals_act(function: Function) -> Function:
-    """Mark a function in which a training runs: under it signals act at once, as everywhere outside a search."""
+    """Mark a function in which a training runs: under it signals act at once, as they do outside a search."""
     _ACTS.add(function.__code__)
     return function
 
 
 def deliver() -> None:
-    """Let the signals act that wait, each once."""
+    """Let the waiting signals act, each once."""
     numbers = list(dict.fromkeys(waiting))
     waiting.clear()
     for number in numbers:
@@ -52,7 +52,7 @@ def deliver() -> None:
 
 
 class HeldSignals:
-    """Takes the place of every signal's handler, and calls it at once or later, as the running functions are marked.
+    """Takes the place of each signal's handler, and calls that at once or later, as the running functions are marked.
 
     Outside the main thread, where Python runs no handlers, nothing is done.
     """
@@ -67,7 +67,7 @@ class HeldSignals:
             return
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            if callable(handler):  # else Python does not run it
+            if callable(handler):  # otherwise Python does not run it
                 self._handlers[number] = handler
                 signal.signal(number, self._arrived)
 
@@ -75,7 +75,7 @@ class HeldSignals:
     def release(self) -> None:
         """Give the handlers their places back, SIGINT's last, then deliver what waits."""
         for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
-            if signal.getsignal(number) == self._arrived:  # else the training has put another there
+            if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
                 signal.signal(number, self._handlers[number])
         raised.clear()
         if self._handlers and waiting:
@@ -93,7 +93,7 @@ class HeldSignals:
 
 
 def _acts_in(frame: FrameType | None) -> bool:
-    """Whether a signal acts at once: by the innermost function that is marked."""
+    """Whether a signal acts at once: the innermost function that is marked decides."""
     while frame is not None:
         if frame.f_code in _WAITS:
             return False

@@ -38,16 +38,16 @@ class Memory:
         Args:
             undo: puts something back.
             phase: when.
-            name: what it is, for the error where it can't be put back.
+            name: what it puts back, for the error message if it can't.
         """
         self._undos[phase].append((undo, name))
 
     def on_close(self, release: Undo) -> None:
-        """Call ``release`` when nothing will be put back any more."""
+        """Call ``release`` once nothing more will be put back."""
         self._releases.append(release)
 
     def put_back(self) -> None:
-        """Put back everything that was remembered; what can't be put back does not keep the rest from it.
+        """Put back everything that was remembered; if one thing can't be put back, the others still are.
 
         Raises:
             ConfigurationError: it was closed.
@@ -63,7 +63,7 @@ class Memory:
             raise RestoreError(f"could not be put back: {named}; everything else was") from failures[0][1]
 
     def _put(self, phase: Phase) -> list[tuple[str, Exception]]:
-        """Put back what is of one phase; return what failed, by name."""
+        """Put back what belongs to one phase; return what failed, by name."""
         failures = []
         for undo, name in self._undos[phase]:
             try:
@@ -113,7 +113,7 @@ def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
 
 
 def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Exception]:
-    """Call ``function`` with each row of the columns; return what that raised."""
+    """Call ``function`` with each row of the columns; return the errors that it raised."""
     errors: list[Exception] = []
     for row in zip(*columns, strict=True):
         try:

@@ -1,6 +1,6 @@
 """The settings of a search: what each means, its default and its range, in one place.
 
-``find`` and every room's ``find_lr`` take them as keywords. Where a signature writes them out, for people to see them
+``find`` and every room's ``find_lr`` take them as keywords. Where a signature writes them out, so that people see them
 in their editor, a test holds it equal to the fields here. A new setting is a field here, and a line where it acts.
 """
 
@@ -21,7 +21,7 @@ from findlr.search.sweep import Spacing, StopRule, sweep_lrs
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 
-# What other finders call the same thing.
+# What other finders call our arguments.
 _ELSEWHERE = {
     "num_it": "num_steps",
     "num_iter": "num_steps",
@@ -71,8 +71,9 @@ class SweepSettings:
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
         rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
-        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
-            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
+        progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
+            plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
+            ``Step``.
         on_step: called with each ``Step`` once its loss is read.
 
     Raises:
@@ -95,11 +96,11 @@ class SweepSettings:
         chosen_rule(self.rule)
         if not (self.progress is None or isinstance(self.progress, (bool, AbstractContextManager))):
             raise ConfigurationError(
-                "progress must be True, False, None (shown where somebody looks), or a context manager such as "
+                "progress must be True, False, None (shown in a terminal or a notebook), or a context manager such as "
                 f"findlr.views.console.LiveSweep(), got {self.progress!r}"
             )
         if not (self.on_step is None or callable(self.on_step)):
-            raise ConfigurationError(f"on_step must be a function of a Step, got {type(self.on_step).__name__}")
+            raise ConfigurationError(f"on_step must be a function that takes a Step, got {type(self.on_step).__name__}")
 
     def stop_rule(self) -> StopRule:
         """A new stop rule with these settings."""
@@ -115,8 +116,8 @@ class Settings(SweepSettings):
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of the plan's total_steps; None is half of them, and at least 250 steps.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
-            out of the curve and costs a forward pass a step; None where it pays.
-        one_pass: take the first runs of ``verify`` in one pass where the training can; they end alike to rounding.
+            out of the curve and costs a forward pass a step; None does so wherever it can.
+        one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.
 
     Raises:
         ConfigurationError: a setting outside its range.
@@ -196,7 +197,7 @@ class Search(TypedDict, total=False):
 
 
 def chosen_rule(rule: Rule | str | None) -> Rule | None:
-    """The rule that is meant by itself or its name.
+    """The rule, given itself or by its name; None stays None.
 
     Raises:
         ConfigurationError: it is neither.
@@ -213,7 +214,7 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
 
 
 def unknown_name(name: str, known: list[str]) -> str:
-    """What to say of an argument that is not known, with the one that may be meant."""
+    """The message for an unknown argument, with the one that was probably meant."""
     meant = _ELSEWHERE.get(name)
     if meant not in known:
         meant = next(iter(get_close_matches(name, known, 1)), None)

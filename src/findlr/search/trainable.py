@@ -42,12 +42,12 @@ class Trainable(Restorable[Snapshot], Protocol[Loss, Snapshot]):
 
 @runtime_checkable
 class HasActingRate(Protocol):
-    """A training that may not take a rate as it is asked to."""
+    """A training that may not step at exactly the rate that it is asked for."""
 
     def acting_lr(self, lr: float) -> float:
         """The rate that really acts if the next step is asked for ``lr``.
 
-        A rounded rate is recorded in place of the one asked for; one that is held below it ends the sweep.
+        A rounded rate is recorded in place of the one asked for; a rate that is capped ends the sweep.
         """
 
 
@@ -56,7 +56,7 @@ class HasEpoch(Protocol):
     """A training that knows how many steps one pass over its data takes."""
 
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the data; a ``ConfigurationError`` says why that is not known."""
+        """Optimizer steps in one pass over the data; a ``ConfigurationError`` says why they are not known."""
 
 
 @runtime_checkable
@@ -64,12 +64,12 @@ class HasFacts(Protocol):
     """A training that can tell what a reader of the result should know."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Plain values: batch size, accumulation, the optimizer and its settings, ratios of the groups, versions."""
+        """Plain values: batch size, optimizer, ratios, versions; docs/extend.md lists the names that have a meaning."""
 
 
 @runtime_checkable
 class HasPlan(Protocol):
-    """A training that knows something of what is planned with it."""
+    """A training that knows something about the plan."""
 
     def planned(self, plan: Plan) -> Plan:
         """``plan`` with what it leaves open filled in: the optimizer, its momentum, the number of parameters."""
@@ -77,7 +77,7 @@ class HasPlan(Protocol):
 
 @runtime_checkable
 class ChecksVerify(Protocol):
-    """A training whose runs may have no known cost."""
+    """A training whose steps may cost anything, so that no budget could hold a race of it."""
 
     def check_verify(self) -> None:
         """Raise a ``ConfigurationError`` if no race can be run."""
@@ -92,10 +92,10 @@ class ReadsLater(Protocol):
 
 @runtime_checkable
 class SkipsLater(Protocol):
-    """A training whose optimizer may skip a step where only its device knows."""
+    """A training whose optimizer may skip a step, and only its device knows."""
 
     def skipped(self) -> Any:
-        """Above 0, once it is read, if the last step was skipped; None if what ``step`` returned has told."""
+        """A value that reads as above 0 if the last step was skipped; None if what ``step`` returned says it all."""
 
 
 @runtime_checkable
@@ -108,10 +108,10 @@ class CountsPasses(Protocol):
 
 @runtime_checkable
 class HasBaseline(Protocol):
-    """A training that can tell what the last batch's loss would have been under a snapshot's weights."""
+    """A training that knows what the last batch's loss would have been under a snapshot's weights."""
 
     def prepare_baseline(self, snapshot: Any) -> str | None:
-        """Get ready to tell, from the next step on; return what keeps it from telling, or None."""
+        """Get ready, from the next step on; return the reason why there can be no baseline, or None."""
 
     def baseline(self) -> Any:
         """The last batch's loss under those weights, with the same random draws; None if a self-check failed."""
@@ -122,10 +122,10 @@ class CanEvaluate(Protocol):
     """A training that can be scored on batches that it does not train on."""
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
-        """Set that many batches aside, and return how many forward passes ``evaluate`` takes; 0: it can't be asked.
+        """Set that many batches aside, and return how many forward passes ``evaluate`` takes; 0 if it can't score.
 
-        Runs of ``steps`` that stand for ``total_steps`` follow: data that the whole training would see many times may
-        be thinned, so that a run overfits as the training would.
+        Runs of ``steps`` steps follow, and stand for a training of ``total_steps``: data that this would see many times
+        may be thinned, so that a run overfits as the training would.
         """
 
     def evaluate(self) -> float:
@@ -145,16 +145,16 @@ class RunsTogether(CountsPasses, CanEvaluate, Protocol):
     """A training that can take several runs in one pass, each at rates of its own, on the same batches."""
 
     trial_steps: int
-    """Steps that each run, and one more, may lose to finding out whether it pays."""
+    """Steps that each run, and one more by itself, may spend on finding out whether a pass can be had."""
 
     def prepare_together(self, runs: int) -> str | None:
-        """What is known to keep it from that many, or None; asked after ``hold_out`` and ``keep_batches``."""
+        """The reason why it can't take that many, if one is known, or None; after ``hold_out`` and ``keep_batches``."""
 
     def run_together(self, snapshot: Any, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """Run each row of rates from ``snapshot``; a training with random draws in its steps can't.
 
         Returns:
-            What ``evaluate`` tells at the end of each run, infinite if it diverged; or why it was not done.
+            What ``evaluate`` gives at the end of each run, infinite if it diverged; or the reason why it was not done.
         """
 
 
@@ -163,7 +163,7 @@ class HasValidation(Protocol):
     """A training that can measure the held-out loss along the sweep."""
 
     validation_every: int | None
-    """Steps to each measurement; None: there is nothing to measure it on."""
+    """Steps between two measurements; None if there is nothing to measure on."""
 
     def validate(self) -> Any:
         """The mean loss of all held-out examples, on its device; no state that training depends on has moved."""

@@ -1,4 +1,4 @@
-"""What the suites share: how they run a training, and how they compare."""
+"""What the suites share: how they run a training, and how they compare results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Losses = list[float | None]
 
 
 class Suite:
-    """Runs of the training that a suite looks at."""
+    """The training that a suite looks at, and its runs."""
 
     min_lr = 1e-5
     """A rate at which the training can take many steps."""
@@ -31,7 +31,7 @@ class Suite:
         raise NotImplementedError("give the suite a trainable(): a new training, the same one every time")
 
     def state(self, trainable: Any) -> Any:  # noqa: ARG002 - a subclass uses it
-        """Everything that a step can change, as plain values that ``==`` compares; None looks at the losses alone."""
+        """Everything that a step can change, as plain values that ``==`` compares; None compares only losses."""
         return None
 
     def _offers(self, protocol: Any) -> Any:
@@ -60,25 +60,25 @@ class Suite:
     def _check_run(self, trainable: Trainable[Any, Any], snapshot: Any, expected: Losses) -> None:
         trainable.restore(snapshot)
         run = self._run(trainable, self.max_lr)
-        must(same(run, expected), f"a restored run is another: {run}, not {expected}")
+        must(same(run, expected), f"a restored run differs: {run}, not {expected}")
 
 
 def must(holds: bool, otherwise: str) -> None:
-    """Fail a test that does not hold, and say what was seen."""
+    """Fail a test with this message if something does not hold."""
     if not holds:
         raise AssertionError(otherwise)
 
 
 def same(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
-    """Whether losses are the same bit for bit; NaN is NaN."""
+    """Whether losses are the same, bit for bit; NaN equals NaN."""
     return repr(list(one)) == repr(list(other))
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether what ``state`` showed is the same."""
+    """Whether two states are the same."""
     return bool(np.all(one == other))
 
 
 def random_states() -> str:
-    """Python's and NumPy's global random states, to be compared."""
+    """Python's and NumPy's global random states, for comparing them."""
     return repr((random.getstate(), np.random.get_state()))  # noqa: NPY002 - users draw from it

@@ -1,4 +1,4 @@
-"""What every Trainable must hold, as tests: subclass the suite, say how yours is made, and run pytest."""
+"""What every Trainable must hold to, as tests: subclass the suite, say how yours is made, and run pytest."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainableConformance(OptionalConformance):
         self._check_runs(trainable)
 
     def test_a_snapshot_outlives_others(self) -> None:
-        """Each of two snapshots leads back to its own place, in any order, and the one is not closed with the other."""
+        """Two snapshots lead back each to its own place, in any order, and closing one does not close the other."""
         trainable = self.trainable()
         with Remembered(trainable) as first:
             from_first = self._run(trainable, self.max_lr)
@@ -114,17 +114,17 @@ class TrainableConformance(OptionalConformance):
             for at in range(self.steps):
                 self._break_off(trainable, error, at)
                 must(equal(self.state(trainable), before), f"state() is not the same after an error at step {at}")
-        must(same(self._run(trainable, self.max_lr), expected), "the run after broken-off ones is another")
+        must(same(self._run(trainable, self.max_lr), expected), "the run after searches that were broken off differs")
 
     def test_found_twice(self) -> None:
         """A search changes nothing, and gives the same Finding again."""
         expected, trainable = self._expected(), self.trainable()
         before = self.state(trainable)
         first, second = self._find(trainable), self._find(trainable)
-        must(first == second, "two searches give two Findings")
+        must(first == second, "two searches give two different Findings")
         must(same(first.curve.loss.tolist(), second.curve.loss.tolist()), "two searches see different losses")
         must(equal(self.state(trainable), before), "state() is not the same after a search")
-        must(same(self._run(trainable, self.max_lr), expected), "the run after a search is another")
+        must(same(self._run(trainable, self.max_lr), expected), "the run after a search differs")
 
     def _find(self, trainable: Trainable[Any, Any], **how: Any) -> Finding:
         return find(trainable, min_lr=self.min_lr, max_lr=self.max_lr, num_steps=self.steps, **how)

@@ -1,4 +1,4 @@
-"""What a Trainable may offer besides, as tests: each optional protocol that it does not offer is skipped."""
+"""What a Trainable may offer besides, as tests; the protocols that it does not offer are skipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OptionalConformance(Suite):
     """The tests of the optional protocols."""
 
     def test_baseline(self) -> None:
-        """The losses under the snapshot's weights are those of a run that stands still; asking changes nothing."""
+        """The losses under the snapshot's weights are those of a run at rate 0; asking for them changes nothing."""
         trainable = self._offers(HasBaseline)
         with restored(trainable):
             still = self._run(trainable, 0.0)
@@ -58,7 +58,7 @@ class OptionalConformance(Suite):
         )
 
     def test_evaluate(self) -> None:
-        """The held-out loss goes by the weights, is the same when asked again, and asking changes nothing."""
+        """The held-out loss depends on the weights, is the same when asked again, and asking changes nothing."""
         trainable = self._offers(CanEvaluate)
         for total_steps in (self.steps, 100 * self.steps):  # a run that stands for itself, and one for a long training
             with restored(trainable):
@@ -81,7 +81,7 @@ class OptionalConformance(Suite):
         must(same(self._run(trainable, self.max_lr), self._expected()), "restore() does not undo hold_out()")
 
     def test_keep_batches(self) -> None:
-        """Steps that come after are the same after each restore, and nothing of it is left in the end."""
+        """Steps on kept batches are the same after each restore, and nothing of them is left in the end."""
         trainable = self._offers(KeepsBatches)
         with restored(trainable):
             trainable.keep_batches(self.steps)
@@ -114,7 +114,7 @@ class OptionalConformance(Suite):
         )
 
     def test_validate(self) -> None:
-        """The validation loss goes by the weights, is the same when asked again, and asking changes nothing."""
+        """The validation loss depends on the weights, is the same when asked again, and asking changes nothing."""
         trainable = self._offers(HasValidation)
         if trainable.validation_every is None:
             pytest.skip("there is nothing to validate on")
@@ -130,10 +130,10 @@ class OptionalConformance(Suite):
         must(losses[0] != losses[-1], "validate() does not depend on the weights")
         restored_run, expected = self._run(trainable, self.max_lr), self._expected()
         must(same(run, expected), "validate() changes the run")
-        must(same(restored_run, expected), "the run after validate() and restore() is another")
+        must(same(restored_run, expected), "the run after validate() and restore() differs")
 
     def test_acting_lr(self) -> None:
-        """The rate that acts is at most the one asked for, but for rounding; asking changes nothing."""
+        """The rate that acts is at most the one asked for, except for rounding; asking changes nothing."""
         trainable = self._offers(HasActingRate)
         before = self.state(trainable)
         for lr in (self.min_lr, self.max_lr):
@@ -153,7 +153,7 @@ class OptionalConformance(Suite):
         must(same(self._run(trainable, self.max_lr), self._expected()), "steps_per_epoch() changes the run")
 
     def test_counts(self) -> None:
-        """Passes are counted up, by each step that was taken, and never down."""
+        """Each step that was taken counts its passes, and no count ever goes down."""
         trainable = self._offers(CountsPasses)
         counts = [(trainable.forwards, trainable.backwards)]
         with restored(trainable):
@@ -163,7 +163,7 @@ class OptionalConformance(Suite):
         counts.append((trainable.forwards, trainable.backwards))
         for then, now in pairwise(counts[:-1]):
             must(now[0] > then[0] and now[1] > then[1], f"a step does not count its passes: {counts}")
-        must(counts[-1] >= counts[-2], "restore() takes the counts back, and so what was spent is lost")
+        must(counts[-1] >= counts[-2], "restore() takes the counts back, so that what was spent is forgotten")
 
     def test_facts(self) -> None:
         """Plain values that a saved Finding can hold."""
@@ -173,7 +173,7 @@ class OptionalConformance(Suite):
             again = json.loads(json.dumps(facts))
         except (TypeError, ValueError) as error:
             raise AssertionError(f"facts() must be plain values: {error}") from error
-        must(again == facts, f"facts() do not come through JSON as they are: {facts}, then {again}")
+        must(again == facts, f"facts() must be the same after a trip through JSON: {facts}, then {again}")
 
     def test_read_every(self) -> None:
         """A whole number of at least 1."""

@@ -1,4 +1,4 @@
-"""A Trainable that needs no framework, for the tests of a rule, a view or a back end."""
+"""A Trainable that needs no framework, for tests of a rule, a view or a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Quadratic:
         weight: where it starts.
         curvature: above 0.
         floor: the loss at the bottom.
-        noise: standard deviation that each batch adds to the loss, at least 0.
+        noise: standard deviation of what each batch adds to the loss, at least 0.
         seed: of the noise.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training must hold in which a search was made, as tests: it goes on as if it had never been called."""
+"""What must hold for a training with a search in it, as tests: it goes on as if there had been no search."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainingConformance:
     """A rate at which the training diverges."""
 
     num_steps = 8
-    """Of the search, at least 3."""
+    """Steps of the search, at least 3."""
 
     def training(self) -> Any:
         """A new training, the same one every time."""
@@ -70,7 +70,7 @@ class TrainingConformance:
         raise NotImplementedError("give the suite a search(training, **how)")
 
     def state(self, training: Any) -> Any:
-        """All that must be the same: weights, optimizer state, batches seen, logs; in containers, arrays, tensors."""
+        """All that must be the same: weights, optimizer state, batches seen, logs; as containers, arrays, tensors."""
         raise NotImplementedError("give the suite a state(training)")
 
     def test_a_search_that_finishes(self) -> None:
@@ -79,7 +79,7 @@ class TrainingConformance:
             training = self._begun(before)
             first = self._search(training)
             second = self._search(training)
-            must(first == second, "two searches give two Findings")
+            must(first == second, "two searches give two different Findings")
             self._check(training, before)
 
     def test_a_search_that_diverges(self) -> None:
@@ -87,7 +87,7 @@ class TrainingConformance:
         for before in (0, self.before):
             training = self._begun(before)
             found = self._search(training, max_lr=self.too_high, min_lr=self.too_high / 100)
-            must(found.stop in (Stop.DIVERGED, Stop.NOT_FINITE), f"it was to diverge, and it ended so: {found.stop}")
+            must(found.stop in (Stop.DIVERGED, Stop.NOT_FINITE), f"meant to diverge, it ended with {found.stop}")
             self._check(training, before)
 
     @pytest.mark.parametrize("error", [BrokenOffError, KeyboardInterrupt])
@@ -120,7 +120,7 @@ class TrainingConformance:
         self.train(never, self.after)
         expected = self.state(never), _draws()
         differing = list(_differing(seen, expected, ""))
-        must(not differing, f"after a search the training is another; these differ: {', '.join(differing[:5])}")
+        must(not differing, f"after a search the training is another one; these differ: {', '.join(differing[:5])}")
 
 
 def _breaks(error: type[BaseException], at: int) -> Any:
@@ -132,7 +132,7 @@ def _breaks(error: type[BaseException], at: int) -> Any:
 
 
 def _draws() -> dict[str, Any]:
-    """The global random states, torch's too where it is loaded."""
+    """The global random states, and torch's if it is loaded."""
     states = {"random": repr(random.getstate()), "numpy": repr(np.random.get_state())}  # noqa: NPY002
     torch = sys.modules.get("torch")
     return states if torch is None else states | {"torch": torch.get_rng_state().numpy().tobytes()}

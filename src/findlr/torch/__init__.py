@@ -1,4 +1,4 @@
-"""PyTorch's room."""
+"""PyTorch: ``find_lr``, ``RangeTest`` and ``TorchTrainable``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training's arguments, looked at before anything is done."""
+"""The arguments of a training, and their checks, made before anything else is done."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class How(TypedDict, total=False):
 
 
 def check_counts(**counts: Any) -> None:
-    """Refuse what is no whole number of at least 1, by its name."""
+    """Refuse what is not a whole number of at least 1, naming it."""
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
 
 
 def check_limits(**limits: Any) -> None:
-    """Refuse a limit that is not above 0, by its name; None is none."""
+    """Refuse a limit that is not above 0, naming it; None means no limit."""
     for name, limit in limits.items():
         if limit is not None and not limit > 0:
-            raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None clips none")
+            raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None does not clip")
 
 
 def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:
-    """Exactly one of the three ways to say what a step is.
+    """Check that a step is described in exactly one of the three ways.
 
     Raises:
         ConfigurationError: none of them is given, or several, or one that is no function.
@@ -61,5 +61,5 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
     if train_step is None and not isinstance(model, nn.Module):
         raise ConfigurationError(
-            f"model must be a torch.nn.Module, got {type(model).__name__}; several go with train_step"
+            f"model must be a torch.nn.Module, got {type(model).__name__}; several models need train_step"
         )

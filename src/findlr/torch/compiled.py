@@ -1,4 +1,4 @@
-"""Compiled code under a rate that changes at each step: the graphs that are there are used, and none is made."""
+"""Compiled code under a rate that changes at each step: existing graphs are used, and no new one is made."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import nn
 from findlr.search.interrupts import signals_wait
 
 _lock = threading.Lock()
-_open = 0  # blocks of all threads: the stance is the whole process's
-_stance: Any = None  # the one that they share
+_open = 0  # blocks of all threads, because the stance is the whole process's
+_stance: Any = None  # the one that these blocks share
 
 
 class NoNewGraphs:
     """A block in which torch.compile uses the graphs that it has made, and makes none.
 
     What has no graph for the case at hand runs eagerly. A rate that changes at each step would compile some optimizers
-    again and again, up to a limit past which torch compiles them no more, in the training that follows either. The last
-    block to end, of any thread, goes back to the stance of before the first.
+    again and again, up to a limit past which torch never compiles them again, not even in the training that follows.
+    The last block to end, in any thread, goes back to the stance from before the first.
     """
 
     def __init__(self) -> None:
-        self._own: Any = None  # made once, because to make one anew at each step costs more
+        self._own: Any = None  # made once, because making one at each step costs more
 
     @signals_wait
     def __enter__(self) -> None:
@@ -49,15 +49,15 @@ class NoNewGraphs:
 
 
 def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
-    """Whether a step may make a graph for its rate, or the first one of compiled code.
+    """Whether a step may make a graph for its rate, or a first graph of compiled code.
 
-    Not where the optimizers are torch's own, with their own step, and neither the modules nor the criterion are
-    compiled: then no compiled code sees the rate, and any that a forward pass may call makes the graphs that the
-    training would make.
+    It can't where the optimizers are torch's own, with their own step, and neither the modules nor the criterion are
+    compiled: then no compiled code sees the rate, and whatever compiled code a forward pass may call makes the graphs
+    that the training would make.
 
     Args:
         modules: whose forward passes are in the step.
-        criterion: of the outputs; None is a function of the user's own in its place, which may call anything.
+        criterion: of the outputs; None if the user gave a function in its place, which may call anything.
         optimizers: take the step.
     """
     if any(not type(each).__module__.startswith("torch.optim.") or "step" in vars(each) for each in optimizers):

@@ -1,4 +1,4 @@
-"""The last batch's loss under the starting weights: what makes a batch hard is in both losses, and cancels.
+"""The last batch's loss under the starting weights: what makes a batch hard is in both losses, and cancels out.
 
 No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
 """
@@ -32,7 +32,7 @@ logger = logging.getLogger("findlr")
 
 
 class Baseline:
-    """The control variate of a search, where it can be had: it is checked once, after the first step.
+    """The control variate of a search, where there can be one; it is checked once, after the first step.
 
     Args:
         training: whose modules are run under the starting weights.
@@ -49,7 +49,7 @@ class Baseline:
         self._before: Any = None
 
     def prepare(self, snapshot: Memory) -> str | None:
-        """Get ready to run under the weights of ``snapshot``; return what keeps it from working, or None."""
+        """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
         training, reason = self._training, self._taker.why_no_loss()
         if reason is None and not snapshot.store.on_device:
             reason = "the snapshot is not on the model's device"
@@ -66,10 +66,10 @@ class Baseline:
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
-        """The last step's loss under those weights; None from when its self-check has failed.
+        """The last step's loss under those weights; None once its self-check has failed.
 
         Args:
-            latest: what the step itself saw.
+            latest: the loss that the step itself saw.
         """
         if self.variate is None:
             return None
@@ -98,7 +98,7 @@ class Baseline:
 
 
 class ControlVariate:
-    """Tells the loss of a batch under the weights of a snapshot, with the random draws that the step's forward made.
+    """Computes a batch's loss under a snapshot's weights, with the random draws that the step's forward pass made.
 
     Args:
         modules: the model, and the criterion where it is a module.
@@ -159,7 +159,7 @@ class ControlVariate:
         return found
 
     def _mend(self) -> None:
-        """Give the weights that were written into their values again."""
+        """Give weights that a forward pass has written into their values again."""
         for name, weight in self._weights.items():
             if weight._version != self._versions[name]:
                 with torch.no_grad():
@@ -168,11 +168,11 @@ class ControlVariate:
 
     @signals_wait
     def disagrees(self, seen: float | torch.Tensor) -> str | None:
-        """What speaks against it after a first step whose forward pass saw the loss ``seen``, or None.
+        """The reason not to trust it, after a first step whose forward pass saw the loss ``seen``; or None.
 
-        The starting weights were the step's own, so the loss must be the same; and it must stay the same with the
-        present weights at zero. If the step has drawn nothing from Python's and NumPy's generators, their states, which
-        are slow to read and to write, are left alone from here on.
+        The starting weights were the step's own, so the loss must be the same; and it must stay the same when the
+        present weights are zero. If the step has drawn nothing from Python's and NumPy's generators, their states,
+        which are slow to read and to write, are left alone from here on.
         """
         if self._host_states == host_states():
             self._remember = remember_torch_rng
@@ -200,7 +200,7 @@ class ControlVariate:
 
 
 def host_states() -> tuple[Any, bytes]:
-    """The states of Python's and NumPy's generators, to be compared."""
+    """The states of Python's and NumPy's generators, for comparing them."""
     return random.getstate(), pickle.dumps(np.random.get_state(legacy=False))  # noqa: NPY002 - users draw from it
 
 

@@ -1,4 +1,4 @@
-"""The same modules under other weights: everything between a batch and its loss, for ``torch.func.functional_call``."""
+"""The same modules under other weights: all that lies between a batch and its loss, for ``functional_call``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class WholeLoss(nn.Module):
-    """Everything between a batch and its loss, as one module; it borrows the modules, and no flag of theirs is touched.
+    """All that lies between a batch and its loss, as one module; it borrows the modules, and changes no flag of theirs.
 
     Args:
         modules: the model, and the criterion where it is a module.
@@ -30,7 +30,7 @@ class WholeLoss(nn.Module):
 
 @contextmanager
 def names_kept(whole: nn.Module) -> Iterator[None]:
-    """Let each name mean the same tensor after it: a module with two names keeps what functional_call gave it."""
+    """Let each name mean the same tensor afterwards; a module with two names would keep functional_call's."""
     inside = [module for module in whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
     bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in inside for own in (m._parameters, m._buffers)]
     try:
@@ -41,7 +41,7 @@ def names_kept(whole: nn.Module) -> Iterator[None]:
 
 
 def obstacle(model: nn.Module) -> str | None:
-    """What keeps a model from being run under other weights, or None."""
+    """The reason why a model can't be run under other weights, or None."""
     if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
         return f"a {type(model).__name__} does not take weights from outside"
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):

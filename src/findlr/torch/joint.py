@@ -1,4 +1,4 @@
-"""Several optimizers that are swept together: one rate for all, their ratio kept."""
+"""Several optimizers that are swept together: one rate for all, with their ratio kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from findlr.torch.rates import Rates
 
 
 class JointRates:
-    """Writes one rate into several optimizers: the largest group's of all; the others keep their ratio to it.
+    """Writes one rate into several optimizers: it is the largest group's of all, and the others keep their ratio to it.
 
     Args:
         optimizers: at least two, such as Muon for the matrices and AdamW for the rest.
@@ -31,5 +31,5 @@ class JointRates:
             part.write(lr * share)
 
     def acting(self, lr: float) -> float:
-        """What ``lr`` becomes at the next step where an optimizer rounds or caps it most."""
+        """What ``lr`` becomes at the next step, in the optimizer that caps it or rounds it down most."""
         return min(part.acting(lr * share) / share for part, share in self._parts)

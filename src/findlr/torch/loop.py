@@ -26,7 +26,7 @@ from findlr.search.trainable import restored
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
-from findlr.torch.losses import READ_EVERY, read_losses
+from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.planned import read_schedule
 from findlr.torch.point import Idle, Items, Point
 from findlr.torch.scaler import attempts_counted
@@ -50,7 +50,7 @@ class RangeTest:
         sweep: the index or key of the optimizer that is swept, if there are several; or a list of them, which are swept
             together, their ratio kept.
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
-            GradScaler must be in it, so that steps which it skips are told from those taken.
+            GradScaler must be in it, so that the steps that it skips are not taken for steps.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: this and what follows is as in ``find_lr``; ``num_steps`` counts the points.
 
@@ -109,7 +109,7 @@ class RangeTest:
         self._plan = self._training.planned(Plan(shape, steps, warmup=warmup))
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
-        read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY
+        read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
         self._recording = Recording(self._read, num_steps, settings.stop_rule(), read_every)
         self._recording.watch(on_step)
         self._signals = HeldSignals()
@@ -124,10 +124,10 @@ class RangeTest:
 
     @property
     def finding(self) -> Finding:
-        """What the test found; there once its block was left.
+        """What the test found; available once its block has been left.
 
         Raises:
-            ConfigurationError: the block was not left yet, or never entered.
+            ConfigurationError: the block has not been left yet, or was never entered.
         """
         if self._finding is None:
             raise ConfigurationError("the range test is not over: ask for .finding after its with block")
@@ -156,7 +156,7 @@ class RangeTest:
         return self
 
     def _begin(self, exits: ExitStack) -> None:
-        """Remember everything, and take the places from which steps are seen; ``exits`` undoes it all."""
+        """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
@@ -196,7 +196,7 @@ class RangeTest:
             self._deliver()
 
     def _end(self, failure: BaseException | None) -> None:
-        """Conclude; what broke the test off carries the Finding."""
+        """Make the Finding; an exception that broke the test off carries it."""
         if failure is not None:
             self._recording.interrupt()
         try:
@@ -291,7 +291,7 @@ class RangeTest:
             yield self._points
 
     def record(self, loss: torch.Tensor | float) -> None:
-        """Record the loss of a forward pass; several until the next item (accumulation) are averaged.
+        """Record the loss of a forward pass; of several before the next item (accumulation), the mean counts.
 
         Raises:
             LossError: it is not one number.
@@ -321,7 +321,7 @@ class RangeTest:
         return float(self._lrs[min(self._points, len(self._lrs) - 1)])
 
     def _close_point(self) -> None:
-        """End a point, if the optimizer has stepped since the last one, or was to."""
+        """End a point, if the optimizer has stepped since the last one, or a scaler was asked to step it."""
         if not self._point:
             self._idle.look()
             return

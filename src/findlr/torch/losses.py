@@ -1,4 +1,4 @@
-"""The loss of a step: looked at, kept where it is, read; and the loss of a batch that is not trained on."""
+"""The loss of a step: checked, kept on its device, read; and the loss of a batch that is not trained on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import torch
 
 from findlr.errors import LossError
 
-READ_EVERY = 10  # steps between two looks at losses on a device
+READ_EVERY_STEPS = 10  # where losses are on a device, and looking at one waits for it
 
 
 def checked(name: str, loss: Any) -> torch.Tensor:
-    """The loss, if it is one number with a graph behind it."""
+    """The loss, if it is one number with a graph behind it.
+
+    Raises:
+        LossError: it is not.
+    """
     if not isinstance(loss, torch.Tensor):
         raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return the loss itself")
     if loss.numel() != 1:
@@ -27,12 +31,12 @@ def checked(name: str, loss: Any) -> torch.Tensor:
 
 
 def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:
-    """A loss that a step can't change, for it could share memory with a parameter; a number only on a CPU."""
+    """A copy of a loss, because that could share memory with a parameter and change with it; a number on a CPU."""
     return loss.item() if loss.device.type == "cpu" else loss.detach().clone().reshape(())
 
 
 def read_losses(losses: list[float | torch.Tensor]) -> list[float]:
-    """Losses as numbers: those on a device come over together, numbers stay as they are."""
+    """Losses as numbers: those on a device come over together, and numbers stay as they are."""
     on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
     if len(on_device) < len(losses) or not losses:
         return [float(loss) for loss in losses]

@@ -22,7 +22,7 @@ class Point:
         self._skipped: torch.Tensor | None = None
 
     def __bool__(self) -> bool:
-        """Whether the optimizer has stepped, or was to."""
+        """Whether the optimizer has stepped, or a scaler was asked to step it."""
         return self._steps > 0 or self._attempts > 0
 
     def record(self, loss: torch.Tensor | float) -> None:
@@ -42,18 +42,18 @@ class Point:
         self._losses.append(loss)
 
     def stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """An optimizer has stepped; a hook of its steps."""
+        """Count a step that an optimizer has taken; this is its hook."""
         self._steps += 1
         skipped = found_inf(optimizer)
         if skipped is not None:
             self._skipped = skipped if self._skipped is None else self._skipped + skipped
 
     def attempted(self) -> None:
-        """A scaler was asked to step the optimizer."""
+        """Count a step that a scaler was asked for."""
         self._attempts += 1
 
     def closed(self) -> tuple[float | torch.Tensor, bool, torch.Tensor | None]:
-        """The mean loss, whether a step was taken, and what tells that it was skipped; the next point begins.
+        """End the point: its mean loss, whether a step was taken, and a value above 0 if a fused kernel skipped it.
 
         Raises:
             ConfigurationError: no loss was recorded.

@@ -1,4 +1,4 @@
-"""What the processes of one training must agree on, so that each takes the same steps and finds the same."""
+"""What the processes of one training must agree on, so that all take the same steps and find the same rate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Protocol
 
 
 class Ranks(Protocol):
-    """The processes that train together; each calls these in the same order."""
+    """The processes that train together; all of them make the same calls, in the same order."""
 
     def mean(self, losses: list[float]) -> list[float]:
         """Each loss's mean over the ranks."""
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds on any rank: skipped, data ended, no baseline."""
+        """Whether it is True on any rank: a step was skipped, the data ended, there is no baseline."""
 
     def least(self, value: int | None) -> int | None:
-        """The smallest of the ranks' values, such as free bytes or batches; None where one has none."""
+        """The smallest of the ranks' values, such as free bytes or batches; None if any of them is None."""
 
 
 class Alone:

@@ -12,21 +12,21 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.torch.rates import needs_closure
 
-_ZERO_GRAD = torch.optim.Optimizer.zero_grad  # as torch has it; somebody may put another in its place
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad  # torch's own; somebody may put another one in its place
 
 
 class Stepper:
     """Takes the steps of one or several optimizers, through a gradient scaler if there is one.
 
-    An optimizer whose kernel is fused skips inside it, so that its hooks run all the same; whether it did is on the
-    device, in ``found_inf``.
+    An optimizer with a fused kernel skips a step inside that kernel, and its hooks run all the same; whether it did is
+    on the device, in ``found_inf``.
 
     Args:
-        optimizers: of any kind; one that takes a closure can have no scaler.
+        optimizers: of any kind; with one that takes a closure there can be no scaler.
         scaler: a ``torch.amp.GradScaler``, or None.
 
     Raises:
-        ConfigurationError: ``scaler`` is no GradScaler, or an optimizer takes a closure.
+        ConfigurationError: ``scaler`` is not a GradScaler, or there is one and an optimizer takes a closure.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], scaler: GradScaler | None) -> None:
@@ -41,7 +41,7 @@ class Stepper:
         self._ran = False
 
     def zero_grad(self) -> None:
-        """Drop the gradients: torch's own call leaves a mark for the profiler, which takes many times as long."""
+        """Drop the gradients, without torch's own call: that leaves a mark for the profiler, which takes far longer."""
         for optimizer in self._optimizers:
             if "zero_grad" in vars(optimizer) or type(optimizer).zero_grad is not _ZERO_GRAD:
                 optimizer.zero_grad()
@@ -61,7 +61,7 @@ class Stepper:
                 self.scaler.unscale_(optimizer)
 
     def step(self) -> bool:
-        """Step; return whether an optimizer ran. If it is fused, ``skipped`` is above 0 where it ran and skipped."""
+        """Step; return whether an optimizer ran. If it is fused and skipped the step, ``skipped`` is above 0."""
         if self.scaler is None:
             for optimizer in self._optimizers:
                 optimizer.step()
@@ -81,7 +81,7 @@ class Stepper:
 
 
 def found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    """Within a step that a scaler drives: above 0 if a fused kernel skips it; None if it isn't fused."""
+    """During a step that a scaler drives: a value above 0 if a fused kernel skips it; None if it is not fused."""
     return getattr(optimizer, "found_inf", None)
 
 
@@ -89,7 +89,7 @@ def found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
 def attempts_counted(
     scaler: GradScaler, optimizers: Sequence[torch.optim.Optimizer], count: Callable[[], None]
 ) -> Iterator[None]:
-    """Call ``count`` each time that ``scaler`` is asked to step one of ``optimizers``; a skipped step runs no hook."""
+    """Call ``count`` when ``scaler`` is asked to step one of ``optimizers``, because a skipped step runs no hook."""
     step = scaler.step
 
     def counted(stepped: torch.optim.Optimizer, *args: Any, **how: Any) -> float | None:

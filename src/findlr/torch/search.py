@@ -54,8 +54,8 @@ def find_lr(
 
     Args:
         model: on one device, in any mode; the sweep trains it in train mode. With ``train_step``, several may be given.
-        optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept. A list or dict of several
-            is swept together, their ratio kept; with ``train_step``, ``sweep`` says which.
+        optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept. Several, as a list or
+            dict, are swept together, with their ratio kept; with ``train_step``, ``sweep`` says which are.
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.
         loader: the training batches; a loader shorter than the sweep starts over.
         loss_fn: ``loss_fn(model, batch)``, in place of ``criterion``.
@@ -77,12 +77,13 @@ def find_lr(
             share of ``total_steps``; None is half of them, and at least 250 steps.
         rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
-            out of the curve and costs a forward pass a step; None where it pays.
+            out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
-            allow it: meant for a small model on a GPU. The runs end alike to rounding.
+            allow it: meant for a small model on a GPU. Their losses agree to rounding.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
-        progress: None shows the sweep where somebody looks, in a terminal or a notebook; True also writes plain lines
-            into a log; False shows nothing; or a context manager that gives a function, called with each ``Step``.
+        progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
+            plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
+            ``Step``.
         on_step: called with each ``Step`` once its loss is read.
         **how: how a step is taken and remembered, all of ``TorchTrainable``: sweep, validation_loader,
             validation_every, autocast, scaler, accumulation_steps, clip_grad_norm, clip_grad_value, snapshot, consume.

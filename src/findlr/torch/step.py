@@ -1,4 +1,4 @@
-"""How one optimizer step is taken: from a loss function, or by a function of the user's own."""
+"""How one optimizer step is taken: on a loss function, or by a function of the user's own."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ TrainStep = Callable[[Draw], Any]
 
 
 class Step(Protocol):
-    """One optimizer step, and what a search must know of it."""
+    """Takes optimizer steps, and says what a search must know about them."""
 
     combine: Literal["mean", "sum"]
-    """How the step's loss is made of those of the batches that it draws."""
+    """How the losses of the batches that a step draws combine into its own."""
 
     @property
     def accumulation_steps(self) -> int | None:
-        """Batches to each step; None if only the step knows."""
+        """Batches that each step draws; None if it draws as it likes."""
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes of a whole step's batches so far."""
+        """How often all of a step's batches have gone forward and backward so far."""
 
     @property
     def skipped(self) -> torch.Tensor | None:
-        """Above 0, once read, if a fused optimizer skipped the last step; None if ``take`` has told."""
+        """A value above 0 if a fused optimizer skipped the last step; None if what ``take`` returned says it all."""
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one optimizer step on as many batches as it draws.
@@ -55,7 +55,7 @@ class Step(Protocol):
         """The loss of a batch under the present weights; asked only where ``why_no_loss`` is None."""
 
     def why_no_loss(self) -> str | None:
-        """Why there is no loss of one batch, so no control variate and no held-out score; None if there is."""
+        """Why ``loss`` can't be asked, so that there is no control variate and no held-out score; None if it can."""
 
     def why_not_together(self) -> str | None:
         """Why several runs can't be taken in one pass; None if nothing is known against it."""
@@ -69,13 +69,13 @@ class LossStep:
 
     Args:
         training: whose model and optimizers step.
-        criterion: ``criterion(outputs, targets)`` gives the loss; the batches are pairs then.
+        criterion: ``criterion(outputs, targets)`` gives the loss; then the batches are pairs.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
         autocast: the type that the forward pass runs in; None is off.
         scaler: the training's GradScaler, or None.
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
-        clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
-        clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
+        clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
+        clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
 
     Raises:
         ConfigurationError: an argument that cannot work.
@@ -115,7 +115,7 @@ class LossStep:
             LossError: the loss is not one number that the parameters can learn from.
             LoaderError: a batch does not fit the criterion.
         """
-        batches: list[Any] = []  # drawn one by one: a loop draws the next one after the last one's forward pass
+        batches: list[Any] = []  # drawn one by one: a loop draws each after the forward pass on the last
         if self._by_closure:
             return self._closure_step(draw, batches)
         loss = self._backward(draw, batches)
@@ -135,7 +135,7 @@ class LossStep:
         return seen[0]
 
     def _backward(self, draw: Draw, batches: list[Any]) -> Loss:
-        """Gradients of the mean loss over the step's batches, clipped; and that loss."""
+        """Make the gradients of the mean loss over the step's batches, clip them, and return that loss."""
         stepper, count = self._stepper, self.accumulation_steps
         stepper.zero_grad()
         losses = []
@@ -160,12 +160,12 @@ class LossStep:
 
     @property
     def skipped(self) -> torch.Tensor | None:
-        """Above 0, once read, if a fused optimizer skipped the last step; None if ``take`` has told."""
+        """A value above 0 if a fused optimizer skipped the last step; None if what ``take`` returned says it all."""
         return self._stepper.skipped
 
     def loss(self, batch: Any) -> torch.Tensor:
         """The loss of a batch under the present weights."""
-        batch = moved(batch, self._device)  # it is there; but loss_fn may take its container apart, and it comes again
+        batch = moved(batch, self._device)  # in a container that loss_fn may take apart, because the batch comes again
         if self.autocast is None:
             return self._plain_loss(batch)
         with torch.autocast(self._device.type, self.autocast):
@@ -185,13 +185,13 @@ class LossStep:
         return self._criterion(self._model(inputs), targets)
 
     def why_no_loss(self) -> str | None:
-        """Nothing speaks against it."""
+        """None, because there is a loss of one batch."""
         return None
 
     def why_not_together(self) -> str | None:
-        """A scaler, accumulation, or several optimizers."""
+        """Names a scaler, accumulation, or several optimizers; None if there is none of them."""
         if self._stepper.scaler is not None:
-            return "a gradient scaler has one scale for all"
+            return "a gradient scaler would have one scale for all runs"
         if self.accumulation_steps > 1:
             return "gradients are accumulated"
         return "several optimizers are swept together" if len(self._training.swept) > 1 else None
@@ -250,7 +250,7 @@ class OwnStep:
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
             f"train_step returned, and the optimizer that is swept ({names}) took no step: let it call that "
-            "optimizer's step() once, or say by sweep= which optimizer it steps"
+            "optimizer's step() once, or name the optimizer that it does step with sweep="
         )
 
     def _checked(self, loss: Any) -> Loss:
@@ -276,17 +276,17 @@ class OwnStep:
         self._attempts += 1
 
     def loss(self, batch: Any) -> torch.Tensor:
-        """Never asked: only the function knows."""
+        """Never called, see ``why_no_loss``."""
         raise NotImplementedError
 
     def why_no_loss(self) -> str | None:
-        """Only the function knows what the loss is made of."""
+        """The function alone knows what its loss is made of."""
         return "train_step has no loss of one batch by itself"
 
     def why_not_together(self) -> str | None:
-        """Only the function knows what it does."""
+        """Nobody but the function knows what it does."""
         return "train_step is a function of your own"
 
     def remembered(self) -> Sequence[Any]:
-        """Nothing by itself: what it changes stands in ``restore=``."""
+        """Nothing: what else the function changes belongs in ``restore=``."""
         return []

@@ -17,7 +17,7 @@ from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size, moved
-from findlr.torch.losses import READ_EVERY, read_losses
+from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.snapshot.memory import Memory
@@ -38,21 +38,21 @@ class TorchTrainable:
     Args:
         model: on one device; with ``train_step``, several may be given as a list or dict.
         optimizer: any of ``torch.optim`` but Rprop, or one like them; on parameters of the model or the criterion. A
-            list or dict of several is swept together, their ratio kept; with ``train_step``, see ``sweep``.
-        criterion: ``criterion(outputs, targets)`` gives the loss; the loader's items are pairs then.
+            list or dict of several is swept together, with their ratio kept; with ``train_step``, see ``sweep``.
+        criterion: ``criterion(outputs, targets)`` gives the loss; then the loader's items are pairs.
         loader: batches; anything that can be iterated again.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
         train_step: ``train_step(draw)`` takes the whole step, in place of both: it calls ``draw()`` for each batch that
             it wants, steps the optimizer once, and returns the loss that its forward pass saw.
         sweep: with ``train_step``, the index or key of the optimizer to sweep, if there are several; or a list of them.
-        validation_loader: batches that a race is scored on, which takes some of ``loader``'s without it; or, without a
-            race, all of them make the validation loss.
-        validation_every: steps to each validation loss, at least 1.
+        validation_loader: batches that a race is scored on; without them it is scored on some of ``loader``'s. Without
+            a race, all of them make the validation loss along the sweep.
+        validation_every: steps between two validation losses, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
-        scaler: the training's GradScaler; None is none.
+        scaler: the training's GradScaler, or None.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
-        clip_grad_norm: the largest norm of all gradients together, above 0; None clips none.
-        clip_grad_value: the largest absolute value of a gradient, above 0; None clips none.
+        clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
+        clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         consume: take a one-shot iterator as the loader, and use its batches up.
@@ -68,7 +68,7 @@ class TorchTrainable:
         True
     """
 
-    trial_steps = together.TRIAL
+    trial_steps = together.TRIAL_STEPS
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class TorchTrainable:
         self._held_out = HeldOut(self.training, self.taker, validation_loader, self.no_new_graphs)
         self.validation_every = None if validation_loader is None else validation_every
         self._batch_size: int | None = None
-        self.read_every = 1 if self.device.type == "cpu" else READ_EVERY
+        self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
         self._baseline = Baseline(self.training, self.taker, (criterion, loss_fn))
         self._latest: Loss = 0.0
         self._other_passes = 0
@@ -169,9 +169,9 @@ class TorchTrainable:
         """
         for model in self.training.models:
             if not model.training:
-                logger.info("the model is in eval mode; the sweep trains it in train mode and puts the mode back")
+                logger.info("the model is in eval mode: the search trains it in train mode, and puts the mode back")
                 model.train()
-        step = self._step_without_new_graphs if self._may_compile else self._step  # else for speed
+        step = self._step_without_new_graphs if self._may_compile else self._step  # the second one is faster
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return step(lr)
         # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
@@ -212,12 +212,12 @@ class TorchTrainable:
         return batch
 
     def skipped(self) -> Loss | None:
-        """Above 0 if a fused optimizer skipped the last step; None if ``step`` has told."""
+        """A value above 0 if a fused optimizer skipped the last step; None if what ``step`` returned says it all."""
         skipped = self.taker.skipped
         return skipped.item() if skipped is not None and skipped.device.type == "cpu" else skipped
 
     def prepare_baseline(self, snapshot: Memory) -> str | None:
-        """Get ready for ``baseline`` under the weights of ``snapshot``; return what keeps it from working, or None."""
+        """Get ready for ``baseline`` under the weights of ``snapshot``; return why there can be none, or None."""
         return self._baseline.prepare(snapshot)
 
     def baseline(self) -> Loss | None:
@@ -231,20 +231,20 @@ class TorchTrainable:
         return self._held_out.hold_out(self.batches, batches, steps, total_steps)
 
     def keep_batches(self, steps: int) -> None:
-        """Draw the batches of ``steps`` steps, to come again after each restore; unless they take too much memory."""
+        """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
         if self.taker.accumulation_steps is None:
-            return  # how many batches a step draws, only the step knows
+            return  # train_step draws as many batches as it likes
         free = self.training.ranks.least(free_memory(self.device))
         most = _MOST_KEPT_BYTES if free is None else min(_MOST_KEPT_BYTES, free // 4)
         if not self.batches.keep(steps * self.taker.accumulation_steps, most):
-            logger.info("the batches of %d steps are drawn anew for each run: they can't be kept", steps)
+            logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def prepare_together(self, runs: int) -> str | None:
-        """What is known beforehand to keep ``run_together`` from taking that many runs, or None."""
+        """The reason why ``run_together`` can't take that many runs, if one is known beforehand, or None."""
         return obstacle(self, runs)
 
     def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
-        """The held-out losses of several runs in one pass; or why they are better made one after another."""
+        """The held-out losses of several runs in one pass; or why they must be made one after another."""
         return together.run(self, snapshot, rates)
 
     def evaluate(self) -> float:
@@ -261,7 +261,7 @@ class TorchTrainable:
         return self._left(self._held_out.validate())
 
     def _left(self, loss: torch.Tensor) -> Loss:
-        """A number where the loss is on the CPU; elsewhere left there, because reading it would wait."""
+        """The loss as a number if it is on the CPU; left on any other device, because reading it would wait."""
         return loss.item() if self.device.type == "cpu" else loss.reshape(())
 
     def read(self, losses: list[Loss]) -> list[float]:
@@ -282,7 +282,7 @@ class TorchTrainable:
         return self.training.planned(plan)
 
     def check_verify(self) -> None:
-        """Refuse a race of an optimizer whose step costs what it likes."""
+        """Refuse a race of an optimizer whose step may cost any number of passes."""
         self.training.check_verify()
 
     def acting_lr(self, lr: float) -> float:

@@ -69,7 +69,7 @@ class Training:
         self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
         check(snapshot)
-        self.kind = snapshot
+        self.snapshot_kind = snapshot
         self.restore = list(restore)
         theirs = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
         tensors = [*self.swept_parameters(), *theirs]
@@ -118,7 +118,7 @@ class Training:
         self.generators += reached.generators
 
     def check_parameters(self) -> None:
-        """Look whether the optimizer fits the modules, and all is on one device.
+        """Check that the optimizer fits the modules, and that all of it is on one device.
 
         Raises:
             ConfigurationError: something does not fit.
@@ -141,7 +141,7 @@ class Training:
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
 
     def check_verify(self) -> None:
-        """Refuse a race of an optimizer whose step costs what it likes.
+        """Refuse a race of an optimizer whose step may cost any number of passes.
 
         Raises:
             OptimizerError: it is one.
@@ -157,7 +157,7 @@ class Training:
         """Copies of everything that a step can change.
 
         Args:
-            places: the data whose place is remembered, too.
+            places: data whose place is remembered, too.
         """
         memory = Memory()
         with released_on_error(memory):
@@ -176,7 +176,7 @@ class Training:
         return memory
 
     def _free(self, kind: str) -> list[int | None]:
-        """The free bytes where copies would live, as all ranks have them."""
+        """The free bytes where copies would live: the least of any rank."""
         where = self.devices if kind == "device" else [torch.device("cpu")]
         return [self.ranks.least(free_memory(device)) for device in where]
 
@@ -208,7 +208,7 @@ class Training:
 
 
 def _unwrapped(optimizers: Any) -> Any:
-    """Optimizers, seen through wrappers that hold a torch optimizer as ``.optimizer``, Accelerate's say."""
+    """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's."""
     if isinstance(optimizers, Mapping):
         return {name: _unwrapped(each) for name, each in optimizers.items()}
     if isinstance(optimizers, (list, tuple)):
@@ -220,7 +220,7 @@ def _unwrapped(optimizers: Any) -> Any:
 
 
 def _steps_by_itself(optimizer: Any) -> bool:
-    """Whether hooks of its own tell when it steps: a torch optimizer that was built as one."""
+    """Whether it has step hooks of its own: then it was built as a torch optimizer, and does not only wrap one."""
     return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
 
 

@@ -23,13 +23,13 @@ from findlr.torch.training import Training
 
 
 class HeldOut:
-    """The losses of examples that are not trained on.
+    """Losses of examples that are not trained on.
 
     Args:
         training: whose modules are evaluated.
         taker: gives the loss of a batch.
-        loader: validation batches; None takes some of the training's.
-        no_new_graphs: keeps torch.compile from making graphs for it.
+        loader: validation batches; without them, some of the training's are set aside.
+        no_new_graphs: keeps torch.compile from making graphs for the evaluation.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class HeldOut:
     def hold_out(self, training_batches: Batches, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
 
-        A run of ``steps`` then trains on the root of its share of ``total_steps``, as a share of the other examples:
-        a training that sees its examples many times overfits, and its short runs do so too only if they have fewer.
+        A run of ``steps`` steps then trains on a share of the other examples: the square root of steps / total_steps.
+        A training that sees its examples many times overfits, and short runs do so too only if they have fewer.
 
         Returns:
             How many forward passes ``evaluate`` takes; 0 if the step has no loss of one batch.
@@ -95,7 +95,7 @@ class HeldOut:
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode, by the flags: a ``train()`` of a module's own may do anything. Each module's own mode comes back."""
+    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back."""
     modes = [(module, module.training) for root in modules for module in root.modules()]
     try:
         for module, _ in modes:

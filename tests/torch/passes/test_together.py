@@ -22,7 +22,7 @@ RATES = np.outer([0.003, 0.03, 0.1], Plan("one_cycle").shares(12)).tolist()
 
 @pytest.fixture(autouse=True)
 def two_runs_are_enough(monkeypatch):
-    monkeypatch.setattr(obstacles, "FEWEST_ON_CPU", 2)
+    monkeypatch.setattr(obstacles, "FEWEST_RUNS_ON_CPU", 2)
 
 
 class Attention(nn.Module):
@@ -111,7 +111,7 @@ def one_by_one(training, begin, rates=RATES):
 
 def in_one_pass(training, begin, rates=RATES):
     training.restore(begin)
-    single = together._Single(training, rates[0][: together.TRIAL])
+    single = together._Single(training, rates[0][: together.TRIAL_STEPS])
     training.restore(begin)
     training.model.train()
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_where_memory_is_short_there_are_several_passes(monkeypatch):
     np.testing.assert_allclose(training.run_together(begin, RATES), whole, rtol=1e-12)
     assert set(sizes) == {2, 1}
     free -= 1
-    assert training.prepare_together(3) == "there is no memory for two runs"
+    assert training.prepare_together(3) == "there is not enough memory for two runs"
 
 
 def test_a_run_that_diverges_is_infinite_and_spoils_no_other():
@@ -203,7 +203,7 @@ def test_a_run_that_diverges_is_infinite_and_spoils_no_other():
     assert fine == pytest.approx(one_by_one(training, begin, [[0.001] * 12])[1][0], rel=1e-10)
     forwards = training.forwards
     assert training.run_together(begin, [[1e3] * 12] * 2) == [math.inf, math.inf]
-    assert training.forwards - forwards == together.TRIAL + 2 * 10  # then it was seen
+    assert training.forwards - forwards == together.TRIAL_STEPS + 2 * 10  # then it was seen
 
 
 def test_the_suite_for_trainables_holds_for_a_pass():
@@ -305,7 +305,7 @@ REFUSED = {
     "NumPy's random": (dict(criterion=cross_entropy_times(lambda _: 1 + np.random.rand())), "draws random"),
     "a generator of its own": (
         dict(criterion=cross_entropy_times(lambda _: 1 + OWN.random())),
-        "the losses are others",
+        "the losses differ",
     ),
     "a generator of torch's": (
         dict(criterion=cross_entropy_times(lambda _: 1 + torch.rand((), dtype=torch.float64, generator=OWN_OF_TORCH))),
@@ -315,7 +315,7 @@ REFUSED = {
     "a buffer bound anew": (dict(net=lambda: Counting(rebind=True)), "changes a buffer"),
     "a weight written to": (dict(net=Renormalised), ""),
     "a weight out of reach": (dict(net=partial(Held, 16)), ""),
-    "a loss that changes": (dict(criterion=annealed()), "the losses are others"),
+    "a loss that changes": (dict(criterion=annealed()), "the losses differ"),
     "a value of a batch": (
         dict(loss_fn=lambda m, b: LOSS(m(b[0]), b[1]) * (1 + b[0].max().item())),
         "depends on the values",
@@ -371,7 +371,7 @@ def test_what_can_not_be_run_in_one_pass_is_refused(case):
     if said is None:
         spent = training.forwards
         said = training.run_together(begin, RATES)
-        assert training.forwards - spent <= together.TRIAL * (len(RATES) + 1)
+        assert training.forwards - spent <= together.TRIAL_STEPS * (len(RATES) + 1)
     assert isinstance(said, str)
     assert reason in said
     if case != "differentiable":  # which torch itself can't step so
@@ -478,7 +478,7 @@ def test_a_pass_that_fails_late_leaves_shorter_runs(monkeypatch):
 
 
 def test_two_runs_gain_nothing_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(obstacles, "FEWEST_ON_CPU", 3)
+    monkeypatch.setattr(obstacles, "FEWEST_RUNS_ON_CPU", 3)
     training = training_of()
     assert training.prepare_together(2) == "on a CPU, 2 runs gain nothing"
     assert training.prepare_together(3) is None

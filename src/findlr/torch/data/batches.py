@@ -1,4 +1,4 @@
-"""Batches of a PyTorch loader: what its passes change, and how it is opened so that the user's own pass goes on."""
+"""Batches of a PyTorch loader: what its passes change, and how to open it without ending a pass of the user's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Batches(batches.Batches):
 
     Args:
         loader: a DataLoader, or anything else that can be iterated again.
-        device: where ``keep`` keeps them.
+        device: where ``keep`` keeps batches.
         consume: take a one-shot iterator, and use its batches up.
     """
 
@@ -37,27 +37,27 @@ class Batches(batches.Batches):
         return tensors.Memory()
 
     def opened(self, loader: Iterable[Any]) -> Iterable[Any]:
-        """The loader itself; or one like it, where it holds an iterator: the user may have that open.
+        """The loader itself; or one like it if the loader holds an iterator, because the user may have that open.
 
-        It does where workers persist, and torchdata's does always.
+        It holds one if its workers persist; torchdata's loader always does.
         """
         if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
             return loader
         sibling = copy.copy(loader)  # the same dataset, sampler, collate function, generator
         sibling._iterator = None
-        vars(sibling)["persistent_workers"] = False  # a DataLoader refuses to have it set
-        if hasattr(sibling, "_initial_iter_for_state_dict"):  # torchdata's: it made an iterator to ask for its state
+        vars(sibling)["persistent_workers"] = False  # a DataLoader does not let it be set
+        if hasattr(sibling, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             sibling._initial_iter_for_state_dict = False
         return sibling
 
     def shut(self, iterator: Iterator[Any]) -> None:
-        """End the workers. An exception's traceback would keep them alive, so the garbage collector is not enough."""
+        """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""
         shut_down = getattr(iterator, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
 
     def remember_loader(self, memory: Memory) -> None:
-        """The loader's attributes, its samplers and its state; a DataLoader's state is its sibling's."""
+        """The loader's attributes, its samplers, and its state; a DataLoader's state is kept by its sibling."""
         assert isinstance(memory, tensors.Memory)
         if has_state(self.loader) and not isinstance(self.loader, DataLoader):
             note_stateful(self.loader, memory)
@@ -65,7 +65,7 @@ class Batches(batches.Batches):
         memory.copy()
 
     def remember_rng(self, memory: Memory) -> None:
-        """Torch's random state on the CPU: a DataLoader draws from it as it is opened."""
+        """Torch's random state on the CPU, from which a DataLoader draws when it is opened."""
         remember_torch_rng((), memory)
 
     def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:
@@ -86,7 +86,7 @@ class Batches(batches.Batches):
 
 
 def note_samplers(loader: Any, memory: tensors.Memory) -> None:
-    """The generators, counters and orders of a loader and its samplers, however nested; never the dataset's."""
+    """The generators, counters and orders of a loader and its samplers, however nested, but not the dataset's."""
     seen: set[int] = set()
 
     def visit(owner: Any) -> None:
@@ -104,12 +104,12 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 
 
 def _is_order(array: Any) -> bool:
-    """True for indices; False for what looks like the data themselves, which are too large to copy."""
+    """True for indices; False for what looks like the data themselves, which may be too large to copy."""
     return array.ndim <= 1 and "int" in str(array.dtype)
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:
-    """Let ``owner`` have these attributes, and no others."""
+    """Give ``owner`` these attributes, and no others."""
     for name in vars(owner).keys() - names.keys():
         del vars(owner)[name]
-    vars(owner).update(names)  # not setattr: a DataLoader refuses some
+    vars(owner).update(names)  # not setattr, because a DataLoader refuses some

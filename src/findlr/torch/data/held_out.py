@@ -10,9 +10,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-_LARGEST_SHARE = 1 / 5  # of a pass, that may be set aside
+_LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
 _FEWEST_BATCHES = 2  # to train on
-_MOST_PASSES = 100  # for one batch: a weighted sampler may seldom draw what is left
+_MOST_PASSES = 100  # to fill one batch, because a weighted sampler may seldom draw what is left
 
 
 def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple[list[Any], DataLoader[Any]] | None:
@@ -20,13 +20,13 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
 
     Args:
         loader: the training batches; its samplers' random states move.
-        count: batches to set aside; fewer are, if they were more than a fifth of a pass.
-        needed: batches that a run takes; where the share has as many, all other examples are left in.
-        share: of the other examples, to train on, in (0, 1].
+        count: batches to set aside; at most a fifth of a pass is.
+        needed: batches that a run takes; if it never gets through the share once, all other examples are left in.
+        share: the share of the other examples to train on, in (0, 1].
 
     Returns:
-        The batches, and a loader with the same settings whose batches have none of their examples; None where the
-        examples of a batch can't be told: the loader is no DataLoader over indices, or has fewer than 5 batches.
+        The batches, and a loader with the same settings whose batches contain none of their examples; None if a batch's
+        examples are not known, because the loader is no DataLoader over indices, or if it has fewer than 5 batches.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
@@ -35,7 +35,7 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         length = len(sampler)
     except TypeError:  # no batch sampler, or one without an end
         return None
-    if count and not (count := min(count, int(length * _LARGEST_SHARE))):
+    if count and not (count := min(count, int(length * _LARGEST_SHARE_OF_A_PASS))):
         return None
     order = iter(sampler)
     indices = [list(batch) for batch in islice(order, count)]
@@ -46,15 +46,15 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
     else:
         some = _Some(sampler, lambda index: index not in aside)
     rest = copy.copy(loader)  # the same dataset, collate function, generator, workers
-    vars(rest)["batch_sampler"] = some  # a DataLoader refuses to have it set
+    vars(rest)["batch_sampler"] = some  # a DataLoader does not let it be set
     scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
     return list(scored), rest
 
 
 class _Some:
-    """A batch sampler's batches with only the examples that are ``wanted``, filled up to the same size.
+    """A batch sampler's batches with only the examples that are ``wanted``, filled up to their former size.
 
-    What is left at the end is dropped: a batch of one, which the user's loader may never give, stops a BatchNorm.
+    An incomplete batch at the end is dropped: a BatchNorm fails on one example, which the loader may never give.
     """
 
     def __init__(self, sampler: Any, wanted: Callable[[Any], bool]) -> None:

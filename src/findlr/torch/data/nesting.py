@@ -1,4 +1,4 @@
-"""Batches of any nesting: moved to a device, copied, looked into."""
+"""Batches of any nesting: moved to a device, copied, searched for tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from findlr.errors import LoaderError
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """``batch`` with every tensor in it on ``device``, whatever its nesting; the batch itself is left as it is.
+    """``batch`` with every tensor in it on ``device``, whatever its nesting; the batch itself does not change.
 
     Lists, tuples, named tuples, mappings and dataclasses keep their type. Anything else that has ``.to`` moves itself.
 
@@ -43,7 +43,7 @@ def _moved(value: Any, device: torch.device, where: str) -> Any:
 
 
 def _sent(value: Any, device: torch.device) -> Any:
-    """``value.to(device)``; some take no ``non_blocking``, some move in place."""
+    """``value.to(device)``, for classes that take no ``non_blocking`` or move in place, too."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     own = copy.copy(value)
@@ -55,7 +55,7 @@ def _sent(value: Any, device: torch.device) -> Any:
 
 
 def _rebuilt(value: Any, of: Callable[[Any, str], Any]) -> Any:
-    """A container of the same type with ``of(item, key)`` in place of each item; anything else as it is."""
+    """A container of the same type with ``of(item, key)`` in place of each item; anything else stays as it is."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(of(getattr(value, name), f".{name}") for name in value._fields))
     if isinstance(value, (list, tuple, deque)):
@@ -72,7 +72,7 @@ def _rebuilt(value: Any, of: Callable[[Any, str], Any]) -> Any:
 
 
 def _refilled(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """A mapping like ``value`` with these items: of its type if that can be had, else a dict."""
+    """A mapping like ``value`` with these items: of its type if possible, otherwise a dict."""
     if type(value) is dict:
         return items
     try:
@@ -85,7 +85,7 @@ def _refilled(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 
 
 def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in a batch, in order, in objects of any class too."""
+    """Every tensor in a batch, in order, also in objects of any class."""
     return (leaf for leaf in _leaves(batch, set()) if isinstance(leaf, torch.Tensor))
 
 
@@ -119,7 +119,7 @@ def copied(batch: Any) -> Any:
     """
     memo = {id(t): t.detach().clone().requires_grad_(t.requires_grad) for t in tensors_in(batch)}
     try:
-        return copy.deepcopy(batch, memo)  # of a view, this alone would copy all that it looks at
+        return copy.deepcopy(batch, memo)  # without the memo, a view would bring along all that it looks at
     except Exception as error:
         raise LoaderError(
             f"a batch can't be copied, so it could not come again ({type(error).__name__}: {error}): let the iterator "

@@ -18,7 +18,7 @@ class Rewindable(Iterator[Any]):
         self._iterator = iter(iterator)
         self._max_bytes = max_bytes
         self._at = 0  # batches given so far
-        self._first = 0  # the place of the first batch that is kept
+        self._first = 0  # where the first batch that is kept stands
         self._kept: deque[tuple[Any, int]] = deque()
         self._marks: list[int] = []  # the places of open snapshots
 
@@ -43,7 +43,7 @@ class Rewindable(Iterator[Any]):
         """A new batch; while a snapshot is open, a copy of it is kept."""
         batch = next(self._iterator)
         if self._marks:
-            # Before anything is refused: what was drawn must not be lost.
+            # Kept before anything is refused, so that what was drawn is not lost.
             self._kept.append((batch, bytes_in(batch)))
             if self.bytes_kept > self._max_bytes:
                 raise LoaderError(
@@ -54,7 +54,7 @@ class Rewindable(Iterator[Any]):
         return batch
 
     def _let_go(self) -> None:
-        """Forget the batches before the first place that anyone may go back to."""
+        """Forget the batches before the earliest place that a snapshot may go back to."""
         first = min([self._at, *self._marks])
         while self._kept and self._first < first:
             self._kept.popleft()
@@ -79,14 +79,15 @@ class Rewindable(Iterator[Any]):
 
 
 def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindable:
-    """Make a one-shot iterator (a stream, a generator) fit for a search: the batches that it draws come again.
+    """Make a one-shot iterator (a stream, a generator) fit for a search: the batches that the search draws come again.
 
     Give the result to ``find_lr`` or a ``RangeTest``, and train on the same object afterwards. Batches are copied only
     during a search, and let go as they come again.
 
     Args:
         iterator: gives batches, once.
-        max_bytes: what may be kept, in bytes, above 0; past it the search ends with an error, and nothing is lost.
+        max_bytes: the most bytes that may be kept, above 0; past it the search ends with an error, and no batch is
+            lost.
 
     Returns:
         An iterator over the same batches.

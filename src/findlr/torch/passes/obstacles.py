@@ -1,4 +1,4 @@
-"""What keeps several runs from being taken in one pass: told before anything is spent on it."""
+"""Reasons why several runs can't be taken in one pass, found before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from findlr.torch.snapshot.stores import free_memory
 from findlr.torch.step import Loss, Step
 from findlr.torch.training import Training
 
-LARGEST_ON_CPU = 1 << 20  # bytes of weights; at a third of it, passes gain nothing there any more
-FEWEST_ON_CPU = 3  # runs; two gain nothing there: ``make bench-passes``
-_MOST_SHAPES = 4  # of batches; each takes a recording
+LARGEST_BYTES_ON_CPU = 1 << 20  # of weights; a pass gains nothing there from about a third of that on
+FEWEST_RUNS_ON_CPU = 3  # two gain nothing there: ``make bench-passes``
+_MOST_BATCH_SHAPES = 4  # each takes a recording
 
 
 class Passable(Protocol):
-    """What a pass needs of the training that it takes the runs of."""
+    """What a pass needs of the training whose runs it takes."""
 
     training: Training
     taker: Step
@@ -50,7 +50,7 @@ class Passable(Protocol):
 
 
 def obstacle(trainable: Passable, runs: int) -> str | None:
-    """What is known beforehand to keep a training from taking that many runs in one pass, or None."""
+    """The reason why a training can't take that many runs in one pass, if one is known beforehand, or None."""
     training = trainable.training
     reason = trainable.taker.why_not_together() or stacked.obstacle(training.swept[0])
     reason = reason or _unlike(trainable.batches.kept)
@@ -71,8 +71,8 @@ def _unlike(batches: Sequence[Any]) -> str | None:
             return str(error)
         if form not in forms:
             forms.append(form)
-        if len(forms) > _MOST_SHAPES:
-            return f"the batches have more than {_MOST_SHAPES} shapes"
+        if len(forms) > _MOST_BATCH_SHAPES:
+            return f"the batches have more than {_MOST_BATCH_SHAPES} shapes"
     return None
 
 
@@ -97,7 +97,7 @@ def _optimizer_hooked(optimizer: torch.optim.Optimizer) -> str | None:
 
 
 def _changes(module: nn.Module, root_trains: bool) -> str | None:
-    """What a module does in training that stacked weights can't have; a root in eval mode is trained in train mode."""
+    """What a module does in train mode that can't be done for stacked weights; a root in eval mode is trained, too."""
     if module.training or not root_trains:
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
             return f"{type(module).__name__} keeps statistics"
@@ -107,7 +107,7 @@ def _changes(module: nn.Module, root_trains: bool) -> str | None:
 
 
 def _bytes_of_a_run(training: Training) -> int:
-    """Weights, gradients and moves; and the optimizer's state, even where it has none yet."""
+    """The bytes of weights, gradients and updates, and of the optimizer's state, even if it has none yet."""
     weights = sum(p.nbytes for p in training.swept_parameters() if p.requires_grad)
     return weights * (4 if isinstance(training.swept[0], torch.optim.SGD) else 6)
 
@@ -119,12 +119,12 @@ def most_runs(training: Training) -> int | None:
 
 
 def _not_there(training: Training, runs: int) -> str | None:
-    """What speaks against a pass on the training's device."""
+    """The reason against a pass on the training's device, or None."""
     if training.device.type == "cpu":
         nbytes = sum(p.nbytes for module in training.modules for p in module.parameters())
-        if nbytes > LARGEST_ON_CPU:
+        if nbytes > LARGEST_BYTES_ON_CPU:
             return f"on a CPU, a model of {nbytes / 1e6:.1f} MB gains nothing"
-        if runs < FEWEST_ON_CPU:
+        if runs < FEWEST_RUNS_ON_CPU:
             return f"on a CPU, {runs} runs gain nothing"
     most = most_runs(training)
-    return None if most is None or most >= 2 else "there is no memory for two runs"
+    return None if most is None or most >= 2 else "there is not enough memory for two runs"

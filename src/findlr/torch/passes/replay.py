@@ -1,7 +1,7 @@
-"""Operations recorded once and run again, without the Python and the wrappers that led to them.
+"""Operations that are recorded once and then run again, without the Python and the wrappers that led to them.
 
-Under ``torch.func.vmap`` a small net's step is mostly wrapping and unwrapping. ``make_fx`` records as much as this,
-with symbolic shapes, in ten times the time: more than a race of a small net can win back.
+Under ``torch.func.vmap`` a small net's step is mostly wrapping and unwrapping. torch's own ``make_fx`` records the same
+with symbolic shapes, but takes longer than a race of a small net can win back.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _REFUSED = {
 
 
 class CannotRecordError(Exception):
-    """What ran would not be the same when it is run again."""
+    """What was recorded would not do the same when it is run again."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs every operation, and notes it in a graph."""
+    """Runs every operation, and adds it to a graph."""
 
     def __init__(self, inputs: Tensors) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -36,7 +36,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants = nn.Module()
         self._nodes: dict[int, fx.Node] = {}
         self._outside: set[int] = set()  # tensors that were there before
-        self._alive: list[torch.Tensor] = []  # an id means a tensor for as long as that lives
+        self._alive: list[torch.Tensor] = []  # because an id stands for a tensor only while that lives
         for i, tensor in enumerate(inputs):
             self._name(tensor, self.graph.placeholder(f"input{i}"))
             self._outside.add(id(tensor))
@@ -86,14 +86,14 @@ def recorded(
     """Run ``function(*inputs)``, and make a function that does the same with other inputs of the same shapes.
 
     Args:
-        function: tensors in, tensors out; other tensors that it reads are read again each time, as they are then.
+        function: takes and returns tensors; any others that it reads are read anew each time.
         inputs: the tensors for the first time.
 
     Returns:
-        The results of the first time, and the function; it gives no gradients.
+        The results of the first time, and the new function, which gives no gradients.
 
     Raises:
-        CannotRecordError: something in it would not be the same again.
+        CannotRecordError: something in it would not do the same again.
     """
     with _Recorder(inputs) as recorder:
         results = list(function(*inputs))
@@ -103,7 +103,7 @@ def recorded(
 
 
 def leaves(value: Any) -> tuple[Tensors, Callable[[Tensors], Any], Any]:
-    """The tensors of a nested value, what puts others in their place, and what the rest of it is.
+    """The tensors of a nested value, a function that puts others in their place, and the form of the rest.
 
     Returns:
         Tensors, a function, and something that is equal for values that differ in their tensors' numbers only.

@@ -1,6 +1,6 @@
 """The steps of SGD, Adam and AdamW for several runs at once: stacked parameters, and a rate for each run.
 
-Each takes over the state that the optimizer has, and does what ``torch.optim`` does, in the same order.
+Each takes over the optimizer's state, and does what ``torch.optim`` does, in the same order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Tensors = list[torch.Tensor]
 
 
 def obstacle(optimizer: optim.Optimizer) -> str | None:
-    """What keeps an optimizer's steps from being taken for several runs at once, or None."""
+    """The reason why an optimizer's steps can't be taken for several runs at once, or None."""
     kind = type(optimizer)
     if kind not in _KINDS:
         return f"{kind.__name__} is none of SGD, Adam, AdamW"
@@ -36,7 +36,7 @@ class Group:
     """The parameters of one param group, stacked, and their optimizer's state.
 
     Args:
-        optimizer: one of those that ``obstacle`` says nothing against.
+        optimizer: one for which ``obstacle`` gives no reason.
         group: the param group.
         ratio: its rate as a share of the largest group's.
         params: those of its parameters that are trained.
@@ -64,14 +64,14 @@ class Group:
         self._step.take(grads, [by_dtype[p.dtype].view(-1, *[1] * (p.dim() - 1)) for p in self.params])
 
     def setting(self, name: str) -> Any:
-        """What the param group says."""
+        """A setting of the param group."""
         return self._settings.get(name)
 
     def state(self, name: str) -> Tensors | None:
         """A state tensor of each parameter, stacked; None if there is none yet.
 
         Raises:
-            ValueError: some have one.
+            ValueError: some parameters have one, and some do not.
         """
         values = [state.get(name) for state in self._states]
         if all(value is None for value in values):
@@ -81,7 +81,7 @@ class Group:
         return [copies(value, len(param)) for value, param in zip(values, self.params, strict=True)]
 
     def steps_taken(self) -> list[float]:
-        """The steps that each parameter's state counts."""
+        """How many steps each parameter's state has counted."""
         return [float(state.get("step", 0)) for state in self._states]
 
 
@@ -152,7 +152,7 @@ class _Adam:
 
 
 class _AdamW(_Adam):
-    """Adam whose weight decay does not go through the averages."""
+    """Adam with a weight decay that does not go through the averages."""
 
     def __init__(self, group: Group) -> None:
         super().__init__(group, decoupled=True)
@@ -170,6 +170,6 @@ def clip_norms(grads: Tensors, largest: float) -> None:
 
 
 def clip_values(grads: Tensors, largest: float) -> None:
-    """Hold each gradient between ``-largest`` and ``largest``."""
+    """Clamp each gradient to ``-largest`` to ``largest``."""
     torch._foreach_clamp_min_(grads, -largest)
     torch._foreach_clamp_max_(grads, largest)

@@ -1,6 +1,6 @@
 """Several runs in one pass: stacked weights, ``torch.func.vmap``, one batch for all, a rate for each.
 
-The first steps are taken by a run alone, too: where the losses differ by more than rounding, there is no pass.
+The first steps are also taken by one run alone: if the losses differ by more than rounding, there is no pass.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from findlr.torch.passes.replay import CannotRecordError, Tensors, leaves, recor
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.step import LossStep
 
-TRIAL = 4  # steps that a run by itself and a pass are compared in
-_ALIKE, _ALIKE_IF_HALF = 1e-3, 3e-2  # relative, of losses that differ by rounding; a high rate makes that larger
-_LOOK_EVERY = 10  # steps
+TRIAL_STEPS = 4  # in which a run by itself and a pass are compared
+_TOLERANCE, _TOLERANCE_IF_HALF = 1e-3, 3e-2  # relative; a high rate makes the losses' rounding errors grow
+_LOOK_EVERY_STEPS = 10
 
 
 def run(trainable: Passable, begin: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
     """Run several rows of rates from one snapshot, all in one pass or, where memory is short, in a few.
 
     Args:
-        trainable: one that ``obstacle`` says nothing against; it is left as the last run left it.
+        trainable: one for which ``obstacle`` gives no reason; it is left as the last run left it.
         begin: where each run starts.
-        rates: of each run and step; all of the same length, above ``TRIAL``.
+        rates: of each run and step; all of the same length, above ``TRIAL_STEPS``.
 
     Returns:
         The held-out loss that each run ends at, infinite if it diverged; or why it was not done.
@@ -42,7 +42,7 @@ def run(trainable: Passable, begin: Memory, rates: Sequence[Sequence[float]]) ->
     size = len(rates) if most is None else min(len(rates), most)
     try:
         trainable.restore(begin)
-        single = _Single(trainable, rates[0][:TRIAL])
+        single = _Single(trainable, rates[0][:TRIAL_STEPS])
         ends: list[float] = []
         for at in range(0, len(rates), size):
             trainable.restore(begin)
@@ -64,11 +64,11 @@ class _NotTheSameError(Exception):
 
 
 class _Single:
-    """The first steps of a run by itself: what a pass must agree with.
+    """The first steps of one run by itself, with which a pass must agree.
 
     Args:
         trainable: where the run starts.
-        lrs: of these steps.
+        lrs: the rates of these steps.
     """
 
     def __init__(self, trainable: Passable, lrs: Sequence[float]) -> None:
@@ -82,7 +82,7 @@ class _Single:
         if before[1] != after[1]:
             raise _NotTheSameError("a step changes a buffer")
         swept = trainable.training.swept_parameters()
-        self.used = {id(p) for p in swept if p.grad is not None}  # the optimizer skips others
+        self.used = {id(p) for p in swept if p.grad is not None}  # the optimizer skips the others
 
 
 def _random_states(trainable: Passable) -> Any:
@@ -107,7 +107,7 @@ class _Pass:
 
     def __init__(self, trainable: Passable, single: _Single, rates: Sequence[Sequence[float]]) -> None:
         training, taker = trainable.training, trainable.taker
-        assert isinstance(taker, LossStep)  # no other says nothing against a pass
+        assert isinstance(taker, LossStep)  # the only kind of step that allows a pass
         self._trainable, self._single, self._taker = trainable, single, taker
         self._rates = torch.tensor(rates, dtype=torch.float64).to(training.device)
         self._whole = WholeLoss(training.modules, taker.loss)
@@ -137,9 +137,9 @@ class _Pass:
         finite = torch.ones(len(self._rates), dtype=torch.bool, device=self._rates.device)
         for number, lrs in enumerate(self._rates.T):
             losses.append(self._step(copied(kept[number]), lrs))
-            if judged and number + 1 == TRIAL:
+            if judged and number + 1 == TRIAL_STEPS:
                 self._judge(torch.stack(losses))
-            if number == 0 or (number + 1) % _LOOK_EVERY == 0:  # when a run by itself is looked at
+            if number == 0 or (number + 1) % _LOOK_EVERY_STEPS == 0:  # as often as a run by itself is looked at
                 finite &= losses[-1].isfinite()
                 if not finite.any():
                     break
@@ -152,11 +152,11 @@ class _Pass:
             _NotTheSameError: they are not those of a run by itself.
         """
         half = self._taker.autocast is not None or any(w.element_size() < 4 for w in self._weights.values())
-        alike = _ALIKE_IF_HALF if half else _ALIKE
-        same_start = all(math.isclose(loss, self._single.losses[0], rel_tol=alike) for loss in losses[0].tolist())
+        tolerance = _TOLERANCE_IF_HALF if half else _TOLERANCE
+        same_start = all(math.isclose(loss, self._single.losses[0], rel_tol=tolerance) for loss in losses[0].tolist())
         pairs = zip(losses[:, 0].tolist(), self._single.losses, strict=True)
-        if not (same_start and all(math.isclose(one, other, rel_tol=alike) for one, other in pairs)):
-            raise _NotTheSameError("in one pass the losses are others")
+        if not (same_start and all(math.isclose(one, other, rel_tol=tolerance) for one, other in pairs)):
+            raise _NotTheSameError("in one pass the losses differ")
 
     def _step(self, batch: Any, lrs: torch.Tensor) -> torch.Tensor:
         """One step of all runs; the losses before it."""

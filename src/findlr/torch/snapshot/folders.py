@@ -1,4 +1,4 @@
-"""A private temporary folder that no exit leaves behind: what a killed process left, the next one removes."""
+"""A private temporary folder that no exit leaves behind; the next process removes what a killed one left."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: what a killed process left stays until the system clears it
+except ImportError:  # Windows has no such locks, so what a killed process left stays until the system clears it
     fcntl = None
 
 _LOCK = "lock"
 
 
 def _prefix() -> str:
-    """What the names of this user's folders on this host begin with: temporary folders may be shared by hosts."""
+    """What the names of this user's folders on this host begin with; several hosts may share a temporary folder."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     return f"findlr-{re.sub(r'[^A-Za-z0-9.]', '_', platform.node())}-{user}-"
 
@@ -54,7 +54,7 @@ class Private:
 
 
 def remove_leftovers() -> None:
-    """Remove this user's folders on this host whose process is gone: their locks are free."""
+    """Remove this user's folders on this host whose process is gone, so that their locks are free."""
     if fcntl is None:
         return
     for folder in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
@@ -69,7 +69,7 @@ def remove_leftovers() -> None:
 
 
 def _locked(folder: Path, *, wait: bool) -> int | None:
-    """The open lock of a folder; None if another has it, or has removed the folder meanwhile."""
+    """The open lock of a folder; None if another process has it, or has removed the folder meanwhile."""
     file = folder / _LOCK
     try:
         lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)

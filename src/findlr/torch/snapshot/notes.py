@@ -25,7 +25,7 @@ _SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 @contextmanager
 def released_on_error(memory: Memory) -> Iterator[None]:
-    """Close ``memory`` if the block raises: what could not be remembered whole will not be put back."""
+    """Close ``memory`` if the block raises, because what is only half remembered will not be put back."""
     try:
         yield
     except BaseException:
@@ -70,7 +70,7 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]]) -> None:
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
-    """A scheduler, an EMA: a module, optimizer or GradScaler as such, anything else by its state dict.
+    """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
 
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
@@ -79,7 +79,7 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
         memory.note_modules([stateful])
     elif isinstance(stateful, torch.optim.Optimizer):
         note_optimizer(stateful, memory)
-    elif isinstance(stateful, GradScaler):  # its state dict lacks what a half-done step left, and what is made lazily
+    elif isinstance(stateful, GradScaler):  # its state dict lacks what an unfinished step left, and what is made lazily
         memory.note(vars(stateful))
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
@@ -106,7 +106,7 @@ def remember_torch_rng(devices: Iterable[torch.device], memory: Undos) -> None:
 
 
 def remember_modes(devices: Iterable[torch.device], memory: Undos) -> None:
-    """Whether gradients and autocast are on: a block that is broken off as it ends may leave them as it set them."""
+    """Whether gradients and autocast are on: a block that is broken off as it ends may leave its own setting."""
     memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")
     memory.add(partial(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled()), name="autocast's cache")
     for kind in sorted({"cpu", *(device.type for device in devices)}):

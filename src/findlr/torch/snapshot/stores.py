@@ -18,9 +18,9 @@ logger = logging.getLogger("findlr")
 
 StoreKind = Literal["auto", "device", "cpu", "disk"]
 
-_FEW_BYTES = 1 << 22  # a step needs as many; asking for the free memory takes longer than copying them
+_FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
-# torch has no public calls for many tensors at once. The optimizers use this kind; torch 2.6 lacks _foreach_clone.
+# torch has no public calls for many tensors at once. Its optimizers use these; torch 2.6 lacks _foreach_clone.
 _clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(
     torch, "_foreach_clone", lambda tensors: map(torch.clone, tensors)
 )
@@ -55,7 +55,7 @@ class Store:
 
 
 class Kept:
-    """What stands for a tensor in a copy of a state dict; a deep copy of this is a tensor again."""
+    """Stands for a tensor in a copy of a state dict; its deep copy is a tensor again."""
 
     def __init__(self, store: Store, copy: Any) -> None:
         self._store, self._copy = store, copy
@@ -67,7 +67,7 @@ class Kept:
 class HostStore(Store):
     """Keeps copies in the host's memory.
 
-    Not pinned: torch rounds each pinned block up to a power of two, and keeps it after it is freed.
+    The copies are not pinned, because torch rounds each pinned block up to a power of two, and keeps it once freed.
     """
 
     on_device = False
@@ -93,7 +93,7 @@ class DiskStore(Store):
         except OSError as error:
             raise _refused(error) from error
         self._count = 0
-        # Where close() is never reached: the owner is lost, or Python ends.
+        # For when close() is never reached, because the owner is lost or Python ends.
         self._remove = weakref.finalize(self, self._folder.remove)
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
@@ -104,7 +104,7 @@ class DiskStore(Store):
         file = self._folder.path / f"{self._count}.pt"
         self._count += 1
         if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # a view's file would hold all that it looks at
+            tensor = tensor.clone()  # otherwise a view's file would hold all that it looks at
         try:
             torch.save(tensor.cpu(), file)
         except (OSError, RuntimeError) as error:
@@ -113,7 +113,7 @@ class DiskStore(Store):
         return file
 
     def read(self, copy: Any) -> torch.Tensor:
-        """What is in a file, which is read as it is used."""
+        """The tensor in a file, which is read only as it is used."""
         kept: torch.Tensor = torch.load(copy, mmap=True, weights_only=True)
         return kept
 
@@ -142,7 +142,7 @@ def _refused(error: Exception) -> ConfigurationError:
 
 
 def check(snapshot: str) -> None:
-    """Refuse what names no store.
+    """Refuse what does not name a store.
 
     Raises:
         ConfigurationError: it is none of "auto", "device", "cpu", "disk".
@@ -152,36 +152,36 @@ def check(snapshot: str) -> None:
 
 
 def store_for(snapshot: StoreKind, nbytes: int, free: Callable[[str], list[int | None]]) -> Store:
-    """The store that was asked for; "auto" takes the first of device, cpu, disk with twice the room.
+    """The store that was asked for; "auto" takes the first of device, cpu and disk with twice the room.
 
-    For less than 4 MiB it takes the device, and does not ask.
+    For less than 4 MiB it takes the device without asking for the free memory.
 
     Args:
         snapshot: "auto", "device", "cpu" or "disk".
         nbytes: what is to be kept.
-        free: the free bytes where copies of that kind would live; None where that is not known.
+        free: gives the free bytes where copies of a kind would live; None if they are not known.
     """
     kind: str = snapshot
     if snapshot == "auto":
         kind, why = _chosen(nbytes, free)
-        logger.info("snapshot='auto': %.1f MB are kept on %s, %s", nbytes / 1e6, kind, why)
+        logger.info("snapshot='auto': %.1f MB of copies are kept on %s, %s", nbytes / 1e6, kind, why)
     return {"device": Store, "cpu": HostStore, "disk": DiskStore}[kind]()
 
 
 def _chosen(nbytes: int, free: Callable[[str], list[int | None]]) -> tuple[str, str]:
     if nbytes < _FEW_BYTES:
-        return "device", "because they are few"
+        return "device", "because that is little"
     for kind in ("device", "cpu"):
         known = [room for room in free(kind) if room is not None]
         if not known:
             return kind, "whose free memory is not known"
-        if min(known) >= 2 * nbytes:  # the sweep's steps need some, too
+        if min(known) >= 2 * nbytes:  # because the sweep's steps need some, too
             return kind, f"where {min(known) / 1e6:.0f} MB are free"
-    return "disk", "because the memory is short"
+    return "disk", "because there is too little free memory"
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None if that can't be told."""
+    """The bytes that are still free on a device; None if that is not known."""
     if device.type == "cpu":
         return _free_on_host()
     backend = torch.get_device_module(device)
@@ -193,7 +193,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _free_on_host() -> int | None:
-    """What Linux says is available, within the limit of the container."""
+    """The bytes that Linux says are available, within the limit of the container."""
     rooms: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
