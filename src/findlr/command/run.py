@@ -161,7 +161,7 @@ def _restored(error: BaseException) -> str:
     return "".join(f"; {note.removeprefix('findlr: ')}" for note in notes)
 
 
-def _told(error: BaseException) -> str:
+def _in_a_line(error: BaseException) -> str:
     """An exception of the user's code, and the last place in that code, in a line."""
     try:
         text = printable(str(error), _LONGEST)

@@ -168,7 +168,7 @@ class Training:
                 note_stateful(stateful, memory)
             note_tensors(self.tensors, memory)
             memory.note(*self.generators)
-            memory.copy(lambda nbytes: store_for(self.kind, nbytes, self._free))
+            memory.copy(lambda nbytes: store_for(self.snapshot_kind, nbytes, self._free))
             for batches in places:
                 batches.remember(memory)
             remember_modes(self.devices, memory)
