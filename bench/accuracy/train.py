@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench.accuracy.tasks.task import Task
+from bench.accuracy.tasks.task import FUSED, Task
 from findlr.plan import SCHEDULES
 
 
@@ -41,7 +41,7 @@ def train(task: Task, lr: float, seed: int) -> float:
     setup = task.make(seed)
     untrained = setup.validation_loss(setup.model)
     shape = SCHEDULES[task.schedule]
-    how = {} if task.optimizer == "RMSprop" else {"fused": True}  # the same steps but for rounding, in less time
+    how = {"fused": True} if task.optimizer in FUSED else {}  # the same steps but for rounding, in less time
     optimizer = setup.make_optimizer(setup.model.parameters(), lr, **how)
     torch.manual_seed(seed)
     stream = batches(setup.loader)
