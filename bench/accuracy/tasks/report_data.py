@@ -42,11 +42,11 @@ def utterances(count: int = 6000, symbols: int = 8, frames: int = 36) -> Data:
 
 
 @cache
-def blocks(nodes: int = 1200, classes: int = 6, seed: int = 103) -> tuple[Tensor, Tensor, Tensor]:
+def blocks(inside: float = 0.012, nodes: int = 1200, classes: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     """A graph of communities: its normalised sparse adjacency, weak features of the nodes, and their communities."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(103)
     labels = rng.integers(0, classes, nodes)
-    chance = np.where(labels[:, None] == labels, 0.012, 0.0012)
+    chance = np.where(labels[:, None] == labels, inside, 0.0012)
     edges = np.triu(rng.random((nodes, nodes)) < chance, 1)
     edges = edges | edges.T | np.eye(nodes, dtype=bool)
     degree = edges.sum(1)
@@ -69,12 +69,12 @@ def labelled_nodes(shown: int = 150) -> Data:
 
 @cache
 def links(count: int = 6000) -> Data:
-    """Pairs of nodes that are linked or not, half and half, as the graph's communities would have it."""
-    _adjacency, _features, labels = blocks()
+    """Pairs of nodes that are linked or not, half and half, as the communities of a denser graph would have it."""
+    _adjacency, _features, labels = blocks(0.05)
     rng = np.random.default_rng(109)
     pairs = rng.integers(0, len(labels), (40 * count, 2))
     alike = labels.numpy()[pairs[:, 0]] == labels.numpy()[pairs[:, 1]]
-    linked = rng.random(len(pairs)) < np.where(alike, 0.3, 0.03)
+    linked = rng.random(len(pairs)) < np.where(alike, 0.5, 0.02)
     half = (count + 1000) // 2
     chosen = np.concatenate([np.nonzero(linked)[0][:half], np.nonzero(~linked)[0][:half]])
     chosen = rng.permutation(chosen)

@@ -130,9 +130,9 @@ class Convolved(nn.Module):
     adjacency: Tensor
     features: Tensor
 
-    def __init__(self, width: int, outputs: int, dropout: float) -> None:
+    def __init__(self, width: int, outputs: int, dropout: float, inside: float = 0.012) -> None:
         super().__init__()
-        adjacency, features, _labels = report_data.blocks()
+        adjacency, features, _labels = report_data.blocks(inside)
         self.register_buffer("adjacency", adjacency, persistent=False)
         self.register_buffer("features", features, persistent=False)
         self.first, self.second = nn.Linear(features.shape[1], width), nn.Linear(width, outputs)

@@ -102,7 +102,7 @@ def _detector() -> nn.Module:
 NODES = (
     Task("nodes-communities", "nodes", report_data.labelled_nodes, partial(Convolved, 16, 6, 0.5), _cross_entropy,
          "Adam", "constant", 400, 150),
-    Task("nodes-links", "nodes", report_data.links, partial(Convolved, 32, 16, 0.0), _logistic,
+    Task("nodes-links", "nodes", report_data.links, partial(Convolved, 32, 16, 0.0, 0.05), _logistic,
          "SGD+momentum", "one_cycle", 600, 256),
 )  # fmt: skip
 
