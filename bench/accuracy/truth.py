@@ -108,7 +108,8 @@ def scan(runs: Runs) -> Jobs:
         return todo
     regrets = {place: regret for place, regret in runs.regrets((0,)).items() if place % 2 == 0}
     low, high = min(regrets), max(regrets)
-    diverged = runs.losses[low, 0] == runs.untrained[0]  # it is too high, not too low
+    lowest = [runs.losses[place, 0] for place in sorted(regrets)[:4]]
+    diverged = lowest[0] == runs.untrained[0] != min(lowest)  # perhaps it is too high, not too low
     if (regrets[low] < BAD or diverged) and low > LOWEST:
         todo.append((low - (2 if regrets[low] < 0.6 or diverged else 4), 0))
     if regrets[high] < BAD and high < MOST.get(runs.task.optimizer, HIGHEST):
