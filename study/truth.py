@@ -32,7 +32,9 @@ RAW = RUNS / "truth"
 
 SEEDS, FRESH_SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4), (5, 6, 7, 8, 9)
 CENTRES = {"SGD": 16, "SGD+momentum": 12, "Adam": 6, "AdamW": 6, "RMSprop": 4, "Adagrad": 10}  # half octaves
+CENTRES |= {"Adam(.5)": 6, "Adafactor": 10, "Lion": -4, "Muon+AdamW": 8}
 LOWEST, HIGHEST = -34, 40  # about 1e-8 to 1e3
+MOST = {"Adafactor": 20}  # about 1: its own rule for the step is the lesser one from there on
 BAD, POOR, NEAR = 0.9, 0.4, 0.03  # regrets: an edge may stop here; not worth three seeds; worth five
 NOISY = 0.007  # a standard error, as a regret, that is worth ten seeds
 
@@ -106,9 +108,11 @@ def scan(runs: Runs) -> Jobs:
         return todo
     regrets = {place: regret for place, regret in runs.regrets((0,)).items() if place % 2 == 0}
     low, high = min(regrets), max(regrets)
-    if regrets[low] < BAD and low > LOWEST:
-        todo.append((low - (2 if regrets[low] < 0.6 else 4), 0))
-    if regrets[high] < BAD and high < HIGHEST:
+    lowest = [runs.losses[place, 0] for place in sorted(regrets)[:4]]
+    diverged = lowest[0] == runs.untrained[0] != min(lowest)  # perhaps it is too high, not too low
+    if (regrets[low] < BAD or diverged) and low > LOWEST:
+        todo.append((low - (2 if regrets[low] < 0.6 or diverged else 4), 0))
+    if regrets[high] < BAD and high < MOST.get(runs.task.optimizer, HIGHEST):
         todo.append((high + 2, 0))
     return todo
 
@@ -217,6 +221,8 @@ def aggregate() -> None:
         runs = Runs(task)
         if runs.losses:
             kept[task.name] = summary(runs)
+        elif task.name in kept:
+            kept[task.name]["split"] = task.split
     header = {
         "command": COMMAND,
         "about": "rates: [rate, mean final held-out loss, losses of seeds 0, 1, ...]; a diverged run has the untrained "
@@ -242,9 +248,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ground truth for the accuracy benchmark.")
     parser.add_argument("--aggregate", action="store_true", help="only write truth.json from the runs that are there")
     parser.add_argument("--tasks", nargs="*", help="only these tasks")
+    parser.add_argument("--split", choices=("fit", "report"), help="only the tasks of this half")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [Runs(task) for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
+    chosen = [runs for runs in chosen if arguments.split in (None, runs.task.split)]
     for phase in () if arguments.aggregate else PHASES:
         for runs in chosen:
             while jobs := phase(runs):
