@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from findlr.analysis.curve import Stop
+from findlr.analysis.numbers import plain, real
 from findlr.analysis.smoothing import BiasCorrectedAverage
 from findlr.errors import ConfigurationError
 
@@ -50,9 +51,9 @@ class StopRule:
     """
 
     def __init__(self, threshold: float = 4.0, beta: float = 0.98) -> None:
-        if isinstance(threshold, bool) or not (math.isfinite(threshold) and threshold > 1.0):
+        if not 1.0 < (real(threshold) or 0.0) < math.inf:
             raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
-        self.threshold = threshold
+        self.threshold = plain(threshold)
         self.best = math.inf
         self.smoothed = math.nan
         self._average = BiasCorrectedAverage(beta)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import DataEndedError, LoaderError
-from findlr.torch.arguments import check_counts, check_ways
+from findlr.search.settings import check_flags
+from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
@@ -95,6 +97,10 @@ class TorchTrainable:
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         check_counts(validation_every=validation_every)
+        check_flags(consume=consume)
+        how = dict(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps)
+        if train_step is not None:
+            check_alone(**how, clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         self.training = Training(
             *(model, optimizer),
             sweep=sweep,
@@ -125,7 +131,7 @@ class TorchTrainable:
         self._may_compile = may_compile(self.training.modules, criterion, self.training.swept)
         self.batches = Batches(loader, self.device, consume=consume)
         self._held_out = HeldOut(self.training, self.taker, validation_loader, self.no_new_graphs)
-        self.validation_every = None if validation_loader is None else validation_every
+        self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
         self._baseline = Baseline(self.training, self.taker, (criterion, loss_fn))

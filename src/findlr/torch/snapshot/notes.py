@@ -84,6 +84,16 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
+        check_stateful(stateful)
+
+
+def check_stateful(stateful: Any) -> None:
+    """Refuse what can't be put back.
+
+    Raises:
+        ConfigurationError: it has no state_dict and load_state_dict.
+    """
+    if not has_state(stateful):
         raise ConfigurationError(
             f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
         )
