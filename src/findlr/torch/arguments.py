@@ -54,7 +54,9 @@ def check_alone(**how: Any) -> None:
     """Refuse what says how a step is taken, where a function of the user's own takes it."""
     for name, value in how.items():
         if value is not None and plain(value) != 1:
-            raise ConfigurationError(f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there")
+            raise ConfigurationError(
+                f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there"
+            )
 
 
 def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:

@@ -80,12 +80,12 @@ class LossStep:
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
+        combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is a share of
+            one already.
 
     Raises:
         ConfigurationError: an argument that cannot work.
     """
-
-    combine: Literal["mean", "sum"] = "mean"
 
     def __init__(
         self,
@@ -98,6 +98,7 @@ class LossStep:
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
+        combine: Literal["mean", "sum"] = "mean",
     ) -> None:
         check_counts(accumulation_steps=accumulation_steps)
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
@@ -105,7 +106,8 @@ class LossStep:
         self._name = "criterion" if loss_fn is None else "loss_fn"
         self.autocast, self.accumulation_steps = autocast, plain(accumulation_steps)
         self.clip_grad_norm, self.clip_grad_value = plain(clip_grad_norm), plain(clip_grad_value)
-        self.passes = 0
+        self.passes, self.combine = 0, combine
+        self._divisor = accumulation_steps if combine == "mean" else 1
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn
         self._training, self._device = training, training.device
         self._stepper = Stepper(training.swept, scaler)
@@ -157,19 +159,19 @@ class LossStep:
 
     def _backward(self, draw: Draw, batches: list[Any]) -> Loss:
         """Make the gradients of the mean loss over the step's batches, clip them, and return that loss."""
-        stepper, count = self._stepper, self.accumulation_steps
+        stepper, divisor = self._stepper, self._divisor
         stepper.zero_grad()
         losses = []
-        for i in range(count):
+        for i in range(self.accumulation_steps):
             if i == len(batches):
                 batches.append(draw())
             loss = checked(self._name, self.loss(batches[i]))
             losses.append(kept_loss(loss))
-            stepper.backward(loss if count == 1 else loss / count)
+            stepper.backward(loss if divisor == 1 else loss / divisor)
         if not (self.clip_grad_norm is None and self.clip_grad_value is None):
             self._clip()
         self.passes += 1
-        return losses[0] if count == 1 else sum(losses) / count
+        return losses[0] if len(losses) == 1 else sum(losses) / divisor
 
     def _clip(self) -> None:
         self._stepper.unscale()
