@@ -159,12 +159,13 @@ class Curve:
         """A change of the loss below this share of it could be its own type's rounding.
 
         1e-6, for float32; 1e-9 where the losses carry more digits than that: most of the usable ones are no float32,
-        and more than a quarter of them differ from each other.
+        and most of the first tenth differ from each other.
         """
         losses = self.usable().loss
         with np.errstate(over="ignore"):
             longer = np.count_nonzero(losses.astype(np.float32) != losses)
-        double = 2 * longer > len(losses) and 4 * len(np.unique(losses)) > len(losses)
+        first = losses[: max(5, len(losses) // 10)]  # a float32's rounding gives few values while no rate acts
+        double = 2 * longer > len(losses) and 2 * len(set(first.tolist())) > len(first)
         return _ROUNDING_64 if double else _ROUNDING_32
 
     def spread(self) -> float:

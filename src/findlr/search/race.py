@@ -94,7 +94,7 @@ def run_race(
             candidate = runs.next_candidate(done, start, limits)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS and not runs.narrow(done):
             trainable.restore(begin)
-            ended = train(trainable, evaluator, candidate * shares, rates_act)
+            ended = _checked(train(trainable, evaluator, candidate * shares), rates_act)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
@@ -156,33 +156,42 @@ class End:
         first: its first loss.
         surely: what its first losses show for sure: their mean, less three standard errors; NaN with an evaluator.
         loss: the held-out loss or, without an evaluator, the mean of the last tenth; infinite if the run diverged.
+        error: the training's exception that ended it, where one did.
     """
 
     first: float
     surely: float
     loss: float
+    error: Exception | None = None
 
 
-def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, rates_act: bool = False) -> End:
+def _checked(ended: End, rates_act: bool) -> End:
+    """``ended``, unless an exception ended the run and nothing says that its rate is the reason."""
+    if ended.error is not None and not rates_act:
+        raise ended.error
+    return ended
+
+
+def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array) -> End:
     """One run of a race: take a step at each rate, then score it.
 
     Args:
         trainable: the training.
         evaluator: scores it; None takes the mean of the last tenth of the losses.
         lrs: the rates.
-        rates_act: whether an exception of the training's own, after a step, says that the rate is too high.
 
     Returns:
-        The End; that of a run that diverged where its loss is not finite, or where it raised such an exception.
+        The End; that of a run that diverged where its loss is not finite, or where the training raised an exception of
+        its own after a step.
     """
     losses: list[Any] = []
     try:
         return _trained(trainable, evaluator, lrs, losses)
     except Exception as error:
-        if not (losses and rates_act and is_the_trainings(error)):
+        if not (losses and is_the_trainings(error)):
             raise
         logger.info("a run at %.3g diverged: %s", float(lrs.max()), told(error))
-        return End(trainable.read(losses[:1])[0], -math.inf, math.inf)
+        return End(trainable.read(losses[:1])[0], -math.inf, math.inf, error)
 
 
 def _trained(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, losses: list[Any]) -> End:
