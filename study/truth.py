@@ -16,13 +16,15 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from study.tasks import OPTIONAL, TASKS, Task
+from study.rounds import Lines, Row, chosen, go
+from study.tasks import Task
 from study.tasks.pretrained import RUNS
 from study.train import train, untrained_loss
 
@@ -52,26 +54,24 @@ class Runs:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.path = RAW / f"{task.name}.jsonl"
+        self.name = task.name
+        self.lines = Lines(RAW / f"{task.name}.jsonl")
         self.losses: Losses = {}
         self.untrained: dict[int, float] = {}
         self.seconds = 0.0
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                self._take(json.loads(line))
+        for record in self.lines:
+            self._take(record)
 
-    def _take(self, record: dict[str, float]) -> None:
+    def _take(self, record: Row) -> None:
         if "half_octave" in record:
             self.losses[int(record["half_octave"]), int(record["seed"])] = record["loss"]
             self.seconds += record["seconds"]
         else:
             self.untrained[int(record["seed"])] = record["untrained"]
 
-    def _keep(self, record: dict[str, float]) -> None:
+    def _keep(self, record: Row) -> None:
         self._take(record)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        self.lines.add(record)
 
     def run(self, half_octave: int, seed: int) -> None:
         """Train once and keep the result."""
@@ -161,6 +161,12 @@ def settle(runs: Runs) -> Jobs:
 PHASES: tuple[Callable[[Runs], Jobs], ...] = (scan, repeat, refine, refresh, settle)
 
 
+def jobs(phase: Callable[[Runs], Jobs], runs: Runs) -> Iterator[tuple[int, int]]:
+    """What a phase wants, asked again after each lot until it wants no more."""
+    while lot := phase(runs):
+        yield from lot
+
+
 def _noise(runs: Runs, near: Sequence[int], best: int, seeds: Sequence[int]) -> float:
     """The typical standard error of the difference between a rate near the best and the best."""
     losses = runs.losses
@@ -217,7 +223,7 @@ def _short(number: float) -> float:
 def aggregate() -> None:
     """Write truth.json from the raw runs; tasks that are not at hand now keep what it said."""
     kept = json.loads(TRUTH.read_text())["tasks"] if TRUTH.exists() else {}
-    for task in TASKS + OPTIONAL:
+    for task in chosen():
         runs = Runs(task)
         if runs.losses:
             kept[task.name] = summary(runs)
@@ -250,15 +256,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", help="only these tasks")
     parser.add_argument("--split", choices=("fit", "report"), help="only the tasks of this half")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    chosen = [Runs(task) for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
-    chosen = [runs for runs in chosen if arguments.split in (None, runs.task.split)]
+    tasks = [Runs(task) for task in chosen(arguments.tasks) if arguments.split in (None, task.split)]
     for phase in () if arguments.aggregate else PHASES:
-        for runs in chosen:
-            while jobs := phase(runs):
-                for place, seed in jobs:
-                    runs.run(place, seed)
-            print(f"{time.strftime('%H:%M:%S')} {phase.__name__} {runs.task.name}: {runs.seconds:.0f} s", flush=True)
+        go(phase.__name__, tasks, partial(jobs, phase), Runs.run)
         aggregate()
     aggregate()
 
