@@ -24,7 +24,7 @@ ROOMS = {
     "findlr.rules": ["Rule", "Suggestion", "article", "minimum", "quick", "slide", "steep", "valley"],
     "findlr.testing": ["Quadratic", "TrainableConformance", "TrainingConformance"],
     "findlr.torch": ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle", "rewindable"],
-    "findlr.trackers": ["mlflow", "tensorboard", "wandb"],
+    "findlr.trackers": ["mlflow", "stream", "tensorboard", "wandb"],
 }
 
 

@@ -63,7 +63,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
     signals = HeldSignals()
     try:
         signals.hold()
-        with display(task.settings.progress) as show:
+        with display(task.settings.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             finding = task.run()
     except BaseException as error:
@@ -261,6 +261,11 @@ def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
 
 def _passes(counting: CountsPasses | None) -> tuple[int, int]:
     return (0, 0) if counting is None else (counting.forwards, counting.backwards)
+
+
+def entered(on_step: Callable[[Step], object] | None) -> AbstractContextManager[object]:
+    """``on_step`` for the length of a search, if it is a context manager, too: a stream that sends what waits."""
+    return on_step if isinstance(on_step, AbstractContextManager) else nullcontext()
 
 
 def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:

@@ -76,7 +76,8 @@ class SweepSettings:
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
             ``Step``.
-        on_step: called with each ``Step`` once its loss is read.
+        on_step: called with each ``Step`` once its loss is read, those of a race's runs, too. If it is a context
+            manager as well, it is entered before the search and left after it.
 
     Raises:
         ConfigurationError: a setting outside its range.

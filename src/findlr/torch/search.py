@@ -86,7 +86,8 @@ def find_lr(
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
             ``Step``.
-        on_step: called with each ``Step`` once its loss is read, those of ``verify``'s runs, too.
+        on_step: called with each ``Step`` once its loss is read, those of ``verify``'s runs, too. If it is a context
+            manager as well, it is entered before the search and left after it.
         checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
             it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
             is left complete at the end; one of another training is refused.

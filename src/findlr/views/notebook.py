@@ -46,7 +46,7 @@ class LiveSweep:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.update(self._html(_line("  ".join(self._growing.final) or self._growing.line)))
+        self._handle.update(self._html(_line(self._growing.final or self._growing.parts)))
 
     def __call__(self, step: Step) -> None:
         """Show a step."""
@@ -111,14 +111,14 @@ def _text(text: str, most: int) -> str:
     return escape(printable(text, most))
 
 
-def _line(text: str) -> str:
-    shown = escape("  ".join(printable(part) for part in text.split("  ")))
+def _line(parts: Sequence[str]) -> str:
+    shown = escape("  ".join(map(printable, parts)))
     return f'<div style="font-family:monospace;white-space:pre-wrap">{shown}</div>'
 
 
 def _running(growing: Growing) -> str:
     curve = growing.curve(_MOST)
-    lines = _line(growing.line) + (_line(f"so far {growing.ended}") if growing.ended else "")
+    lines = _line(growing.parts) + (_line(growing.ended) if growing.ended else "")
     if curve is None:
         return lines
     shares, losses, limits = curve

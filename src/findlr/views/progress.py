@@ -93,16 +93,17 @@ class Growing:
         if left and self._raced > 1:
             where.append(f"{duration(spent / (self._raced - 1) * left)} left")
         elif not left:
-            where.append(duration(spent))
+            where.append(f"{duration(spent)} in all")
         return where
 
     @property
-    def ended(self) -> str:
-        """What the runs before the present one ended at; "" if there are none."""
+    def ended(self) -> list[str]:
+        """What the runs before the present one ended at, in parts; none if there are none."""
         step = self.step
         if step is None or self.told is not None:
-            return ""
-        return _ends(step.ended[: len(step.ended) - (len(step.ended) == step.run)])
+            return []
+        ends = _ends(step.ended[: len(step.ended) - (len(step.ended) == step.run)])
+        return ["so far", *ends] if ends else []
 
     @property
     def final(self) -> list[str]:
@@ -115,7 +116,7 @@ class Growing:
         if len(step.ended) < step.run:
             return self._of_race(step)
         spent = duration(time.monotonic() - self._start)
-        return [f"race of {len(step.ended)} runs of {step.num_steps} steps, {spent}", _ends(step.ended)]
+        return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *_ends(step.ended)]
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -149,8 +150,7 @@ def _end(run: Run) -> str:
     return f"ended at loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged"
 
 
-def _ends(runs: tuple[Run, ...]) -> str:
-    ends = [
+def _ends(runs: tuple[Run, ...]) -> list[str]:
+    return [
         f"{f'loss {run.loss:.4g}' if math.isfinite(run.loss) else 'diverged'} at {rate_text(run.lr)}" for run in runs
     ]
-    return ", ".join(ends)

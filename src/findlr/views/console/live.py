@@ -111,7 +111,7 @@ class LiveSweep:
         line.stylize("bold")
         shown: list[Text] = [line]
         if self._growing.ended:
-            shown.append(Text(f"so far {self._growing.ended}"))
+            shown.append(self._lines(self._growing.ended))
         width = min(self._console.width - 1, _WIDTH)
         ink = ink_of(self._console.options.ascii_only)
         curve = self._growing.curve(width * len(ink.dots[0]))
