@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from findlr.analysis.runs import Run
 
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
 _ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
@@ -54,7 +57,20 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One point of a running sweep, as a progress display sees it."""
+    """One step of a running sweep, or of a run of a race, as a progress display sees it.
+
+    Args:
+        index: of the step in its sweep or run, from 0.
+        num_steps: steps that the sweep or run has, if it does not end early.
+        lr: the rate of the step.
+        loss: before the step; infinite where a run ended because its training raised an exception.
+        smoothed: the smoothed loss of the sweep or run so far.
+        best: its lowest.
+        run: which run of a race, from 1; None in the sweep.
+        runs: how many runs the race has at most; None in the sweep.
+        peak: the highest rate of the run, which names it; None in the sweep.
+        ended: the runs that have ended, each with the loss that it ended at; this one, too, at its last step.
+    """
 
     index: int
     num_steps: int
@@ -62,6 +78,10 @@ class Step:
     loss: float
     smoothed: float
     best: float
+    run: int | None = None
+    runs: int | None = None
+    peak: float | None = None
+    ended: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
 from findlr.search import interrupts
 from findlr.search.batches import PASS_ENDED
-from findlr.search.find import carry, conclude, display
+from findlr.search.find import carry, conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
@@ -160,6 +160,7 @@ class RangeTest:
         training = self._training
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
+        exits.enter_context(entered(self._settings.on_step))
         exits.enter_context(restored(self))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
