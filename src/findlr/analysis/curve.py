@@ -173,7 +173,7 @@ class Curve:
         usable = self.usable()
         if usable.baseline is None or np.isfinite(usable.baseline).all():
             return usable
-        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)
+        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
@@ -225,7 +225,7 @@ class Curve:
         if skip_start < 0 or skip_end < 0:
             raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
         usable = self.usable()
-        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)
+        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]], diverged: bool) -> Curve:
         return replace(

@@ -3,6 +3,8 @@
 No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
 """
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging

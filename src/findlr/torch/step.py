@@ -80,8 +80,8 @@ class LossStep:
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
-        combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is a share of
-            one already.
+        combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is already a
+            share of one.
 
     Raises:
         ConfigurationError: an argument that cannot work.

@@ -103,8 +103,8 @@ class TorchTrainable:
         training.check_parameters()
         taker: Step
         if train_step is not None:
-            how = dict(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps)
-            check_alone(**how, clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
+            limits = {"clip_grad_norm": clip_grad_norm, "clip_grad_value": clip_grad_value}
+            check_alone(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps, **limits)
             taker = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:

@@ -1,5 +1,7 @@
 """What a step can change, and how each kind of thing is remembered."""
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging
