@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 RATE_FREE = ("Prodigy", "DAdaptation", "DoG")  # they estimate their rate; lr is a factor, and 1 unless tuned
+QUASI_NEWTON = ("LBFGS",)  # their steps have the size of the curvature, and a full one is at 1
 
 _FAMILIES = (
     *("SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam", "RMSprop", "Rprop", "Adagrad"),

@@ -38,6 +38,12 @@ class Rates:
             raise OptimizerError(
                 "Rprop cannot be swept: its rate only sets the size of the first step; choose any other optimizer"
             )
+        searches = [group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")]
+        if searches:
+            raise OptimizerError(
+                f"{type(optimizer).__name__} cannot be swept with its line search ({searches[0]}), which chooses the "
+                "rate of each step itself: leave the rate at 1, or build it with line_search_fn=None"
+            )
         self.optimizer = optimizer
         self.base, self.ratios = _ratios(optimizer)
         self._largest = next(

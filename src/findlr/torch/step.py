@@ -134,8 +134,7 @@ class LossStep:
     def _first_step(self, draw: Draw, batches: list[Any]) -> tuple[Loss, bool]:
         """Step as usual; if the optimizer says that it wants a closure or a graph, step with that from here on."""
         swept, stepper, states = self._training.swept, self._stepper, Memory()
-        while len(batches) < self.accumulation_steps:
-            batches.append(draw())
+        batches.append(draw())
         remember_rng(self._training.devices, states)
         loss = self._backward(draw, batches)
         versions = versions_of(swept)
