@@ -136,7 +136,7 @@ class _Search:
 
     def _spent(self) -> Cost:
         now = _passes(self._counting)
-        forwards, backwards = (after - before for after, before in zip(now, self._passes, strict=True))
+        forwards, backwards = now[0] - self._passes[0], now[1] - self._passes[1]
         if self._counting is None:
             raced = sum(run.steps for run in self._race.runs) if self._race else 0
             forwards = backwards = self.recording.steps + raced

@@ -178,10 +178,11 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
     kind = type(optimizer)
     groups = [
-        {name: _plain(value) for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: v if type(v) in _PLAIN else _plain(v) for name, v in group.items() if name != "params"}
+        for group in optimizer.param_groups
     ]
     defaults = {
-        name: _plain(parameter.default)
+        name: default if type(default := parameter.default) in _PLAIN else _plain(default)
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is not inspect.Parameter.empty and name != "lr"
     }
@@ -194,6 +195,9 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
+
+
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 def _plain(value: Any) -> Any:

@@ -96,13 +96,15 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
             return
         seen.add(id(owner))
         memory.add(partial(_bind, owner, dict(vars(owner))), name=f"the {type(owner).__name__}")
+        values = []
         for name, value in vars(owner).items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 visit(value)
             elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
-                memory.note(vars(value))
+                values.append(vars(value))
             elif name not in ("dataset", "data_source"):
-                memory.note(value, worth=_is_order)
+                values.append(value)
+        memory.note(*values, worth=_is_order)
 
     visit(loader)
 

@@ -16,7 +16,6 @@ from findlr.errors import ConfigurationError, LoaderError
 from findlr.search.memory import Memory, Phase
 from findlr.torch.data.nesting import bytes_in, copied
 
-
 logger = logging.getLogger("findlr")
 
 _Draws = tuple[tuple[Any, Any, torch.Tensor], tuple[Any, Any, torch.Tensor]]  # random states before and after a batch
