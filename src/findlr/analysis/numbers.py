@@ -30,7 +30,7 @@ def real(value: Any) -> float | None:
         >>> real(2), real(True), real("2")
         (2.0, None, None)
     """
-    number = plain(value)
+    number = value if type(value) in (int, float) else plain(value)
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         return None
     try:

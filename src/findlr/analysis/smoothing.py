@@ -41,7 +41,7 @@ class BiasCorrectedAverage:
     """
 
     def __init__(self, beta: float = 0.98) -> None:
-        share = real(beta)
+        share = beta if type(beta) is float else real(beta)
         if share is None or not 0.0 <= share < 1.0:
             raise ConfigurationError(f"smoothing must be in [0, 1), got {beta!r}; the article uses 0.98")
         self.beta = share

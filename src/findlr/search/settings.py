@@ -96,7 +96,9 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         for name in ("min_lr", "max_lr", "num_steps", "divergence_threshold", "smoothing"):
-            object.__setattr__(self, name, plain(getattr(self, name)))  # numbers of NumPy's and torch's, too
+            value = getattr(self, name)
+            if type(value) not in (int, float):  # a number of NumPy's or torch's
+                object.__setattr__(self, name, plain(value))
         sweep_lrs(self.min_lr, self.max_lr, 2 if self.num_steps == "epoch" else self.num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
@@ -140,10 +142,10 @@ class Settings(SweepSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_flags(verify=self.verify, one_pass=self.one_pass)
-        if self.control_variate is not None:
-            check_flags(control_variate=self.control_variate)
-        object.__setattr__(self, "budget", plain(self.budget))
+        variate = self.control_variate is None or self.control_variate
+        check_flags(verify=self.verify, one_pass=self.one_pass, control_variate=variate)
+        if type(self.budget) not in (int, float, type(None)):
+            object.__setattr__(self, "budget", plain(self.budget))
         if self.budget is not None and not 0 < (real(self.budget) or 0) < math.inf:
             raise ConfigurationError(
                 f"budget must be a number of steps or a share of total_steps above 0, got {self.budget!r}"
@@ -241,7 +243,7 @@ def check_flags(**flags: Any) -> None:
         ConfigurationError: there is one.
     """
     for name, flag in flags.items():
-        if not isinstance(plain(flag), bool):
+        if flag is not True and flag is not False and not isinstance(plain(flag), bool):
             raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from findlr.analysis.curve import Stop
-from findlr.analysis.numbers import plain, real
+from findlr.analysis.numbers import real
 from findlr.analysis.smoothing import BiasCorrectedAverage
 from findlr.errors import ConfigurationError
 
@@ -52,9 +52,10 @@ class StopRule:
     """
 
     def __init__(self, threshold: float = 4.0, beta: float = 0.98) -> None:
-        if not 1.0 < (real(threshold) or 0.0) < math.inf:
+        number = threshold if type(threshold) is float else real(threshold)
+        if number is None or not 1.0 < number < math.inf:
             raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
-        self.threshold = plain(threshold)
+        self.threshold = number
         self.best = math.inf
         self.smoothed = math.nan
         self._average = BiasCorrectedAverage(beta)

@@ -50,16 +50,18 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
     Source: Gugger 2018, with q = (max_lr / min_lr)^(1 / (num_steps - 1)).
     """
     for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
-        if not 0 < (real(value) or 0) < math.inf:
+        number = value if type(value) is float else real(value)
+        if number is None or not 0 < number < math.inf:
             raise ConfigurationError(
                 f"{name} must be a finite rate above 0, got {value!r}; the article uses 1e-8 to 10"
             )
-    min_lr, max_lr = plain(min_lr), plain(max_lr)
+    if type(min_lr) is not float or type(max_lr) is not float:
+        min_lr, max_lr = plain(min_lr), plain(max_lr)
     if min_lr >= max_lr:
         raise ConfigurationError(
             f"min_lr must be below max_lr, got {min_lr!r} and {max_lr!r}; swap them or widen the range"
         )
-    count = plain(num_steps)
+    count = num_steps if type(num_steps) is int else plain(num_steps)
     if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST_STEPS:
         raise ConfigurationError(
             f"num_steps must be a whole number of at least 2 and at most {MOST_STEPS:,}, got {num_steps!r}; 100 is "

@@ -33,7 +33,7 @@ class How(TypedDict, total=False):
 def check_counts(**counts: Any) -> None:
     """Refuse what is not a whole number of at least 1, naming it."""
     for name, count in counts.items():
-        if (whole(count) or 0) < 1 or not isinstance(plain(count), int):
+        if (whole(count) or 0) < 1 or not (type(count) is int or isinstance(plain(count), int)):
             raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
 
 
@@ -53,7 +53,7 @@ def check_autocast(autocast: Any) -> None:
 def check_alone(**how: Any) -> None:
     """Refuse what says how a step is taken, where a function of the user's own takes it."""
     for name, value in how.items():
-        if value is not None and plain(value) != 1:
+        if not (value is None or plain(value) == 1):
             raise ConfigurationError(
                 f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there"
             )

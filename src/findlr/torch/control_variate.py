@@ -13,7 +13,7 @@ import pickle
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
-from findlr.torch.functional import WholeLoss, names_kept, obstacle
+from findlr.torch.functional import WholeLoss, is_scripted, names_kept, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
@@ -121,6 +121,7 @@ class ControlVariate:
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
         self._draws: list[Undos] = []
+        self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
         self._without_graph = WithoutGraph()
         self._remember = remember_rng
@@ -158,6 +159,12 @@ class ControlVariate:
         weights = self._weights
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
+        if self._is_scripted:
+            with values_lent(self._whole, {**weights, **buffers}):
+                lent = self._whole(batch)
+            for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
+                self._weights[name].copy_(kept)
+            return cast("torch.Tensor", lent)
         found: torch.Tensor = functional_call(self._whole, (weights, buffers), (batch,))
         return found
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from findlr.analysis.numbers import plain
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.search.memory import Memory
 from findlr.torch.arguments import check_autocast, check_counts, check_limits
@@ -104,10 +103,11 @@ class LossStep:
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         check_autocast(autocast)
         self._name = "criterion" if loss_fn is None else "loss_fn"
-        self.autocast, self.accumulation_steps = autocast, plain(accumulation_steps)
-        self.clip_grad_norm, self.clip_grad_value = plain(clip_grad_norm), plain(clip_grad_value)
+        self.autocast, self.accumulation_steps = autocast, int(accumulation_steps)
+        self.clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
+        self.clip_grad_value = None if clip_grad_value is None else float(clip_grad_value)
         self.passes, self.combine = 0, combine
-        self._divisor = accumulation_steps if combine == "mean" else 1
+        self._divisor = self.accumulation_steps if combine == "mean" else 1
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn
         self._training, self._device = training, training.device
         self._stepper = Stepper(training.swept, scaler)
@@ -136,8 +136,7 @@ class LossStep:
     def _first_step(self, draw: Draw, batches: list[Any]) -> tuple[Loss, bool]:
         """Step as usual; if the optimizer says that it wants a closure or a graph, step with that from here on."""
         swept, stepper, states = self._training.swept, self._stepper, Memory()
-        while len(batches) < self.accumulation_steps:
-            batches.append(draw())
+        batches.append(draw())
         remember_rng(self._training.devices, states)
         loss = self._backward(draw, batches)
         versions = versions_of(swept)

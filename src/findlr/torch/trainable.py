@@ -185,7 +185,7 @@ class TorchTrainable:
     @property
     def forwards(self) -> int:
         """Forward passes of a whole batch so far."""
-        return self.backwards + self._baseline.forwards + self._held_out.forwards
+        return self.taker.passes + self._other_passes + self._baseline.forwards + self._held_out.forwards
 
     @property
     def backwards(self) -> int:

@@ -241,7 +241,7 @@ def _among(thing: Any, things: Iterable[Any]) -> bool:
 
 def _listed(name: str, given: Any, kind: type) -> list[Any]:
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
-    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, kind) for item in items):
+    if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
         module = "torch.nn" if kind is nn.Module else "torch.optim"
         raise _error(name)(
             f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"

@@ -38,7 +38,7 @@ def released_on_error(memory: Memory) -> Iterator[None]:
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
     memory.note(vars(optimizer), objects=True)
-    memory.note_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+    memory.note_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     for inner in vars(optimizer).values():
         if isinstance(inner, torch.optim.Optimizer):
             note_optimizer(inner, memory)
