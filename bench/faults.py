@@ -2,10 +2,11 @@
 
     python -m bench.faults [--steps 50] [--rounds 5]
 
-glibc gives the memory that is freed at the top of its heap back to the system, and takes it again at the next step, page
-by page. Whether a net's gradients lie at the top goes by what was allocated after them, so the same bare loop takes more
-or fewer faults as the heap happens to lie. The rows with something kept are the bare loop beside what a search keeps:
-copies of the weights and the optimizer's state; or the gradients of the call, whose place the sweep's own can't take.
+glibc gives the memory that is freed at the top of its heap back to the system, and takes it again at the next step,
+page by page. Whether a net's gradients lie at the top goes by what was allocated after them, so the same bare loop
+takes more or fewer faults as the heap happens to lie. The rows with something kept are the bare loop beside what a
+search keeps: copies of the weights and the optimizer's state; or the gradients of the call, in whose place the sweep's
+own can't come.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ROOMS = {
     "findlr.rules": ["Rule", "Suggestion", "article", "minimum", "quick", "slide", "steep", "valley"],
     "findlr.testing": ["Quadratic", "TrainableConformance", "TrainingConformance"],
     "findlr.torch": ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle", "rewindable"],
-    "findlr.trackers": ["mlflow", "tensorboard", "wandb"],
+    "findlr.trackers": ["mlflow", "stream", "tensorboard", "wandb"],
 }
 
 
@@ -82,7 +82,7 @@ def test_the_signature_is_the_designs():
         *("model", "optimizer", "criterion", "loader", "loss_fn", "train_step"),
         *("min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing"),
         *("schedule", "total_steps", "warmup", "verify", "budget"),
-        *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "how"),
+        *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how"),
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from findlr import Curve, Finding, Plan, Stop, find, trackers
+from findlr import ConfigurationError, Curve, Finding, Plan, Stop, find, trackers
 from findlr.analysis.answer import answer
 from findlr.finding import Cost
 from findlr.testing import Quadratic
@@ -123,6 +123,71 @@ def test_mlflow(finding, tmp_path, mlflow_client):
     kept = tmp_path / "artifacts" / run.info.run_id / "artifacts" / "findlr"
     assert Finding.load(kept / "finding.json") == finding
     assert Image.open(kept / "curve.png").size > (300, 200)
+
+
+def race_seen():
+    """A search with a race, and what its own on_step sees of it."""
+    steps = []
+    training = lambda: Quadratic(noise=0.1)  # noqa: E731
+    finding = find(training(), Plan(total_steps=400), verify=True, on_step=steps.append)
+    runs = {number: [step for step in steps if step.run == number] for number in (1, 2, 3)}
+    return finding, [step for step in steps if step.run is None], runs, training
+
+
+def test_a_search_is_streamed_to_tensorboard_while_it_runs(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    finding, sweep, runs, training = race_seen()
+    with SummaryWriter(tmp_path) as writer:
+        again = find(training(), Plan(total_steps=400), verify=True, on_step=trackers.stream(writer))
+        writer.add_scalar("mine", 1.0, 7)  # it is still open
+    assert again == finding
+    log = EventAccumulator(str(tmp_path))
+    log.Reload()
+    same([event.value for event in log.Scalars("findlr/sweep/loss")], [step.loss for step in sweep])
+    for number, steps in runs.items():
+        events = log.Scalars(f"findlr/race/run{number}/smoothed")
+        assert [event.step for event in events] == [step.index for step in steps]
+        same([event.value for event in events], [step.smoothed for step in steps])
+    ended = log.Scalars("findlr/race/ended_at")
+    assert [event.step for event in ended] == [1, 2, 3]
+    same([event.value for event in ended], [run.loss for run in finding.race.runs])
+    same([event.value for event in log.Scalars("findlr/race/peak")], [run.lr for run in finding.race.runs])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_search_is_streamed_to_wandb_while_it_runs(tmp_path):
+    import wandb
+
+    finding, sweep, runs, training = race_seen()
+    run = wandb.init(mode="offline", dir=tmp_path, project="test", settings=wandb.Settings(silent=True, console="off"))
+    find(training(), Plan(total_steps=400), verify=True, on_step=trackers.stream(run))
+    assert run.step == len(sweep) + sum(map(len, runs.values())) + len(runs)
+    assert run.summary["findlr/sweep/loss"] == sweep[-1].loss
+    assert run.summary["findlr/race/ended_at"] == finding.race.runs[-1].loss
+    run.finish()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_search_is_streamed_to_mlflow_while_it_runs(tmp_path, mlflow_client):
+    finding, sweep, runs, training = race_seen()
+    run = mlflow_client.create_run(mlflow_client.create_experiment(tmp_path.name))
+    find(training(), Plan(total_steps=400), verify=True, on_step=trackers.stream(run, mlflow_client))
+
+    def history(name):
+        metrics = mlflow_client.get_metric_history(run.info.run_id, f"findlr/{name}")
+        return [metric.value for metric in sorted(metrics, key=lambda metric: metric.step)]
+
+    same(history("sweep/loss"), [step.loss for step in sweep])
+    same(history("race/run3/lr"), [step.lr for step in runs[3]])
+    same(history("race/ended_at"), [run.loss for run in finding.race.runs])
+    assert mlflow_client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_a_stream_needs_a_tracker():
+    with pytest.raises(ConfigurationError, match="needs a TensorBoard SummaryWriter"):
+        trackers.stream(object())
 
 
 @findings

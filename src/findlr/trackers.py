@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
 
+from findlr.analysis.curve import Step
 from findlr.analysis.text import printable
+from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.finding.telling import next_text, plan_text
 from findlr.views.figures import picture
 
 _BATCH = 1000  # metrics that MLflow takes at once
+_SEND_EVERY = 1.0  # seconds between two requests to MLflow while a search runs
+_Log = Callable[[int, dict[str, float]], None]
 
 
 def tensorboard(finding: Finding, writer: Any, tag: str = "findlr") -> None:
@@ -107,6 +113,86 @@ def mlflow(finding: Finding, run: Any, client: Any = None, tag: str = "findlr") 
     client.log_batch(run_id, tags=[RunTag(f"{tag}.{name}", value) for name, value in _texts(finding).items()])
     client.log_figure(run_id, picture(finding.plot), f"{tag}/curve.png")
     client.log_dict(run_id, finding.to_dict(), f"{tag}/finding.json")
+
+
+class stream:  # noqa: N801 - it is called as a function is
+    """A search as it runs, in a tracker: give it to ``on_step``.
+
+    The sweep's steps are ``findlr/sweep/lr``, ``loss`` and ``smoothed``, a run's ``findlr/race/run1/lr`` and so on. At
+    its end each run is a point of ``findlr/race/peak`` and ``findlr/race/ended_at``, at its number.
+
+    - A TensorBoard writer gets them at their steps.
+    - A Weights & Biases run logs a row for each, so its own step goes on; the charts' axis is ``findlr/step``.
+    - MLflow is sent them once a second, and at the end of the search.
+
+    Args:
+        to: an open SummaryWriter, a wandb run, or an MLflow run or its id; it is left open.
+        client: an ``MlflowClient``; None is one for the tracking URI that is set.
+        tag: what the names begin with.
+
+    Raises:
+        ConfigurationError: ``to`` is none of them.
+    """
+
+    def __init__(self, to: Any, client: Any = None, tag: str = "findlr") -> None:
+        self._tag, self._ended = tag, 0
+        self._waiting: list[Any] = []
+        self._sent = time.monotonic()
+        self._log: _Log
+        if hasattr(to, "add_scalar"):
+            self._writer, self._log = to, self._to_tensorboard
+        elif hasattr(to, "define_metric"):
+            self._run, self._log = to, self._to_wandb
+            to.define_metric(f"{tag}/step")
+            for part in ("sweep", "race"):
+                to.define_metric(f"{tag}/{part}/*", step_metric=f"{tag}/step")
+        elif isinstance(to, str) or hasattr(to, "info"):
+            self._run, self._log = to if isinstance(to, str) else to.info.run_id, self._to_mlflow
+            self._client = client
+        else:
+            raise ConfigurationError(
+                "trackers.stream needs a TensorBoard SummaryWriter, a wandb run, or an MLflow run or its id, got "
+                f"{type(to).__name__}"
+            )
+
+    def __call__(self, step: Step) -> None:
+        """Log a step."""
+        where = f"{self._tag}/sweep" if step.run is None else f"{self._tag}/race/run{step.run}"
+        self._log(step.index, {f"{where}/{name}": getattr(step, name) for name in ("lr", "loss", "smoothed")})
+        for number in range(self._ended, len(step.ended)):
+            run, race = step.ended[number], f"{self._tag}/race"
+            self._log(number + 1, {f"{race}/peak": run.lr, f"{race}/ended_at": run.loss})
+        self._ended = len(step.ended)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send what waits; the writer or run stays open. A search does so at its end."""
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), _BATCH):
+            self._client.log_batch(self._run, metrics=waiting[start : start + _BATCH])
+        self._sent = time.monotonic()
+
+    def _to_tensorboard(self, at: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, at)
+
+    def _to_wandb(self, at: int, values: dict[str, float]) -> None:
+        self._run.log({f"{self._tag}/step": at, **values})
+
+    def _to_mlflow(self, at: int, values: dict[str, float]) -> None:
+        from mlflow.entities import Metric
+        from mlflow.tracking import MlflowClient
+
+        self._client = self._client or MlflowClient()
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(name, value, now, at) for name, value in values.items()]
+        if time.monotonic() - self._sent >= _SEND_EVERY:
+            self.close()
 
 
 def _numbers(finding: Finding) -> dict[str, float]:

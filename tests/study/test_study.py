@@ -154,7 +154,8 @@ def test_names_and_splits_fit():
 
 def test_truths_are_sound():
     for known in load().values():
-        assert min(known.losses) >= known.best_loss - 3 * known.noise, known.name
+        if known.complete:  # till then, a rate may have too few seeds to be called the best
+            assert min(known.losses) >= known.best_loss - 3 * known.noise, known.name
         assert known.regret(known.best_lr) == pytest.approx(0.0), known.name
         assert list(known.lrs) == sorted(known.lrs), known.name
 

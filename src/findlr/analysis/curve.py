@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from findlr.analysis.runs import Run
 
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
 _ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
@@ -54,7 +57,20 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One point of a running sweep, as a progress display sees it."""
+    """One step of a running sweep, or of a run of a race, as a progress display sees it.
+
+    Args:
+        index: of the step in its sweep or run, from 0.
+        num_steps: steps that the sweep or run has, if it does not end early.
+        lr: the rate of the step.
+        loss: before the step; infinite where a run ended because its training raised an exception.
+        smoothed: the smoothed loss of the sweep or run so far.
+        best: its lowest.
+        run: which run of a race, from 1; None in the sweep.
+        runs: how many runs the race has at most; None in the sweep.
+        peak: the highest rate of the run, which names it; None in the sweep.
+        ended: the runs that have ended, each with the loss that it ended at; this one, too, at its last step.
+    """
 
     index: int
     num_steps: int
@@ -62,6 +78,10 @@ class Step:
     loss: float
     smoothed: float
     best: float
+    run: int | None = None
+    runs: int | None = None
+    peak: float | None = None
+    ended: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,18 +173,19 @@ class Curve:
         usable = self.usable()
         if usable.baseline is None or np.isfinite(usable.baseline).all():
             return usable
-        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)
+        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
 
         1e-6, for float32; 1e-9 where the losses carry more digits than that: most of the usable ones are no float32,
-        and more than a quarter of them differ from each other.
+        and most of the first tenth differ from each other.
         """
         losses = self.usable().loss
         with np.errstate(over="ignore"):
             longer = np.count_nonzero(losses.astype(np.float32) != losses)
-        double = 2 * longer > len(losses) and 4 * len(np.unique(losses)) > len(losses)
+        first = losses[: max(5, len(losses) // 10)]  # a float32's rounding gives few values while no rate acts
+        double = 2 * longer > len(losses) and 2 * len(set(first.tolist())) > len(first)
         return _ROUNDING_64 if double else _ROUNDING_32
 
     def spread(self) -> float:
@@ -204,7 +225,7 @@ class Curve:
         if skip_start < 0 or skip_end < 0:
             raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
         usable = self.usable()
-        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)
+        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]], diverged: bool) -> Curve:
         return replace(

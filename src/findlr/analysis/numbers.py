@@ -31,7 +31,12 @@ def real(value: Any) -> float | None:
         (2.0, None, None)
     """
     number = plain(value)
-    return float(number) if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    try:
+        return float(number)
+    except OverflowError:  # an int too large for a float
+        return math.copysign(math.inf, number)
 
 
 def whole(value: Any) -> int | None:

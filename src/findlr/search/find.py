@@ -16,6 +16,7 @@ from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError, RestoreError
 from findlr.finding import Cost, Finding
+from findlr.search.checkpoint import Book
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
@@ -31,6 +32,7 @@ from findlr.search.trainable import (
     Trainable,
     restored,
 )
+from findlr.search.watching import RaceWatch
 
 logger = logging.getLogger("findlr")
 
@@ -61,7 +63,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
     signals = HeldSignals()
     try:
         signals.hold()
-        with display(task.settings.progress) as show:
+        with display(task.settings.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             finding = task.run()
     except BaseException as error:
@@ -96,7 +98,9 @@ class _Search:
         self._rule = chosen_rule(settings.rule)
         self._race: Race | None = None
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
-        self._start, self._passes = time.perf_counter(), _passes(self._counting)
+        self._start, self._before = time.perf_counter(), _passes(self._counting)
+        known = {"plan": self._plan.to_dict(), "training": type(trainable).__name__, "epoch": _epoch_of(trainable)}
+        self._book = Book(settings.checkpoint, {**settings.asked(), **known}, self._made)
 
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
@@ -115,10 +119,14 @@ class _Search:
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings
-        baseline = _baseline(trainable, snapshot, settings.control_variate)
-        # Under verify the held-out data score the race only: its budget is for that.
-        validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
-        run_sweep(trainable, self._lrs, self.recording, baseline, validated)
+        watch = RaceWatch(self.recording.watchers, settings.smoothing)
+        if self._book.resumed:
+            self._go_on(snapshot, watch)
+        else:
+            baseline = _baseline(trainable, snapshot, settings.control_variate)
+            # Under verify the held-out data score the race only: its budget is for that.
+            validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
+            run_sweep(trainable, self._lrs, self.recording, baseline, validated)
         if self._budget is None:
             return
         trainable.restore(snapshot)
@@ -126,26 +134,47 @@ class _Search:
         start = starting_point(curve, self._plan, self._rule)
         if start is None:
             return
+        self._book.start(self._facts(), self.recording.to_dict())
         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
         left = self._budget - self._spent().steps
         try:
-            how = {"one_pass": settings.one_pass, "rates_act": has_acted(curve)}
-            self._race = run_race(trainable, self._plan, start.lr, limits, left, **how)
+            self._race = run_race(
+                *(trainable, self._plan, start.lr, limits, left),
+                one_pass=settings.one_pass,
+                rates_act=has_acted(curve),
+                watch=watch,
+                book=self._book,
+            )
         except DataEndedError:
             logger.warning("there is no race: the data ended, and can be read only once")
 
+    def _go_on(self, snapshot: Any, watch: RaceWatch) -> None:
+        """Go on with a checkpoint's sweep, once the first steps have shown that it is this training's."""
+        watch.tell(f"going on with {self.settings.checkpoint}")
+        self._book.check(self._trainable, self._lrs, lambda: self._facts(snapshot))
+        self.recording.take_over(self._book.sweep)
+        self._before = _passes(self._counting)
+
+    def _facts(self, snapshot: Any = None) -> Mapping[str, Any]:
+        if snapshot is not None:
+            self._trainable.restore(snapshot)
+        return self._trainable.facts() if isinstance(self._trainable, HasFacts) else {}
+
+    def _made(self) -> tuple[int, int]:
+        """Forward and backward passes that this call has made for its result."""
+        forwards, backwards = (now - then for now, then in zip(_passes(self._counting), self._before, strict=True))
+        return forwards, backwards
+
     def _spent(self) -> Cost:
-        now = _passes(self._counting)
-        forwards, backwards = (after - before for after, before in zip(now, self._passes, strict=True))
+        forwards, backwards = (made + given for made, given in zip(self._made(), self._book.given, strict=True))
         if self._counting is None:
             raced = sum(run.steps for run in self._race.runs) if self._race else 0
             forwards = backwards = self.recording.steps + raced
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - self._start)
 
     def _finding(self) -> Finding:
-        facts = self._trainable.facts() if isinstance(self._trainable, HasFacts) else {}
         smoothing = self.settings.smoothing
-        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), facts, self._race)
+        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), self._facts(), self._race)
 
 
 def conclude(
@@ -222,8 +251,21 @@ def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
     return trainable.steps_per_epoch()
 
 
+def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
+    """Steps in one pass over the data; None if they are not known."""
+    try:
+        return _steps_per_epoch(trainable)
+    except ConfigurationError:
+        return None
+
+
 def _passes(counting: CountsPasses | None) -> tuple[int, int]:
     return (0, 0) if counting is None else (counting.forwards, counting.backwards)
+
+
+def entered(on_step: Callable[[Step], object] | None) -> AbstractContextManager[object]:
+    """``on_step`` for the length of a search, if it is a context manager, too: a stream that sends what waits."""
+    return on_step if isinstance(on_step, AbstractContextManager) else nullcontext()
 
 
 def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
-from findlr.analysis.smoothing import Array
-from findlr.search import interrupts
+from findlr.search.checkpoint import Book
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
+from findlr.search.run import End, train
 from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
+from findlr.search.watching import RaceWatch
+
+__all__ = ["End", "run_race", "train"]
 
 logger = logging.getLogger("findlr")
 
@@ -32,6 +32,8 @@ def run_race(
     *,
     one_pass: bool = False,
     rates_act: bool = True,
+    watch: RaceWatch | None = None,
+    book: Book | None = None,
 ) -> Race | None:
     """Train at a few rates for a few steps each, and tell which is best.
 
@@ -48,12 +50,15 @@ def run_race(
         one_pass: take the first runs in one pass, where the training can.
         rates_act: whether the sweep has shown that rates near ``first`` act, so that an exception of the training's own
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
+        watch: sees the runs as they are made.
+        book: keeps the runs, and gives those that it has in place of making them.
 
     Returns:
         The Race; None if the budget is too small for three runs.
 
     Raises:
         Exception: what the training raised before a run had taken a step, or where no rate acts.
+        ConfigurationError: the book's runs are those of another race.
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
@@ -70,6 +75,10 @@ def run_race(
     steps = affordable(0.0)
     if steps < runs.FEWEST_STEPS:
         return None
+    watch, book = watch or RaceWatch(), Book() if book is None else book
+    watch.tell(
+        f"setting up a race of {most} runs of {steps} steps" + (f", {len(book)} of them kept" if len(book) else "")
+    )
     if evaluator is not None and not evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps):
         evaluator, evaluation = None, 0.0
         steps = affordable(0.0)
@@ -78,23 +87,26 @@ def run_race(
     done: list[Run] = []
     surely = -math.inf
     with Remembered(trainable) as begin:
-        start = math.nan if evaluator is None else evaluator.evaluate()
+        start = book.begin(math.nan if evaluator is None else evaluator.evaluate())
         times = runs.PASS_IF_RICH if rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
-            done, spent = _in_one_pass(
-                together, begin, plan, [each * first for each in times], limits, steps, rates_act
+            done, spent = book.pass_of(steps) or _in_one_pass(
+                *(together, begin, plan, [each * first for each in times], limits, steps, rates_act), watch, book
             )
             steps = steps if done else affordable(spent)
         shares = plan.shares(steps)
         path = "one pass" if done else "sequential"
-        candidate: float | None = runs.within(runs.first_lr(first, plan, steps), limits)
-        if done:
-            candidate = runs.next_candidate(done, start, limits)
+        begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
+        candidate = runs.next_candidate(done, start, limits) if done else begins_at
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS and not runs.narrow(done):
-            trainable.restore(begin)
-            ended = train(trainable, evaluator, candidate * shares, rates_act)
+            ended = book.run_of(candidate, steps)
+            if ended is None:
+                trainable.restore(begin)
+                watch.begin(candidate, steps, most, done)
+                ended = train(trainable, evaluator, candidate * shares, rates_act, watch)
+                book.add_run(candidate, steps, ended)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
@@ -124,10 +136,13 @@ def _in_one_pass(
     limits: tuple[float, float],
     steps: int,
     rates_act: bool,
+    watch: RaceWatch,
+    book: Book,
 ) -> tuple[list[Run], float]:
     """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
     lrs = [runs.first_lr(first, plan, steps) for first in firsts]
     lrs = [lr for lr in lrs if runs.within(lr, limits) == lr]
+    watch.tell(f"a race: {len(lrs)} runs of {steps} steps in one pass")
     forwards, backwards = training.forwards, training.backwards
     ends: list[float] | str = "the limits leave one rate"
     if len(lrs) > 1:
@@ -137,72 +152,16 @@ def _in_one_pass(
             if not (rates_act and is_the_trainings(error)):
                 raise
             ends = told(error)  # of one run, which is told by making them one after another
-    if not isinstance(ends, str):
-        return [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)], 0.0
-    _log_no_pass(ends)
-    forwards, backwards = training.forwards - forwards, training.backwards - backwards
-    return [], backwards + (forwards - backwards) / 3
+    done, spent = [], 0.0
+    if isinstance(ends, str):
+        _log_no_pass(ends)
+        forwards, backwards = training.forwards - forwards, training.backwards - backwards
+        spent = backwards + (forwards - backwards) / 3
+    else:
+        done = [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)]
+    book.add_pass(steps, done, spent)
+    return done, spent
 
 
 def _log_no_pass(reason: str | None) -> None:
     logger.warning("one_pass=True can't be had, so the race's runs are made one after another: %s", reason)
-
-
-@dataclass(frozen=True)
-class End:
-    """How a run ended.
-
-    Args:
-        first: its first loss.
-        surely: what its first losses show for sure: their mean, less three standard errors; NaN with an evaluator.
-        loss: the held-out loss or, without an evaluator, the mean of the last tenth; infinite if the run diverged.
-    """
-
-    first: float
-    surely: float
-    loss: float
-
-
-def train(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, rates_act: bool = False) -> End:
-    """One run of a race: take a step at each rate, then score it.
-
-    Args:
-        trainable: the training.
-        evaluator: scores it; None takes the mean of the last tenth of the losses.
-        lrs: the rates.
-        rates_act: whether an exception of the training's own, after a step, says that the rate is too high.
-
-    Returns:
-        The End; that of a run that diverged where its loss is not finite, or where it raised such an exception.
-    """
-    losses: list[Any] = []
-    try:
-        return _trained(trainable, evaluator, lrs, losses)
-    except Exception as error:
-        if not (losses and rates_act and is_the_trainings(error)):
-            raise
-        logger.info("a run at %.3g diverged: %s", float(lrs.max()), told(error))
-        return End(trainable.read(losses[:1])[0], -math.inf, math.inf)
-
-
-def _trained(trainable: Trainable[Any, Any], evaluator: CanEvaluate | None, lrs: Array, losses: list[Any]) -> End:
-    first = math.nan
-    for lr in lrs:
-        if interrupts.waiting:
-            interrupts.deliver()
-        loss = trainable.step(float(lr))
-        if loss is not None:
-            losses.append(loss)
-        if losses and (len(losses) == 1 or len(losses) % 10 == 0):  # each look waits for the device
-            latest = trainable.read(losses[-1:])[0]
-            first = latest if len(losses) == 1 else first
-            if not math.isfinite(latest):
-                return End(first, -math.inf, math.inf)
-    if evaluator is not None:
-        final, surely = evaluator.evaluate(), math.nan
-    else:
-        tenth = max(1, len(losses) // 10)
-        early, late = np.array(trainable.read(losses[:tenth])), np.array(trainable.read(losses[-tenth:]))
-        error = float(late.std(ddof=1)) * (2 / tenth) ** 0.5 if tenth > 1 else 0.0
-        final, surely = float(late.mean()), float(early.mean()) - 3.0 * error
-    return End(first, surely, final) if math.isfinite(final) else End(first, -math.inf, math.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ class Recording:
         self._skipped = 0
         self._read, self._num_steps, self._rule = read, num_steps, rule
         self._read_every = read_every
-        self._watchers: list[Callable[[Step], object]] = []
+        self.watchers: list[Callable[[Step], object]] = []
         self._lrs: list[float] = []
         self._losses: list[float] = []
         self._baselines: list[float] = []
@@ -61,7 +61,7 @@ class Recording:
 
     def watch(self, *watchers: Callable[[Step], object] | None) -> None:
         """Call each of ``watchers`` with every point once it is read."""
-        self._watchers.extend(watcher for watcher in watchers if watcher is not None)
+        self.watchers.extend(watcher for watcher in watchers if watcher is not None)
 
     def add(self, lr: float, loss: Any, baseline: Any = None, validation: Any = None, skipped: Any = None) -> None:
         """Take one point; every ``read_every`` points, look whether to stop.
@@ -120,9 +120,9 @@ class Recording:
             self._baselines.append(baseline)
         self._validations.append(math.nan if validation is None else validation)
         self.stop = self._rule.update(loss, baseline)
-        if self._watchers:
+        if self.watchers:
             step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
-            for watcher in self._watchers:
+            for watcher in self.watchers:
                 watcher(step)
 
     def end(self, why: Stop) -> None:
@@ -159,6 +159,30 @@ class Recording:
         self._waiting.clear()
         if self.stop is None:
             self.stop = Stop.INTERRUPTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a sweep that has ended measured, as plain values."""
+        assert self.stop is not None
+        return {
+            "lr": self._lrs,
+            "loss": self._losses,
+            "baseline": self._baselines,
+            "stop": self.stop.name,
+            "error": self._error,
+            "skipped": self._skipped,
+            "steps": self.steps,
+        }
+
+    def take_over(self, data: Mapping[str, Any]) -> None:
+        """Go on from the end of a sweep that ``to_dict`` described, of which there was no validation loss.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is none.
+        """
+        self._lrs, self._losses, self._baselines = (list(map(float, data[key])) for key in ("lr", "loss", "baseline"))
+        self._validations = [math.nan] * len(self._lrs)
+        self._error, self._skipped, self.steps = data["error"], int(data["skipped"]), int(data["steps"])
+        self.stop = Stop[data["stop"]]
 
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""

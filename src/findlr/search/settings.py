@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from findlr.analysis.curve import Step
+from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
@@ -56,6 +58,7 @@ _ELSEWHERE = {
     "max_grad_norm": "clip_grad_norm",
     "callback": "on_step",
 }
+_NO_MATTER = ("progress", "on_step", "checkpoint")
 _NOT_NEEDED = {"device": "the batches go to the device that the model is on"}
 
 
@@ -74,7 +77,8 @@ class SweepSettings:
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
             ``Step``.
-        on_step: called with each ``Step`` once its loss is read.
+        on_step: called with each ``Step`` once its loss is read, those of a race's runs, too. If it is a context
+            manager as well, it is entered before the search and left after it.
 
     Raises:
         ConfigurationError: a setting outside its range.
@@ -91,6 +95,8 @@ class SweepSettings:
     on_step: Callable[[Step], object] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("min_lr", "max_lr", "num_steps", "divergence_threshold", "smoothing"):
+            object.__setattr__(self, name, plain(getattr(self, name)))  # numbers of NumPy's and torch's, too
         sweep_lrs(self.min_lr, self.max_lr, 2 if self.num_steps == "epoch" else self.num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
@@ -118,6 +124,9 @@ class Settings(SweepSettings):
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.
+        checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
+            it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
+            is left complete at the end.
 
     Raises:
         ConfigurationError: a setting outside its range.
@@ -127,18 +136,29 @@ class Settings(SweepSettings):
     budget: float | None = None
     control_variate: bool | None = None
     one_pass: bool = False
+    checkpoint: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.budget is not None and not (
-            isinstance(self.budget, (int, float))
-            and not isinstance(self.budget, bool)
-            and math.isfinite(self.budget)
-            and self.budget > 0
-        ):
+        check_flags(verify=self.verify, one_pass=self.one_pass)
+        if self.control_variate is not None:
+            check_flags(control_variate=self.control_variate)
+        object.__setattr__(self, "budget", plain(self.budget))
+        if self.budget is not None and not 0 < (real(self.budget) or 0) < math.inf:
             raise ConfigurationError(
                 f"budget must be a number of steps or a share of total_steps above 0, got {self.budget!r}"
             )
+        if self.checkpoint is None:
+            return
+        if not isinstance(self.checkpoint, (str, PathLike)):
+            raise ConfigurationError(f"checkpoint must be the name of a file, got {self.checkpoint!r}")
+        if not self.verify:
+            raise ConfigurationError("checkpoint= keeps the runs of a race: give verify=True, too, or leave it out")
+
+    def asked(self) -> dict[str, Any]:
+        """What decides a search, by name, in plain values; who watches it does not."""
+        rule = self.rule if self.rule is None or isinstance(self.rule, str) else _name_of(self.rule)
+        return {**{name: value for name, value in vars(self).items() if name not in _NO_MATTER}, "rule": rule}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -194,6 +214,7 @@ class Search(TypedDict, total=False):
     budget: float | None
     control_variate: bool | None
     one_pass: bool
+    checkpoint: str | PathLike[str] | None
 
 
 def chosen_rule(rule: Rule | str | None) -> Rule | None:
@@ -211,6 +232,25 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
     if not (rule is None or callable(rule)):
         raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
     return rule
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False, naming it.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    for name, flag in flags.items():
+        if not isinstance(plain(flag), bool):
+            raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
+
+
+def _name_of(rule: Rule) -> str:
+    """A rule's name: that of a function of the user's own says where it is from."""
+    from findlr.analysis.rules import RULES
+
+    named = next((name for name, known in RULES.items() if known is rule), None)
+    return named or f"{getattr(rule, '__module__', '')}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
 
 
 def unknown_name(name: str, known: list[str]) -> str:

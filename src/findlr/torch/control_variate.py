@@ -3,13 +3,15 @@
 No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
 """
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging
 import math
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -62,7 +64,7 @@ class Baseline:
         self._is_checked = False
         if reason is None:
             self._before = self._side_effects()
-        self.variate = None if reason else ControlVariate(training.modules, self._taker.loss, snapshot, training.device)
+        self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.device)
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
@@ -102,15 +104,13 @@ class ControlVariate:
 
     Args:
         modules: the model, and the criterion where it is a module.
-        loss: gives the loss of a batch under the modules' present weights.
+        taker: gives the loss of a batch under the modules' present weights, and says how a step's is made of several.
         snapshot: the starting weights; its copies must be on the modules' device.
         device: that device.
     """
 
-    def __init__(
-        self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor], snapshot: Memory, device: torch.device
-    ) -> None:
-        self._whole = WholeLoss(modules, loss)
+    def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, device: torch.device) -> None:
+        self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
         self._device = device
         parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
         self._kept = dict(zip(parameters, snapshot.copies_of(parameters.values()), strict=True))
@@ -137,7 +137,7 @@ class ControlVariate:
         self._draws.append(self._random_states())
 
     def loss(self) -> torch.Tensor:
-        """The mean loss of the step's batches under the starting weights; no random state has moved."""
+        """The loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
         losses: list[torch.Tensor] = []
         try:
@@ -147,7 +147,10 @@ class ControlVariate:
                     self._mend()
         finally:
             now.put_back()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        if len(losses) == 1:
+            return losses[0]
+        stacked = torch.stack(losses)
+        return stacked.mean() if self._combine == "mean" else stacked.sum()
 
     def _loss(self, batch: Any, draws: Undos) -> torch.Tensor:
         draws.put_back()

@@ -1,5 +1,7 @@
 """The same modules under other weights: all that lies between a batch and its loss, for ``functional_call``."""
 
+# ruff: noqa: SLF001 - what a module holds by itself, and its hooks, have private names only
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from findlr.errors import ConfigurationError, DataEndedError
 from findlr.finding import Cost, Finding
 from findlr.search import interrupts
 from findlr.search.batches import PASS_ENDED
-from findlr.search.find import carry, conclude, display
+from findlr.search.find import carry, conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
@@ -108,9 +108,9 @@ class RangeTest:
         shape, steps = read_schedule(schedule, total_steps)
         self._plan = self._training.planned(Plan(shape, steps, warmup=warmup))
         self._settings, self._rule = settings, chosen_rule(rule)
-        self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
+        self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
-        self._recording = Recording(self._read, num_steps, settings.stop_rule(), read_every)
+        self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
         self._signals = HeldSignals()
         self._open = False
@@ -160,6 +160,7 @@ class RangeTest:
         training = self._training
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
+        exits.enter_context(entered(self._settings.on_step))
         exits.enter_context(restored(self))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:

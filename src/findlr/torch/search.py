@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from typing import Any, Literal, Unpack
 
 from findlr.analysis.curve import Step
@@ -45,6 +46,7 @@ def find_lr(
     restore: Sequence[Any] = (),
     progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     **how: Unpack[How],
 ) -> Finding:
     """Find a good learning rate by a range test, and put everything back.
@@ -84,7 +86,11 @@ def find_lr(
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
             ``Step``.
-        on_step: called with each ``Step`` once its loss is read.
+        on_step: called with each ``Step`` once its loss is read, those of ``verify``'s runs, too. If it is a context
+            manager as well, it is entered before the search and left after it.
+        checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
+            it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
+            is left complete at the end; one of another training is refused.
         **how: how a step is taken and remembered, all of ``TorchTrainable``: sweep, validation_loader,
             validation_every, autocast, scaler, accumulation_steps, clip_grad_norm, clip_grad_value, snapshot, consume.
 
@@ -124,6 +130,7 @@ def find_lr(
         one_pass=one_pass,
         progress=progress,
         on_step=on_step,
+        checkpoint=checkpoint,
     )
     for name in how:
         if name not in How.__annotations__:

@@ -1,4 +1,4 @@
-"""Which live view shows a sweep: a library's only word that nobody asked for, so only where somebody looks."""
+"""Which live view shows a search: a library's only word that nobody asked for, so only where somebody looks."""
 
 from __future__ import annotations
 

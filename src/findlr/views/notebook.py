@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from html import escape
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -28,7 +29,7 @@ _REFRESH = 0.2  # seconds between two pictures
 
 
 class LiveSweep:
-    """A sweep as it runs, in a Jupyter notebook: a line, and a small curve that grows.
+    """A search as it runs, in a Jupyter notebook: a line, a small curve that grows, and what the runs ended at.
 
     Example:
         >>> from findlr import find
@@ -36,22 +37,29 @@ class LiveSweep:
         >>> finding = find(Quadratic(), progress=LiveSweep())  # doctest: +SKIP
     """
 
-    def __enter__(self) -> Callable[[Step], None]:
+    def __enter__(self) -> Self:
         from IPython.display import HTML, display
 
-        self._growing, self._due = Growing(), 0.0
+        self._growing, self._due, self._ended = Growing(), 0.0, 0
         self._html: Callable[[str], object] = HTML
         self._handle = display(HTML(_running(self._growing)), display_id=True)
-        return self._show
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.update(self._html(_line(self._growing)))
+        self._handle.update(self._html(_line(self._growing.final or self._growing.parts)))
 
-    def _show(self, step: Step) -> None:
+    def __call__(self, step: Step) -> None:
+        """Show a step."""
         self._growing.add(step)
-        if (now := time.monotonic()) >= self._due or step.index + 1 == step.num_steps:
+        done, steps, ended = self._growing.place
+        if (now := time.monotonic()) >= self._due or done == steps or ended > self._ended:
             self._handle.update(self._html(_running(self._growing)))
-            self._due = now + _REFRESH
+            self._due, self._ended = now + _REFRESH, ended
+
+    def tell(self, text: str) -> None:
+        """Show what is done until the next step."""
+        self._growing.tell(text)
+        self._handle.update(self._html(_running(self._growing)))
 
 
 def html(finding: Finding) -> str:
@@ -103,18 +111,20 @@ def _text(text: str, most: int) -> str:
     return escape(printable(text, most))
 
 
-def _line(growing: Growing) -> str:
-    return f'<div style="font-family:monospace;white-space:pre-wrap">{_text(growing.line, 200)}</div>'
+def _line(parts: Sequence[str]) -> str:
+    shown = escape("  ".join(map(printable, parts)))
+    return f'<div style="font-family:monospace;white-space:pre-wrap">{shown}</div>'
 
 
 def _running(growing: Growing) -> str:
     curve = growing.curve(_MOST)
+    lines = _line(growing.parts) + (_line(growing.ended) if growing.ended else "")
     if curve is None:
-        return _line(growing)
+        return lines
     shares, losses, limits = curve
     points = _points(shares * 300, _heights(losses, limits, 4, 56))
     return (
-        f'{_line(growing)}<svg viewBox="0 0 300 60" width="300" height="60" role="img" aria-label="the loss so far">'
+        f'{lines}<svg viewBox="0 0 300 60" width="300" height="60" role="img" aria-label="the loss so far">'
         f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/></svg>'
     )
 

@@ -1,20 +1,22 @@
-"""A sweep that runs, as each live view tells it: a line, and a curve that grows."""
+"""A search that runs, as each live view tells it: a line, and a curve that grows."""
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 
 import numpy as np
 
 from findlr.analysis.curve import Step
+from findlr.analysis.runs import Run
 from findlr.analysis.smoothing import Array
-from findlr.analysis.text import duration
+from findlr.analysis.text import duration, rate_text
 from findlr.views.thinning import extremes
 
 
 class Growing:
-    """What a running sweep has shown so far.
+    """What a running search has shown so far: its sweep, then the runs of its race.
 
     Example:
         >>> from findlr import find
@@ -27,40 +29,114 @@ class Growing:
 
     def __init__(self) -> None:
         self.step: Step | None = None
+        self.told: str | None = None
+        """What is done while there are no steps."""
         self._losses = array("d")  # read as it is, however many there are
         self._start = time.monotonic()
+        self._raced = 0  # steps of the race that were seen
 
     def add(self, step: Step) -> None:
-        """Take the next point."""
-        self.step = step
+        """Take the next step."""
+        before = self.step
+        if before is None or before.run != step.run:  # the curve is that of the sweep, or of the present run
+            self._losses = array("d")
+        if step.run is not None:
+            if not self._raced:
+                self._start = time.monotonic()
+            self._raced += 1
+        self.step, self.told = step, None
         self._losses.append(step.smoothed)
+
+    def tell(self, text: str) -> None:
+        """Take what is done until the next step."""
+        self.told = text
 
     @property
     def line(self) -> str:
-        """Step, rate, smoothed loss, best loss, and the time left, or spent at the end."""
+        """Where the sweep or the race is, and the time left; or the time spent at the end."""
+        return "  ".join(self.parts)
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of ``line``, for a place that is too narrow for it."""
         step = self.step
+        if self.told is not None:
+            return [self.told]
         if step is None:
-            return "the first step"
+            return ["the first step"]
+        return self._of_sweep(step) if step.run is None else self._of_race(step)
+
+    def _of_sweep(self, step: Step) -> list[str]:
         spent, done = time.monotonic() - self._start, step.index + 1
         left = spent / done * (step.num_steps - done)
-        told = (
+        return [
             f"step {done}/{step.num_steps}",
             f"lr {step.lr:.1e}",
             f"smoothed loss {step.smoothed:.4g}",
             f"best {step.best:.4g}",
             f"{duration(left)} left" if done < step.num_steps else duration(spent),
-        )
-        return "  ".join(told)
+        ]
+
+    def _of_race(self, step: Step) -> list[str]:
+        assert step.run is not None
+        assert step.runs is not None
+        assert step.peak is not None
+        ended = len(step.ended) == step.run
+        where = [f"run {step.run}/{step.runs}", f"lr {rate_text(step.peak)}"]
+        if ended:
+            where.append(_end(step.ended[-1]))
+        else:
+            where += [f"step {step.index + 1}/{step.num_steps}", f"smoothed loss {step.smoothed:.4g}"]
+        coming = 0 if ended else step.num_steps - step.index - 1
+        left = coming + (step.runs - step.run) * step.num_steps
+        spent = time.monotonic() - self._start
+        if left and self._raced > 1:
+            where.append(f"{duration(spent / (self._raced - 1) * left)} left")
+        elif not left:
+            where.append(f"{duration(spent)} in all")
+        return where
+
+    @property
+    def ended(self) -> list[str]:
+        """What the runs before the present one ended at, in parts; none if there are none."""
+        step = self.step
+        if step is None or self.told is not None:
+            return []
+        ends = _ends(step.ended[: len(step.ended) - (len(step.ended) == step.run)])
+        return ["so far", *ends] if ends else []
+
+    @property
+    def final(self) -> list[str]:
+        """The parts of the line that stays; of a race, what all its runs ended at."""
+        step = self.step
+        if step is None:
+            return []
+        if step.run is None:
+            return self._of_sweep(step)
+        if len(step.ended) < step.run:
+            return self._of_race(step)
+        spent = duration(time.monotonic() - self._start)
+        return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *_ends(step.ended)]
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """How many steps are done, how many there are, and how many runs have ended: of the sweep, or of the race."""
+        step = self.step
+        if step is None:
+            return 0, 1, 0
+        before = ((step.run or 1) - 1) * step.num_steps
+        return before + step.index + 1, (step.runs or 1) * step.num_steps, len(step.ended)
 
     def curve(self, width: int) -> tuple[Array, Array, tuple[float, float]] | None:
         """The smoothed losses so far, for a picture ``width`` dots wide.
 
         Returns:
-            Where each stands, as a share of the sweep; the losses; the lowest and the highest to show, for an explosion
-            is cut. None before there is a line to draw.
+            Where each stands, as a share of the sweep or run; the losses; the lowest and the highest to show, for an
+            explosion is cut. None before there is a line to draw.
         """
         losses = np.array(self._losses, dtype=np.float64)
-        if self.step is None or len(losses) < 2:
+        losses = losses[np.isfinite(losses)]
+        if self.step is None or self.told is not None or len(losses) < 2:
             return None
         shares = np.arange(len(losses)) / max(self.step.num_steps - 1, 1)
         kept = extremes(losses, max(width // 2, 1))
@@ -68,3 +144,13 @@ class Growing:
         low, top = float(losses.min()), float(losses.max())
         fall = float(losses[: int(losses.argmin()) + 1].max()) - low
         return shares, losses, (low, min(low + 2 * fall, top) if fall else top)
+
+
+def _end(run: Run) -> str:
+    return f"ended at loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged"
+
+
+def _ends(runs: tuple[Run, ...]) -> list[str]:
+    return [
+        f"{f'loss {run.loss:.4g}' if math.isfinite(run.loss) else 'diverged'} at {rate_text(run.lr)}" for run in runs
+    ]

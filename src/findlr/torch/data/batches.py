@@ -1,5 +1,7 @@
 """Batches of a PyTorch loader: what its passes change, and how to open it without ending a pass of the user's."""
 
+# ruff: noqa: SLF001 - where a DataLoader keeps its iterator has no public name
+
 from __future__ import annotations
 
 import copy

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
+from findlr.analysis.numbers import whole
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.search.memory import Memory, Phase
 from findlr.torch.data.nesting import bytes_in, copied
@@ -106,6 +107,6 @@ def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindab
     """
     if not isinstance(iterator, Iterable):
         raise ConfigurationError(f"rewindable() needs an iterator over batches, got {type(iterator).__name__}")
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+    if (whole(max_bytes) or 0) < 1:
         raise ConfigurationError(f"max_bytes must be a whole number above 0, got {max_bytes!r}")
-    return Rewindable(iterator, max_bytes)
+    return Rewindable(iterator, int(max_bytes))

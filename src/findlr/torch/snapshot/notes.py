@@ -1,5 +1,7 @@
 """What a step can change, and how each kind of thing is remembered."""
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging
@@ -84,6 +86,16 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
+        check_stateful(stateful)
+
+
+def check_stateful(stateful: Any) -> None:
+    """Refuse what can't be put back.
+
+    Raises:
+        ConfigurationError: it has no state_dict and load_state_dict.
+    """
+    if not has_state(stateful):
         raise ConfigurationError(
             f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
         )

@@ -1,5 +1,7 @@
 """Where a snapshot's copies of tensors live: on the tensors' device, in the host's memory, or on disk."""
 
+# ruff: noqa: SLF001 - the parts of a sparse tensor that isn't coalesced, and calls for many tensors, have no public names
+
 from __future__ import annotations
 
 import contextlib

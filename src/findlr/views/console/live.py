@@ -1,11 +1,12 @@
-"""A sweep in the terminal while it runs."""
+"""A search in the terminal while it runs."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,9 +23,11 @@ _WIDTH, _HEIGHT = 60, 5  # of the small curve, in characters
 
 
 class LiveSweep:
-    """A sweep as it runs: step, rate, smoothed loss, best loss, time left, and a small curve that grows.
+    """A search as it runs: step, rate, smoothed loss, best loss, time left, and a small curve that grows.
 
-    Where there is no terminal, such as in a log file, it is a plain line every few seconds.
+    A race is shown run by run: which of how many, its rate, its loss so far, what the runs before it ended at, and the
+    time left for all of them. Where there is no terminal, such as in a log file, it is a plain line every few seconds,
+    and one for each run that ends.
 
     Args:
         console: where to show it; None is standard error.
@@ -45,47 +48,75 @@ class LiveSweep:
                 redirect_stdout=sys.stdout.isatty(),  # what the training prints into a file stays there
             )
 
-    def __enter__(self) -> Callable[[Step], None]:
-        self._growing, self._told = Growing(), -1
+    def __enter__(self) -> Self:
+        self._growing = Growing()
+        self._last = (0, 1, 0)  # what was shown last: the steps that were done, all steps, the runs that had ended
         self._due = 0.0
         if self._live is None:
             self._due = time.monotonic() + _LINE_EVERY
         else:
             self._live.start()
             self._live.update(self._picture(), refresh=True)
-        return self._show
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        step = self._growing.step
         if self._live is not None:
-            self._live.update(Text("" if step is None else self._growing.line), refresh=True)
+            self._live.update(self._lines(self._growing.final), refresh=True)
             self._live.stop()
-        elif step is not None and step.index != self._told:
-            self._print(step)
+        elif self._growing.step is not None and self._growing.place != self._last:
+            self._print()
 
-    def _show(self, step: Step) -> None:
+    def __call__(self, step: Step) -> None:
+        """Show a step."""
+        before, (_, _, ended_before) = self._growing.step, self._last
+        if before is not None and before.run is None and step.run is not None:
+            self._last = (0, 1, 0)
         self._growing.add(step)
-        now, last = time.monotonic(), step.index + 1 == step.num_steps  # after which a race may run for long
-        if now < self._due and not last:
+        done, steps, ended = self._growing.place
+        now = time.monotonic()
+        told = done == steps or ended > ended_before  # after which there may be none for long
+        if now < self._due and not told:
             return
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
-            self._due = now + _REFRESH
-        elif last or (step.index - self._told) * _LINES >= step.num_steps:
-            self._print(step)
+            self._last, self._due = self._growing.place, now + _REFRESH
+        elif told or (done - self._last[0]) * _LINES >= steps:
+            self._print()
             self._due = now + _LINE_EVERY
 
-    def _print(self, step: Step) -> None:
-        self._told = step.index
+    def tell(self, text: str) -> None:
+        """Show what is done until the next step."""
+        self._growing.tell(text)
+        if self._live is not None:
+            self._live.update(self._picture(), refresh=True)
+        else:
+            self._print()
+
+    def _print(self) -> None:
+        self._last = self._growing.place
         self._console.print(Text(f"findlr: {self._growing.line}"), soft_wrap=True)
 
+    def _lines(self, parts: Sequence[str]) -> Text:
+        """The parts in as many lines as they need, each part whole if it fits into one."""
+        lines: list[str] = []
+        for part in parts:
+            if lines and len(lines[-1]) + 2 + len(part) < self._console.width:
+                lines[-1] += f"  {part}"
+            else:
+                lines.append(part)
+        return Text("\n".join(lines))
+
     def _picture(self) -> Group:
-        line = Text(self._growing.line, style="bold")
+        line = self._lines(self._growing.parts)
+        line.stylize("bold")
+        shown: list[Text] = [line]
+        if self._growing.ended:
+            shown.append(self._lines(self._growing.ended))
         width = min(self._console.width - 1, _WIDTH)
         ink = ink_of(self._console.options.ascii_only)
         curve = self._growing.curve(width * len(ink.dots[0]))
-        if curve is None:
-            return Group(line)
-        places, losses, limits = curve
-        rows = dots(places, losses, (0.0, 1.0), limits, (width, _HEIGHT), ink)
-        return Group(line, *(Text(row, style=LINE, no_wrap=True) for row in rows))
+        if curve is not None:
+            places, losses, limits = curve
+            rows = dots(places, losses, (0.0, 1.0), limits, (width, _HEIGHT), ink)
+            shown += [Text(row, style=LINE, no_wrap=True) for row in rows]
+        return Group(*shown)

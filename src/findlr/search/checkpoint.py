@@ -1,0 +1,278 @@
+"""A race that is written down as it goes, so that a search that was killed goes on with the runs that it has."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from findlr.analysis.curve import Step, Stop
+from findlr.analysis.runs import Run
+from findlr.analysis.smoothing import Array
+from findlr.analysis.text import printable
+from findlr.errors import ConfigurationError, FileFormatError
+from findlr.finding.saved import LARGEST, strict
+from findlr.search.interrupts import signals_wait
+from findlr.search.recording import Recording
+from findlr.search.run import End
+from findlr.search.stopping import StopRule
+from findlr.search.sweep import run_sweep
+from findlr.search.trainable import Trainable
+
+logger = logging.getLogger("findlr")
+
+_FORMAT = 1
+_ALIKE = 1e-4  # of the largest loss: what a device's order of summing may change
+_TELLING = 5  # losses that tell one training from another
+_VARIED = 1e-3  # of the largest loss: losses that differ by less tell nothing
+_ANEW = "give another name, or delete the file to begin anew"
+
+
+class Book:
+    """Keeps the sweep and the runs of a race in a file, written whole after each; without a path it keeps nothing.
+
+    Args:
+        path: the file; if it is there, the search goes on with what it has.
+        asked: the search's settings and plan, by name, in plain values: those of the file must be the same.
+        passes: the forward and backward passes that the training has made so far.
+
+    Raises:
+        FileFormatError: the file is damaged, or no checkpoint.
+        ConfigurationError: it is another search's, or can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        asked: Mapping[str, Any] | None = None,
+        passes: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        self.given = (0, 0)
+        """The passes that what was taken from the file had cost."""
+        self._passes, self._mark = passes, (0, 0)
+        self._path = None if path is None else Path(path)
+        self._asked = _plain(asked or {})
+        self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
+        self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
+        self.resumed = self._path is not None and _can_be_read(self._path)
+        if self.resumed:
+            assert self._path is not None
+            self._data = _loaded(self._path)
+            self._runs = list(self._data["race"].get("runs", ()))
+            self._compare("asked", self._asked)
+
+    def __len__(self) -> int:
+        """Runs of the file that have not been taken yet, those of a pass among them."""
+        return len(self._runs) + len((self._data["race"].get("pass") or {"runs": ()})["runs"])
+
+    @property
+    def sweep(self) -> Mapping[str, Any]:
+        """What the file's sweep measured."""
+        sweep: Mapping[str, Any] = self._data["sweep"]
+        return sweep
+
+    def check(self, trainable: Trainable[Any, Any], lrs: Array, facts: Callable[[], Mapping[str, Any]]) -> None:
+        """Take the sweep's first steps again, and compare them and the facts with the file's.
+
+        The sweep goes on until five losses, and such as differ, have come out as they are in the file.
+
+        Args:
+            trainable: the training; it is left where the steps have led.
+            lrs: the rates of the sweep.
+            facts: gives what the training tells of itself.
+
+        Raises:
+            ConfigurationError: the file is of another training.
+        """
+        again = _Again(trainable, len(lrs), list(map(float, self.sweep["loss"])))
+        run_sweep(trainable, lrs, again)
+        if again.different is not None:
+            at, kept, seen = again.different
+            raise self._refused(f"loss at step {at} of the sweep", f"{kept:.6g}", f"{seen:.6g}")
+        self._compare("facts", _plain(facts()))
+        self.given = self._taken(self._data["sweep"])
+
+    def start(self, facts: Mapping[str, Any], sweep: Mapping[str, Any]) -> None:
+        """Write down a sweep that has ended."""
+        if self._path is not None and not self.resumed:
+            forwards, backwards = self._passes()
+            self._data |= {"facts": _plain(facts), "sweep": {**sweep, "forwards": forwards, "backwards": backwards}}
+            self._write()
+
+    def begin(self, start: float) -> float:
+        """The race begins.
+
+        Args:
+            start: its held-out loss before training; NaN if there is none.
+
+        Returns:
+            The same, or the file's.
+
+        Raises:
+            ConfigurationError: the file's is another one.
+        """
+        self._mark = self._passes()
+        race = self._data["race"]
+        if "start" not in race:
+            race |= {"start": start, "pass": None, "runs": []}
+            return start
+        kept = float(race["start"])
+        if not _alike(kept, start, abs(kept)):
+            raise self._refused("held-out loss before training", f"{kept:.6g}", f"{start:.6g}")
+        return kept
+
+    def pass_of(self, steps: int) -> tuple[list[Run], float] | None:
+        """The file's runs in one pass and the steps that were spent if there are none; None if it has no pass."""
+        kept = self._data["race"]["pass"]
+        if kept is None:
+            return None
+        if kept["steps"] != steps:
+            raise self._refused("runs in one pass", f"{kept['steps']} steps", f"{steps} steps")
+        self.given = self._taken(kept)
+        return [Run(float(run["lr"]), run["steps"], float(run["loss"])) for run in kept["runs"]], float(kept["spent"])
+
+    def add_pass(self, steps: int, runs: Sequence[Run], spent: float) -> None:
+        """Write down the runs of a pass, or that there are none."""
+        pass_ = {"steps": steps, "runs": [vars(run).copy() for run in runs], "spent": spent}
+        self._data["race"]["pass"] = {**pass_, **self._cost()}
+        self._write()
+
+    def run_of(self, lr: float, steps: int) -> End | None:
+        """The file's next run; None if it has no more.
+
+        Raises:
+            ConfigurationError: it has another one.
+        """
+        if not self._runs:
+            return None
+        kept = self._runs.pop(0)
+        if (kept["lr"], kept["steps"]) != (lr, steps):
+            raise self._refused("run", f"{kept['steps']} steps at {kept['lr']:.6g}", f"{steps} steps at {lr:.6g}")
+        self.given = self._taken(kept)
+        return End(*(float(kept[name]) for name in ("first", "surely", "loss")))
+
+    def add_run(self, lr: float, steps: int, end: End) -> None:
+        """Write down a run."""
+        self._data["race"]["runs"].append({"lr": lr, "steps": steps, **vars(end), **self._cost()})
+        self._write()
+
+    def _cost(self) -> dict[str, int]:
+        """The passes since the last look."""
+        before, self._mark = self._mark, self._passes()
+        return {"forwards": self._mark[0] - before[0], "backwards": self._mark[1] - before[1]}
+
+    def _taken(self, cost: Mapping[str, Any]) -> tuple[int, int]:
+        return self.given[0] + cost["forwards"], self.given[1] + cost["backwards"]
+
+    def _compare(self, name: str, now: Any) -> None:
+        different = _difference(self._data[name], now, "")
+        if different is not None:
+            raise self._refused(*different)
+
+    def _refused(self, what: str, kept: str, here: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._path} is the checkpoint of another search: its {what} is {kept}, here it is {here}; {_ANEW}"
+        )
+
+    @signals_wait
+    def _write(self) -> None:
+        """Write the file anew; whenever this is broken off, the file is a whole one."""
+        if self._path is None or os.environ.get("RANK", "0") != "0":  # one process of several writes
+            return
+        data = _plain(self._data)
+        text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
+        beside = self._path.with_name(f"{self._path.name}.tmp")
+        try:
+            with beside.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as error:
+            logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)
+
+
+class _Again(Recording):
+    """Takes the points of a sweep again, until they tell it from another training's."""
+
+    def __init__(self, trainable: Trainable[Any, Any], num_steps: int, losses: Sequence[float]) -> None:
+        super().__init__(trainable.read, num_steps, StopRule())
+        self.different: tuple[int, float, float] | None = None
+        self._kept = losses
+        self.watchers.append(self._compare)
+
+    def _compare(self, step: Step) -> None:
+        known = self._kept[: step.index + 1]
+        largest = max((abs(loss) for loss in known if math.isfinite(loss)), default=0.0)
+        if not _alike(known[-1], step.loss, largest):
+            self.different = step.index, known[-1], step.loss
+        varied = max(known) - min(known) > _VARIED * largest
+        if self.different is not None or (len(known) >= _TELLING and varied) or len(known) == len(self._kept):
+            self.stop = self.stop or Stop.LEFT
+
+
+def _alike(a: float, b: float, scale: float) -> bool:
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a == b or (math.isnan(a) and math.isnan(b))
+    return abs(a - b) <= _ALIKE * scale
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether there is a file to go on with.
+
+    Raises:
+        ConfigurationError: there could not be one.
+    """
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else "its folder is not there, or can't be written to"
+        raise ConfigurationError(f"checkpoint={os.fspath(path)!r} can't be written: {reason}; give the name of a file")
+    return path.exists()
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        FileFormatError: it is no checkpoint, or damaged.
+    """
+    if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe could keep us waiting
+        raise FileFormatError(f"{path} is no checkpoint of a race; {_ANEW}")
+    try:
+        whole = json.loads(path.read_bytes().decode())
+        data: dict[str, Any] = whole["checkpoint"]
+        known, sound = whole["format"] == _FORMAT, whole["sha256"] == _digest(data)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise FileFormatError(f"{path} is no checkpoint of a race, or a damaged one; {_ANEW}") from None
+    if not known:
+        raise FileFormatError(f"{path} is the checkpoint of another version of findlr; {_ANEW}")
+    if not sound:
+        raise FileFormatError(f"{path} is damaged: its content is not what was written; {_ANEW}")
+    return data
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(strict(values), default=str))
+    return plain
+
+
+def _difference(kept: Any, now: Any, where: str) -> tuple[str, str, str] | None:
+    """The first place where two values differ, and what stands there, in words."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        for key in {**kept, **now}:
+            found = _difference(kept.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+            if found is not None:
+                return found
+        return None
+    if kept == now:
+        return None
+    return where, printable(str(kept), 60), printable(str(now), 60)

@@ -1,0 +1,212 @@
+"""What those who watch a search see of its race."""
+
+import io
+import math
+import re
+
+import pytest
+from rich.console import Console
+
+from findlr import Plan, find
+from findlr.testing import Quadratic
+from findlr.views.console import LiveSweep
+from findlr.views.progress import Growing
+
+PLAN = Plan("linear", total_steps=400)
+
+
+def watched(training, **how):
+    steps = []
+    finding = find(training, PLAN, verify=True, on_step=steps.append, **how)
+    return finding, [step for step in steps if step.run is not None], [step for step in steps if step.run is None]
+
+
+def test_every_step_of_every_run_is_seen_with_its_rate():
+    finding, raced, swept = watched(Quadratic(noise=0.1))
+    assert len(swept) == len(finding.curve)
+    assert all((step.runs, step.peak, step.ended) == (None, None, ()) for step in swept)
+    for number, run in enumerate(finding.race.runs, start=1):
+        steps = [step for step in raced if step.run == number]
+        assert [step.index for step in steps] == list(range(run.steps))
+        assert [step.lr for step in steps] == [run.lr * share for share in PLAN.shares(run.steps)]
+        assert {(step.num_steps, step.runs, step.peak) for step in steps} == {(run.steps, 3, run.lr)}
+        assert all(step.ended == finding.race.runs[: number - 1] for step in steps[:-1])
+        assert steps[-1].ended == finding.race.runs[:number]
+        assert steps[0].smoothed == steps[0].loss
+        assert steps[-1].best == min(step.smoothed for step in steps)
+
+
+class Far(Quadratic):
+    """Its losses are far away: each look is counted."""
+
+    read_every = 10
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.reads = []
+
+    def read(self, losses):
+        self.reads.append(len(losses))
+        return super().read(losses)
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_losses_on_a_device_are_read_no_more_often_than_every_ten_steps(evaluates):
+    class Evaluated(Far):
+        def hold_out(self, batches, steps, total_steps):
+            return batches
+
+        def evaluate(self):
+            return self.weight**2
+
+    training = (Evaluated if evaluates else Far)(noise=0.1)
+    finding, raced, swept = watched(training, num_steps=100)
+    steps = finding.race.runs[0].steps
+    assert len(raced) == 3 * steps
+    looks = 1 + steps // 10 + (steps % 10 > 0) + (0 if evaluates else 2)  # those two make the score
+    assert len(training.reads) == -(-len(swept) // 10) + 3 * looks
+
+
+def test_a_run_that_diverges_or_fails_ends_so():
+    class Fails(Quadratic):
+        def step(self, lr):
+            if abs(self.weight) > 1e3:
+                raise ValueError("it exploded")
+            return super().step(lr)
+
+    finding, raced, _ = watched(Fails(noise=0.1), rule=lambda curve, plan: _at(0.4))
+    diverged = [run for run in finding.race.runs if not math.isfinite(run.loss)]
+    assert diverged
+    last = next(step for step in raced if diverged[0] in step.ended)
+    assert last.loss == math.inf
+    assert last.index < last.num_steps - 1
+
+
+def _at(lr):
+    from findlr import Suggestion
+
+    return Suggestion(lr, "mine", "")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_a_watcher_raises_is_raised_and_no_run_diverged(error):
+    def on_step(step):
+        if step.run == 2 and step.index == 3:
+            raise error("mine")
+
+    training = Quadratic()
+    before = training.snapshot()
+    with pytest.raises(error, match="mine"):
+        find(training, PLAN, verify=True, on_step=on_step)
+    assert training.snapshot() == before
+
+
+def test_runs_in_one_pass_are_told_before_and_after():
+    from tests.search.test_race import Several
+
+    told, steps = [], []
+
+    class Watcher:
+        def tell(self, text):
+            told.append(text)
+
+        def __call__(self, step):
+            steps.append(step)
+
+    finding = find(
+        Several(curvature=2.0), Plan(total_steps=1000), verify=True, budget=3000, one_pass=True, on_step=Watcher()
+    )
+    assert finding.race.path == "one pass"
+    assert [text.partition(" of")[0] for text in told] == ["setting up a race", "a race: 4 runs"]
+    assert {step.run for step in steps} - {None} <= {5}
+
+
+def test_an_on_step_that_is_a_context_manager_is_entered_and_left():
+    class Stream:
+        said = ()
+
+        def __enter__(self):
+            self.said += ("in",)
+
+        def __exit__(self, *_):
+            self.said += ("out",)
+
+        def __call__(self, step):
+            if not step.index:
+                self.said += (step.run,)
+
+    stream = Stream()
+    find(Quadratic(), PLAN, verify=True, on_step=stream)
+    assert stream.said == ("in", None, 1, 2, 3, "out")
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Timed(Quadratic):
+    def __init__(self, clock):
+        super().__init__(noise=0.1)
+        self.clock = clock
+
+    def step(self, lr):
+        self.clock.now += 2.0
+        return super().step(lr)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("findlr.views.console.live.time", clock)
+    monkeypatch.setattr("findlr.views.progress.time", clock)
+    return clock
+
+
+def shown(clock, **how):
+    file = io.StringIO()
+    finding = find(Timed(clock), PLAN, verify=True, progress=LiveSweep(Console(file=file, _environ={}, **how)))
+    return finding, re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue())
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_terminal_shows_the_run_its_rate_its_loss_and_the_time_left_over_all(clock, width):
+    finding, text = shown(clock, force_terminal=True, width=width)
+    first, second, third = finding.race.runs
+    steps, words = first.steps, " ".join(text.split())
+    assert f"setting up a race of 3 runs of {steps} steps" in words
+    assert f"run 1/3 lr {first.lr:.2g} step 10/{steps} smoothed loss" in words
+    left = 2 * (3 * steps - 10)
+    assert f"{left // 60} min {left % 60} s left" in words
+    assert f"so far loss {first.loss:.4g} at {first.lr:.2g} loss {second.loss:.4g} at {second.lr:.2g}" in words
+    assert f"race of 3 runs of {steps} steps" in words.rpartition("left")[2]
+    assert f"loss {third.loss:.4g} at {third.lr:.2g}" in words.rpartition("left")[2]
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_log_has_a_line_for_each_run_that_ends_and_one_now_and_then(clock):
+    finding, text = shown(clock, width=20)
+    lines = [line for line in text.splitlines() if ": run " in line]
+    ends = [line for line in lines if "ended at loss" in line]
+    assert [line.partition("  ended at loss ")[2].split()[0] for line in ends] == [
+        f"{run.loss:.4g}" for run in finding.race.runs
+    ]
+    assert 15 <= len(lines) <= 26
+    assert len(set(lines)) == len(lines)
+    assert "\x1b" not in text
+    assert ends[-1].endswith("in all")
+
+
+def test_the_curve_is_that_of_the_present_run():
+    growing, seen = Growing(), []
+
+    def on_step(step):
+        growing.add(step)
+        curve = growing.curve(60)
+        seen.append((step.run, step.index, None if curve is None else curve[0][-1]))
+
+    find(Quadratic(), PLAN, verify=True, on_step=on_step)
+    assert all(share is None or share <= 1 for _, _, share in seen)
+    assert [share for run, index, share in seen if run == 2 and index == 0] == [None]
