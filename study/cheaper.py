@@ -151,11 +151,11 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
     """Make a real race, of all its runs, each scored after each tenth."""
     whole_run, losses = race.train, []
 
-    def by_tenths(trainable: Any, evaluator: Any, lrs: Any, rates_act: bool = False) -> race.End:
+    def by_tenths(trainable: Any, evaluator: Any, lrs: Any, *_: Any) -> race.End:
         held = [math.inf] * TENTHS
         ends = np.linspace(0, len(lrs), TENTHS + 1).round().astype(int).tolist()
         for tenth, (begin, end) in enumerate(pairwise(ends)):
-            held[tenth] = whole_run(trainable, evaluator, lrs[begin:end], rates_act).loss
+            held[tenth] = whole_run(trainable, evaluator, lrs[begin:end]).loss
             if not math.isfinite(held[tenth]):
                 break
         losses.append(tuple(held))
