@@ -2,7 +2,7 @@
 
 Runs in an environment of its own (``peers-requirements.txt``), never in findlr's, from the repository's root:
 
-    python -m study.peers [name of a task ...]
+    PYTHONPATH=src python -m study.peers [name of a task ...]
 
 A finder gets a fresh set-up of each seed. It is called as its documentation calls it, at its defaults, with the
 optimizer at its default rate. Two finders start from the optimizer's rate and leave it to the user to lower it
