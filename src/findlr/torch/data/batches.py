@@ -44,10 +44,11 @@ class Batches(batches.Batches):
         """
         if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
             return loader
-        changes = {"_iterator": None, "persistent_workers": False}
+        changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
         if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             changes["_initial_iter_for_state_dict"] = False
-        return twin(loader, **changes)
+        changed: Iterable[Any] = twin(loader, **changes)
+        return changed
 
     def shut(self, iterator: Iterator[Any]) -> None:
         """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""

@@ -157,9 +157,10 @@ def generators_in(root: Any) -> list[Any]:
             todo += value.values() if len(value) <= _MOST_ITEMS else ()
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
             todo += [item for item, _ in _inside(value, "")]
-        elif hasattr(value, "__dict__"):
-            if kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value):
-                todo += vars(value).values()
+        elif hasattr(value, "__dict__") and (
+            kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value)
+        ):
+            todo += vars(value).values()
         if len(seen) > _MOST_OBJECTS:
             break
     return found
