@@ -42,7 +42,7 @@ def names_kept(whole: nn.Module) -> Iterator[None]:
 
 def is_scripted(whole: nn.Module) -> bool:
     """Whether a part of it is TorchScript, which keeps its tensors to itself: ``functional_call`` can't change them."""
-    return any([isinstance(module, torch.jit.ScriptModule) for module in whole.modules()])
+    return any(isinstance(module, torch.jit.ScriptModule) for module in whole.modules())
 
 
 @contextmanager

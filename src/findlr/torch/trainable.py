@@ -12,20 +12,21 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
-from findlr.errors import DataEndedError, LoaderError
-from findlr.search.settings import check_flags
-from findlr.torch.arguments import check_alone, check_counts, check_ways
+from findlr.errors import LoaderError
+from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size, moved
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
+from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
+from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
-from findlr.torch.step import Criterion, Loss, LossFn, LossStep, OwnStep, Step, TrainStep
+from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -93,37 +94,28 @@ class TorchTrainable:
         snapshot: StoreKind = "auto",
         consume: bool = False,
     ) -> None:
+        how: dict[str, Any] = {
+            "autocast": autocast,
+            "scaler": scaler,
+            "accumulation_steps": accumulation_steps,
+            "clip_grad_norm": clip_grad_norm,
+            "clip_grad_value": clip_grad_value,
+        }
         check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
-        check_counts(validation_every=validation_every)
-        check_flags(consume=consume)
-        how = dict(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps)
+        check_data(validation_every, consume)
         if train_step is not None:
-            check_alone(**how, clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
-        self.training = Training(
-            *(model, optimizer),
-            sweep=sweep,
-            together=train_step is None,
-            restore=restore,
-            snapshot=snapshot,
-        )
-        reached = reached_from(criterion, loss_fn, train_step)
-        self.training.include(reached)
+            check_alone(how)
+        whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
+        self.training = Training(model, optimizer, together=train_step is None, **whose)
+        self.training.include(reached_from(criterion, loss_fn, train_step))
         self.training.check_parameters()
-        self.taker: Step
         if train_step is not None:
-            self.taker = OwnStep(self.training, train_step)
+            self.taker: Step = OwnStep(self.training, train_step)
             self.training.include(Reached(statefuls=attached_to(self.training.optimizers)))
         else:
-            self.taker = LossStep(
-                *(self.training, criterion, loss_fn),
-                autocast=autocast,
-                scaler=scaler,
-                accumulation_steps=accumulation_steps,
-                clip_grad_norm=clip_grad_norm,
-                clip_grad_value=clip_grad_value,
-            )
+            self.taker = LossStep(self.training, criterion, loss_fn, **how)
         self.training.restore += self.taker.remembered()
         self.device = self.training.device
         self._write = self.training.rates.write if train_step is None else self.training.write
@@ -200,21 +192,11 @@ class TorchTrainable:
     def _draw(self) -> Any:
         """The next batch, on the device."""
         batches = self.batches
-        batch = moved(self._next_of_a_stream() if batches.ends else batches.next(), self.device)
+        batch = moved(next_on_all(self.training.ranks, batches) if batches.ends else batches.next(), self.device)
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self._batch_size is None:
             self._batch_size = batch_size(batch)
-        return batch
-
-    def _next_of_a_stream(self) -> Any:
-        ended: DataEndedError | None = None
-        try:
-            batch = self.batches.next()
-        except DataEndedError as error:
-            ended = error
-        if self.training.ranks.any(ended is not None):
-            raise ended or DataEndedError("the data ended on another rank")
         return batch
 
     def skipped(self) -> Loss | None:

@@ -58,8 +58,8 @@ class Tried:
         why = ", which a GradScaler can't step" if scaled else why
         raise OptimizerError(
             f"{', '.join(type(each).__name__ for each in self._optimizers)}: a step wants {wants}{why} "
-            f"({type(error).__name__}: {error}): take the whole step in train_step=, or in a RangeTest's loop, and give "
-            f"the optimizer whose step() that calls, {name}'s base optimizer say"
+            f"({type(error).__name__}: {error}): take the whole step in train_step=, or in a RangeTest's loop, and "
+            f"give the optimizer whose step() that calls, {name}'s base optimizer say"
         ) from error
 
 
@@ -109,7 +109,7 @@ def _gradients(optimizer: optim.Optimizer) -> list[Any] | None:
 
 
 def gradients_with_graph(loss: torch.Tensor, optimizers: Iterable[optim.Optimizer]) -> None:
-    """Add the gradients of a loss, which can be differentiated again; without ``backward``, which would leave a cycle."""
+    """Add gradients that can be differentiated again; not by ``backward``, which would leave a cycle of references."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"] if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)

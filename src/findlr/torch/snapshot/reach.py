@@ -20,7 +20,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.torch.snapshot.memory import is_foreign, is_plain
+from findlr.torch.snapshot.objects import is_foreign, is_plain
 
 _MOST_ITEMS = 1_000  # of a container; a longer one is data
 _MOST_OBJECTS = 5_000  # that are looked at, in all
@@ -157,9 +157,10 @@ def generators_in(root: Any) -> list[Any]:
             todo += value.values() if len(value) <= _MOST_ITEMS else ()
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
             todo += [item for item, _ in _inside(value, "")]
-        elif hasattr(value, "__dict__"):
-            if kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value):
-                todo += vars(value).values()
+        elif hasattr(value, "__dict__") and (
+            kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value)
+        ):
+            todo += vars(value).values()
         if len(seen) > _MOST_OBJECTS:
             break
     return found
