@@ -8,6 +8,7 @@ from dataclasses import dataclass
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
+POINTS, REACH_OF, VARIATE = "torch/points.py", "torch/snapshot/reach.py", "torch/control_variate.py"
 STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
@@ -341,7 +342,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "the place in a stream: of a RangeTest's second loop",
                 f"{STREAM}[loop-0]",
-                LOOP,
+                POINTS,
                 "        if id(loader) not in self._loaders:",
                 "        if True:",
             ),
@@ -349,8 +350,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a stream's batches that the training changes in place",
                 f"{STREAM}[batches-changed-in-place-0]",
                 REWIND,
-                "            self._kept[-1] = copied(batch), self._kept[-1][1]",
-                "            pass",
+                "        self._kept[-1] = (copied(batch), *self._kept[-1][1:])",
+                "        pass",
             ),
             Break(
                 "a stream's batches that come a third time",

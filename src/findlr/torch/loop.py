@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError, DataEndedError
+from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
-from findlr.search import interrupts
-from findlr.search.batches import PASS_ENDED
 from findlr.search.find import carry, conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
 from findlr.search.trainable import restored
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.planned import read_schedule
-from findlr.torch.point import Idle, Items, Point
+from findlr.torch.points import Points
 from findlr.torch.scaler import attempts_counted
 from findlr.torch.schedulers import endless
 from findlr.torch.snapshot.memory import Memory
@@ -37,7 +30,7 @@ from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 
 
-class RangeTest:
+class RangeTest(Points):
     """A range test around your own loop, which stays as it is.
 
     The rate is written just before each optimizer step, so a scheduler in the loop can't override it. Whatever the loop
@@ -112,15 +105,9 @@ class RangeTest:
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
         self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
+        self._start_points()
         self._signals = HeldSignals()
-        self._open = False
         self._finding: Finding | None = None
-        self._memory: Memory | None = None
-        self._loaders: dict[int, Batches] = {}
-        self._point = Point()
-        self._points = 0
-        self._idle = Idle(self._training.swept)
-        self._batch_size: int | None = None
 
     @property
     def finding(self) -> Finding:
@@ -132,11 +119,6 @@ class RangeTest:
         if self._finding is None:
             raise ConfigurationError("the range test is not over: ask for .finding after its with block")
         return self._finding
-
-    @property
-    def done(self) -> bool:
-        """True once the sweep has ended: iteration over the test stops."""
-        return self._recording.stop is not None
 
     @signals_wait
     def __enter__(self) -> Self:
@@ -218,89 +200,6 @@ class RangeTest:
                 carry(late, self._finding, "test.finding")
             raise
 
-    def __call__(self, loader: Iterable[Any]) -> Items:
-        """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
-
-        Returns:
-            An iterator; its ``len()`` is that of one pass over ``loader``.
-
-        Raises:
-            LoaderError: the loader is empty, or can be read only once.
-        """
-        batches = self._batches_of(loader)
-        return Items(self._items(batches.next), batches)
-
-    def epoch(self, loader: Iterable[Any]) -> Items:
-        """One pass over ``loader``, or what is left of the sweep, for a loop that is written in epochs.
-
-        ::
-
-            while not test.done:
-                train_one_epoch(test.epoch(loader))
-
-        Returns:
-            An iterator; its ``len()`` is that of one pass.
-
-        Raises:
-            LoaderError: the loader is empty, or can be read only once.
-        """
-        batches = self._batches_of(loader)
-        batches.close()
-        return Items(self._items(batches.next_of_pass), batches)
-
-    def _batches_of(self, loader: Iterable[Any]) -> Batches:
-        """The stream of a loader; a second loop over it goes on with the same one, whose place is remembered once."""
-        self._need_open("iterate over it")
-        assert self._memory is not None
-        if id(loader) not in self._loaders:
-            batches = Batches(loader)
-            batches.remember(self._memory)
-            self._loaders[id(loader)] = batches
-        return self._loaders[id(loader)]
-
-    def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
-        for _ in self.steps():
-            try:
-                batch = draw()
-            except DataEndedError:
-                if not self._points:
-                    raise
-                self._recording.end(Stop.DATA_ENDED)
-                return
-            if batch is PASS_ENDED:
-                return
-            if self._batch_size is None:
-                self._batch_size = batch_size(batch)
-            yield batch
-
-    def steps(self) -> Iterator[int]:
-        """The indices of the points until the sweep ends, for a loop without a loader.
-
-        Raises:
-            OptimizerError: the weights move, and the swept optimizer never steps.
-        """
-        self._need_open("iterate over it")
-        while True:
-            if interrupts.waiting:
-                interrupts.deliver()
-            self._close_point()
-            if self.done:
-                return
-            if self._points == len(self._lrs):
-                self._recording.end(Stop.FINISHED)
-                return
-            yield self._points
-
-    def record(self, loss: torch.Tensor | float) -> None:
-        """Record the loss of a forward pass; of several before the next item (accumulation), the mean counts.
-
-        Raises:
-            LossError: it is not one number.
-            ConfigurationError: called outside the block.
-        """
-        self._need_open("record a loss")
-        self._point.record(loss)
-
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
         self._memory = self._training.snapshot()
@@ -313,40 +212,8 @@ class RangeTest:
     def _read(self, losses: list[Any]) -> list[float]:
         return self._training.ranks.mean(read_losses(losses))
 
-    def _before_step(self, *_: Any) -> None:
-        lr = self._lr()
-        self._acting = self._training.rates.acting(lr)
-        self._training.write(lr)
-
-    def _lr(self) -> float:
-        return float(self._lrs[min(self._points, len(self._lrs) - 1)])
-
-    def _close_point(self) -> None:
-        """End a point, if the optimizer has stepped since the last one, or a scaler was asked to step it."""
-        if not self._point:
-            self._idle.look()
-            return
-        self._idle.stepped()
-        loss, taken, skipped = self._point.closed()
-        if self._training.ranks.any(not taken):
-            if math.isfinite(loss):
-                self._recording.skip()
-                return
-            # A scaler can't mend a loss that is not finite: it is a point.
-            self._acting = self._training.rates.acting(self._lr())
-        lr = self._lr()
-        self._points += 1
-        if self._acting < 0.99 * lr:
-            self._recording.end(Stop.CAPPED)
-        else:
-            self._recording.add(self._acting, loss, skipped=skipped)
-
     def _conclude(self) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
         facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
         return conclude(self._recording, self._settings.smoothing, self._plan, self._rule, cost, facts)
-
-    def _need_open(self, what: str) -> None:
-        if not self._open:
-            raise ConfigurationError(f"the range test is not running: {what} inside its with block")

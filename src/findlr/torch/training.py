@@ -142,14 +142,17 @@ class Training:
             names = ", ".join(map(str, self.devices))
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
 
-    def check_verify(self) -> None:
+    def check_verify(self, *, by_closure: bool = False) -> None:
         """Refuse a race of an optimizer whose step may cost any number of passes.
+
+        Args:
+            by_closure: its first step has shown that it wants a closure.
 
         Raises:
             OptimizerError: it is one.
         """
         for optimizer in self.swept:
-            if needs_closure(optimizer):
+            if by_closure or needs_closure(optimizer):
                 raise OptimizerError(
                     f"verify=True needs an optimizer whose step is one pass, and {type(optimizer).__name__} takes as "
                     "many as it likes, past any budget: leave verify out"

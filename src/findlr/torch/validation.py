@@ -57,6 +57,7 @@ class HeldOut:
         """
         if self._taker.why_no_loss() is not None:
             return 0
+        self._training.check_verify(by_closure=getattr(self._taker, "by_closure", False))
         needed, share = steps * (self._taker.accumulation_steps or 1), math.sqrt(steps / total_steps)
         if self._validation is None:
             aside = training_batches.hold_out(batches, needed, share)

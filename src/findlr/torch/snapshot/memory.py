@@ -9,13 +9,11 @@ copied back into them. What a step added is removed again.
 from __future__ import annotations
 
 import operator
-import sys
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,12 @@ from torch import nn
 from findlr.search import memory
 from findlr.search.memory import Phase, each, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
+from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, nbytes_of
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
 _DICTS = {dict, OrderedDict}
-_FOREIGN = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}  # whose objects are left alone
 
 
 class Memory(memory.Memory):
@@ -127,9 +125,9 @@ class Memory(memory.Memory):
             names = dict(vars(value))
             self.each(_refill, [vars(value)], [names])
             found += names.values()
-        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
         if slots:
-            self.each(_set_slots, [value], [slots])
+            self.each(set_slots, [value], [slots])
             found += slots.values()
         return found
 
@@ -248,29 +246,6 @@ def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> Non
     for parameter, requires_grad in zip(parameters, flags, strict=True):
         if parameter.requires_grad is not requires_grad:
             parameter.requires_grad_(requires_grad)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
-    if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
-        return False
-    return not is_foreign(type(value).__module__)
-
-
-def is_foreign(module: str) -> bool:
-    """Whether a module is Python's own, torch's or NumPy's."""
-    return module.partition(".")[0] in _FOREIGN
-
-
-def _slots(value: Any) -> list[str]:
-    found = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
-    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def _set_slots(value: Any, slots: dict[str, Any]) -> None:
-    for name, item in slots.items():
-        setattr(value, name, item)
 
 
 def _refill_whole(target: Any, items: Any) -> None:
