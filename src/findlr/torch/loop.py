@@ -27,7 +27,7 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import LoopPlan, read_schedule
 from findlr.torch.point import Idle, Items, Point
 from findlr.torch.scaler import attempts_counted
 from findlr.torch.schedulers import endless
@@ -87,7 +87,7 @@ class RangeTest:
         divergence_threshold: float = 4.0,
         smoothing: float = 0.98,
         schedule: Any = "constant",
-        total_steps: int | None = None,
+        total_steps: int | str | None = None,
         warmup: float | None = None,
         rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
@@ -105,8 +105,11 @@ class RangeTest:
             on_step=on_step,
         )
         self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
-        shape, steps = read_schedule(schedule, total_steps)
-        self._plan = self._training.planned(Plan(shape, steps, warmup=warmup))
+
+        def plan(steps: Any) -> Plan:
+            return self._training.planned(Plan(*read_schedule(schedule, steps), warmup=warmup))
+
+        self._plan, self._drawn = LoopPlan(plan, total_steps), 0
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
@@ -256,6 +259,7 @@ class RangeTest:
             batches = Batches(loader)
             batches.remember(self._memory)
             self._loaders[id(loader)] = batches
+            self._plan.seen(batches.length())
         return self._loaders[id(loader)]
 
     def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
@@ -269,6 +273,7 @@ class RangeTest:
                 return
             if batch is PASS_ENDED:
                 return
+            self._drawn += 1
             if self._batch_size is None:
                 self._batch_size = batch_size(batch)
             yield batch
@@ -280,6 +285,7 @@ class RangeTest:
             OptimizerError: the weights move, and the swept optimizer never steps.
         """
         self._need_open("iterate over it")
+        self._plan.need()
         while True:
             if interrupts.waiting:
                 interrupts.deliver()
@@ -345,7 +351,8 @@ class RangeTest:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
         facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
-        return conclude(self._recording, self._settings.smoothing, self._plan, self._rule, cost, facts)
+        plan = self._plan.over(self._drawn, self._points)
+        return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
 
     def _need_open(self, what: str) -> None:
         if not self._open:

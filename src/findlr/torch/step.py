@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
-from findlr.torch.arguments import check_counts, check_limits
+from findlr.errors import ConfigurationError, LossError, OptimizerError
+from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked, kept_loss
+from findlr.torch.misfits import misfit, no_pair
 from findlr.torch.rates import needs_closure
 from findlr.torch.scaler import Stepper, attempts_counted, found_inf
 from findlr.torch.training import Training
@@ -71,7 +72,7 @@ class LossStep:
         training: whose model and optimizers step.
         criterion: ``criterion(outputs, targets)`` gives the loss; then the batches are pairs.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
-        autocast: the type that the forward pass runs in; None is off.
+        autocast: the type that the forward pass runs in, or its name; None is off.
         scaler: the training's GradScaler, or None.
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
@@ -89,7 +90,7 @@ class LossStep:
         criterion: Criterion | None,
         loss_fn: LossFn | None,
         *,
-        autocast: torch.dtype | None = None,
+        autocast: torch.dtype | str | None = None,
         scaler: GradScaler | None = None,
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,
@@ -97,10 +98,8 @@ class LossStep:
     ) -> None:
         check_counts(accumulation_steps=accumulation_steps)
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
-        if autocast is not None and not isinstance(autocast, torch.dtype):
-            raise ConfigurationError(f"autocast must be a torch.dtype such as torch.bfloat16, got {autocast!r}")
         self._name = "criterion" if loss_fn is None else "loss_fn"
-        self.autocast, self.accumulation_steps = autocast, accumulation_steps
+        self.autocast, self.accumulation_steps = autocast_type(autocast), accumulation_steps
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self.passes = 0
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn
@@ -176,13 +175,16 @@ class LossStep:
             return self._loss_fn(self._model, batch)
         assert self._criterion is not None
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
-            raise LoaderError(
-                f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
-                "loss_fn=lambda model, batch: ... instead"
-            )
+            raise no_pair(batch)
         inputs, targets = batch
-        return self._criterion(self._model(inputs), targets)
+        outputs = self._model(inputs)
+        try:
+            return self._criterion(outputs, targets)
+        except Exception as error:
+            told = misfit(self._criterion, outputs, targets, error) if not self.passes else None
+            if told is None:
+                raise
+            raise told from None
 
     def why_no_loss(self) -> str | None:
         """None, because there is a loss of one batch."""
