@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-gpu bench-accuracy bench-accuracy-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-gpu study study-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -78,14 +78,14 @@ bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other fi
 bench-gpu: setup ## Time a search on a GPU beside a bare loop, and its copies to the host beside the link
 	$(RUN)/python -m bench.gpu
 
-bench-accuracy: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
+study: setup $(PEERS)/.ready ## Measure the rates beside the other finders': runs what is missing
 	PYTHONPATH=src $(PEERS)/bin/python -m study.peers
 	PYTHONPATH=src $(PEERS)/bin/python -W ignore -m study.baselines
 	$(RUN)/python -m study.suggest
 	$(RUN)/python -m study.report --picture docs/img/accuracy.png
 	$(RUN)/python -m study.frontier --picture docs/img/frontier.png
 
-bench-accuracy-truth: setup ## Train the grids of the accuracy benchmark again: hours, resumable
+study-truth: setup ## Train the grids of the study: hours, resumable
 	$(RUN)/python -m study.truth
 
 prove: setup ## Break each restored thing and each term of the default rule in turn, and see a test turn red

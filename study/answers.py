@@ -25,8 +25,7 @@ SEEDS = (0, 1, 2)
 Record = dict[str, Any]
 Answers = dict[str, dict[str, dict[str, Record]]]  # task -> finder -> seed -> record
 
-# What decides a suggestion of findlr: not the views, the command line and the demo.
-DECIDING = ("curve", "dip", "finder", "finding", "plan", "race", "rules", "smoothing", "sweep", "verdict")
+DECIDING = ("analysis", "search", "torch")  # the folders of findlr that decide what it suggests
 
 
 def load(path: Path) -> Answers:
@@ -63,6 +62,7 @@ def source() -> str:
     """A short hash of the code that decides what findlr suggests; records keep it, so that old ones can be told."""
     package = Path(findlr.__file__).parent
     digest = hashlib.sha256()
-    for file in (*(package / f"{name}.py" for name in DECIDING), *sorted((package / "torch").glob("*.py"))):
-        digest.update(file.read_bytes())
+    for folder in DECIDING:
+        for file in sorted((package / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -23,6 +23,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ from findlr.analysis.plan import SCHEDULES
 from findlr.torch.data.held_out import split
 from study.answers import BASELINES, SEEDS, Record, add, load
 from study.regret import DEFAULT_LR, TRUTH, Truth
-from study.tasks import OPTIONAL, TASKS, Setup, Task
+from study.rounds import chosen, go
+from study.tasks import Setup, Task
 from study.train import batches
 
 if TYPE_CHECKING:
@@ -250,19 +252,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--budgets", nargs="*", type=float, choices=BUDGETS, default=BUDGETS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    tasks = [task for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
-    for seed, budget, task in itertools.product(arguments.seeds, arguments.budgets, tasks):
-        if budget < 0.5 and task.total_steps < LONG:
-            continue
-        known = load(BASELINES).get(task.name, {})
-        for search in SEARCHES:
-            name = f"{search}_{budget:g}"
-            if str(seed) not in known.get(name, {}):
-                answers = {name: {seed: suggestion(search, budget, task, seed)}}
-                add(BASELINES, task.name, answers, {"optuna": optuna.__version__, "torch": torch.__version__})
-        print(f"{task.name}, budget {budget:g}, seed {seed}", flush=True)
+    versions = {"optuna": optuna.__version__, "torch": torch.__version__}
+
+    def make(task: Task, search: str, budget: float, seed: int) -> None:
+        add(BASELINES, task.name, {f"{search}_{budget:g}": {seed: suggestion(search, budget, task, seed)}}, versions)
+
+    for seed, budget in itertools.product(arguments.seeds, arguments.budgets):
+        tasks = [task for task in chosen(arguments.tasks) if budget >= 0.5 or task.total_steps >= LONG]
+        go(f"budget {budget:g}, seed {seed}", tasks, partial(missing, budget, seed), make)
+
+
+def missing(budget: float, seed: int, task: Task) -> list[tuple[str, float, int]]:
+    """The searches of that budget that are not recorded yet."""
+    known = load(BASELINES).get(task.name, {})
+    return [(search, budget, seed) for search in SEARCHES if str(seed) not in known.get(f"{search}_{budget:g}", {})]
 
 
 if __name__ == "__main__":

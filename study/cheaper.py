@@ -7,7 +7,6 @@ python -m study.cheaper --sweep     # shorter sweeps; needs record's variate.jso
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,10 +28,11 @@ from study.fit_rule import plan_of
 from study.record import curves
 from study.regret import DEFAULT_LR, load
 from study.report import short, table
+from study.rounds import Lines, go
 from study.tasks import TASKS, Task
 from study.tasks.pretrained import RUNS
 
-FILE = RUNS / "races.jsonl"
+LINES = Lines(RUNS / "races.jsonl")
 BUDGETS = {"0.5": 0.5, "1": 1.0, "3": 3.0}
 MOST = 1000  # steps of a task's training
 TENTHS = 10  # of a run, after each of which it is scored
@@ -188,21 +188,21 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
 
 def recorded() -> Iterator[Raced]:
     """The races that are there."""
-    for line in FILE.read_text().splitlines() if FILE.exists() else ():
-        row = json.loads(line)
+    for row in LINES:
         yield Raced(**{**row, "lrs": tuple(row["lrs"]), "losses": tuple(map(tuple, row["losses"]))})
 
 
 def record() -> None:
     """Make the races that are missing."""
     known = {(row.task, row.budget) for row in recorded()}
-    truths = load()
+    tasks = [task for task in TASKS if task.split == "fit" and task.total_steps <= MOST]
     for budget in BUDGETS:
-        for task in TASKS:
-            if truths[task.name].split == "fit" and task.total_steps <= MOST and (task.name, budget) not in known:
-                with FILE.open("a") as out:
-                    out.write(json.dumps(vars(raced(task, budget))) + "\n")
-        print(f"budget {budget}: recorded", flush=True)
+        go(
+            f"budget {budget}",
+            tasks,
+            lambda task, budget=budget: [] if (task.name, budget) in known else [(budget,)],
+            lambda task, budget: LINES.add(vars(raced(task, budget))),
+        )
 
 
 def races() -> None:
@@ -265,7 +265,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Replay cheaper races on real ones.")
     parser.add_argument("--sweep", action="store_true", help="shorter sweeps, not cheaper races")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     if arguments.sweep:
         sweeps()
     else:

@@ -2,7 +2,7 @@
 
 Runs in an environment of its own (``peers-requirements.txt``), never in findlr's, from the repository's root:
 
-    python -m study.peers [name of a task ...]
+    PYTHONPATH=src python -m study.peers [name of a task ...]
 
 A finder gets a fresh set-up of each seed. It is called as its documentation calls it, at its defaults, with the
 optimizer at its default rate. Two finders start from the optimizer's rate and leave it to the user to lower it
@@ -16,18 +16,15 @@ import argparse
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import math
-import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,11 +41,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_lr_finder import LRFinder
 
+from study.answers import PEERS, SEEDS, add, load
 from study.regret import DEFAULT_LR
-from study.tasks import OPTIONAL, TASKS, Setup, Task
+from study.rounds import chosen, go
+from study.tasks import Setup, Task
 
-OUTPUT = Path(__file__).with_suffix(".json")
-SEEDS = (0, 1, 2)
 PACKAGES = ("fastai", "torch-lr-finder", "lightning", "pytorch-ignite", "torch")
 
 Answer = float | str | None  # a rate; None where the finder gives none; the text of what it raised
@@ -235,23 +232,18 @@ def up_to_date(records: dict[str, dict[str, Any]], finder: Finder, seed: int, ma
     return all(record is not None and record["made_from"] == made_from for record in found)
 
 
-def run(tasks: tuple[Task, ...], output: Path = OUTPUT) -> None:
-    """Ask every finder about every task and seed that is missing; the file is written after each task."""
-    document = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"tasks": {}}
-    document["versions"] = {package: version(package) for package in PACKAGES}
-    for task in tasks:
-        records = document["tasks"].setdefault(task.name, {})
-        for seed in SEEDS:
-            made_from = fingerprint(task, task.make(seed))
-            for finder in FINDERS:
-                if up_to_date(records, finder, seed, made_from):
-                    continue
-                for name, record in ask(finder, task, seed).items():
-                    records.setdefault(name, {})[str(seed)] = record
-        text = json.dumps(document, indent=1, sort_keys=True)
-        one_line_each = re.sub(r"\{[^{}]*\}", lambda found: " ".join(found[0].split()), text)
-        output.write_text(one_line_each + "\n", encoding="utf-8")
-        print(task.name, flush=True)
+def missing(task: Task) -> Iterator[tuple[Finder, int]]:
+    """The finders that are to be asked, with their seeds."""
+    records = load(PEERS).get(task.name, {})
+    for seed in SEEDS:
+        made_from = fingerprint(task, task.make(seed))
+        yield from ((finder, seed) for finder in FINDERS if not up_to_date(records, finder, seed, made_from))
+
+
+def record(task: Task, finder: Finder, seed: int) -> None:
+    """Ask, and record the suggestions."""
+    answers = {name: {seed: answer} for name, answer in ask(finder, task, seed).items()}
+    add(PEERS, task.name, answers, {package: version(package) for package in PACKAGES})
 
 
 def main() -> None:
@@ -259,11 +251,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="tasks; all if none is given")
     names = parser.parse_args().names
-    torch.set_num_threads(1)
     plt.switch_backend("Agg")
     for logger in ("lightning.pytorch", "ignite", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    run(tuple(task for task in TASKS + OPTIONAL if not names or task.name in names))
+    go("peers", chosen(names), missing, record)
 
 
 if __name__ == "__main__":

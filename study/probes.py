@@ -7,7 +7,6 @@ python -m study.probes --how constant other_batches    # for the ablation: other
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,10 +20,12 @@ from findlr.search.trainable import restored
 from findlr.torch.rates import plan_for
 from study.record import curves
 from study.regret import DEFAULT_LR
-from study.tasks import OPTIONAL, TASKS, Task
+from study.rounds import Lines, chosen, go
+from study.tasks import Task
 from study.tasks.pretrained import RUNS
 
-FILE = RUNS / "probes.jsonl"
+LINES = Lines(RUNS / "probes.jsonl")
+MOST = 1000  # steps of a task's training
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the planned length
 OCTAVES = range(-6, 5)  # around the sweep's answer
 HOW = ("matched", "constant", "other_batches")
@@ -59,8 +60,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
 
 def recorded(how: str = "matched") -> list[dict[str, Any]]:
     """The runs that are there."""
-    rows = map(json.loads, FILE.read_text().splitlines()) if FILE.exists() else ()
-    return [row for row in rows if row["how"] == how]
+    return [row for row in LINES if row["how"] == how]
 
 
 def main() -> None:
@@ -69,16 +69,16 @@ def main() -> None:
     parser.add_argument("--how", nargs="*", choices=HOW, default=["matched"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    tasks = [task for task in chosen() if task.total_steps <= MOST]
     for how in arguments.how:
         known = {(row["task"], row["seed"], row["share"]) for row in recorded(how)}
-        for task in TASKS + OPTIONAL:
-            for seed, share in ((seed, share) for seed in arguments.seeds for share in SHARES):
-                if task.total_steps <= 1000 and (task.name, seed, share) not in known:
-                    rows = list(probes(task, seed, share, how))
-                    with FILE.open("a") as out:
-                        out.writelines(json.dumps(row) + "\n" for row in rows)
-            print(how, task.name, flush=True)
+        jobs = [(seed, share, how) for seed in arguments.seeds for share in SHARES]
+        go(
+            how,
+            tasks,
+            lambda task, known=known, jobs=jobs: [job for job in jobs if (task.name, *job[:2]) not in known],
+            lambda *job: LINES.add(*probes(*job)),
+        )
 
 
 if __name__ == "__main__":

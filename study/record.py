@@ -9,22 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from findlr import Curve, find_lr
 from study.regret import DEFAULT_LR
-from study.tasks import OPTIONAL, TASKS, Task
+from study.rounds import Lines, chosen, go
+from study.tasks import Task
 from study.tasks.pretrained import RUNS
 
 SEEDS = (0, 1, 2)
 
 
-def path(name: str = "curves") -> Path:
+def lines(name: str = "curves") -> Lines:
     """Where the sweeps of that name are kept."""
-    return RUNS / f"{name}.jsonl"
+    return Lines(RUNS / f"{name}.jsonl")
 
 
 def sweep(task: Task, seed: int, **settings: Any) -> dict[str, Any]:
@@ -59,8 +59,10 @@ def sweep(task: Task, seed: int, **settings: Any) -> dict[str, Any]:
 
 def curves(name: str = "curves") -> Iterator[tuple[str, int, Curve]]:
     """The recorded sweeps: (task, seed, curve)."""
-    for line in path(name).read_text().splitlines():
-        kept = json.loads(line)
+    recorded = lines(name)
+    if not recorded.path.exists():
+        raise FileNotFoundError(f"no sweeps in {recorded.path}: record them, python -m study.record --name {name}")
+    for kept in recorded:
         measured = (kept[key] for key in ("lr", "loss", "baseline", "validation", "diverged", "num_steps"))
         yield kept["task"], kept["seed"], Curve(*measured)
 
@@ -72,17 +74,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="ARGUMENT=JSON", help="arguments of find_lr")
     arguments = parser.parse_args()
     settings = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
-    torch.set_num_threads(1)
-    file = path(arguments.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = {(task, seed) for task, seed, _ in curves(arguments.name)} if file.exists() else set()
-    with file.open("a") as out:
-        for task in TASKS + OPTIONAL:
-            for seed in SEEDS:
-                if (task.name, seed) not in known:
-                    out.write(json.dumps(sweep(task, seed, **settings)) + "\n")
-                    out.flush()
-            print(task.name, flush=True)
+    kept = lines(arguments.name)
+    known = {(row["task"], row["seed"]) for row in kept}
+    go(
+        arguments.name,
+        chosen(),
+        lambda task: [(seed,) for seed in SEEDS if (task.name, seed) not in known],
+        lambda task, seed: kept.add(sweep(task, seed, **settings)),
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ DEFAULT_LR: Mapping[str, float] = {
     "AdamW": 1e-3,
     "RMSprop": 1e-2,
     "Adagrad": 1e-2,
+    "Adam(.5)": 1e-3,
+    "Adafactor": 1e-2,
+    "Lion": 1e-4,  # its authors'
+    "Muon+AdamW": 1e-3,
 }
 
 

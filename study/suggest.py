@@ -8,9 +8,9 @@ python -m study.suggest --only verified_1 --tasks cnn-digits --seeds 0
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -18,7 +18,8 @@ from findlr import Finding, __version__, find_lr, rules
 from findlr.errors import NoSuggestionError
 from study.answers import SEEDS, SUGGESTIONS, Record, add, load, source
 from study.regret import DEFAULT_LR
-from study.tasks import OPTIONAL, TASKS, Setup, Task
+from study.rounds import chosen, go
+from study.tasks import Setup, Task
 
 LONG = 5000  # steps; only such tasks are verified at a tenth of a training
 ARTICLE_STEPS = 100  # at least, where an epoch is short
@@ -132,24 +133,22 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--fresh", action="store_true", help="those again that are there already")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     source()  # of the code that is loaded now
-    tasks = [task for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
     for name in arguments.only:
-        begin = time.perf_counter()
-        for task in tasks:
-            if FINDERS[name].for_task(task):
-                record(name, task, arguments.seeds, fresh=arguments.fresh)
-        print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
+        tasks = [task for task in chosen(arguments.tasks) if FINDERS[name].for_task(task)]
+        go(name, tasks, partial(missing, name, arguments.seeds, fresh=arguments.fresh), partial(record, name))
 
 
-def record(name: str, task: Task, seeds: Sequence[int], *, fresh: bool = False) -> None:
-    """Record the suggestions that are missing or, if ``fresh``, all."""
+def missing(name: str, seeds: Sequence[int], task: Task, *, fresh: bool = False) -> list[tuple[int]]:
+    """The seeds that a finder has not been asked with yet or, if ``fresh``, all."""
     known = {} if fresh else load(SUGGESTIONS).get(task.name, {}).get(name, {})
-    wanted = [seed for seed in seeds if str(seed) not in known]
-    if wanted:
-        answers = {seed: suggestion(name, task, seed) for seed in wanted}
-        add(SUGGESTIONS, task.name, {name: answers}, {"findlr": __version__, "torch": torch.__version__})
+    return [(seed,) for seed in seeds if str(seed) not in known]
+
+
+def record(name: str, task: Task, seed: int) -> None:
+    """Ask, and record the suggestion."""
+    answers = {name: {seed: suggestion(name, task, seed)}}
+    add(SUGGESTIONS, task.name, answers, {"findlr": __version__, "torch": torch.__version__})
 
 
 if __name__ == "__main__":

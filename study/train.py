@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from findlr.analysis.plan import SCHEDULES
-from study.tasks.task import Task
+from study.tasks.task import FUSED, Task
 
 
 def batches(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -41,7 +41,7 @@ def train(task: Task, lr: float, seed: int) -> float:
     setup = task.make(seed)
     untrained = setup.validation_loss(setup.model)
     shape = SCHEDULES[task.schedule]
-    how = {} if task.optimizer == "RMSprop" else {"fused": True}  # the same steps but for rounding, in less time
+    how = {"fused": True} if task.optimizer in FUSED else {}  # the same steps but for rounding, in less time
     optimizer = setup.make_optimizer(setup.model.parameters(), lr, **how)
     torch.manual_seed(seed)
     stream = batches(setup.loader)

@@ -16,13 +16,15 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from study.tasks import OPTIONAL, TASKS, Task
+from study.rounds import Lines, Row, chosen, go
+from study.tasks import Task
 from study.tasks.pretrained import RUNS
 from study.train import train, untrained_loss
 
@@ -32,7 +34,9 @@ RAW = RUNS / "truth"
 
 SEEDS, FRESH_SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4), (5, 6, 7, 8, 9)
 CENTRES = {"SGD": 16, "SGD+momentum": 12, "Adam": 6, "AdamW": 6, "RMSprop": 4, "Adagrad": 10}  # half octaves
+CENTRES |= {"Adam(.5)": 6, "Adafactor": 10, "Lion": -4, "Muon+AdamW": 8}
 LOWEST, HIGHEST = -34, 40  # about 1e-8 to 1e3
+MOST = {"Adafactor": 20}  # about 1: its own rule for the step is the lesser one from there on
 BAD, POOR, NEAR = 0.9, 0.4, 0.03  # regrets: an edge may stop here; not worth three seeds; worth five
 NOISY = 0.007  # a standard error, as a regret, that is worth ten seeds
 
@@ -50,26 +54,24 @@ class Runs:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.path = RAW / f"{task.name}.jsonl"
+        self.name = task.name
+        self.lines = Lines(RAW / f"{task.name}.jsonl")
         self.losses: Losses = {}
         self.untrained: dict[int, float] = {}
         self.seconds = 0.0
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                self._take(json.loads(line))
+        for record in self.lines:
+            self._take(record)
 
-    def _take(self, record: dict[str, float]) -> None:
+    def _take(self, record: Row) -> None:
         if "half_octave" in record:
             self.losses[int(record["half_octave"]), int(record["seed"])] = record["loss"]
             self.seconds += record["seconds"]
         else:
             self.untrained[int(record["seed"])] = record["untrained"]
 
-    def _keep(self, record: dict[str, float]) -> None:
+    def _keep(self, record: Row) -> None:
         self._take(record)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        self.lines.add(record)
 
     def run(self, half_octave: int, seed: int) -> None:
         """Train once and keep the result."""
@@ -106,9 +108,11 @@ def scan(runs: Runs) -> Jobs:
         return todo
     regrets = {place: regret for place, regret in runs.regrets((0,)).items() if place % 2 == 0}
     low, high = min(regrets), max(regrets)
-    if regrets[low] < BAD and low > LOWEST:
-        todo.append((low - (2 if regrets[low] < 0.6 else 4), 0))
-    if regrets[high] < BAD and high < HIGHEST:
+    lowest = [runs.losses[place, 0] for place in sorted(regrets)[:4]]
+    diverged = lowest[0] == runs.untrained[0] != min(lowest)  # perhaps it is too high, not too low
+    if (regrets[low] < BAD or diverged) and low > LOWEST:
+        todo.append((low - (2 if regrets[low] < 0.6 or diverged else 4), 0))
+    if regrets[high] < BAD and high < MOST.get(runs.task.optimizer, HIGHEST):
         todo.append((high + 2, 0))
     return todo
 
@@ -155,6 +159,12 @@ def settle(runs: Runs) -> Jobs:
 
 
 PHASES: tuple[Callable[[Runs], Jobs], ...] = (scan, repeat, refine, refresh, settle)
+
+
+def jobs(phase: Callable[[Runs], Jobs], runs: Runs) -> Iterator[tuple[int, int]]:
+    """What a phase wants, asked again after each lot until it wants no more."""
+    while lot := phase(runs):
+        yield from lot
 
 
 def _noise(runs: Runs, near: Sequence[int], best: int, seeds: Sequence[int]) -> float:
@@ -213,10 +223,12 @@ def _short(number: float) -> float:
 def aggregate() -> None:
     """Write truth.json from the raw runs; tasks that are not at hand now keep what it said."""
     kept = json.loads(TRUTH.read_text())["tasks"] if TRUTH.exists() else {}
-    for task in TASKS + OPTIONAL:
+    for task in chosen():
         runs = Runs(task)
         if runs.losses:
             kept[task.name] = summary(runs)
+        elif task.name in kept:
+            kept[task.name]["split"] = task.split
     header = {
         "command": COMMAND,
         "about": "rates: [rate, mean final held-out loss, losses of seeds 0, 1, ...]; a diverged run has the untrained "
@@ -242,15 +254,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ground truth for the accuracy benchmark.")
     parser.add_argument("--aggregate", action="store_true", help="only write truth.json from the runs that are there")
     parser.add_argument("--tasks", nargs="*", help="only these tasks")
+    parser.add_argument("--split", choices=("fit", "report"), help="only the tasks of this half")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    chosen = [Runs(task) for task in TASKS + OPTIONAL if not arguments.tasks or task.name in arguments.tasks]
+    tasks = [Runs(task) for task in chosen(arguments.tasks) if arguments.split in (None, task.split)]
     for phase in () if arguments.aggregate else PHASES:
-        for runs in chosen:
-            while jobs := phase(runs):
-                for place, seed in jobs:
-                    runs.run(place, seed)
-            print(f"{time.strftime('%H:%M:%S')} {phase.__name__} {runs.task.name}: {runs.seconds:.0f} s", flush=True)
+        go(phase.__name__, tasks, partial(jobs, phase), Runs.run)
         aggregate()
     aggregate()
 

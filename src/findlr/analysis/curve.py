@@ -173,18 +173,19 @@ class Curve:
         usable = self.usable()
         if usable.baseline is None or np.isfinite(usable.baseline).all():
             return usable
-        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)
+        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
 
         1e-6, for float32; 1e-9 where the losses carry more digits than that: most of the usable ones are no float32,
-        and more than a quarter of them differ from each other.
+        and most of the first tenth differ from each other.
         """
         losses = self.usable().loss
         with np.errstate(over="ignore"):
             longer = np.count_nonzero(losses.astype(np.float32) != losses)
-        double = 2 * longer > len(losses) and 4 * len(np.unique(losses)) > len(losses)
+        first = losses[: max(5, len(losses) // 10)]  # a float32's rounding gives few values while no rate acts
+        double = 2 * longer > len(losses) and 2 * len(set(first.tolist())) > len(first)
         return _ROUNDING_64 if double else _ROUNDING_32
 
     def spread(self) -> float:
@@ -224,7 +225,7 @@ class Curve:
         if skip_start < 0 or skip_end < 0:
             raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
         usable = self.usable()
-        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)
+        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)  # noqa: SLF001 - a Curve's
 
     def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]], diverged: bool) -> Curve:
         return replace(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 RATE_FREE = ("Prodigy", "DAdaptation", "DoG")  # they estimate their rate; lr is a factor, and 1 unless tuned
+QUASI_NEWTON = ("LBFGS",)  # their steps have the size of the curvature, and a full one is at 1
 
 _FAMILIES = (
     *("SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam", "RMSprop", "Rprop", "Adagrad"),
@@ -40,6 +42,7 @@ def _key(name: str) -> str:
 _NAMES: Mapping[str, str] = {_key(other): name for name in _FAMILIES for other in (name, *_OTHER_NAMES.get(name, ()))}
 
 
+@lru_cache
 def family(name: str) -> str | None:
     """The family that an optimizer's name tells, whatever its case; None if the name is not known.
 

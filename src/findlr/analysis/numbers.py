@@ -30,8 +30,13 @@ def real(value: Any) -> float | None:
         >>> real(2), real(True), real("2")
         (2.0, None, None)
     """
-    number = plain(value)
-    return float(number) if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+    number = value if type(value) in (int, float) else plain(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    try:
+        return float(number)
+    except OverflowError:  # an int too large for a float
+        return math.copysign(math.inf, number)
 
 
 def whole(value: Any) -> int | None:

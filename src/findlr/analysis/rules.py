@@ -15,7 +15,7 @@ import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
-from findlr.analysis.families import RATE_FREE, rate_free
+from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.analysis.text import rate_text
@@ -56,7 +56,8 @@ Rule = Callable[[Curve, Plan], Suggestion]
 def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     """The middle of the loss's dip, moved by the momentum, the schedule and the length of the plan: the default.
 
-    For an optimizer that finds its rate by itself, such as Prodigy, it is 1.
+    For an optimizer that finds its rate by itself, such as Prodigy, it is 1; for L-BFGS, 1 or a third of the rate at
+    which the loss is lowest, whichever is less.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -81,11 +82,26 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     if plan.optimizer in RATE_FREE:
         why = f"{rate_free(plan.optimizer)}. The loss dips around {rate_text(dip.centre)}."
         return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
+    if plan.optimizer in QUASI_NEWTON:
+        return _full_step(curve, plan.optimizer)
     why = (
         f"The middle of the loss's dip is at {rate_text(dip.centre)}; for your plan (its optimizer, schedule and "
         f"length) that makes {rate_text(dip.lr)}."
     )
     return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
+
+
+def _full_step(curve: Curve, name: str) -> Suggestion:
+    """A full step of a quasi-Newton method, 1; or less, where the loss is lowest below 3.
+
+    lr = min(1, lr_k / 3),   k = argmin of the running median of 3 losses
+    """
+    part = curve.usable()
+    padded = np.pad(part.loss, 1, mode="edge")
+    lowest = float(part.lr[int(np.argmin(np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)))])
+    lr = min(1.0, lowest / 3)
+    why = f"{name} takes full steps at 1; the loss is lowest at {rate_text(lowest)}, and this is at most a third of it."
+    return Suggestion(lr, "quick", why, (lr / 3, min(3 * lr, max(lowest, lr))))
 
 
 def article(curve: Curve, plan: Plan | None = None) -> Suggestion:

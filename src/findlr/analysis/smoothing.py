@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from findlr.analysis.numbers import real
 from findlr.errors import ConfigurationError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -40,9 +41,10 @@ class BiasCorrectedAverage:
     """
 
     def __init__(self, beta: float = 0.98) -> None:
-        if not 0.0 <= beta < 1.0:
+        share = beta if type(beta) is float else real(beta)
+        if share is None or not 0.0 <= share < 1.0:
             raise ConfigurationError(f"smoothing must be in [0, 1), got {beta!r}; the article uses 0.98")
-        self.beta = beta
+        self.beta = share
         self._average = 0.0
         self._count = 0
 

@@ -131,11 +131,13 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
             f"The loss rises from {levels.start:.4g} at the first rate, {points.lr[0]:.3g}, and never falls below it: "
             "lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
         )
-    few = f"only {levels.way} batches lie on the way to the lowest point, too few to tell: take more steps; "
+    few = ""
+    if points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
+        few = f"only {levels.way} batches lie on the way to the lowest point, too few to tell: take more steps; "
     return Judgement(
         Verdict.FLAT,
         f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
-        f"{points.lr[-1]:.3g}{_end(ending)}: {few if levels.way < _TELLING else ''}check that the loss depends on the "
+        f"{points.lr[-1]:.3g}{_end(ending)}: {few}check that the loss depends on the "
         "parameters and the targets fit the inputs; if the model is trained already, or batches differ a lot, take "
         "larger batches or more steps to show a fall.",
     )

@@ -1,5 +1,7 @@
 """What a scheduler will make of the rates: read from a private copy, by attributes, so that nothing is imported."""
 
+# ruff: noqa: SLF001 - what a scheduler holds, torch tells by private names only
+
 from __future__ import annotations
 
 import inspect

@@ -48,7 +48,7 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
         for i, base in enumerate(bases):
             if hasattr(each, "base_lrs"):
                 _write(each.base_lrs, i, base)
-        each._last_lr = [float(group["lr"]) for group in groups]
+        each._last_lr = [float(group["lr"]) for group in groups]  # noqa: SLF001 - a scheduler has no public name for it
 
 
 def _check_scheduler(scheduler: Any, optimizer: Any) -> None:

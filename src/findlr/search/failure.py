@@ -31,7 +31,7 @@ def is_the_trainings(error: BaseException) -> bool:
     if any(error is each for each in interrupts.raised):  # a handler's, of a time limit say
         return False
     names = (kind.__name__ for kind in type(error).__mro__)  # torch's and JAX's, without importing either
-    text = str(error).lower()
+    text = _message(error).lower()
     return "OutOfMemoryError" not in names and not any(words in text for words in _OF_MEMORY)
 
 
@@ -61,7 +61,14 @@ def told(error: Exception) -> str:
         >>> told(ValueError("the loss exploded"))
         'ValueError: the loss exploded'
     """
-    message = " ".join(str(error).split())
+    message = " ".join(_message(error).split())
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]}..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
+        return "(its message cannot be read)"

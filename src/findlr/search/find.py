@@ -169,11 +169,12 @@ class _Search:
 
     def _made(self) -> tuple[int, int]:
         """Forward and backward passes that this call has made for its result."""
-        forwards, backwards = (now - then for now, then in zip(_passes(self._counting), self._before, strict=True))
-        return forwards, backwards
+        now = _passes(self._counting)
+        return now[0] - self._before[0], now[1] - self._before[1]
 
     def _spent(self) -> Cost:
-        forwards, backwards = (made + given for made, given in zip(self._made(), self._book.given, strict=True))
+        made, given = self._made(), self._book.given
+        forwards, backwards = made[0] + given[0], made[1] + given[1]
         if self._counting is None:
             raced = sum(run.steps for run in self._race.runs) if self._race else 0
             forwards = backwards = self.recording.steps + raced

@@ -48,7 +48,7 @@ def deliver() -> None:
     for number in numbers:
         handler = signal.getsignal(number)
         if callable(handler):
-            handler(number, sys._getframe())
+            handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
 
 
 class HeldSignals:

@@ -15,6 +15,7 @@ from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from findlr.analysis.curve import Step
+from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
@@ -97,6 +98,10 @@ class SweepSettings:
     on_step: Callable[[Step], object] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("min_lr", "max_lr", "num_steps", "divergence_threshold", "smoothing"):
+            value = getattr(self, name)
+            if type(value) not in (int, float):  # a number of NumPy's or torch's
+                object.__setattr__(self, name, plain(value))
         sweep_lrs(self.min_lr, self.max_lr, 2 if self.num_steps == "epoch" else self.num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
@@ -140,12 +145,11 @@ class Settings(SweepSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.budget is not None and not (
-            isinstance(self.budget, (int, float))
-            and not isinstance(self.budget, bool)
-            and math.isfinite(self.budget)
-            and self.budget > 0
-        ):
+        variate = self.control_variate is None or self.control_variate
+        check_flags(verify=self.verify, one_pass=self.one_pass, control_variate=variate)
+        if type(self.budget) not in (int, float, type(None)):
+            object.__setattr__(self, "budget", plain(self.budget))
+        if self.budget is not None and not 0 < (real(self.budget) or 0) < math.inf:
             raise ConfigurationError(
                 f"budget must be a number of steps or a share of total_steps above 0, got {self.budget!r}"
             )
@@ -234,6 +238,17 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
     if not (rule is None or callable(rule)):
         raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
     return rule
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False, naming it.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    for name, flag in flags.items():
+        if flag is not True and flag is not False and not isinstance(plain(flag), bool):
+            raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
 
 
 def _name_of(rule: Rule) -> str:

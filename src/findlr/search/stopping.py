@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from findlr.analysis.curve import Stop
+from findlr.analysis.numbers import real
 from findlr.analysis.smoothing import BiasCorrectedAverage
 from findlr.errors import ConfigurationError
 
 _FEWEST = 10  # losses from which a scatter can be told
+_SEEN = 5  # losses without which not even a range can be
 _RANGES = 2.0  # ranges of the first losses that a rise must exceed, where those range wider than the threshold asks
 _ABOVE = 1.25  # times the highest of the first losses: higher is no usual noise
 _UNUSUAL = 0.5  # a rise of the losses under the starting weights, as a share of their level: more is no usual noise
@@ -25,9 +27,9 @@ class StopRule:
 
     - where their losses under the starting weights are known, if the smoothed average of those has risen since the best
       by more than half of its level, and smoothed - best is at most threshold times that rise;
-    - where they are not, and the losses are above 0, if one batch alone is high: this loss or the one before it lies
-      below (1 + threshold) / 2 * best and 1.25 times the highest of the first 10, and the best is not yet under their
-      mean by more than their standard deviation;
+    - where they are not, and the losses are above 0, if they are fewer than 5, or if one batch alone is high: this loss
+      or the one before it lies below (1 + threshold) / 2 * best and 1.25 times the highest of the first 10, and the
+      best is not yet under their mean by more than their standard deviation;
     - the same where the first 10 range over more than (threshold - 1) * best, if this loss or the one before it is at
       most their highest, or smoothed - best at most twice their range, and the best is not yet under their lowest.
 
@@ -40,8 +42,8 @@ class StopRule:
 
     Example:
         >>> rule = StopRule(threshold=4.0, beta=0.0)
-        >>> [rule.update(loss) for loss in (2.0, 1.0, 3.9)]
-        [None, None, None]
+        >>> [rule.update(loss) for loss in (2.0, 1.0, 1.0, 3.9)]
+        [None, None, None, None]
         >>> rule.update(4.1)
         <Stop.DIVERGED: 'The smoothed loss rose past the divergence threshold.'>
 
@@ -50,9 +52,10 @@ class StopRule:
     """
 
     def __init__(self, threshold: float = 4.0, beta: float = 0.98) -> None:
-        if isinstance(threshold, bool) or not (math.isfinite(threshold) and threshold > 1.0):
+        number = threshold if type(threshold) is float else real(threshold)
+        if number is None or not 1.0 < number < math.inf:
             raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
-        self.threshold = threshold
+        self.threshold = number
         self.best = math.inf
         self.smoothed = math.nan
         self._average = BiasCorrectedAverage(beta)
@@ -119,6 +122,8 @@ class StopRule:
         """Whether batches that differ as the first ones do could have made the rise, before any rate has acted."""
         if not self._all_positive or loss > _FLOAT32 * max(self._highest, self._previous):
             return False
+        if self._count < _SEEN:
+            return True
         two = min(loss, self._previous)  # one batch alone is no divergence
         later = self._best_at > _FEWEST  # the best of the first losses may be one easy batch
         differ = self._highest - self._lowest

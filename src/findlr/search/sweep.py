@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from findlr.analysis.curve import Stop
+from findlr.analysis.numbers import plain, real
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.search import interrupts
@@ -19,6 +20,8 @@ from findlr.search.stopping import StopRule
 from findlr.search.trainable import HasActingRate, HasValidation, SkipsLater, Trainable
 
 __all__ = ["Recording", "Spacing", "StopRule", "recording_of", "run_sweep", "sweep_lrs"]
+
+MOST_STEPS = 10_000_000  # more points would not fit into memory
 
 Spacing = Literal["exponential", "linear"]
 
@@ -47,18 +50,24 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
     Source: Gugger 2018, with q = (max_lr / min_lr)^(1 / (num_steps - 1)).
     """
     for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        number = value if type(value) is float else real(value)
+        if number is None or not 0 < number < math.inf:
             raise ConfigurationError(
                 f"{name} must be a finite rate above 0, got {value!r}; the article uses 1e-8 to 10"
             )
+    if type(min_lr) is not float or type(max_lr) is not float:
+        min_lr, max_lr = plain(min_lr), plain(max_lr)
     if min_lr >= max_lr:
         raise ConfigurationError(
             f"min_lr must be below max_lr, got {min_lr!r} and {max_lr!r}; swap them or widen the range"
         )
-    if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 2:
+    count = num_steps if type(num_steps) is int else plain(num_steps)
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST_STEPS:
         raise ConfigurationError(
-            f"num_steps must be a whole number of at least 2, got {num_steps!r}; 100 is the default"
+            f"num_steps must be a whole number of at least 2 and at most {MOST_STEPS:,}, got {num_steps!r}; 100 is "
+            "the default"
         )
+    num_steps = count
     if spacing == "linear":
         result = np.linspace(min_lr, max_lr, num_steps)
     elif spacing == "exponential":

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
@@ -48,9 +49,9 @@ def autocast_type(given: torch.dtype | str | None) -> torch.dtype | None:
         >>> autocast_type("bf16"), autocast_type(torch.float16), autocast_type(None)
         (torch.bfloat16, torch.float16, None)
     """
-    if given is None or isinstance(given, torch.dtype):
+    if given is None or given in (torch.bfloat16, torch.float16):
         return given
-    known = _TYPES.get(given.removeprefix("torch.").lower()) if isinstance(given, str) else None
+    known = _TYPES.get(given.lower()) if isinstance(given, str) else None
     if known is None:
         raise ConfigurationError(
             f"autocast must be torch.bfloat16 or torch.float16, or their names 'bf16' and 'fp16', got {given!r}; None "
@@ -62,15 +63,24 @@ def autocast_type(given: torch.dtype | str | None) -> torch.dtype | None:
 def check_counts(**counts: Any) -> None:
     """Refuse what is not a whole number of at least 1, naming it."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if (whole(count) or 0) < 1 or not (type(count) is int or isinstance(plain(count), int)):
             raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
 
 
 def check_limits(**limits: Any) -> None:
     """Refuse a limit that is not above 0, naming it; None means no limit."""
     for name, limit in limits.items():
-        if limit is not None and not limit > 0:
+        if limit is not None and not (real(limit) or 0) > 0:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None does not clip")
+
+
+def check_alone(**how: Any) -> None:
+    """Refuse what says how a step is taken, where a function of the user's own takes it."""
+    for name, value in how.items():
+        if not (value is None or plain(value) == 1):
+            raise ConfigurationError(
+                f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there"
+            )
 
 
 def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:

@@ -1,5 +1,7 @@
 """Compiled code under a rate that changes at each step: existing graphs are used, and no new one is made."""
 
+# ruff: noqa: SLF001 - whether a module is compiled, torch tells by a private name only
+
 from __future__ import annotations
 
 import threading

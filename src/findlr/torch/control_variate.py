@@ -3,15 +3,17 @@
 No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
 """
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging
 import math
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from torch.func import functional_call
 
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
-from findlr.torch.functional import WholeLoss, names_kept, obstacle
+from findlr.torch.functional import WholeLoss, is_scripted, names_kept, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
@@ -62,7 +64,7 @@ class Baseline:
         self._is_checked = False
         if reason is None:
             self._before = self._side_effects()
-        self.variate = None if reason else ControlVariate(training.modules, self._taker.loss, snapshot, training.device)
+        self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.device)
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
@@ -102,15 +104,13 @@ class ControlVariate:
 
     Args:
         modules: the model, and the criterion where it is a module.
-        loss: gives the loss of a batch under the modules' present weights.
+        taker: gives the loss of a batch under the modules' present weights, and says how a step's is made of several.
         snapshot: the starting weights; its copies must be on the modules' device.
         device: that device.
     """
 
-    def __init__(
-        self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor], snapshot: Memory, device: torch.device
-    ) -> None:
-        self._whole = WholeLoss(modules, loss)
+    def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, device: torch.device) -> None:
+        self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
         self._device = device
         parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
         self._kept = dict(zip(parameters, snapshot.copies_of(parameters.values()), strict=True))
@@ -121,6 +121,7 @@ class ControlVariate:
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
         self._draws: list[Undos] = []
+        self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
         self._without_graph = WithoutGraph()
         self._remember = remember_rng
@@ -137,7 +138,7 @@ class ControlVariate:
         self._draws.append(self._random_states())
 
     def loss(self) -> torch.Tensor:
-        """The mean loss of the step's batches under the starting weights; no random state has moved."""
+        """The loss of the step's batches under the starting weights; no random state has moved."""
         now = self._random_states()
         losses: list[torch.Tensor] = []
         try:
@@ -147,7 +148,10 @@ class ControlVariate:
                     self._mend()
         finally:
             now.put_back()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        if len(losses) == 1:
+            return losses[0]
+        stacked = torch.stack(losses)
+        return stacked.mean() if self._combine == "mean" else stacked.sum()
 
     def _loss(self, batch: Any, draws: Undos) -> torch.Tensor:
         draws.put_back()
@@ -155,6 +159,12 @@ class ControlVariate:
         weights = self._weights
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
+        if self._is_scripted:
+            with values_lent(self._whole, {**weights, **buffers}):
+                lent = self._whole(batch)
+            for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
+                self._weights[name].copy_(kept)
+            return cast("torch.Tensor", lent)
         found: torch.Tensor = functional_call(self._whole, (weights, buffers), (batch,))
         return found
 

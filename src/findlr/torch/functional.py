@@ -1,8 +1,10 @@
 """The same modules under other weights: all that lies between a batch and its loss, for ``functional_call``."""
 
+# ruff: noqa: SLF001 - what a module holds by itself, and its hooks, have private names only
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,13 +42,30 @@ def names_kept(whole: nn.Module) -> Iterator[None]:
             own.update(tensors)
 
 
+def is_scripted(whole: nn.Module) -> bool:
+    """Whether a part of it is TorchScript, which keeps its tensors to itself: ``functional_call`` can't change them."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in whole.modules())
+
+
+@contextmanager
+def values_lent(whole: nn.Module, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Let the module's own tensors have other values' memory for a while; TorchScript sees that, too."""
+    named = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+    own = [(named[name], named[name].data) for name in values]
+    try:
+        for name, value in values.items():
+            named[name].data = value.data
+        yield
+    finally:
+        for tensor, data in own:
+            tensor.data = data
+
+
 def obstacle(model: nn.Module) -> str | None:
     """The reason why a model can't be run under other weights, or None."""
     if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
         return f"a {type(model).__name__} does not take weights from outside"
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return "a TorchScript module does not take weights from outside"
-    if any(module._compiled_call_impl is not None for module in model.modules()):
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
         return "a compiled model does not take weights from outside"
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return "the model has forward hooks, which would run twice"

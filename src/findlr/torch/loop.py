@@ -111,9 +111,9 @@ class RangeTest:
 
         self._plan, self._drawn = LoopPlan(plan, total_steps), 0
         self._settings, self._rule = settings, chosen_rule(rule)
-        self._lrs = sweep_lrs(min_lr, max_lr, num_steps, spacing)
+        self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
-        self._recording = Recording(self._read, num_steps, settings.stop_rule(), read_every)
+        self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
         self._signals = HeldSignals()
         self._open = False

@@ -1,5 +1,7 @@
 """A loop in a range test: its items, what it does between two of them, and whether it ever steps."""
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

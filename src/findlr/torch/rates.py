@@ -38,6 +38,12 @@ class Rates:
             raise OptimizerError(
                 "Rprop cannot be swept: its rate only sets the size of the first step; choose any other optimizer"
             )
+        searches = [group["line_search_fn"] for group in optimizer.param_groups if group.get("line_search_fn")]
+        if searches:
+            raise OptimizerError(
+                f"{type(optimizer).__name__} cannot be swept with its line search ({searches[0]}), which chooses the "
+                "rate of each step itself: leave the rate at 1, or build it with line_search_fn=None"
+            )
         self.optimizer = optimizer
         self.base, self.ratios = _ratios(optimizer)
         self._largest = next(
@@ -172,10 +178,11 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
     kind = type(optimizer)
     groups = [
-        {name: _plain(value) for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: v if type(v) in _PLAIN else _plain(v) for name, v in group.items() if name != "params"}
+        for group in optimizer.param_groups
     ]
     defaults = {
-        name: _plain(parameter.default)
+        name: default if type(default := parameter.default) in _PLAIN else _plain(default)
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is not inspect.Parameter.empty and name != "lr"
     }
@@ -188,6 +195,9 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
+
+
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 def _plain(value: Any) -> Any:

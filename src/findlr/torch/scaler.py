@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
 from findlr.torch.rates import needs_closure
+from findlr.torch.two_passes import gradients_with_graph
 
 _ZERO_GRAD = torch.optim.Optimizer.zero_grad  # torch's own; somebody may put another one in its place
 
@@ -37,6 +38,7 @@ class Stepper:
             raise ConfigurationError(f"a GradScaler can't step {closures[0]}, which takes a closure: leave scaler out")
         self.skipped: torch.Tensor | None = None
         self.scaler = scaler
+        self.with_graph = False  # let gradients be differentiated again
         self._optimizers = optimizers
         self._ran = False
 
@@ -52,6 +54,9 @@ class Stepper:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of the loss, scaled."""
+        if self.with_graph:
+            gradients_with_graph(loss, self._optimizers)
+            return
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self) -> None:

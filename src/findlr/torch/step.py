@@ -12,13 +12,16 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError, LossError, OptimizerError
+from findlr.search.memory import Memory
 from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.misfits import misfit, no_pair
 from findlr.torch.rates import needs_closure
 from findlr.torch.scaler import Stepper, attempts_counted, found_inf
+from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
+from findlr.torch.two_passes import Tried, closure_step, versions_of
 
 Criterion = Callable[[Any, Any], torch.Tensor]
 LossFn = Callable[[nn.Module, Any], torch.Tensor]
@@ -77,12 +80,12 @@ class LossStep:
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
+        combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is already a
+            share of one.
 
     Raises:
         ConfigurationError: an argument that cannot work.
     """
-
-    combine: Literal["mean", "sum"] = "mean"
 
     def __init__(
         self,
@@ -95,17 +98,21 @@ class LossStep:
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
+        combine: Literal["mean", "sum"] = "mean",
     ) -> None:
         check_counts(accumulation_steps=accumulation_steps)
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         self._name = "criterion" if loss_fn is None else "loss_fn"
-        self.autocast, self.accumulation_steps = autocast_type(autocast), accumulation_steps
-        self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
-        self.passes = 0
+        self.autocast, self.accumulation_steps = autocast_type(autocast), int(accumulation_steps)
+        self.clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
+        self.clip_grad_value = None if clip_grad_value is None else float(clip_grad_value)
+        self.passes, self.combine = 0, combine
+        self._divisor = self.accumulation_steps if combine == "mean" else 1
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn
         self._training, self._device = training, training.device
         self._stepper = Stepper(training.swept, scaler)
         self._by_closure = needs_closure(training.swept[0]) and len(training.swept) == 1
+        self._is_known = False  # how the optimizer wants to be stepped
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if the scaler skipped it, unless the loss is not finite: a smaller scale can't mend that.
@@ -117,37 +124,53 @@ class LossStep:
         batches: list[Any] = []  # drawn one by one: a loop draws each after the forward pass on the last
         if self._by_closure:
             return self._closure_step(draw, batches)
-        loss = self._backward(draw, batches)
-        ran = self._stepper.step()
+        if self._is_known:
+            loss = self._backward(draw, batches)
+            ran = self._stepper.step()
+        else:
+            loss, ran = self._first_step(draw, batches)
         if self._stepper.scaler is None:
             return loss
         return None if self._training.ranks.any(not ran and math.isfinite(loss)) else loss
 
+    def _first_step(self, draw: Draw, batches: list[Any]) -> tuple[Loss, bool]:
+        """Step as usual; if the optimizer says that it wants a closure or a graph, step with that from here on."""
+        swept, stepper, states = self._training.swept, self._stepper, Memory()
+        batches.append(draw())
+        remember_rng(self._training.devices, states)
+        loss = self._backward(draw, batches)
+        versions = versions_of(swept)
+        try:
+            ran = stepper.step()
+        except Exception as error:  # noqa: BLE001 - most go on
+            tried = Tried(swept, error, versions)
+            self._by_closure = tried.wanted(scaled=stepper.scaler is not None) == "closure"
+            stepper.with_graph = not self._by_closure
+            states.put_back()
+            if self._by_closure:
+                return self._closure_step(draw, batches), True
+            loss, ran = self._backward(draw, batches), stepper.step()
+        self._is_known = ran
+        return loss, ran
+
     def _closure_step(self, draw: Draw, batches: list[Any]) -> Loss:
-        seen: list[Loss] = []
-
-        def closure() -> float:
-            seen.append(self._backward(draw, batches))
-            return float(seen[-1])
-
-        self._training.swept[0].step(closure)
-        return seen[0]
+        return closure_step(self._training.swept[0], lambda: self._backward(draw, batches))
 
     def _backward(self, draw: Draw, batches: list[Any]) -> Loss:
         """Make the gradients of the mean loss over the step's batches, clip them, and return that loss."""
-        stepper, count = self._stepper, self.accumulation_steps
+        stepper, divisor = self._stepper, self._divisor
         stepper.zero_grad()
         losses = []
-        for i in range(count):
+        for i in range(self.accumulation_steps):
             if i == len(batches):
                 batches.append(draw())
             loss = checked(self._name, self.loss(batches[i]))
             losses.append(kept_loss(loss))
-            stepper.backward(loss if count == 1 else loss / count)
+            stepper.backward(loss if divisor == 1 else loss / divisor)
         if not (self.clip_grad_norm is None and self.clip_grad_value is None):
             self._clip()
         self.passes += 1
-        return losses[0] if count == 1 else sum(losses) / count
+        return losses[0] if len(losses) == 1 else sum(losses) / divisor
 
     def _clip(self) -> None:
         self._stepper.unscale()

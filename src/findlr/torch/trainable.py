@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import DataEndedError, LoaderError
-from findlr.torch.arguments import check_counts, check_ways
+from findlr.search.settings import check_flags
+from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
@@ -95,41 +97,79 @@ class TorchTrainable:
         check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
-        check_counts(validation_every=validation_every)
-        self.training = Training(
-            *(model, optimizer),
-            sweep=sweep,
-            together=train_step is None,
-            restore=restore,
-            snapshot=snapshot,
+        training = Training(
+            *(model, optimizer), sweep=sweep, together=train_step is None, restore=restore, snapshot=snapshot
         )
-        reached = reached_from(criterion, loss_fn, train_step)
-        self.training.include(reached)
-        self.training.check_parameters()
-        self.taker: Step
+        training.include(reached_from(criterion, loss_fn, train_step))
+        training.check_parameters()
+        taker: Step
         if train_step is not None:
-            self.taker = OwnStep(self.training, train_step)
-            self.training.include(Reached(statefuls=attached_to(self.training.optimizers)))
+            limits = {"clip_grad_norm": clip_grad_norm, "clip_grad_value": clip_grad_value}
+            check_alone(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps, **limits)
+            taker = OwnStep(training, train_step)
+            training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:
-            self.taker = LossStep(
-                *(self.training, criterion, loss_fn),
+            taker = LossStep(
+                *(training, criterion, loss_fn),
                 autocast=autocast,
                 scaler=scaler,
                 accumulation_steps=accumulation_steps,
                 clip_grad_norm=clip_grad_norm,
                 clip_grad_value=clip_grad_value,
             )
-        self.training.restore += self.taker.remembered()
-        self.device = self.training.device
-        self._write = self.training.rates.write if train_step is None else self.training.write
+        functions = (criterion, loss_fn)
+        self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)
+
+    @classmethod
+    def of(
+        cls,
+        training: Training,
+        taker: Step,
+        loader: Iterable[Any],
+        *,
+        validation_loader: Iterable[Any] | None = None,
+        validation_every: int = 1,
+        consume: bool = False,
+    ) -> Self:
+        """A trainable whose steps another framework takes: for a room of its own.
+
+        Args:
+            training: the models and optimizers.
+            taker: takes the steps; see ``findlr.torch.step.Step``.
+            loader: batches.
+            validation_loader: see the class.
+            validation_every: see the class.
+            consume: see the class.
+        """
+        made = cls.__new__(cls)
+        made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume)  # noqa: SLF001
+        return made
+
+    def _assemble(
+        self,
+        training: Training,
+        taker: Step,
+        loader: Iterable[Any],
+        functions: Sequence[Any],
+        validation_loader: Iterable[Any] | None,
+        validation_every: int,
+        *,
+        consume: bool,
+    ) -> None:
+        check_counts(validation_every=validation_every)
+        check_flags(consume=consume)
+        self.training, self.taker = training, taker
+        training.restore += taker.remembered()
+        self.device = training.device
+        self._write = training.rates.write if isinstance(taker, LossStep) else training.write
         self.no_new_graphs = NoNewGraphs()
-        self._may_compile = may_compile(self.training.modules, criterion, self.training.swept)
+        self._may_compile = may_compile(training.modules, next(iter(functions), None), training.swept)
         self.batches = Batches(loader, self.device, consume=consume)
-        self._held_out = HeldOut(self.training, self.taker, validation_loader, self.no_new_graphs)
-        self.validation_every = None if validation_loader is None else validation_every
+        self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs)
+        self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
-        self._baseline = Baseline(self.training, self.taker, (criterion, loss_fn))
+        self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
         self._other_passes = 0
 
@@ -146,7 +186,7 @@ class TorchTrainable:
     @property
     def forwards(self) -> int:
         """Forward passes of a whole batch so far."""
-        return self.backwards + self._baseline.forwards + self._held_out.forwards
+        return self.taker.passes + self._other_passes + self._baseline.forwards + self._held_out.forwards
 
     @property
     def backwards(self) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
+from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
@@ -21,6 +22,7 @@ from findlr.torch.ranks import Alone, Ranks
 from findlr.torch.rates import Rates, described, family_of, momentum_of, needs_closure, trained_parameters, versions
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import (
+    check_stateful,
     note_optimizer,
     note_stateful,
     note_tensors,
@@ -70,7 +72,7 @@ class Training:
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
         check(snapshot)
         self.snapshot_kind = snapshot
-        self.restore = list(restore)
+        self.restore = _restorable(restore)
         theirs = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
         tensors = [*self.swept_parameters(), *theirs]
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
@@ -224,13 +226,22 @@ def _steps_by_itself(optimizer: Any) -> bool:
     return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
 
 
+def _restorable(restore: Any) -> list[Any]:
+    """What is in ``restore=``, once all of it can be put back."""
+    if not isinstance(restore, (list, tuple)):
+        raise ConfigurationError(f"restore must be a list of objects with a state_dict, got {type(restore).__name__}")
+    for stateful in restore:
+        check_stateful(stateful)
+    return list(restore)
+
+
 def _among(thing: Any, things: Iterable[Any]) -> bool:
     return any(thing is each for each in things)
 
 
 def _listed(name: str, given: Any, kind: type) -> list[Any]:
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
-    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, kind) for item in items):
+    if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
         module = "torch.nn" if kind is nn.Module else "torch.optim"
         raise _error(name)(
             f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
@@ -248,7 +259,7 @@ def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
         return [optimizers]
     if sweep is None and len(optimizers) == 1:
         return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)
-    keys = [sweep] if isinstance(sweep, (str, int)) or sweep is None else list(sweep)
+    keys = list(map(plain, sweep)) if isinstance(sweep, (list, tuple, set)) else [plain(sweep)]
     try:
         chosen = [optimizers[key] for key in keys]
     except (KeyError, IndexError, TypeError):

@@ -18,7 +18,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, RangeTest, TorchTrainable, find_lr
+from findlr import ConfigurationError, RangeTest, RestoreError, TorchTrainable, find_lr
 from findlr.torch.snapshot import folders, stores
 from findlr.torch.snapshot.memory import Memory
 
@@ -232,11 +232,19 @@ def test_a_tensor_that_cannot_be_put_back_does_not_keep_the_others_from_it(snaps
     memory = TorchTrainable(net, optimizer, criterion, loader, **how).snapshot()
     before, mean = state(net, optimizer, average), net.norm.running_mean.clone()
     train(net, optimizer, loader, 1)
-    net.norm.running_mean.data = torch.zeros(7)
-    with pytest.raises(RuntimeError, match="size"):
+    copy_back = memory.store.copy_back
+
+    def refuses_one(tensors, copies):
+        if any(tensor is net.norm.running_mean for tensor in tensors):
+            raise OSError("the file is gone")
+        copy_back(tensors, copies)
+
+    memory.store.copy_back = refuses_one
+    named = r"could not be put back: a Tensor of shape \(8,\) \(OSError: the file is gone\); everything else was"
+    with pytest.raises(RestoreError, match=named):
         memory.put_back()
     memory.close()
-    net.norm.running_mean.data = mean
+    net.norm.running_mean.copy_(mean)
     assert same(before, state(net, optimizer, average))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -14,9 +13,10 @@ from findlr.search import batches
 from findlr.search.batches import has_state
 from findlr.search.memory import Memory
 from findlr.torch.data import nesting
-from findlr.torch.data.held_out import split
+from findlr.torch.data.held_out import split, twin
 from findlr.torch.snapshot import memory as tensors
 from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
+from findlr.torch.snapshot.reach import generators_in
 
 
 class Batches(batches.Batches):
@@ -31,6 +31,7 @@ class Batches(batches.Batches):
     def __init__(self, loader: Iterable[Any], device: torch.device | None = None, *, consume: bool = False) -> None:
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
+        self._generators: list[Any] | None = None  # that the loader holds; looked for once
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
@@ -43,12 +44,11 @@ class Batches(batches.Batches):
         """
         if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
             return loader
-        sibling = copy.copy(loader)  # the same dataset, sampler, collate function, generator
-        sibling._iterator = None
-        vars(sibling)["persistent_workers"] = False  # a DataLoader does not let it be set
-        if hasattr(sibling, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
-            sibling._initial_iter_for_state_dict = False
-        return sibling
+        changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
+        if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
+            changes["_initial_iter_for_state_dict"] = False
+        changed: Iterable[Any] = twin(loader, **changes)
+        return changed
 
     def shut(self, iterator: Iterator[Any]) -> None:
         """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""
@@ -62,6 +62,9 @@ class Batches(batches.Batches):
         if has_state(self.loader) and not isinstance(self.loader, DataLoader):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
+        if self._generators is None:
+            self._generators = generators_in(self.loader)
+        memory.note(*self._generators)
         memory.copy()
 
     def remember_rng(self, memory: Memory) -> None:
@@ -94,11 +97,15 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
             return
         seen.add(id(owner))
         memory.add(partial(_bind, owner, dict(vars(owner))), name=f"the {type(owner).__name__}")
+        values = []
         for name, value in vars(owner).items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 visit(value)
+            elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
+                values.append(vars(value))
             elif name not in ("dataset", "data_source"):
-                memory.note(value, worth=_is_order)
+                values.append(value)
+        memory.note(*values, worth=_is_order)
 
     visit(loader)
 

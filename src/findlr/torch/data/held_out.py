@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -45,10 +44,24 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         some = _Some(sampler, (frozenset(chain.from_iterable(islice(order, batches))) - aside).__contains__)
     else:
         some = _Some(sampler, lambda index: index not in aside)
-    rest = copy.copy(loader)  # the same dataset, collate function, generator, workers
-    vars(rest)["batch_sampler"] = some  # a DataLoader does not let it be set
+    rest = twin(loader, batch_sampler=some)
     scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
     return list(scored), rest
+
+
+def twin(loader: Any, **changes: Any) -> Any:
+    """A loader with the same dataset, collate function, generator and workers, and with these attributes changed.
+
+    Where a loader only wraps another one, as Accelerate's do, that one is changed.
+    """
+    made = object.__new__(type(loader))  # no copy.copy, which Accelerate's do not bear
+    vars(made).update(vars(loader))
+    inner = vars(loader).get("base_dataloader")
+    if isinstance(inner, DataLoader):
+        vars(made)["base_dataloader"] = twin(inner, **changes)
+    else:
+        vars(made).update(changes)  # not setattr, because a DataLoader does not let some be set
+    return made
 
 
 class _Some:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from findlr.errors import LoaderError
+from findlr.torch.snapshot.stores import bytes_of
 
 
 def moved(batch: Any, device: torch.device) -> Any:
@@ -129,10 +130,14 @@ def copied(batch: Any) -> Any:
 
 def bytes_in(batch: Any) -> int:
     """The bytes of the data in ``batch``: tensors, arrays, strings."""
-    sizes = (
-        len(leaf) if isinstance(leaf, (str, bytes)) else getattr(leaf, "nbytes", 0) for leaf in _leaves(batch, set())
-    )
-    return sum(size for size in sizes if isinstance(size, int))
+    return sum(map(_size, _leaves(batch, set())))
+
+
+def _size(leaf: Any) -> int:
+    if isinstance(leaf, torch.Tensor):
+        return bytes_of(leaf)
+    size = len(leaf) if isinstance(leaf, (str, bytes)) else getattr(leaf, "nbytes", 0)
+    return size if isinstance(size, int) else 0
 
 
 def batch_size(batch: Any) -> int | None:

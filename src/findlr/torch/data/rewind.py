@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
+import numpy as np
+import torch
+
+from findlr.analysis.numbers import whole
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.search.memory import Memory, Phase
 from findlr.torch.data.nesting import bytes_in, copied
+
+logger = logging.getLogger("findlr")
+
+_Draws = tuple[tuple[Any, Any, torch.Tensor], tuple[Any, Any, torch.Tensor]]  # random states before and after a batch
 
 
 class Rewindable(Iterator[Any]):
@@ -19,20 +29,26 @@ class Rewindable(Iterator[Any]):
         self._max_bytes = max_bytes
         self._at = 0  # batches given so far
         self._first = 0  # where the first batch that is kept stands
-        self._kept: deque[tuple[Any, int]] = deque()
+        self._kept: deque[tuple[Any, int, _Draws | None]] = deque()
+        self._has_warned = False
         self._marks: list[int] = []  # the places of open snapshots
 
     @property
     def bytes_kept(self) -> int:
         """Bytes of the batches that may come again."""
-        return sum(size for _, size in self._kept)
+        return sum(size for _, size, _ in self._kept)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
         again = self._at < self._first + len(self._kept)
-        batch = self._kept[self._at - self._first][0] if again else self._drawn()
+        if again:
+            batch, _, draws = self._kept[self._at - self._first]
+            if draws is not None:
+                self._repeat(draws)
+        else:
+            batch = self._drawn()
         if again and self._marks:
             batch = copied(batch)  # it may come a third time
         self._at += 1
@@ -41,17 +57,34 @@ class Rewindable(Iterator[Any]):
 
     def _drawn(self) -> Any:
         """A new batch; while a snapshot is open, a copy of it is kept."""
+        if not self._marks:
+            return next(self._iterator)
+        before = _random_states()
         batch = next(self._iterator)
-        if self._marks:
-            # Kept before anything is refused, so that what was drawn is not lost.
-            self._kept.append((batch, bytes_in(batch)))
-            if self.bytes_kept > self._max_bytes:
-                raise LoaderError(
-                    f"the batches to keep take {self.bytes_kept} bytes, and max_bytes is {self._max_bytes}; they will "
-                    "come again, none is lost. Give rewindable() a larger max_bytes, or the search fewer steps"
-                )
-            self._kept[-1] = copied(batch), self._kept[-1][1]
+        after = _random_states()
+        # Kept before anything is refused, so that what was drawn is not lost.
+        self._kept.append((batch, bytes_in(batch), None if _same(before, after) else (before, after)))
+        if self.bytes_kept > self._max_bytes:
+            raise LoaderError(
+                f"the batches to keep take {self.bytes_kept} bytes, and max_bytes is {self._max_bytes}; they will "
+                "come again, none is lost. Give rewindable() a larger max_bytes, or the search fewer steps"
+            )
+        self._kept[-1] = (copied(batch), *self._kept[-1][1:])
         return batch
+
+    def _repeat(self, draws: _Draws) -> None:
+        """Draw from the random generators what the iterator drew for this batch."""
+        before, after = draws
+        if _same(before, _random_states()):
+            random.setstate(after[0])
+            np.random.set_state(after[1])  # noqa: NPY002 - iterators draw from it
+            torch.set_rng_state(after[2])
+        elif not (self._marks or self._has_warned):
+            self._has_warned = True
+            logger.warning(
+                "this stream draws random numbers, and they stand elsewhere than when its batches came first: what is "
+                "drawn from here on is not what it would have been without the search"
+            )
 
     def _let_go(self) -> None:
         """Forget the batches before the earliest place that a snapshot may go back to."""
@@ -76,6 +109,15 @@ class Rewindable(Iterator[Any]):
         self._marks.append(mark)
         memory.add(put, Phase.PLACES, "the place in the stream")
         memory.on_close(release)
+
+
+def _random_states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - iterators draw from it
+
+
+def _same(one: tuple[Any, Any, torch.Tensor], other: tuple[Any, Any, torch.Tensor]) -> bool:
+    same_numpy = all(np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+    return one[0] == other[0] and same_numpy and torch.equal(one[2], other[2])
 
 
 def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindable:
@@ -106,6 +148,6 @@ def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindab
     """
     if not isinstance(iterator, Iterable):
         raise ConfigurationError(f"rewindable() needs an iterator over batches, got {type(iterator).__name__}")
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+    if (whole(max_bytes) or 0) < 1:
         raise ConfigurationError(f"max_bytes must be a whole number above 0, got {max_bytes!r}")
-    return Rewindable(iterator, max_bytes)
+    return Rewindable(iterator, int(max_bytes))

@@ -1,5 +1,7 @@
 """Reasons why several runs can't be taken in one pass, found before anything is spent on it."""
 
+# ruff: noqa: SLF001 - what hooks a module, a parameter or an optimizer has, torch tells by private names only
+
 from __future__ import annotations
 
 from collections.abc import Sequence

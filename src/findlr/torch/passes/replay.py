@@ -4,6 +4,8 @@ Under ``torch.func.vmap`` a small net's step is mostly wrapping and unwrapping. 
 with symbolic shapes, but takes longer than a race of a small net can win back.
 """
 
+# ruff: noqa: SLF001 - an operation's schema has no public name
+
 from __future__ import annotations
 
 import operator

@@ -3,6 +3,8 @@
 Each takes over the optimizer's state, and does what ``torch.optim`` does, in the same order.
 """
 
+# ruff: noqa: SLF001 - the calls for many tensors at once have no public names
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -3,6 +3,8 @@
 The first steps are also taken by one run alone: if the losses differ by more than rounding, there is no pass.
 """
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import math

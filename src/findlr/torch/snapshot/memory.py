@@ -4,6 +4,8 @@ Identity is kept: the same Parameter, the same buffer, the same tensor rate, the
 copied back into them. What a step added is removed again.
 """
 
+# ruff: noqa: SLF001 - what a module holds by itself has private names only
+
 from __future__ import annotations
 
 import operator

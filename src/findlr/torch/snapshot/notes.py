@@ -1,5 +1,7 @@
 """What a step can change, and how each kind of thing is remembered."""
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 import logging
@@ -36,7 +38,7 @@ def released_on_error(memory: Memory) -> Iterator[None]:
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
     memory.note(vars(optimizer), objects=True)
-    memory.note_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+    memory.note_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     for inner in vars(optimizer).values():
         if isinstance(inner, torch.optim.Optimizer):
             note_optimizer(inner, memory)
@@ -84,6 +86,16 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
+        check_stateful(stateful)
+
+
+def check_stateful(stateful: Any) -> None:
+    """Refuse what can't be put back.
+
+    Raises:
+        ConfigurationError: it has no state_dict and load_state_dict.
+    """
+    if not has_state(stateful):
         raise ConfigurationError(
             f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
         )

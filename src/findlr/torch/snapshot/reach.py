@@ -131,6 +131,41 @@ def _global_names(code: CodeType) -> Iterable[str]:
             yield from _global_names(constant)
 
 
+_SIMPLE = {bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray, torch.device, torch.dtype}
+
+
+def generators_in(root: Any) -> list[Any]:
+    """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
+
+    Args:
+        root: what to look into; containers of more than 1,000 items are data, and left alone.
+
+    Returns:
+        Generators of Python's, NumPy's and torch's, each once.
+    """
+    found, seen, todo = [], set[int](), [root]
+    for value in todo:  # which grows
+        kind = type(value)
+        if kind in _SIMPLE or id(value) in seen or isinstance(value, (type, ModuleType)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, _GENERATORS):
+            found.append(value)
+        elif isinstance(value, (list, tuple, set, frozenset, deque)):
+            todo += value if len(value) <= _MOST_ITEMS else ()
+        elif isinstance(value, dict):
+            todo += value.values() if len(value) <= _MOST_ITEMS else ()
+        elif isinstance(value, (FunctionType, MethodType, functools.partial)):
+            todo += [item for item, _ in _inside(value, "")]
+        elif hasattr(value, "__dict__") and (
+            kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value)
+        ):
+            todo += vars(value).values()
+        if len(seen) > _MOST_OBJECTS:
+            break
+    return found
+
+
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
     """The gradient scalers of this process, and the schedulers of these optimizers, whoever holds them.
 

@@ -1,5 +1,7 @@
 """Where a snapshot's copies of tensors live: on the tensors' device, in the host's memory, or on disk."""
 
+# ruff: noqa: SLF001 - the parts of a sparse tensor that isn't coalesced, and calls for many tensors, have no public names
+
 from __future__ import annotations
 
 import contextlib
@@ -129,9 +131,18 @@ class DiskStore(Store):
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
     """The bytes that copies of ``tensors`` take."""
-    return sum(
-        [t._values().nbytes + t._indices().nbytes if t.layout is torch.sparse_coo else t.nbytes for t in tensors]
-    )
+    return sum([t.nbytes if t.layout is torch.strided else bytes_of(t) for t in tensors])
+
+
+def bytes_of(tensor: torch.Tensor) -> int:
+    """The bytes of a tensor, of its parts if it is sparse."""
+    if tensor.layout is torch.sparse_coo:
+        return tensor._values().nbytes + tensor._indices().nbytes
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.values().nbytes + tensor.crow_indices().nbytes + tensor.col_indices().nbytes
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.values().nbytes + tensor.ccol_indices().nbytes + tensor.row_indices().nbytes
+    return tensor.values().nbytes if tensor.is_nested else tensor.nbytes
 
 
 def _refused(error: Exception) -> ConfigurationError:

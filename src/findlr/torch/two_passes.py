@@ -1,0 +1,120 @@
+"""Optimizers that want more than the gradients of one pass: a closure, or gradients that can be differentiated again.
+
+Their signatures do not tell: SAM takes ``closure=None`` and asserts that there is one, AdaHessian raises. So the first
+step is tried as usual, and what it raises says what is wanted.
+"""
+
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import optim
+
+from findlr.errors import OptimizerError
+
+Wanted = Literal["closure", "graph"]
+Loss = float | torch.Tensor
+
+
+class Tried:
+    """One try of an optimizer's step.
+
+    Args:
+        optimizers: those that step.
+        error: what the step raised.
+        versions: of their parameters, before it.
+    """
+
+    def __init__(self, optimizers: list[optim.Optimizer], error: Exception, versions: list[int]) -> None:
+        self._optimizers, self._error = optimizers, error
+        self._has_moved = versions != versions_of(optimizers)
+
+    def wanted(self, *, scaled: bool) -> Wanted:
+        """What to step with instead.
+
+        Args:
+            scaled: a gradient scaler drives the steps.
+
+        Raises:
+            OptimizerError: something is wanted that can't be given; it says what to do.
+            Exception: the step's own error, if it asks for nothing.
+        """
+        error, text = self._error, f"{type(self._error).__name__} {self._error}".lower()
+        graph = isinstance(error, RuntimeError) and any(each in text for each in ("create_graph", "grad_fn"))
+        empty = isinstance(error, AssertionError) and not str(error)
+        no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
+        closure = "closure" in text or empty or no_call
+        lacks = isinstance(error, TypeError) and "missing" in text and "step()" in text
+        if self._has_moved or not (graph or closure or lacks or isinstance(error, NotImplementedError)):
+            raise error
+        name, alone = type(self._optimizers[0]).__name__, len(self._optimizers) == 1
+        takes = [_takes_closure(each) for each in self._optimizers]
+        if alone and not scaled and (graph or (closure and takes[0])):
+            return "graph" if graph else "closure"
+        wants = "gradients with a graph" if graph else "a closure" if closure else "more than a call of step()"
+        why = "" if alone else ", and several are swept together"
+        why = ", which a GradScaler can't step" if scaled else why
+        raise OptimizerError(
+            f"{', '.join(type(each).__name__ for each in self._optimizers)}: a step wants {wants}{why} "
+            f"({type(error).__name__}: {error}): take the whole step in train_step=, or in a RangeTest's loop, and "
+            f"give the optimizer whose step() that calls, {name}'s base optimizer say"
+        ) from error
+
+
+def versions_of(optimizers: Iterable[optim.Optimizer]) -> list[int]:
+    """The version counters of the parameters: they tell whether these were written to."""
+    return [p._version for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
+def _takes_closure(optimizer: optim.Optimizer) -> bool:
+    import inspect
+
+    return "closure" in inspect.signature(optimizer.step).parameters
+
+
+def closure_step(optimizer: optim.Optimizer, backward: Callable[[], Loss]) -> Loss:
+    """Step by a closure, with gradients made before: SAM wants them so, and L-BFGS is saved its first pass.
+
+    Args:
+        optimizer: the one to step.
+        backward: makes the gradients of the step's batches, and returns their loss; called again as often as the
+            optimizer calls its closure with other weights or gradients.
+
+    Returns:
+        The loss under the weights before the step.
+    """
+    first = backward()
+    made = _gradients(optimizer)
+
+    def closure(*_: Any, **__: Any) -> Any:
+        nonlocal made
+        if made is not None and _gradients(optimizer) == made:
+            loss = first
+        else:
+            with torch.enable_grad():
+                loss = backward()
+        made = None
+        return loss if isinstance(loss, torch.Tensor) else torch.tensor(loss, dtype=torch.float64)
+
+    optimizer.step(closure)
+    return first
+
+
+def _gradients(optimizer: optim.Optimizer) -> list[Any] | None:
+    """Which gradients and weights there are, by their identities and versions."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return [(p._version, id(p.grad), None if p.grad is None else p.grad._version) for p in parameters]
+
+
+def gradients_with_graph(loss: torch.Tensor, optimizers: Iterable[optim.Optimizer]) -> None:
+    """Add the gradients of a loss, which can be differentiated again; without ``backward``, which leaves a cycle."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
