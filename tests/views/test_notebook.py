@@ -134,6 +134,7 @@ class Slow(Quadratic):
 find(Slow(noise=0.1))
 """,
     "find(Slow(), num_steps=30, progress=False)",
+    "from findlr import Plan; find(Slow(), Plan(total_steps=400), verify=True)",
 )
 
 
@@ -147,8 +148,13 @@ def test_a_real_notebook_shows_the_sweep_as_it_runs_and_then_the_finding():
     assert result.output_type == "execute_result"
     assert "<b>CLEAR</b>" in result.data["text/html"]
     assert "Finding(" in result.data["text/plain"]
+    raced = notebook.cells[2].outputs[0].data["text/html"]
+    assert "race of 3 runs of " in raced
+    assert raced.count(" at 0.") == 3
     updates = [message["content"]["data"]["text/html"] for message in client.sent if "update" in message["msg_type"]]
-    grown = [text.count(",") for text in updates if "<polyline" in text]
+    assert any("run 2/3" in text and "so far" in text and "<polyline" in text for text in updates)
+    first = next(i for i, text in enumerate(updates) if "step 100/100" in text and "<polyline" not in text)
+    grown = [text.count(",") for text in updates[:first] if "<polyline" in text]
     assert len(grown) > 1
     assert grown == sorted(set(grown))
     (only,) = notebook.cells[1].outputs

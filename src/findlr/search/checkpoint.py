@@ -97,11 +97,12 @@ class Book:
         self._compare("facts", _plain(facts()))
         self.given = self._taken(self._data["sweep"])
 
-    def start(self, facts: Mapping[str, Any], sweep: Mapping[str, Any]) -> None:
-        """Write down a sweep that has ended."""
+    def start(self, facts: Callable[[], Mapping[str, Any]], sweep: Recording) -> None:
+        """Write down a sweep that has ended, and what the training tells of itself."""
         if self._path is not None and not self.resumed:
             forwards, backwards = self._passes()
-            self._data |= {"facts": _plain(facts), "sweep": {**sweep, "forwards": forwards, "backwards": backwards}}
+            measured = {**sweep.to_dict(), "forwards": forwards, "backwards": backwards}
+            self._data |= {"facts": _plain(facts()), "sweep": measured}
             self._write()
 
     def begin(self, start: float) -> float:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
 from typing import Any, Unpack
 
 from findlr.analysis.acting import has_acted
@@ -14,7 +15,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
-from findlr.errors import ConfigurationError, DataEndedError, RestoreError
+from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RestoreError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
 from findlr.search.interrupts import HeldSignals, signals_wait
@@ -68,6 +69,8 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
             finding = task.run()
     except BaseException as error:
         _release(signals, getattr(error, "finding", None))
+        if isinstance(error, FindlrError) and not task.recording.steps:  # its message says all, and no frame more
+            raise error.with_traceback(None) from error.__cause__
         raise
     _release(signals, finding)
     return finding
@@ -99,8 +102,12 @@ class _Search:
         self._race: Race | None = None
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
         self._start, self._before = time.perf_counter(), _passes(self._counting)
-        known = {"plan": self._plan.to_dict(), "training": type(trainable).__name__, "epoch": _epoch_of(trainable)}
-        self._book = Book(settings.checkpoint, {**settings.asked(), **known}, self._made)
+        self._book = Book() if settings.checkpoint is None else self._book_at(settings.checkpoint)
+
+    def _book_at(self, path: str | PathLike[str]) -> Book:
+        training = self._trainable
+        known = {"plan": self._plan.to_dict(), "training": type(training).__name__, "epoch": _epoch_of(training)}
+        return Book(path, {**self.settings.asked(), **known}, self._made)
 
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
@@ -134,7 +141,7 @@ class _Search:
         start = starting_point(curve, self._plan, self._rule)
         if start is None:
             return
-        self._book.start(self._facts(), self.recording.to_dict())
+        self._book.start(self._facts, self.recording)
         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
         left = self._budget - self._spent().steps
         try:

@@ -57,9 +57,12 @@ _ELSEWHERE = {
     "gradient_clip_val": "clip_grad_norm",
     "max_grad_norm": "clip_grad_norm",
     "callback": "on_step",
+    "max_steps": "total_steps",
+    "num_training_steps": "total_steps",
 }
 _NO_MATTER = ("progress", "on_step", "checkpoint")
 _NOT_NEEDED = {"device": "the batches go to the device that the model is on"}
+_EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +188,8 @@ class Settings(SweepSettings):
             return None
         if plan.total_steps is None:
             raise ConfigurationError(
-                "verify=True needs total_steps, the length of the training that is planned: give it"
+                "verify=True needs total_steps, the length of the training that is planned: give it, such as "
+                "total_steps=len(loader) * epochs"
             )
         if self.budget is None:
             total = max(250.0, plan.total_steps / 2)
@@ -260,7 +264,9 @@ def unknown_name(name: str, known: list[str]) -> str:
     meant = _ELSEWHERE.get(name)
     if meant not in known:
         meant = next(iter(get_close_matches(name, known, 1)), None)
-    if name in _NOT_NEEDED:
+    if name in _EPOCHS and "total_steps" in known:
+        hint = "; give total_steps='5 epochs', say"
+    elif name in _NOT_NEEDED:
         hint = f": leave it out, {_NOT_NEEDED[name]}"
     else:
         hint = f"; it is called {meant!r} here" if meant else f"; there are {', '.join(known)}"

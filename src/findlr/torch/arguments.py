@@ -22,13 +22,43 @@ class How(TypedDict, total=False):
     sweep: Sweep
     validation_loader: Iterable[Any] | None
     validation_every: int
-    autocast: torch.dtype | None
+    autocast: torch.dtype | str | None
     scaler: GradScaler | None
     accumulation_steps: int
     clip_grad_norm: float | None
     clip_grad_value: float | None
     snapshot: StoreKind
     consume: bool
+
+
+_TYPES = {
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "half": torch.float16,
+}
+
+
+def autocast_type(given: torch.dtype | str | None) -> torch.dtype | None:
+    """The type that the forward pass runs in, given itself or by its name.
+
+    Raises:
+        ConfigurationError: it is neither.
+
+    Example:
+        >>> autocast_type("bf16"), autocast_type(torch.float16), autocast_type(None)
+        (torch.bfloat16, torch.float16, None)
+    """
+    if given is None or given in (torch.bfloat16, torch.float16):
+        return given
+    known = _TYPES.get(given.lower()) if isinstance(given, str) else None
+    if known is None:
+        raise ConfigurationError(
+            f"autocast must be torch.bfloat16 or torch.float16, or their names 'bf16' and 'fp16', got {given!r}; None "
+            "is off"
+        )
+    return known
 
 
 def check_counts(**counts: Any) -> None:
@@ -43,12 +73,6 @@ def check_limits(**limits: Any) -> None:
     for name, limit in limits.items():
         if limit is not None and not (real(limit) or 0) > 0:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None does not clip")
-
-
-def check_autocast(autocast: Any) -> None:
-    """Refuse what is no type that ``torch.autocast`` runs in."""
-    if autocast not in (None, torch.float16, torch.bfloat16):
-        raise ConfigurationError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
 
 
 def check_alone(how: Mapping[str, Any]) -> None:

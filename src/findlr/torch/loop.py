@@ -20,7 +20,7 @@ from findlr.search.sweep import Recording, Spacing, sweep_lrs
 from findlr.search.trainable import restored
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import LoopPlan, read_schedule
 from findlr.torch.points import Points
 from findlr.torch.scaler import attempts_counted
 from findlr.torch.schedulers import endless
@@ -80,7 +80,7 @@ class RangeTest(Points):
         divergence_threshold: float = 4.0,
         smoothing: float = 0.98,
         schedule: Any = "constant",
-        total_steps: int | None = None,
+        total_steps: int | str | None = None,
         warmup: float | None = None,
         rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
@@ -98,8 +98,11 @@ class RangeTest(Points):
             on_step=on_step,
         )
         self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
-        shape, steps = read_schedule(schedule, total_steps)
-        self._plan = self._training.planned(Plan(shape, steps, warmup=warmup))
+
+        def plan(steps: Any) -> Plan:
+            return self._training.planned(Plan(*read_schedule(schedule, steps), warmup=warmup))
+
+        self._plan = LoopPlan(plan, total_steps)
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
@@ -216,4 +219,5 @@ class RangeTest(Points):
         seconds, points = time.perf_counter() - self._start, self._recording.steps
         facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
-        return conclude(self._recording, self._settings.smoothing, self._plan, self._rule, cost, facts)
+        plan = self._plan.over(self._drawn, self._points)
+        return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)

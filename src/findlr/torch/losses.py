@@ -19,7 +19,8 @@ def checked(name: str, loss: Any) -> torch.Tensor:
         LossError: it is not.
     """
     if not isinstance(loss, torch.Tensor):
-        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return the loss itself")
+        inside = "its .loss" if hasattr(loss, "loss") else "the loss itself"
+        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return {inside}")
     if loss.numel() != 1:
         raise LossError(f"{name} must return one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
     if not loss.requires_grad:

@@ -2,17 +2,104 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from findlr.analysis.numbers import whole
-from findlr.analysis.plan import SAMPLES, Samples, Shape
+from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
 
+_EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) *epochs?")
 _CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
+
+
+def epochs_in(total_steps: Any) -> float | None:
+    """The epochs that a length names, such as "5 epochs"; None if it is no text.
+
+    Raises:
+        ConfigurationError: it is a text, and no number of epochs.
+
+    Example:
+        >>> epochs_in("5 epochs"), epochs_in("1 epoch"), epochs_in(1000)
+        (5.0, 1.0, None)
+    """
+    if not isinstance(total_steps, str):
+        return None
+    found = _EPOCHS.fullmatch(total_steps.strip().lower())
+    if found is None or not float(found[1]) > 0:
+        raise ConfigurationError(
+            f"total_steps must be a whole number of steps, or a text such as '5 epochs', got {total_steps!r}"
+        )
+    return float(found[1])
+
+
+def steps_in(total_steps: Any, steps_per_epoch: Callable[[], int]) -> Any:
+    """A length in optimizer steps, whether it was given in steps or in epochs.
+
+    Raises:
+        ConfigurationError: it is a text, and no number of epochs; or an epoch's steps are not known.
+    """
+    epochs = epochs_in(total_steps)
+    if epochs is None:
+        return total_steps
+    try:
+        return max(round(epochs * steps_per_epoch()), 1)
+    except LoaderError:
+        raise ConfigurationError(
+            f"total_steps={total_steps!r} needs a loader with a length, and a step that says how many batches it "
+            "draws: give the number of optimizer steps"
+        ) from None
+
+
+class LoopPlan:
+    """The plan of a loop of the user's own: one whose length is given in epochs is known once its loader is.
+
+    Args:
+        of: the plan for a length in steps.
+        total_steps: the length, in steps or epochs.
+
+    Raises:
+        ConfigurationError: what is given can't be a plan.
+    """
+
+    def __init__(self, of: Callable[[Any], Plan], total_steps: Any) -> None:
+        self._of, self._total_steps = of, total_steps
+        self._in_epochs = epochs_in(total_steps) is not None
+        self._length: int | None = None
+        self._plan = None if self._in_epochs else of(total_steps)
+
+    def seen(self, length: int | None) -> None:
+        """A loader of that many batches is looped over; the first one counts."""
+        if self._plan is None:
+            self._length = length
+            self._plan = self._with(1)
+
+    def need(self) -> None:
+        """Refuse to begin where no loader has told how long an epoch is."""
+        if self._plan is None:
+            raise ConfigurationError(
+                f"total_steps={self._total_steps!r} needs a loader whose length is known: loop over test(loader), or "
+                "give the number of optimizer steps"
+            )
+
+    def over(self, batches: int, points: int) -> Plan:
+        """The plan of a loop that has taken so many batches for so many points."""
+        if self._plan is None:
+            return self._of(None)
+        return self._with(max(round(batches / points), 1)) if self._in_epochs and points else self._plan
+
+    def _with(self, batches_per_step: int) -> Plan:
+        return self._of(steps_in(self._total_steps, lambda: self._epoch() // batches_per_step))
+
+    def _epoch(self) -> int:
+        if self._length is None:
+            raise LoaderError("the loader has no length")
+        return self._length
 
 
 def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:

@@ -16,6 +16,7 @@ from findlr.search.batches import PASS_ENDED
 from findlr.search.sweep import Recording
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
+from findlr.torch.planned import LoopPlan
 from findlr.torch.point import Idle, Items, Point
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.training import Training
@@ -27,13 +28,14 @@ class Points:
     _training: Training
     _recording: Recording
     _lrs: Array
+    _plan: LoopPlan
 
     def _start_points(self) -> None:
         self._open = False
         self._memory: Memory | None = None
         self._loaders: dict[int, Batches] = {}
         self._point = Point()
-        self._points = 0
+        self._points = self._drawn = 0
         self._idle = Idle(self._training.swept)
         self._batch_size: int | None = None
         self._acting = math.nan
@@ -81,6 +83,7 @@ class Points:
             batches = Batches(loader)
             batches.remember(self._memory)
             self._loaders[id(loader)] = batches
+            self._plan.seen(batches.length())
         return self._loaders[id(loader)]
 
     def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
@@ -94,6 +97,7 @@ class Points:
                 return
             if batch is PASS_ENDED:
                 return
+            self._drawn += 1
             if self._batch_size is None:
                 self._batch_size = batch_size(batch)
             yield batch
@@ -105,6 +109,7 @@ class Points:
             OptimizerError: the weights move, and the swept optimizer never steps.
         """
         self._need_open("iterate over it")
+        self._plan.need()
         while True:
             if interrupts.waiting:
                 interrupts.deliver()

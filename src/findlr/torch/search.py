@@ -15,7 +15,7 @@ from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import epochs_in, read_schedule, steps_in
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -36,7 +36,7 @@ def find_lr(
     divergence_threshold: float = 4.0,
     smoothing: float = 0.98,
     schedule: Any = "constant",
-    total_steps: int | None = None,
+    total_steps: int | str | None = None,
     warmup: float | None = None,
     verify: bool = False,
     budget: float | None = None,
@@ -72,7 +72,8 @@ def find_lr(
         schedule: of the training that is planned: its name, such as "constant", "one_cycle", "cosine" or "linear"; a
             scheduler of torch or transformers; or a function of the progress (0 to 1) that returns the share of the
             peak rate.
-        total_steps: optimizer steps of the training that is planned; None if not known.
+        total_steps: optimizer steps of the training that is planned, or a text such as "5 epochs", which the loader's
+            length and ``accumulation_steps`` tell; None if not known.
         warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
@@ -135,11 +136,13 @@ def find_lr(
     for name in how:
         if name not in How.__annotations__:
             raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
-    shape, steps = read_schedule(schedule, total_steps)
-    plan = Plan(shape, steps, warmup=warmup)
+    if epochs_in(total_steps) is None:  # what is wrong with a plan is told first
+        plan = Plan(*read_schedule(schedule, total_steps), warmup=warmup)
     trainable = TorchTrainable(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
+    if epochs_in(total_steps) is not None:
+        plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
     return find(trainable, plan, **vars(search))
 
 

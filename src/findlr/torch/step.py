@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from findlr.errors import LoaderError
 from findlr.search.memory import Memory
-from findlr.torch.arguments import check_autocast, check_counts, check_limits
+from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked, kept_loss
+from findlr.torch.misfits import misfit, no_pair
 from findlr.torch.rates import needs_closure
 from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.notes import remember_rng
@@ -73,7 +73,7 @@ class LossStep:
         training: whose model and optimizers step.
         criterion: ``criterion(outputs, targets)`` gives the loss; then the batches are pairs.
         loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
-        autocast: the type that the forward pass runs in; None is off.
+        autocast: the type that the forward pass runs in, or its name; None is off.
         scaler: the training's GradScaler, or None.
         accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
@@ -91,7 +91,7 @@ class LossStep:
         criterion: Criterion | None,
         loss_fn: LossFn | None,
         *,
-        autocast: torch.dtype | None = None,
+        autocast: torch.dtype | str | None = None,
         scaler: GradScaler | None = None,
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,
@@ -100,9 +100,8 @@ class LossStep:
     ) -> None:
         check_counts(accumulation_steps=accumulation_steps)
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
-        check_autocast(autocast)
         self._name = "criterion" if loss_fn is None else "loss_fn"
-        self.autocast, self.accumulation_steps = autocast, int(accumulation_steps)
+        self.autocast, self.accumulation_steps = autocast_type(autocast), int(accumulation_steps)
         self.clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
         self.clip_grad_value = None if clip_grad_value is None else float(clip_grad_value)
         self.passes, self.combine = 0, combine
@@ -197,13 +196,16 @@ class LossStep:
             return self._loss_fn(self._model, batch)
         assert self._criterion is not None
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
-            raise LoaderError(
-                f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
-                "loss_fn=lambda model, batch: ... instead"
-            )
+            raise no_pair(batch)
         inputs, targets = batch
-        return self._criterion(self._model(inputs), targets)
+        outputs = self._model(inputs)
+        try:
+            return self._criterion(outputs, targets)
+        except Exception as error:
+            told = misfit(self._criterion, outputs, targets, error) if not self.passes else None
+            if told is None:
+                raise
+            raise told from None
 
     def why_no_loss(self) -> str | None:
         """None, because there is a loss of one batch."""

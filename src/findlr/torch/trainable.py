@@ -51,7 +51,8 @@ class TorchTrainable:
         validation_loader: batches that a race is scored on; without them it is scored on some of ``loader``'s. Without
             a race, all of them make the validation loss along the sweep.
         validation_every: steps between two validation losses, at least 1.
-        autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16; None is off.
+        autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16 or
+            "bf16"; None is off.
         scaler: the training's GradScaler, or None.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
@@ -85,7 +86,7 @@ class TorchTrainable:
         sweep: Sweep = None,
         validation_loader: Iterable[Any] | None = None,
         validation_every: int = 1,
-        autocast: torch.dtype | None = None,
+        autocast: torch.dtype | str | None = None,
         scaler: GradScaler | None = None,
         accumulation_steps: int = 1,
         clip_grad_norm: float | None = None,

@@ -1,0 +1,76 @@
+"""What is wrong where a first batch does not fit the criterion, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from findlr.errors import ConfigurationError, LoaderError
+from findlr.search.failure import is_the_trainings, told
+
+_OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
+
+
+def no_pair(batch: Any) -> LoaderError:
+    """The error for a batch that is no pair of inputs and targets, and so nothing for a criterion."""
+    seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
+    instead = "model(**batch).loss, say, in its place" if isinstance(batch, Mapping) else "... instead"
+    return LoaderError(
+        f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
+        f"loss_fn=lambda model, batch: {instead}"
+    )
+
+
+def misfit(criterion: Any, outputs: Any, targets: Any, error: Exception) -> ConfigurationError | None:
+    """The error for a criterion of torch's own that raised on the first batch.
+
+    Args:
+        criterion: one of ``torch.nn`` or ``torch.nn.functional``.
+        outputs: the model's.
+        targets: the loader's.
+        error: what the criterion raised.
+
+    Returns:
+        The error to raise in its place; None if it is somebody else's criterion, or the memory's fault.
+    """
+    module = getattr(criterion, "__module__", "")
+    if module not in ("torch.nn.modules.loss", "torch.nn.functional") or not is_the_trainings(error):
+        return None
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    if not isinstance(outputs, torch.Tensor):
+        part = "outputs.loss" if hasattr(outputs, "loss") else "the loss that is made of it"
+        return ConfigurationError(
+            f"the model returns a {type(outputs).__name__}, and {name} needs a tensor: give loss_fn=lambda model, "
+            f"batch: ... in place of the criterion, and let it return {part}"
+        )
+    if not isinstance(targets, torch.Tensor):
+        return LoaderError(
+            f"the loader's targets are a {type(targets).__name__}, and {name} needs a tensor: let its dataset or its "
+            "collate_fn make one"
+        )
+    return LoaderError(
+        f"{name} can't take the first batch: the model's outputs have shape {tuple(outputs.shape)} and type "
+        f"{_type(outputs)}, the loader's targets {tuple(targets.shape)} and {_type(targets)} ({told(error)})"
+        f"{_advice(name, outputs, targets)}"
+    )
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _advice(name: str, outputs: torch.Tensor, targets: torch.Tensor) -> str:
+    """What would make them fit, where that is plain."""
+    changes = ""
+    if targets.shape != outputs.shape:
+        if targets.dim() == outputs.dim() == 2 and targets.shape[1] == 1 and name in _OF_CLASSES:
+            changes += ".squeeze(1)"
+        elif targets.numel() == outputs.numel() and name not in _OF_CLASSES:
+            changes += ".view_as(outputs)"
+    if name in _OF_CLASSES and targets.dtype != torch.long and targets.shape != outputs.shape:
+        changes += ".long()"
+    elif name not in _OF_CLASSES and not targets.is_floating_point():
+        changes += ".float()"
+    return f": give it targets{changes}, in the dataset or by loss_fn" if changes else ""

@@ -1,0 +1,180 @@
+"""What people type, and the commonest mistakes, answered before the sweep."""
+
+import traceback
+from collections import UserDict
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import ConfigurationError, LoaderError, LossError, RangeTest, find_lr
+
+
+def parts(targets=None, net=None, batch_size=16):
+    torch.manual_seed(0)
+    inputs = torch.randn(160, 8)
+    net = net or nn.Linear(8, 3)
+    data = TensorDataset(inputs, inputs[:, :3].argmax(dim=1) if targets is None else targets)
+    return net, optim.SGD(net.parameters(), lr=0.1), DataLoader(data, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "steps"),
+    [
+        ("5 epochs", {}, 50),
+        ("1 epoch", {}, 10),
+        ("0.5 epochs", {}, 5),
+        (" 2 Epochs ", {}, 20),
+        ("3epochs", {"accumulation_steps": 4}, 6),
+        (70, {}, 70),
+    ],
+)
+def test_a_length_in_epochs(text, how, steps):
+    net, optimizer, loader = parts()
+    finding = find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, schedule="one_cycle", total_steps=text, **how)
+    assert finding.plan.total_steps == steps
+    number = find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, schedule="one_cycle", total_steps=steps, **how)
+    assert finding == number
+
+
+@pytest.mark.parametrize("text", ["five epochs", "5 steps", "0 epochs", "epochs", "-1 epochs", "", "1e3"])
+def test_another_text_is_refused(text):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="or a text such as '5 epochs', got"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, total_steps=text)
+    with pytest.raises(ConfigurationError, match="or a text such as '5 epochs', got"):
+        RangeTest(net, optimizer, total_steps=text)
+
+
+def test_epochs_need_a_length():
+    net, optimizer, loader = parts()
+
+    class Endless:
+        def __iter__(self):
+            return iter(loader)
+
+    with pytest.raises(ConfigurationError, match="total_steps='5 epochs' needs a loader with a length"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), Endless(), total_steps="5 epochs")
+    with pytest.raises(ConfigurationError, match="give total_steps='5 epochs', say"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, epochs=5)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_loop_of_your_own_tells_an_epoch_by_its_loader_and_its_batches_to_a_step(each):
+    net, optimizer, loader = parts()
+    with RangeTest(net, optimizer, total_steps="5 epochs", schedule="cosine", warmup=2) as test:
+        for i, (inputs, targets) in enumerate(test(loader)):
+            loss = nn.functional.cross_entropy(net(inputs), targets)
+            loss.backward()
+            test.record(loss)
+            if (i + 1) % each == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert test.finding.plan.total_steps == 50 // each
+    assert test.finding.plan.warmup == 2 / (50 // each)
+
+
+def test_a_loop_without_a_loader_can_not_tell_an_epoch():
+    net, optimizer, _ = parts()
+    with (
+        pytest.raises(ConfigurationError, match="needs a loader whose length is known"),
+        RangeTest(net, optimizer, total_steps="5 epochs") as test,
+    ):
+        next(test.steps())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("bf16", torch.bfloat16), ("bfloat16", torch.bfloat16), ("fp16", torch.float16), ("float16", torch.float16)],
+)
+def test_the_types_of_autocast_by_name(name, meant):
+    net, optimizer, loader = parts()
+    how = dict(num_steps=20, max_lr=1e-3)
+    finding = find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, autocast=name, **how)
+    assert finding == find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, autocast=meant, **how)
+    assert finding.facts["autocast"] == str(meant).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("name", ["bf61", "16", True, 16, ""])
+def test_another_type_of_autocast_is_refused(name):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="or their names 'bf16' and 'fp16', got"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, autocast=name)
+
+
+class Returns(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.kind = nn.Linear(8, 3), kind
+
+    def forward(self, inputs):
+        return self.kind(logits=self.layer(inputs))
+
+
+class Output(UserDict):
+    loss = None
+
+
+N = 160
+MISTAKES = {
+    "float classes": (
+        nn.CrossEntropyLoss(),
+        torch.zeros(N),
+        None,
+        LoaderError,
+        r"\(16,\) and float32.*targets.long\(\)",
+    ),
+    "a column": (nn.CrossEntropyLoss(), torch.zeros(N, 1).long(), None, LoaderError, r"give it targets.squeeze\(1\)"),
+    "int32": (nn.NLLLoss(), torch.zeros(N).int(), None, LoaderError, r"give it targets.long\(\)"),
+    "too many": (nn.CrossEntropyLoss(), torch.full((N,), 7), None, LoaderError, "Target 7 is out of bounds"),
+    "a row": (nn.BCEWithLogitsLoss(), torch.zeros(N), nn.Linear(8, 1), LoaderError, r"targets.view_as\(outputs\)"),
+    "whole": (nn.BCEWithLogitsLoss(), torch.zeros(N, 3).long(), None, LoaderError, r"give it targets.float\(\)"),
+    "a function": (
+        nn.functional.cross_entropy,
+        torch.zeros(N),
+        None,
+        LoaderError,
+        "cross_entropy can't take the first",
+    ),
+    "a dict": (nn.CrossEntropyLoss(), None, Returns(dict), ConfigurationError, "the model returns a dict"),
+    "an output": (nn.CrossEntropyLoss(), None, Returns(Output), ConfigurationError, "let it return outputs.loss"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_commonest_mistakes_are_one_sentence_and_nothing_has_changed(mistake):
+    criterion, targets, net, kind, words = MISTAKES[mistake]
+    net, optimizer, loader = parts(targets, net)
+    before, state = [p.clone() for p in net.parameters()], torch.get_rng_state()
+    with pytest.raises(kind, match=words) as caught:
+        find_lr(net, optimizer, criterion, loader)
+    assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 15
+    assert all(map(torch.equal, before, net.parameters()))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_batch_that_is_a_dict_names_the_line_to_write():
+    net, optimizer, _ = parts()
+    for batch in ({"input_ids": torch.zeros(4, 8)}, UserDict(input_ids=torch.zeros(4, 8))):
+        with pytest.raises(LoaderError, match=r"loss_fn=lambda model, batch: model\(\*\*batch\).loss") as caught:
+            find_lr(net, optimizer, nn.CrossEntropyLoss(), [batch] * 3)
+        assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 15
+
+
+def test_a_loss_fn_that_returns_the_models_output():
+    net, optimizer, loader = parts(net=Returns(Output))
+    with pytest.raises(LossError, match=r"got Output: return its \.loss"):
+        find_lr(net, optimizer, loader=loader, loss_fn=lambda model, batch: model(batch[0]))
+
+
+def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
+    class Own(nn.CrossEntropyLoss):
+        def forward(self, outputs, targets):
+            raise RuntimeError("mine")
+
+    net, optimizer, loader = parts()
+    for criterion in (Own(), Own().forward):
+        with pytest.raises(RuntimeError, match="mine") as caught:
+            find_lr(net, optimizer, criterion, loader)
+        assert any("forward" in frame.name for frame in traceback.extract_tb(caught.value.__traceback__))
