@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,15 +23,16 @@ from findlr.search.find import carry, conclude, display
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
-from findlr.search.trainable import restored
+from findlr.search.trainable import Unwritten, restored
+from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.planned import read_schedule
 from findlr.torch.point import Idle, Items, Point
-from findlr.torch.scaler import attempts_counted
-from findlr.torch.schedulers import endless
+from findlr.torch.scaler import count_attempts
+from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to
 from findlr.torch.snapshot.stores import StoreKind
@@ -112,7 +114,7 @@ class RangeTest:
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
         self._recording = Recording(self._read, num_steps, settings.stop_rule(), read_every)
         self._recording.watch(on_step)
-        self._signals = HeldSignals()
+        self._signals, self._turn = HeldSignals(), Turn(is_block=True)
         self._open = False
         self._finding: Finding | None = None
         self._memory: Memory | None = None
@@ -145,11 +147,13 @@ class RangeTest:
         self._exits = ExitStack()
         try:
             self._signals.hold()
+            self._turn.take()
             self._begin(self._exits)
         except BaseException:
             try:
                 self._exits.close()
             finally:
+                self._turn.give()
                 self._signals.release()
             raise
         self._open, self._start = True, time.perf_counter()
@@ -160,12 +164,12 @@ class RangeTest:
         training = self._training
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
-        exits.enter_context(restored(self))
+        exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
-            exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
+            exits.callback(count_attempts(scaler, training.swept, self._point.attempted))
         for scheduler in training.schedulers:
-            exits.enter_context(endless(scheduler))
+            exits.callback(make_endless(scheduler))
         for optimizer in training.swept:
             exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
             exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
@@ -176,24 +180,29 @@ class RangeTest:
     ) -> None:
         self._open = False
         failure = error
-        try:
-            if error is None and not self.done:
-                self._close_point()
-                self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
-        except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
-            failure = late
-        try:
-            self._exits.__exit__(kind, error, traceback)
-        except BaseException as late:  # noqa: BLE001
-            failure = late
-        for batches in self._loaders.values():
-            batches.close()
+        closing = [batches.close for batches in self._loaders.values()]
+        leave = partial(self._exits.__exit__, kind, error, traceback)
+        parts: list[Callable[[], object]] = [partial(self._finish, error), leave, *closing]
+        for part in parts:
+            try:
+                part()
+            except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
+                with suppress(Exception):  # it can't be written to
+                    late.__context__ = late.__context__ or failure
+                failure = late
         try:
             self._end(failure)
             if failure is not None and failure is not error:
                 raise failure
         finally:
+            self._turn.give()
             self._deliver()
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The loop is over: close its last point, and say why."""
+        if error is None and not self.done:
+            self._close_point()
+            self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
 
     def _end(self, failure: BaseException | None) -> None:
         """Make the Finding; an exception that broke the test off carries it."""
@@ -202,19 +211,21 @@ class RangeTest:
         try:
             self._finding = self._conclude()
         except Exception as late:  # the rule's
-            self._finding = late.finding  # type: ignore[attr-defined]
+            self._finding = getattr(late, "finding", None)
             if failure is None:
                 raise
         if failure is not None:
-            carry(failure, self._finding, "test.finding")
+            self._carry(failure)
+
+    def _carry(self, error: BaseException) -> None:
+        carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
 
     def _deliver(self) -> None:
         """Let signals act again, those that waited first."""
         try:
             self._signals.release()
         except BaseException as late:
-            if self._finding is not None:
-                carry(late, self._finding, "test.finding")
+            self._carry(late)
             raise
 
     def __call__(self, loader: Iterable[Any]) -> Items:

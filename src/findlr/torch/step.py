@@ -16,7 +16,7 @@ from findlr.torch.arguments import check_counts, check_limits
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.rates import needs_closure
-from findlr.torch.scaler import Stepper, attempts_counted, found_inf
+from findlr.torch.scaler import Stepper, count_attempts, found_inf
 from findlr.torch.training import Training
 
 Criterion = Callable[[Any, Any], torch.Tensor]
@@ -240,7 +240,7 @@ class OwnStep:
                 stack.callback(optimizer.register_step_pre_hook(training.rewrite).remove)
                 stack.callback(optimizer.register_step_post_hook(self._stepped).remove)
             for scaler in training.scalers:
-                stack.enter_context(attempts_counted(scaler, training.swept, self._attempted))
+                stack.callback(count_attempts(scaler, training.swept, self._attempted))
             loss = self._checked(self._function(draw))
         self.passes += 1
         if self._steps:
