@@ -1,9 +1,13 @@
 """Ctrl-C at every place where it may come: everything is back, and what was measured is carried."""
 
+import gc
 import os
+import random
 import signal
+import time
 from functools import partial
 
+import pytest
 import torch
 
 from findlr import Finding, find_lr
@@ -64,7 +68,7 @@ class Search:
             found = getattr(error, "finding", None)
             assert found is not None or not self.read, "no Finding"
             assert found is None or len(found.curve) - len(self.read) in (0, 1), "another Finding"
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is told, with its place
             begin_anew()
             at = error.__traceback__
             while at.tb_next:
@@ -80,3 +84,85 @@ def begin_anew():
     torch.compiler.set_stance("default")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.waiting.clear()
+
+
+def first_of_each(places):
+    """The number of each place, as it is passed for the first time."""
+    return list({place: number for number, place in reversed(list(enumerate(places)))}.values())
+
+
+@pytest.fixture(autouse=True)
+def _few_objects():
+    """A RangeTest looks at each object that there is: at those of the test alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+SAMPLES = {("find_lr", "device"): 160, ("own-loop", "device"): 120}  # of others 40
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("snapshot", ["device", "disk"])
+@pytest.mark.parametrize("door", DOORS)
+def test_at_a_place(door, snapshot):
+    search, drawn = Search(door, snapshot), random.Random(0)
+    numbers = range(len(search.places))
+    if not EVERY:
+        numbers = drawn.sample(first_of_each(search.places), SAMPLES.get((door, snapshot), 40))
+    assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("door", DOORS)
+def test_at_two_places(door):
+    search, drawn = Search(door, "disk"), random.Random(1)
+    presses = [(drawn.randrange(len(search.places)), drawn.randrange(400)) for _ in range(250 if EVERY else 25)]
+    assert [problem for both in presses if (problem := search.problem(Interrupter(*both)))] == []
+
+
+class Timer(Interrupter):
+    """Presses at two times, wherever the call then is."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.times = [first, second]
+
+    def call(self, function):
+        """Call ``function``; return what it gives, or the KeyboardInterrupt that ends it."""
+        usual = signal.signal(signal.SIGVTALRM, self.rings)
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.times[0])
+            return function()
+        except KeyboardInterrupt as error:
+            return error
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, usual)
+
+    def rings(self, number, frame):
+        """The timer's: press, and wind it up again."""
+        self.pressed.append(self.times.pop(0))
+        if self.times:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.times[0])
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("door", ["find_lr", "own-loop"])
+def test_at_two_random_times(door):
+    """One that comes after the search has ended is the user's own, and carries nothing."""
+    search, drawn = Search(door, "disk"), random.Random(2)
+    start = time.process_time()
+    search.interrupted(Timer(10.0, 10.0))  # never
+    length = (time.process_time() - start) / 2
+    problems, pressed = [], 0
+    for _ in range(500 if EVERY else 15):
+        timer = Timer(drawn.uniform(1e-4, length), drawn.uniform(1e-5, length / 4))
+        problem = search.problem(timer)
+        pressed += bool(timer.pressed)
+        if problem and timer.pressed and "no Finding" not in problem[1]:
+            problems.append(problem)
+    assert problems == []
+    assert pressed

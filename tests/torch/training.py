@@ -401,11 +401,8 @@ def modes():
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     return {
         "grad mode": torch.is_grad_enabled(),
-        "autocast": [
-            torch.is_autocast_enabled("cpu"),
-            torch.get_autocast_dtype("cpu"),
-            torch.is_autocast_cache_enabled(),
-        ],
+        "autocast": [torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")],
+        "autocast's cache": torch.is_autocast_cache_enabled(),
         "nested autocast": torch.autocast_increment_nesting() + torch.autocast_decrement_nesting(),
         "inference mode": torch.is_inference_mode_enabled(),
         "stance": dynamo._stance.stance if dynamo else "default",
