@@ -221,7 +221,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the scaler that find_lr is given",
                 f"{KINDS}[fp16-scaler-finish-device]",
                 TRAINABLE,
-                "        self.training.restore += self.taker.remembered()",
+                "        training.restore += taker.remembered()",
                 "        pass",
             ),
         ],
@@ -471,8 +471,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies in the host's memory",
                 f"{KINDS}[plain-finish-cpu]",
                 STORES,
-                'tensor.to("cpu", copy=True)',
-                'tensor.to("cpu")',
+                'return [tensor.to("cpu", copy=True) for tensor in tensors]',
+                'return [tensor.to("cpu") for tensor in tensors]',
             ),
         ],
         "on disk": [
@@ -521,9 +521,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
                 "torch/snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
-                NOTES,
-                "        memory.close()\n        raise",
-                "        raise",
+                "torch/training.py",
+                "            memory.close()  # because what is only half remembered will not be put back\n",
+                "",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
@@ -548,10 +548,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
                 "        for optimizer in training.swept:  # so early, they are in the snapshot, too\n"
                 "            optimizer.register_step_pre_hook(self._before_step)\n"
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
             ),
         ],
         "no handler of a signal": [

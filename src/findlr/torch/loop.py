@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,13 +18,14 @@ from findlr.search.find import carry, conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
-from findlr.search.trainable import restored
+from findlr.search.trainable import Unwritten, restored
+from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.planned import LoopPlan, read_schedule
 from findlr.torch.points import Points
-from findlr.torch.scaler import attempts_counted
-from findlr.torch.schedulers import endless
+from findlr.torch.scaler import count_attempts
+from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to
 from findlr.torch.snapshot.stores import StoreKind
@@ -51,7 +53,7 @@ class RangeTest(Points):
         ConfigurationError: an argument that cannot work.
 
     Example:
-        >>> net = nn.Linear(2, 1)
+        >>> net = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         >>> batches = [torch.ones(4, 2)] * 5
         >>> with RangeTest(net, optimizer, num_steps=50) as test:
@@ -109,7 +111,7 @@ class RangeTest(Points):
         self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
         self._start_points()
-        self._signals = HeldSignals()
+        self._signals, self._turn = HeldSignals(), Turn(is_block=True)
         self._finding: Finding | None = None
 
     @property
@@ -130,11 +132,13 @@ class RangeTest(Points):
         self._exits = ExitStack()
         try:
             self._signals.hold()
+            self._turn.take()
             self._begin(self._exits)
         except BaseException:
             try:
                 self._exits.close()
             finally:
+                self._turn.give()
                 self._signals.release()
             raise
         self._open, self._start = True, time.perf_counter()
@@ -146,12 +150,12 @@ class RangeTest(Points):
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
         exits.enter_context(entered(self._settings.on_step))
-        exits.enter_context(restored(self))
+        exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
-            exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
+            exits.callback(count_attempts(scaler, training.swept, self._point.attempted))
         for scheduler in training.schedulers:
-            exits.enter_context(endless(scheduler))
+            exits.callback(make_endless(scheduler))
         for optimizer in training.swept:
             exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
             exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
@@ -162,24 +166,29 @@ class RangeTest(Points):
     ) -> None:
         self._open = False
         failure = error
-        try:
-            if error is None and not self.done:
-                self._close_point()
-                self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
-        except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
-            failure = late
-        try:
-            self._exits.__exit__(kind, error, traceback)
-        except BaseException as late:  # noqa: BLE001
-            failure = late
-        for batches in self._loaders.values():
-            batches.close()
+        closing = [batches.close for batches in self._loaders.values()]
+        leave = partial(self._exits.__exit__, kind, error, traceback)
+        parts: list[Callable[[], object]] = [partial(self._finish, error), leave, *closing]
+        for part in parts:
+            try:
+                part()
+            except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
+                with suppress(Exception):  # it can't be written to
+                    late.__context__ = late.__context__ or failure
+                failure = late
         try:
             self._end(failure)
             if failure is not None and failure is not error:
                 raise failure
         finally:
+            self._turn.give()
             self._deliver()
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The loop is over: close its last point, and say why."""
+        if error is None and not self.done:
+            self._close_point()
+            self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
 
     def _end(self, failure: BaseException | None) -> None:
         """Make the Finding; an exception that broke the test off carries it."""
@@ -188,19 +197,21 @@ class RangeTest(Points):
         try:
             self._finding = self._conclude()
         except Exception as late:  # the rule's
-            self._finding = late.finding  # type: ignore[attr-defined]
+            self._finding = getattr(late, "finding", None)
             if failure is None:
                 raise
         if failure is not None:
-            carry(failure, self._finding, "test.finding")
+            self._carry(failure)
+
+    def _carry(self, error: BaseException) -> None:
+        carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
 
     def _deliver(self) -> None:
         """Let signals act again, those that waited first."""
         try:
             self._signals.release()
         except BaseException as late:
-            if self._finding is not None:
-                carry(late, self._finding, "test.finding")
+            self._carry(late)
             raise
 
     def snapshot(self) -> Memory:

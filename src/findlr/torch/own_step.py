@@ -11,7 +11,7 @@ import torch
 
 from findlr.errors import ConfigurationError, LossError, OptimizerError
 from findlr.torch.losses import kept_loss
-from findlr.torch.scaler import attempts_counted, found_inf
+from findlr.torch.scaler import count_attempts, found_inf
 from findlr.torch.step import Draw, Loss, TrainStep
 from findlr.torch.training import Training
 
@@ -55,7 +55,7 @@ class OwnStep:
                 stack.callback(optimizer.register_step_pre_hook(training.rewrite).remove)
                 stack.callback(optimizer.register_step_post_hook(self._stepped).remove)
             for scaler in training.scalers:
-                stack.enter_context(attempts_counted(scaler, training.swept, self._attempted))
+                stack.callback(count_attempts(scaler, training.swept, self._attempted))
             loss = self._checked(self._function(draw))
         self.passes += 1
         if self._steps:

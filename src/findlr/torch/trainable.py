@@ -24,6 +24,7 @@ from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
@@ -215,7 +216,7 @@ class TorchTrainable:
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return step(lr)
         # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
-        with torch.inference_mode(False), torch.enable_grad():
+        with WithGradients():
             return step(lr)
 
     def _step_without_new_graphs(self, lr: float) -> Loss | None:

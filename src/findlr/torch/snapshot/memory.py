@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from findlr.errors import ConfigurationError
 from findlr.search import memory
-from findlr.search.memory import Phase, each, undo_of_generator
+from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, nbytes_of
@@ -79,6 +80,20 @@ class Memory(memory.Memory):
         if kept.layout is torch.strided and kept.shape != (shape := self.store.read(copy).shape):
             kept.resize_(shape)  # a buffer that a forward pass has made larger
         self.store.copy_back([kept], [copy])
+
+    def _check(self, tensor: torch.Tensor, copy: Any) -> None:
+        """Put the copy of an unusual tensor back into a second one, because that must not fail in the end.
+
+        Raises:
+            ConfigurationError: it can't be put back.
+        """
+        try:
+            self.store.copy_back([tensor.detach().clone()], [copy])
+        except Exception as error:
+            raise ConfigurationError(
+                f"{_named(tensor)} could not be put back ({in_short(error)}); nothing was changed. Let its class have "
+                "clone and copy_, or replace it by a plain tensor"
+            ) from error
 
     def copies_of(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """The copies of tensors that were remembered, in their shapes; not to be written to."""
@@ -214,6 +229,9 @@ class Memory(memory.Memory):
             self.store = choose(sum(map(nbytes_of, once + states)))
         with torch.no_grad():
             kept = [self.store.keep(tensors) for tensors in once]
+            for tensors, copies in zip(once, kept, strict=True):
+                if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
+                    self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
         self._groups += zip(groups.values(), kept, strict=True)
         self._copied.update(self._noted)
