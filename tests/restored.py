@@ -538,7 +538,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "no graph added to compiled code",
                 "torch/test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
-                TRAINABLE,
+                "torch/stepping.py",
                 "self._step_without_new_graphs if self._may_compile else self._step",
                 "self._step",
             ),

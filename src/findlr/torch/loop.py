@@ -14,7 +14,8 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
-from findlr.search.find import carry, conclude, display, entered
+from findlr.search.failure import carry
+from findlr.search.find import conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
@@ -53,6 +54,7 @@ class RangeTest(Points):
         ConfigurationError: an argument that cannot work.
 
     Example:
+        >>> import torch
         >>> net = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         >>> batches = [torch.ones(4, 2)] * 5
