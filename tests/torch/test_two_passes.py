@@ -53,7 +53,8 @@ def test_it_is_stepped_by_what_it_asks_for(kind):
     before = net.weight.clone()
     finding = find_lr(net, kind(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False)
     assert 1e-3 < finding.lr < 1
-    assert torch.equal(net.weight, before) and net.weight.grad is None
+    assert torch.equal(net.weight, before)
+    assert net.weight.grad is None
 
 
 def test_the_losses_are_those_before_the_first_of_the_two_passes():
@@ -105,7 +106,7 @@ def test_lbfgs_is_suggested_a_full_step_or_a_third_of_the_lowest():
 
 
 def test_a_line_search_is_refused():
-    net, batches = parts()
+    net, _batches = parts()
     with pytest.raises(OptimizerError, match="line search"):
         RangeTest(net, optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe"))
 

@@ -37,7 +37,8 @@ def test_a_tensor_that_only_the_loss_function_trains():
     found = find_lr(
         net, optimizer, loader=batches, loss_fn=lambda m, b: (m(b[0]) * scale.exp() - b[1]).square().mean(), **QUICK
     )
-    assert scale.item() == 0 and scale.grad is None
+    assert scale.item() == 0
+    assert scale.grad is None
     assert found.curve.baseline is None
 
 
@@ -52,7 +53,8 @@ class Holder:
 def test_what_the_object_of_a_bound_method_holds():
     holder = Holder()
     found = reached_from(holder.loss)
-    assert found.modules == [holder.head] and found.generators == [holder.rng]
+    assert found.modules == [holder.head]
+    assert found.generators == [holder.rng]
     state = holder.rng.getstate()
     net, batches = net_and_batches()
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=holder.loss, **QUICK)
@@ -281,7 +283,8 @@ def test_examples_held_out_of_a_wrapped_loader_are_not_trained_on():
     seen.clear()
     for _ in range(20):
         batches.next()
-    assert held and not held & set(seen)
+    assert held
+    assert not held & set(seen)
 
 
 def test_an_open_pass_of_a_wrapped_loader_with_persistent_workers_goes_on():
