@@ -154,4 +154,4 @@ def test_findings_are_compared_by_their_labels():
         net, optimizer, batches = parts()
         runs[name] = find_lr(net, optimizer, nn.MSELoss(), batches, num_steps=40, progress=False)
     ax = compare(runs, ax=Figure().subplots())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+    assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == ["one", "two"]

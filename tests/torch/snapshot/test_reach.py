@@ -42,6 +42,19 @@ def test_a_tensor_that_only_the_loss_function_trains():
     assert found.curve.baseline is None
 
 
+def test_a_tensor_that_only_the_loss_function_writes_into():
+    net, batches = net_and_batches()
+    mean = torch.zeros(1)
+
+    def loss_fn(model, batch):
+        loss = (model(batch[0]) - batch[1]).square().mean()
+        mean.lerp_(loss.detach(), 0.1)
+        return loss
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert mean.item() == 0.0
+
+
 class Holder:
     def __init__(self):
         self.head, self.rng = nn.Linear(2, 1), random.Random(0)
@@ -90,6 +103,7 @@ class Restless(nn.Linear):
         if self.passes == 2:
             self.add_module("late", nn.Linear(2, 2))
             self.register_forward_hook(lambda *_: None)
+        if self.passes >= 2:
             self.bias.requires_grad_(False)
         with torch.no_grad():
             self.queue.resize_(self.passes + 1).fill_(self.passes)
