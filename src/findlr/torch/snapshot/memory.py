@@ -44,7 +44,7 @@ class Memory(memory.Memory):
         self.store = Store()
         self._noted: dict[int, torch.Tensor] = {}  # by id; not copied yet
         self._states: list[tuple[Any, Callable[[Any], Any], str]] = []  # state dicts, who takes them, and its name
-        self._groups: list[tuple[list[torch.Tensor], list[Any]]] = []  # tensors, and their copies
+        self._groups: list[tuple[list[torch.Tensor], list[Any], list[torch.Size]]] = []  # tensors, copies, shapes
         self._copied: set[int] = set()  # their ids
         self._seen: set[int] = set()  # the ids of containers, and of parameters whose gradient is noted
         self._values: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any]]] = {}
@@ -67,7 +67,10 @@ class Memory(memory.Memory):
         if phase is not Phase.VALUES:
             return failures
         with torch.no_grad():
-            for tensors, copies in self._groups:
+            for tensors, copies, shapes in self._groups:
+                for tensor, shape in zip(tensors, shapes, strict=True):
+                    if tensor.shape != shape and not tensor.requires_grad:
+                        tensor.resize_(shape)  # a buffer that a forward pass has made larger
                 if len(tensors) == 1 or each(self.store.copy_back, [tensors], [copies]):  # so one by one
                     for tensor, copy in zip(tensors, copies, strict=True):
                         failures += [(_named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
@@ -76,10 +79,7 @@ class Memory(memory.Memory):
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
-        kept = _writable(tensor)
-        if kept.layout is torch.strided and kept.shape != (shape := self.store.read(copy).shape):
-            kept.resize_(shape)  # a buffer that a forward pass has made larger
-        self.store.copy_back([kept], [copy])
+        self.store.copy_back([_writable(tensor)], [copy])
 
     def _check(self, tensor: torch.Tensor, copy: Any) -> None:
         """Put the copy of an unusual tensor back into a second one, because that must not fail in the end.
@@ -97,7 +97,7 @@ class Memory(memory.Memory):
 
     def copies_of(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """The copies of tensors that were remembered, in their shapes; not to be written to."""
-        copies = {id(t): copy for group in self._groups for t, copy in zip(*group, strict=True)}
+        copies = {id(t): copy for group in self._groups for t, copy in zip(*group[:2], strict=True)}
         read = ((tensor, self.store.read(copies[id(tensor)])) for tensor in tensors)
         return [kept if kept.shape == t.shape else kept.as_strided(t.shape, t.stride()) for t, kept in read]
 
@@ -233,7 +233,8 @@ class Memory(memory.Memory):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
-        self._groups += zip(groups.values(), kept, strict=True)
+        shapes = [[tensor.shape for tensor in tensors] for tensors in groups.values()]
+        self._groups += zip(groups.values(), kept, shapes, strict=True)
         self._copied.update(self._noted)
         for (state, load, name), memo in zip(self._states, memos, strict=True):
             self.add(partial(_load, load, deepcopy(state, memo)), name=name)
