@@ -154,7 +154,7 @@ class RangeTest:
                 self._exits.close()
             finally:
                 self._turn.give()
-                self._signals.release()
+                self._signals.release(self._carry)
             raise
         self._open, self._start = True, time.perf_counter()
         return self
@@ -196,7 +196,7 @@ class RangeTest:
                 raise failure
         finally:
             self._turn.give()
-            self._deliver()
+            self._signals.release(self._carry)
 
     def _finish(self, error: BaseException | None) -> None:
         """The loop is over: close its last point, and say why."""
@@ -219,14 +219,6 @@ class RangeTest:
 
     def _carry(self, error: BaseException) -> None:
         carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
-
-    def _deliver(self) -> None:
-        """Let signals act again, those that waited first."""
-        try:
-            self._signals.release()
-        except BaseException as late:
-            self._carry(late)
-            raise
 
     def __call__(self, loader: Iterable[Any]) -> Items:
         """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
