@@ -127,11 +127,7 @@ class _Search:
 
     def release(self, signals: HeldSignals) -> None:
         """Let signals act again, those that waited first: what they raise carries what was measured."""
-        try:
-            signals.release()
-        except BaseException as late:
-            carry(late, self.finding, left=self._left)
-            raise
+        signals.release(lambda late: carry(late, self.finding, left=self._left))
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings

@@ -141,7 +141,7 @@ class RangeTest(Points):
                 self._exits.close()
             finally:
                 self._turn.give()
-                self._signals.release()
+                self._signals.release(self._carry)
             raise
         self._open, self._start = True, time.perf_counter()
         return self
@@ -184,7 +184,7 @@ class RangeTest(Points):
                 raise failure
         finally:
             self._turn.give()
-            self._deliver()
+            self._signals.release(self._carry)
 
     def _finish(self, error: BaseException | None) -> None:
         """The loop is over: close its last point, and say why."""
@@ -207,14 +207,6 @@ class RangeTest(Points):
 
     def _carry(self, error: BaseException) -> None:
         carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
-
-    def _deliver(self) -> None:
-        """Let signals act again, those that waited first."""
-        try:
-            self._signals.release()
-        except BaseException as late:
-            self._carry(late)
-            raise
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
