@@ -31,7 +31,7 @@ ENOUGH = "if n < 3 or x[-1] <= x[0]:"
 
 # Each row: what is broken, the test, the text, and what takes its place.
 _CENTRE = [
-    ("unusable points", LEFT_OUT, "usable = curve.usable()", "usable = curve"),
+    ("unusable points", LEFT_OUT, "usable = curve.paired()", "usable = curve"),
     ("fewest points", NO_DIP, ENOUGH, "if x[-1] <= x[0]:"),
     ("rates that do not rise", NO_DIP, ENOUGH, "if n < 3:"),
     ("start: none with a baseline", FORMULA, TENTH, "first = max(5, n // 10)"),
@@ -51,13 +51,18 @@ _CENTRE = [
     ("Gaussian: its width", FORMULA, "_BANDWIDTH = 0.5", "_BANDWIDTH = 0.45"),
     ("Gaussian: its width in decades", FORMULA, "(n - 1) / (x[-1] - x[0])", "(n - 1) / 8.5"),
     ("Gaussian: at least half a point", FORMULA, "(x[-1] - x[0]), 0.5)", "(x[-1] - x[0]), 0.1)"),
-    ("rounding", NO_DIP, "_ROUNDING = 1e-6", "_ROUNDING = 0.0"),
-    ("rounding: no larger", "test_a_change_above_rounding_has_a_centre", "_ROUNDING = 1e-6", "_ROUNDING = 1e-5"),
+    ("rounding", NO_DIP, "usable.rounding() *", "0.0 *"),
+    (
+        "rounding: no larger",
+        "test_a_change_above_rounding_has_a_centre",
+        "usable.rounding() *",
+        "10 * usable.rounding() *",
+    ),
     (
         "rounding: of a negative loss",
         NO_DIP,
-        "_ROUNDING * abs(float(median(start)))",
-        "_ROUNDING * float(median(start))",
+        "usable.rounding() * abs(float(median(start)))",
+        "usable.rounding() * float(median(start))",
     ),
     ("weight: less the share", FORMULA, "fall / deepest - constants.share, 0.0", "fall / deepest, constants.share"),
     ("weight: of the deepest", UNIT, "fall / deepest - constants.share", "fall - constants.share"),

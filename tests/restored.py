@@ -8,6 +8,7 @@ from dataclasses import dataclass
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
+POINTS, REACH_OF, VARIATE = "torch/points.py", "torch/snapshot/reach.py", "torch/control_variate.py"
 STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
@@ -220,7 +221,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the scaler that find_lr is given",
                 f"{KINDS}[fp16-scaler-finish-device]",
                 TRAINABLE,
-                "        self.training.restore += self.taker.remembered()",
+                "        training.restore += taker.remembered()",
                 "        pass",
             ),
         ],
@@ -341,7 +342,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "the place in a stream: of a RangeTest's second loop",
                 f"{STREAM}[loop-0]",
-                LOOP,
+                POINTS,
                 "        if id(loader) not in self._loaders:",
                 "        if True:",
             ),
@@ -349,8 +350,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a stream's batches that the training changes in place",
                 f"{STREAM}[batches-changed-in-place-0]",
                 REWIND,
-                "            self._kept[-1] = copied(batch), self._kept[-1][1]",
-                "            pass",
+                "        self._kept[-1] = (copied(batch), *self._kept[-1][1:])",
+                "        pass",
             ),
             Break(
                 "a stream's batches that come a third time",
@@ -470,8 +471,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies in the host's memory",
                 f"{KINDS}[plain-finish-cpu]",
                 STORES,
-                'tensor.to("cpu", copy=True)',
-                'tensor.to("cpu")',
+                'return [tensor.to("cpu", copy=True) for tensor in tensors]',
+                'return [tensor.to("cpu") for tensor in tensors]',
             ),
         ],
         "on disk": [
@@ -520,9 +521,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
                 "torch/snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
-                NOTES,
-                "        memory.close()\n        raise",
-                "        raise",
+                "torch/training.py",
+                "            memory.close()  # because what is only half remembered will not be put back\n",
+                "",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
@@ -547,10 +548,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
                 "        for optimizer in training.swept:  # so early, they are in the snapshot, too\n"
                 "            optimizer.register_step_pre_hook(self._before_step)\n"
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
             ),
         ],
         "no handler of a signal": [

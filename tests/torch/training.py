@@ -7,6 +7,7 @@ holds, and everything that it saw on the way, is compared bit by bit.
 import multiprocessing.util
 import random
 import signal
+import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -18,6 +19,7 @@ from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
 from findlr import RangeTest, find_lr
+from findlr.search import interrupts
 
 SWEEP = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 12}
 STEPS = range(SWEEP["num_steps"])
@@ -333,6 +335,7 @@ class Training:
             "scaler": self.scaler and self.scaler.state_dict(),
             "grads": [p.grad for p in [*parameters, *(p for group in groups for p in group["params"])]],
             "rng": [random.getstate(), np.random.get_state(), torch.get_rng_state()],
+            "modes": modes(),
         }
 
     def close(self):
@@ -391,6 +394,19 @@ class Gan(OwnLoop):
 
 
 # How two of them are compared
+
+
+def modes():
+    """Torch's modes, which are the whole process's or thread's."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return {
+        "grad mode": torch.is_grad_enabled(),
+        "autocast": [torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")],
+        "autocast's cache": torch.is_autocast_cache_enabled(),
+        "nested autocast": torch.autocast_increment_nesting() + torch.autocast_decrement_nesting(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "stance": dynamo._stance.stance if dynamo else "default",
+    }
 
 
 def copied(value):
@@ -478,13 +494,14 @@ def leaves_nothing():
         assert list(Path(folder).iterdir()) == []
     assert set(Path().iterdir()) == here
     assert {number: signal.getsignal(number) for number in signal.valid_signals()} == handlers
+    assert interrupts.waiting == []
     assert set(multiprocessing.active_children()) <= workers
 
 
 def object_ids(training):
     """Which objects the training is made of, less what things() makes."""
     things = training.things()
-    for name in ("rng", "hooks", "extra", "scaler"):
+    for name in ("rng", "modes", "hooks", "extra", "scaler"):
         del things[name]
     for name in ("parameters", "buffers", "training", "optimizer"):
         things[name] = list(things[name].values())

@@ -103,8 +103,8 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
     """
     if not isinstance(suggestion, Suggestion):
         raise ConfigurationError(
-            f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return Suggestion(lr, ...), "
-            "or raise NoSuggestionError"
+            f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return "
+            "Suggestion(lr, rule, why), or raise NoSuggestionError"
         )
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:

@@ -100,7 +100,7 @@ def _full_step(curve: Curve, name: str) -> Suggestion:
     padded = np.pad(part.loss, 1, mode="edge")
     lowest = float(part.lr[int(np.argmin(np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)))])
     lr = min(1.0, lowest / 3)
-    why = f"{name} takes full steps at 1; the loss is lowest at {rate_text(lowest)}, and this is at most a third of it."
+    why = f"{name} takes full steps at 1; the loss is lowest at {rate_text(lowest)}, and a third of that is the limit."
     return Suggestion(lr, "quick", why, (lr / 3, min(3 * lr, max(lowest, lr))))
 
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 from findlr.errors import ConfigurationError
 
@@ -95,6 +95,7 @@ _NEED_NUMBERS = (
 _FOLLOW_A_METRIC = ("ReduceLROnPlateau", "ReduceOnPlateau", "PlateauLR", "GreedyLR")
 
 
+@lru_cache
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any, Unpack
@@ -31,8 +31,10 @@ from findlr.search.trainable import (
     HasPlan,
     HasValidation,
     Trainable,
+    Unwritten,
     restored,
 )
+from findlr.search.turns import Turn
 from findlr.search.watching import RaceWatch
 
 logger = logging.getLogger("findlr")
@@ -43,6 +45,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
     """Find a learning rate for anything that can take a step at a rate and go back.
 
     The training is put back as it was on every exit. An exception carries what was measured as ``exc.finding``.
+    Searches of several threads wait for each other.
 
     Args:
         trainable: the training; see ``findlr.search.trainable``.
@@ -53,7 +56,8 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         The Finding, with or without a suggestion: a poor curve is a result, not an exception.
 
     Raises:
-        ConfigurationError: an argument outside its range.
+        ConfigurationError: an argument outside its range, or a ``RangeTest`` is open in another thread.
+        RestoreError: something could not be put back; it names what.
 
     Example:
         >>> from findlr.testing import Quadratic
@@ -61,28 +65,20 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         True
     """
     task = _Search(trainable, Plan() if plan is None else plan, Settings.of(search))
-    signals = HeldSignals()
+    signals, turn = HeldSignals(), Turn()
     try:
         signals.hold()
+        turn.take()
         with display(task.settings.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
-            finding = task.run()
-    except BaseException as error:
-        _release(signals, getattr(error, "finding", None))
-        if isinstance(error, FindlrError) and not task.recording.steps:  # its message says all, and no frame more
-            raise error.with_traceback(None) from error.__cause__
-        raise
-    _release(signals, finding)
-    return finding
-
-
-def _release(signals: HeldSignals, finding: Finding | None) -> None:
-    try:
-        signals.release()
-    except BaseException as late:
-        if finding is not None:
-            carry(late, finding)
-        raise
+            return task.run()
+    except FindlrError as error:
+        if task.recording.steps:
+            raise
+        raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
+    finally:
+        turn.give()
+        task.release(signals)
 
 
 class _Search:
@@ -98,6 +94,8 @@ class _Search:
         if settings.verify and isinstance(trainable, ChecksVerify):
             trainable.check_verify()
         self.recording = recording_of(trainable, count, settings.stop_rule())
+        self.finding: Finding | None = None
+        self._left: Sequence[str] = ()
         self._rule = chosen_rule(settings.rule)
         self._race: Race | None = None
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
@@ -112,17 +110,27 @@ class _Search:
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
         try:
-            with restored(self._trainable) as snapshot:
+            with Unwritten(restored(self._trainable)) as snapshot:
+                self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
                 self._measure(snapshot)
         except BaseException as error:
             self.recording.interrupt()
             try:
-                found = self._finding()
+                self.finding = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
-                found = late.finding  # type: ignore[attr-defined]
-            carry(error, found)
+                self.finding = getattr(late, "finding", None)
+            carry(error, self.finding, left=self._left)
             raise
-        return self._finding()
+        self.finding = self._finding()
+        return self.finding
+
+    def release(self, signals: HeldSignals) -> None:
+        """Let signals act again, those that waited first: what they raise carries what was measured."""
+        try:
+            signals.release()
+        except BaseException as late:
+            carry(late, self.finding, left=self._left)
+            raise
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings
@@ -222,20 +230,45 @@ def conclude(
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)
 
 
-def carry(error: BaseException, finding: Finding, where: str = "this exception's .finding") -> None:
+def carry(
+    error: BaseException,
+    finding: Finding | None,
+    where: str = "this exception's .finding",
+    left: Sequence[str] = (),
+) -> None:
     """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
+
+    A RestoreError takes the place of the exception that broke the search off, so that one carries it, too.
 
     Args:
         error: on its way to the user.
-        finding: what was measured.
+        finding: what was measured; None carries nothing.
         where: the place to name.
+        left: what changed and was not put back, by name.
     """
-    said = "" if isinstance(error, RestoreError) else "everything was put back; "
-    try:
-        error.finding = finding  # type: ignore[attr-defined]
-        error.add_note(f"findlr: {said}what was measured is in {where}")
-    except Exception:  # noqa: BLE001 - it has slots, or is frozen
-        logger.debug("%s can't carry the Finding", type(error).__name__)
+    if finding is None:
+        return
+    said = f"what was measured is in {where}"
+    if not any(isinstance(each, RestoreError) for each in _chain(error)):
+        but = f"everything but {', '.join(left)}" if left else "everything"
+        said = f"{but} was put back; {said}"
+    carriers = [error, error.__context__] if isinstance(error, RestoreError) else [error]
+    for each in carriers:
+        try:
+            if each is not None:
+                each.finding = finding  # type: ignore[attr-defined]
+                each.add_note(f"findlr: {said}")
+        except Exception:  # noqa: BLE001 - it is frozen, say
+            logger.debug("%s can't carry the Finding", type(each).__name__)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception, and those that it came from."""
+    found = [error]
+    for each in found:  # which grows
+        before = (each.__cause__, each.__context__)
+        found += [one for one in before if one is not None and not any(one is other for other in found)]
+    return found
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:

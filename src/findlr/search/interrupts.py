@@ -42,13 +42,23 @@ def signals_act(function: Function) -> Function:
 
 
 def deliver() -> None:
-    """Let the waiting signals act, each once."""
-    numbers = list(dict.fromkeys(waiting))
-    waiting.clear()
-    for number in numbers:
-        handler = signal.getsignal(number)
+    """Let the waiting signals act, each once; in the main thread, which alone runs handlers."""
+    if threading.current_thread() is threading.main_thread():
+        numbers = list(dict.fromkeys(waiting))
+        waiting.clear()
+        _handle(numbers)
+
+
+def _handle(numbers: list[int]) -> None:
+    """Call the handlers, whatever they raise."""
+    if not numbers:
+        return
+    try:
+        handler = signal.getsignal(numbers[0])
         if callable(handler):
-            handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
+            handler(numbers[0], sys._getframe())  # noqa: SLF001 - what Python itself would give it
+    finally:
+        _handle(numbers[1:])
 
 
 class HeldSignals:
@@ -56,6 +66,9 @@ class HeldSignals:
 
     Outside the main thread, where Python runs no handlers, nothing is done.
     """
+
+    outermost: HeldSignals | None = None
+    """That of the outermost search: a search may run inside another one's step."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -65,6 +78,10 @@ class HeldSignals:
         """Take the handlers' places."""
         if threading.current_thread() is not threading.main_thread():
             return
+        if HeldSignals.outermost is None:
+            waiting.clear()  # of a search whose end was broken off
+            raised.clear()
+            HeldSignals.outermost = self
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if callable(handler):  # otherwise Python does not run it
@@ -74,12 +91,16 @@ class HeldSignals:
     @signals_wait
     def release(self) -> None:
         """Give the handlers their places back, SIGINT's last, then deliver what waits."""
-        for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
-            if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
-                signal.signal(number, self._handlers[number])
-        raised.clear()
-        if self._handlers and waiting:
-            deliver()
+        if HeldSignals.outermost is self:
+            HeldSignals.outermost = None
+            raised.clear()
+        try:
+            for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
+                if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
+                    signal.signal(number, self._handlers[number])
+        finally:  # SIGINT's own may act at once
+            if self._handlers and waiting:
+                deliver()
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame):

@@ -31,6 +31,8 @@ class Memory:
         self._undos: tuple[list[tuple[Undo, str]], ...] = ([], [], [])  # by phase
         self._releases: list[Undo] = []
         self._closed = False
+        self.left: list[str] = []
+        """What has changed and was not put back, because it may be the user's data; by name."""
 
     def add(self, undo: Undo, phase: Phase = Phase.VALUES, name: str = "") -> None:
         """Call ``undo`` when everything is put back: in its phase, in the order of adding.
@@ -59,7 +61,7 @@ class Memory:
         for phase in Phase:
             failures += self._put(phase)
         if failures:
-            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({_in_short(error)})" for name, error in failures))
+            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({in_short(error)})" for name, error in failures))
             raise RestoreError(f"could not be put back: {named}; everything else was") from failures[0][1]
 
     def _put(self, phase: Phase) -> list[tuple[str, Exception]]:
@@ -81,7 +83,8 @@ class Memory:
             self._releases.pop()()
 
 
-def _in_short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
+    """The class of an exception, and the first line of its message."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}" + (f": {lines[0]}" if lines else "")
 

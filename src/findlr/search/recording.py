@@ -52,10 +52,8 @@ class Recording:
         self._read, self._num_steps, self._rule = read, num_steps, rule
         self._read_every = read_every
         self.watchers: list[Callable[[Step], object]] = []
-        self._lrs: list[float] = []
-        self._losses: list[float] = []
-        self._baselines: list[float] = []
-        self._validations: list[float] = []
+        # In one list, because a signal may fall between two: rate, loss, baseline, validation.
+        self._read_points: list[tuple[float, float, float | None, float]] = []
         self._skips = 0  # in a row
         self._waiting: list[_Point] = []
 
@@ -114,14 +112,10 @@ class Recording:
             self._keep(lr, loss, baseline, validation)
 
     def _keep(self, lr: float, loss: float, baseline: float | None, validation: float | None) -> None:
-        self._lrs.append(lr)
-        self._losses.append(loss)
-        if baseline is not None:
-            self._baselines.append(baseline)
-        self._validations.append(math.nan if validation is None else validation)
+        self._read_points.append((lr, loss, baseline, math.nan if validation is None else validation))
         self.stop = self._rule.update(loss, baseline)
         if self.watchers:
-            step = Step(len(self._lrs) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
+            step = Step(len(self._read_points) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
             for watcher in self.watchers:
                 watcher(step)
 
@@ -164,9 +158,7 @@ class Recording:
         """What a sweep that has ended measured, as plain values."""
         assert self.stop is not None
         return {
-            "lr": self._lrs,
-            "loss": self._losses,
-            "baseline": self._baselines,
+            "points": [[lr, loss, baseline] for lr, loss, baseline, _ in self._read_points],
             "stop": self.stop.name,
             "error": self._error,
             "skipped": self._skipped,
@@ -179,16 +171,22 @@ class Recording:
         Raises:
             LookupError, TypeError, ValueError: it is none.
         """
-        self._lrs, self._losses, self._baselines = (list(map(float, data[key])) for key in ("lr", "loss", "baseline"))
-        self._validations = [math.nan] * len(self._lrs)
+        self._read_points = [
+            (float(lr), float(loss), None if baseline is None else float(baseline), math.nan)
+            for lr, loss, baseline in data["points"]
+        ]
         self._error, self._skipped, self.steps = data["error"], int(data["skipped"]), int(data["steps"])
         self.stop = Stop[data["stop"]]
 
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""
         diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
-        validation = self._validations if np.isfinite(self._validations).any() else None
-        return Curve(self._lrs, self._losses, self._baselines or None, validation, diverged, self._num_steps, smoothing)
+        points = self._read_points
+        lrs, losses = [lr for lr, *_ in points], [loss for _, loss, *_ in points]
+        validation = [held_out for *_, held_out in points]
+        baselines = [under_start for _, _, under_start, _ in points if under_start is not None]
+        seen = validation if np.isfinite(validation).any() else None
+        return Curve(lrs, losses, baselines or None, seen, diverged, self._num_steps, smoothing)
 
 
 def recording_of(trainable: Trainable[Any, Any], num_steps: int, rule: StopRule) -> Recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from findlr.search.interrupts import signals_wait
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Loss = TypeVar("Loss")
 Snapshot = TypeVar("Snapshot")
+Given = TypeVar("Given")
 
 
 class Restorable(Protocol[Snapshot]):
@@ -220,6 +221,25 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
             yield snapshot
         finally:
             trainable.restore(snapshot)
+
+
+class Unwritten(Generic[Given]):
+    """A generator's block that no exception is thrown into: contextlib would write into it, and a frozen one breaks.
+
+    Args:
+        block: it does the same on every exit.
+    """
+
+    def __init__(self, block: AbstractContextManager[Given]) -> None:
+        self._block = block
+
+    @signals_wait
+    def __enter__(self) -> Given:
+        return self._block.__enter__()
+
+    @signals_wait
+    def __exit__(self, *_: object) -> None:
+        self._block.__exit__(None, None, None)
 
 
 def close(snapshot: object) -> None:

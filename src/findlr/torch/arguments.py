@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
+from findlr.search.settings import check_flags
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 
@@ -74,13 +75,23 @@ def check_limits(**limits: Any) -> None:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None does not clip")
 
 
-def check_alone(**how: Any) -> None:
+def check_alone(how: Mapping[str, Any]) -> None:
     """Refuse what says how a step is taken, where a function of the user's own takes it."""
     for name, value in how.items():
         if not (value is None or plain(value) == 1):
             raise ConfigurationError(
                 f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there"
             )
+
+
+def check_data(validation_every: Any, consume: Any) -> None:
+    """Check what is said of the data.
+
+    Raises:
+        ConfigurationError: a count or a flag that is none.
+    """
+    check_counts(validation_every=validation_every)
+    check_flags(consume=consume)
 
 
 def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:

@@ -22,9 +22,10 @@ from torch.func import functional_call
 
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
-from findlr.torch.functional import WholeLoss, is_scripted, names_kept, obstacle, values_lent
+from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.step import Loss, Step
@@ -142,7 +143,7 @@ class ControlVariate:
         now = self._random_states()
         losses: list[torch.Tensor] = []
         try:
-            with names_kept(self._whole), torch.inference_mode(False):
+            with NamesKept(self._whole), WithGradients():
                 for batch, draws in zip(self._batches, self._draws, strict=True):
                     losses.append(self._without_graph(partial(self._loss, batch, draws)))
                     self._mend()

@@ -30,15 +30,22 @@ class WholeLoss(nn.Module):
         return self._loss(batch)
 
 
-@contextmanager
-def names_kept(whole: nn.Module) -> Iterator[None]:
-    """Let each name mean the same tensor afterwards; a module with two names would keep functional_call's."""
-    inside = [module for module in whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
-    bound: list[tuple[Any, Any]] = [(own, dict(own)) for m in inside for own in (m._parameters, m._buffers)]
-    try:
-        yield
-    finally:
-        for own, tensors in bound:
+class NamesKept:
+    """A block after which each name means the same tensor; a module with two names would keep functional_call's.
+
+    Args:
+        whole: all modules whose names count are inside it.
+    """
+
+    def __init__(self, whole: nn.Module) -> None:
+        self._whole = whole
+
+    def __enter__(self) -> None:
+        inside = [module for module in self._whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        self._bound: list[Any] = [(own, dict(own)) for m in inside for own in (m._parameters, m._buffers)]
+
+    def __exit__(self, *_: object) -> None:
+        for own, tensors in self._bound:
             own.update(tensors)
 
 

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
-
-import torch
 
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError, DataEndedError
+from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
-from findlr.search import interrupts
-from findlr.search.batches import PASS_ENDED
 from findlr.search.find import carry, conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
-from findlr.search.trainable import restored
+from findlr.search.trainable import Unwritten, restored
+from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
 from findlr.torch.planned import LoopPlan, read_schedule
-from findlr.torch.point import Idle, Items, Point
-from findlr.torch.scaler import attempts_counted
-from findlr.torch.schedulers import endless
+from findlr.torch.points import Points
+from findlr.torch.scaler import count_attempts
+from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 
 
-class RangeTest:
+class RangeTest(Points):
     """A range test around your own loop, which stays as it is.
 
     The rate is written just before each optimizer step, so a scheduler in the loop can't override it. Whatever the loop
@@ -58,7 +53,7 @@ class RangeTest:
         ConfigurationError: an argument that cannot work.
 
     Example:
-        >>> net = nn.Linear(2, 1)
+        >>> net = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         >>> batches = [torch.ones(4, 2)] * 5
         >>> with RangeTest(net, optimizer, num_steps=50) as test:
@@ -109,21 +104,15 @@ class RangeTest:
         def plan(steps: Any) -> Plan:
             return self._training.planned(Plan(*read_schedule(schedule, steps), warmup=warmup))
 
-        self._plan, self._drawn = LoopPlan(plan, total_steps), 0
+        self._plan = LoopPlan(plan, total_steps)
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
         self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
-        self._signals = HeldSignals()
-        self._open = False
+        self._start_points()
+        self._signals, self._turn = HeldSignals(), Turn(is_block=True)
         self._finding: Finding | None = None
-        self._memory: Memory | None = None
-        self._loaders: dict[int, Batches] = {}
-        self._point = Point()
-        self._points = 0
-        self._idle = Idle(self._training.swept)
-        self._batch_size: int | None = None
 
     @property
     def finding(self) -> Finding:
@@ -136,11 +125,6 @@ class RangeTest:
             raise ConfigurationError("the range test is not over: ask for .finding after its with block")
         return self._finding
 
-    @property
-    def done(self) -> bool:
-        """True once the sweep has ended: iteration over the test stops."""
-        return self._recording.stop is not None
-
     @signals_wait
     def __enter__(self) -> Self:
         if self._open or self._finding is not None:
@@ -148,11 +132,13 @@ class RangeTest:
         self._exits = ExitStack()
         try:
             self._signals.hold()
+            self._turn.take()
             self._begin(self._exits)
         except BaseException:
             try:
                 self._exits.close()
             finally:
+                self._turn.give()
                 self._signals.release()
             raise
         self._open, self._start = True, time.perf_counter()
@@ -164,12 +150,12 @@ class RangeTest:
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         self._recording.watch(exits.enter_context(display(self._settings.progress)))
         exits.enter_context(entered(self._settings.on_step))
-        exits.enter_context(restored(self))
+        exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
         for scaler in training.scalers:
-            exits.enter_context(attempts_counted(scaler, training.swept, self._point.attempted))
+            exits.callback(count_attempts(scaler, training.swept, self._point.attempted))
         for scheduler in training.schedulers:
-            exits.enter_context(endless(scheduler))
+            exits.callback(make_endless(scheduler))
         for optimizer in training.swept:
             exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
             exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
@@ -180,24 +166,29 @@ class RangeTest:
     ) -> None:
         self._open = False
         failure = error
-        try:
-            if error is None and not self.done:
-                self._close_point()
-                self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
-        except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
-            failure = late
-        try:
-            self._exits.__exit__(kind, error, traceback)
-        except BaseException as late:  # noqa: BLE001
-            failure = late
-        for batches in self._loaders.values():
-            batches.close()
+        closing = [batches.close for batches in self._loaders.values()]
+        leave = partial(self._exits.__exit__, kind, error, traceback)
+        parts: list[Callable[[], object]] = [partial(self._finish, error), leave, *closing]
+        for part in parts:
+            try:
+                part()
+            except BaseException as late:  # noqa: BLE001 - raised below, once everything is back
+                with suppress(Exception):  # it can't be written to
+                    late.__context__ = late.__context__ or failure
+                failure = late
         try:
             self._end(failure)
             if failure is not None and failure is not error:
                 raise failure
         finally:
+            self._turn.give()
             self._deliver()
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The loop is over: close its last point, and say why."""
+        if error is None and not self.done:
+            self._close_point()
+            self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
 
     def _end(self, failure: BaseException | None) -> None:
         """Make the Finding; an exception that broke the test off carries it."""
@@ -206,106 +197,22 @@ class RangeTest:
         try:
             self._finding = self._conclude()
         except Exception as late:  # the rule's
-            self._finding = late.finding  # type: ignore[attr-defined]
+            self._finding = getattr(late, "finding", None)
             if failure is None:
                 raise
         if failure is not None:
-            carry(failure, self._finding, "test.finding")
+            self._carry(failure)
+
+    def _carry(self, error: BaseException) -> None:
+        carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
 
     def _deliver(self) -> None:
         """Let signals act again, those that waited first."""
         try:
             self._signals.release()
         except BaseException as late:
-            if self._finding is not None:
-                carry(late, self._finding, "test.finding")
+            self._carry(late)
             raise
-
-    def __call__(self, loader: Iterable[Any]) -> Items:
-        """The batches of ``loader``, over and over, until the sweep ends; its place is put back, too.
-
-        Returns:
-            An iterator; its ``len()`` is that of one pass over ``loader``.
-
-        Raises:
-            LoaderError: the loader is empty, or can be read only once.
-        """
-        batches = self._batches_of(loader)
-        return Items(self._items(batches.next), batches)
-
-    def epoch(self, loader: Iterable[Any]) -> Items:
-        """One pass over ``loader``, or what is left of the sweep, for a loop that is written in epochs.
-
-        ::
-
-            while not test.done:
-                train_one_epoch(test.epoch(loader))
-
-        Returns:
-            An iterator; its ``len()`` is that of one pass.
-
-        Raises:
-            LoaderError: the loader is empty, or can be read only once.
-        """
-        batches = self._batches_of(loader)
-        batches.close()
-        return Items(self._items(batches.next_of_pass), batches)
-
-    def _batches_of(self, loader: Iterable[Any]) -> Batches:
-        """The stream of a loader; a second loop over it goes on with the same one, whose place is remembered once."""
-        self._need_open("iterate over it")
-        assert self._memory is not None
-        if id(loader) not in self._loaders:
-            batches = Batches(loader)
-            batches.remember(self._memory)
-            self._loaders[id(loader)] = batches
-            self._plan.seen(batches.length())
-        return self._loaders[id(loader)]
-
-    def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
-        for _ in self.steps():
-            try:
-                batch = draw()
-            except DataEndedError:
-                if not self._points:
-                    raise
-                self._recording.end(Stop.DATA_ENDED)
-                return
-            if batch is PASS_ENDED:
-                return
-            self._drawn += 1
-            if self._batch_size is None:
-                self._batch_size = batch_size(batch)
-            yield batch
-
-    def steps(self) -> Iterator[int]:
-        """The indices of the points until the sweep ends, for a loop without a loader.
-
-        Raises:
-            OptimizerError: the weights move, and the swept optimizer never steps.
-        """
-        self._need_open("iterate over it")
-        self._plan.need()
-        while True:
-            if interrupts.waiting:
-                interrupts.deliver()
-            self._close_point()
-            if self.done:
-                return
-            if self._points == len(self._lrs):
-                self._recording.end(Stop.FINISHED)
-                return
-            yield self._points
-
-    def record(self, loss: torch.Tensor | float) -> None:
-        """Record the loss of a forward pass; of several before the next item (accumulation), the mean counts.
-
-        Raises:
-            LossError: it is not one number.
-            ConfigurationError: called outside the block.
-        """
-        self._need_open("record a loss")
-        self._point.record(loss)
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""
@@ -319,41 +226,9 @@ class RangeTest:
     def _read(self, losses: list[Any]) -> list[float]:
         return self._training.ranks.mean(read_losses(losses))
 
-    def _before_step(self, *_: Any) -> None:
-        lr = self._lr()
-        self._acting = self._training.rates.acting(lr)
-        self._training.write(lr)
-
-    def _lr(self) -> float:
-        return float(self._lrs[min(self._points, len(self._lrs) - 1)])
-
-    def _close_point(self) -> None:
-        """End a point, if the optimizer has stepped since the last one, or a scaler was asked to step it."""
-        if not self._point:
-            self._idle.look()
-            return
-        self._idle.stepped()
-        loss, taken, skipped = self._point.closed()
-        if self._training.ranks.any(not taken):
-            if math.isfinite(loss):
-                self._recording.skip()
-                return
-            # A scaler can't mend a loss that is not finite: it is a point.
-            self._acting = self._training.rates.acting(self._lr())
-        lr = self._lr()
-        self._points += 1
-        if self._acting < 0.99 * lr:
-            self._recording.end(Stop.CAPPED)
-        else:
-            self._recording.add(self._acting, loss, skipped=skipped)
-
     def _conclude(self) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
         facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
         return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
-
-    def _need_open(self, what: str) -> None:
-        if not self._open:
-            raise ConfigurationError(f"the range test is not running: {what} inside its with block")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+from findlr.errors import DataEndedError
+from findlr.search.batches import Batches
 
 
 class Ranks(Protocol):
@@ -32,3 +35,20 @@ class Alone:
     def least(self, value: int | None) -> int | None:
         """The value."""
         return value
+
+
+def next_on_all(ranks: Ranks, batches: Batches) -> Any:
+    """The next batch of a stream that may end.
+
+    Raises:
+        DataEndedError: it has ended, on this rank or on another one.
+    """
+    ended: DataEndedError | None = None
+    batch: Any = None
+    try:
+        batch = batches.next()
+    except DataEndedError as error:
+        ended = error
+    if ranks.any(ended is not None):
+        raise ended or DataEndedError("the data ended on another rank")
+    return batch

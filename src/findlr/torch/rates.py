@@ -46,9 +46,8 @@ class Rates:
             )
         self.optimizer = optimizer
         self.base, self.ratios = _ratios(optimizer)
-        self._largest = next(
-            number for number, does in enumerate(_trains(optimizer)) if does and self.ratios[number] == 1.0
-        )
+        trains = enumerate(_trains(optimizer))
+        self._largest = [number for number, does in trains if does and self.ratios[number] == 1.0][0]  # noqa: RUF015
         self._is_plain = not isinstance(optimizer, (optim.ASGD, optim.Adafactor))
 
     def write(self, lr: float) -> None:

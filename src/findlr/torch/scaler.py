@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,11 +90,14 @@ def found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     return getattr(optimizer, "found_inf", None)
 
 
-@contextmanager
-def attempts_counted(
+def count_attempts(
     scaler: GradScaler, optimizers: Sequence[torch.optim.Optimizer], count: Callable[[], None]
-) -> Iterator[None]:
-    """Call ``count`` when ``scaler`` is asked to step one of ``optimizers``, because a skipped step runs no hook."""
+) -> Callable[[], object]:
+    """Call ``count`` when ``scaler`` is asked to step one of ``optimizers``, because a skipped step runs no hook.
+
+    Returns:
+        A function that ends this.
+    """
     step = scaler.step
 
     def counted(stepped: torch.optim.Optimizer, *args: Any, **how: Any) -> float | None:
@@ -103,7 +106,4 @@ def attempts_counted(
         return step(stepped, *args, **how)
 
     scaler.step = counted  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        vars(scaler).pop("step", None)
+    return partial(vars(scaler).pop, "step", None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
 
-@contextmanager
-def endless(scheduler: LRScheduler) -> Iterator[None]:
-    """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step."""
+def make_endless(scheduler: LRScheduler) -> Callable[[], object]:
+    """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step.
+
+    Returns:
+        A function that ends this.
+    """
     step = scheduler.step
 
     def stepped(*args: Any, **how: Any) -> None:
@@ -21,7 +24,4 @@ def endless(scheduler: LRScheduler) -> Iterator[None]:
             vars(scheduler)["step"] = lambda *_, **__: None
 
     vars(scheduler)["step"] = stepped
-    try:
-        yield
-    finally:
-        vars(scheduler).pop("step", None)
+    return partial(vars(scheduler).pop, "step", None)

@@ -12,20 +12,22 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
-from findlr.errors import DataEndedError, LoaderError
-from findlr.search.settings import check_flags
-from findlr.torch.arguments import check_alone, check_counts, check_ways
+from findlr.errors import LoaderError
+from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size, moved
 from findlr.torch.losses import READ_EVERY_STEPS, read_losses
+from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
+from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
-from findlr.torch.step import Criterion, Loss, LossFn, LossStep, OwnStep, Step, TrainStep
+from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -94,29 +96,28 @@ class TorchTrainable:
         snapshot: StoreKind = "auto",
         consume: bool = False,
     ) -> None:
+        how: dict[str, Any] = {
+            "autocast": autocast,
+            "scaler": scaler,
+            "accumulation_steps": accumulation_steps,
+            "clip_grad_norm": clip_grad_norm,
+            "clip_grad_value": clip_grad_value,
+        }
         check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
-        training = Training(
-            *(model, optimizer), sweep=sweep, together=train_step is None, restore=restore, snapshot=snapshot
-        )
+        if train_step is not None:
+            check_alone(how)
+        whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
+        training = Training(model, optimizer, together=train_step is None, **whose)
         training.include(reached_from(criterion, loss_fn, train_step))
         training.check_parameters()
         taker: Step
         if train_step is not None:
-            limits = {"clip_grad_norm": clip_grad_norm, "clip_grad_value": clip_grad_value}
-            check_alone(autocast=autocast, scaler=scaler, accumulation_steps=accumulation_steps, **limits)
             taker = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:
-            taker = LossStep(
-                *(training, criterion, loss_fn),
-                autocast=autocast,
-                scaler=scaler,
-                accumulation_steps=accumulation_steps,
-                clip_grad_norm=clip_grad_norm,
-                clip_grad_value=clip_grad_value,
-            )
+            taker = LossStep(training, criterion, loss_fn, **how)
         functions = (criterion, loss_fn)
         self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)
 
@@ -156,8 +157,7 @@ class TorchTrainable:
         *,
         consume: bool,
     ) -> None:
-        check_counts(validation_every=validation_every)
-        check_flags(consume=consume)
+        check_data(validation_every, consume)
         self.training, self.taker = training, taker
         training.restore += taker.remembered()
         self.device = training.device
@@ -216,7 +216,7 @@ class TorchTrainable:
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return step(lr)
         # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
-        with torch.inference_mode(False), torch.enable_grad():
+        with WithGradients():
             return step(lr)
 
     def _step_without_new_graphs(self, lr: float) -> Loss | None:
@@ -235,21 +235,11 @@ class TorchTrainable:
     def _draw(self) -> Any:
         """The next batch, on the device."""
         batches = self.batches
-        batch = moved(self._next_of_a_stream() if batches.ends else batches.next(), self.device)
+        batch = moved(next_on_all(self.training.ranks, batches) if batches.ends else batches.next(), self.device)
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self._batch_size is None:
             self._batch_size = batch_size(batch)
-        return batch
-
-    def _next_of_a_stream(self) -> Any:
-        ended: DataEndedError | None = None
-        try:
-            batch = self.batches.next()
-        except DataEndedError as error:
-            ended = error
-        if self.training.ranks.any(ended is not None):
-            raise ended or DataEndedError("the data ended on another rank")
         return batch
 
     def skipped(self) -> Loss | None:

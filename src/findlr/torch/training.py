@@ -21,15 +21,8 @@ from findlr.torch.joint import JointRates
 from findlr.torch.ranks import Alone, Ranks
 from findlr.torch.rates import Rates, described, family_of, momentum_of, needs_closure, trained_parameters, versions
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.notes import (
-    check_stateful,
-    note_optimizer,
-    note_stateful,
-    note_tensors,
-    released_on_error,
-    remember_modes,
-    remember_rng,
-)
+from findlr.torch.snapshot.modes import remember_modes
+from findlr.torch.snapshot.notes import check_stateful, note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind, check, free_memory, store_for
 
@@ -142,14 +135,17 @@ class Training:
             names = ", ".join(map(str, self.devices))
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
 
-    def check_verify(self) -> None:
+    def check_verify(self, *, by_closure: bool = False) -> None:
         """Refuse a race of an optimizer whose step may cost any number of passes.
+
+        Args:
+            by_closure: its first step has shown that it wants a closure.
 
         Raises:
             OptimizerError: it is one.
         """
         for optimizer in self.swept:
-            if needs_closure(optimizer):
+            if by_closure or needs_closure(optimizer):
                 raise OptimizerError(
                     f"verify=True needs an optimizer whose step is one pass, and {type(optimizer).__name__} takes as "
                     "many as it likes, past any budget: leave verify out"
@@ -162,20 +158,26 @@ class Training:
             places: data whose place is remembered, too.
         """
         memory = Memory()
-        with released_on_error(memory):
-            memory.note_modules(self.modules)
-            for optimizer in self.optimizers:
-                note_optimizer(optimizer, memory)
-            for stateful in self.restore:
-                note_stateful(stateful, memory)
-            note_tensors(self.tensors, memory)
-            memory.note(*self.generators)
-            memory.copy(lambda nbytes: store_for(self.snapshot_kind, nbytes, self._free))
-            for batches in places:
-                batches.remember(memory)
-            remember_modes(self.devices, memory)
-            remember_rng(self.devices, memory)
+        try:
+            self._remember(memory, places)
+        except BaseException:
+            memory.close()  # because what is only half remembered will not be put back
+            raise
         return memory
+
+    def _remember(self, memory: Memory, places: Iterable[Batches]) -> None:
+        memory.note_modules(self.modules)
+        for optimizer in self.optimizers:
+            note_optimizer(optimizer, memory)
+        for stateful in self.restore:
+            note_stateful(stateful, memory)
+        note_tensors(self.tensors, memory)
+        memory.note(*self.generators)
+        memory.copy(lambda nbytes: store_for(self.snapshot_kind, nbytes, self._free))
+        for batches in places:
+            batches.remember(memory)
+        remember_modes(self.devices, memory)
+        remember_rng(self.devices, memory)
 
     def _free(self, kind: str) -> list[int | None]:
         """The free bytes where copies would live: the least of any rank."""

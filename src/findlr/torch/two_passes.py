@@ -111,7 +111,7 @@ def _gradients(optimizer: optim.Optimizer) -> list[Any] | None:
 
 
 def gradients_with_graph(loss: torch.Tensor, optimizers: Iterable[optim.Optimizer]) -> None:
-    """Add the gradients of a loss, which can be differentiated again; without ``backward``, which leaves a cycle."""
+    """Add gradients that can be differentiated again; not by ``backward``, which would leave a cycle of references."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"] if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from findlr.errors import LoaderError
+from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
@@ -57,6 +58,7 @@ class HeldOut:
         """
         if self._taker.why_no_loss() is not None:
             return 0
+        self._training.check_verify(by_closure=getattr(self._taker, "by_closure", False))
         needed, share = steps * (self._taker.accumulation_steps or 1), math.sqrt(steps / total_steps)
         if self._validation is None:
             aside = training_batches.hold_out(batches, needed, share)
@@ -87,22 +89,30 @@ class HeldOut:
             states.put_back()
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
-        with evaluating(self._training.modules), self._no_new_graphs:
+        with Evaluating(self._training.modules), self._no_new_graphs:
             loss, count = mean_loss(self._taker.loss, batches, self._without_graph)
         self.forwards += count
         return loss
 
 
-@contextmanager
-def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back."""
-    modes = [(module, module.training) for root in modules for module in root.modules()]
-    try:
-        for module, _ in modes:
+class Evaluating:
+    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back.
+
+    Args:
+        modules: they, and what is inside them.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modes = [(module, module.training) for root in modules for module in root.modules()]
+
+    @signals_wait
+    def __enter__(self) -> None:
+        for module, _ in self._modes:
             module.training = False
-        yield
-    finally:
-        for module, training in modes:
+
+    @signals_wait
+    def __exit__(self, *_: object) -> None:
+        for module, training in self._modes:
             module.training = training
 
 

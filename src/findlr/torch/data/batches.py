@@ -47,8 +47,8 @@ class Batches(batches.Batches):
         changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
         if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             changes["_initial_iter_for_state_dict"] = False
-        changed: Iterable[Any] = twin(loader, **changes)
-        return changed
+        sibling: Iterable[Any] = twin(loader, **changes)
+        return sibling
 
     def shut(self, iterator: Iterator[Any]) -> None:
         """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""

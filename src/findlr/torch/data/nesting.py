@@ -142,4 +142,5 @@ def _size(leaf: Any) -> int:
 
 def batch_size(batch: Any) -> int | None:
     """The leading dimension of the first tensor in ``batch``."""
-    return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim()), None)
+    sizes = [tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim()]
+    return sizes[0] if sizes else None

@@ -17,7 +17,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
-from findlr.torch.functional import WholeLoss, names_kept
+from findlr.torch.functional import NamesKept, WholeLoss
 from findlr.torch.passes import stacked
 from findlr.torch.passes.obstacles import Passable, most_runs
 from findlr.torch.passes.replay import CannotRecordError, Tensors, leaves, recorded
@@ -191,7 +191,7 @@ class _Pass:
             found: torch.Tensor = functional_call(self._whole, own, (rebuilt(tensors),))
             return found.reshape(())
 
-        with self._trainable.no_new_graphs, names_kept(self._whole), warnings.catch_warnings():
+        with self._trainable.no_new_graphs, NamesKept(self._whole), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
             grads, losses = vmap(grad_and_value(loss), in_dims=(0, None))(weights, list(given[count:]))
         return [*grads.values(), losses]

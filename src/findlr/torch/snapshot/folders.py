@@ -19,6 +19,7 @@ except ImportError:  # Windows has no such locks, so what a killed process left 
     fcntl = None
 
 _LOCK = "lock"
+_SPARES = 3  # descriptors, because reading a file takes two, and so does looking into a folder
 
 
 def _prefix() -> str:
@@ -38,18 +39,42 @@ class Private:
         self._owner = os.getpid()
         lock = None
         while lock is None:  # a process that looks for leftovers may take a folder that is not locked yet
+            self._files: list[Path] = []
+            self._descriptors: list[int] = []
             self.path = Path(tempfile.mkdtemp(prefix=_prefix()))
             try:
                 lock = _locked(self.path, wait=True)
+                if lock is not None:
+                    self._descriptors.append(lock)
+                    self._descriptors += [os.dup(lock) for _ in range(_SPARES)]
             except BaseException:
-                shutil.rmtree(self.path, ignore_errors=True)
+                self.remove()
                 raise
-        self._lock = lock
+
+    def file(self, name: str) -> Path:
+        """The path of a new file in the folder."""
+        self._files.append(self.path / name)
+        return self._files[-1]
+
+    def spare(self) -> bool:
+        """Close the descriptors that are kept for when the process has none left; whether there were any."""
+        spares = self._descriptors[1:]
+        while len(self._descriptors) > 1:
+            os.close(self._descriptors.pop())
+        return bool(spares)
 
     def remove(self) -> None:
         """Remove the folder, unless this is a fork of the process that made it."""
-        os.close(self._lock)
-        if os.getpid() == self._owner:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+        if os.getpid() != self._owner:
+            return
+        for file in (*self._files, self.path / _LOCK):  # by name, because looking into the folder takes descriptors
+            with contextlib.suppress(OSError):
+                file.unlink()
+        try:
+            self.path.rmdir()
+        except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -57,7 +82,11 @@ def remove_leftovers() -> None:
     """Remove this user's folders on this host whose process is gone, so that their locks are free."""
     if fcntl is None:
         return
-    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
+    try:
+        found = list(Path(tempfile.gettempdir()).glob(f"{_prefix()}*"))
+    except OSError:
+        return
+    for folder in found:
         with contextlib.suppress(OSError):  # another process was faster, or it is not ours
             there = folder.lstat()
             if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid():

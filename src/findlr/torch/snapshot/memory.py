@@ -9,28 +9,27 @@ copied back into them. What a step added is removed again.
 from __future__ import annotations
 
 import operator
-import sys
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from findlr.errors import ConfigurationError
 from findlr.search import memory
-from findlr.search.memory import Phase, each, undo_of_generator
+from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
+from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, nbytes_of
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
 _DICTS = {dict, OrderedDict}
-_FOREIGN = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}  # whose objects are left alone
 
 
 class Memory(memory.Memory):
@@ -82,6 +81,20 @@ class Memory(memory.Memory):
             kept.resize_(shape)  # a buffer that a forward pass has made larger
         self.store.copy_back([kept], [copy])
 
+    def _check(self, tensor: torch.Tensor, copy: Any) -> None:
+        """Put the copy of an unusual tensor back into a second one, because that must not fail in the end.
+
+        Raises:
+            ConfigurationError: it can't be put back.
+        """
+        try:
+            self.store.copy_back([tensor.detach().clone()], [copy])
+        except Exception as error:
+            raise ConfigurationError(
+                f"{_named(tensor)} could not be put back ({in_short(error)}); nothing was changed. Let its class have "
+                "clone and copy_, or replace it by a plain tensor"
+            ) from error
+
     def copies_of(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """The copies of tensors that were remembered, in their shapes; not to be written to."""
         copies = {id(t): copy for group in self._groups for t, copy in zip(*group, strict=True)}
@@ -127,9 +140,9 @@ class Memory(memory.Memory):
             names = dict(vars(value))
             self.each(_refill, [vars(value)], [names])
             found += names.values()
-        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
         if slots:
-            self.each(_set_slots, [value], [slots])
+            self.each(set_slots, [value], [slots])
             found += slots.values()
         return found
 
@@ -216,6 +229,9 @@ class Memory(memory.Memory):
             self.store = choose(sum(map(nbytes_of, once + states)))
         with torch.no_grad():
             kept = [self.store.keep(tensors) for tensors in once]
+            for tensors, copies in zip(once, kept, strict=True):
+                if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
+                    self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
         self._groups += zip(groups.values(), kept, strict=True)
         self._copied.update(self._noted)
@@ -248,29 +264,6 @@ def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> Non
     for parameter, requires_grad in zip(parameters, flags, strict=True):
         if parameter.requires_grad is not requires_grad:
             parameter.requires_grad_(requires_grad)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
-    if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
-        return False
-    return not is_foreign(type(value).__module__)
-
-
-def is_foreign(module: str) -> bool:
-    """Whether a module is Python's own, torch's or NumPy's."""
-    return module.partition(".")[0] in _FOREIGN
-
-
-def _slots(value: Any) -> list[str]:
-    found = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
-    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def _set_slots(value: Any, slots: dict[str, Any]) -> None:
-    for name, item in slots.items():
-        setattr(value, name, item)
 
 
 def _refill_whole(target: Any, items: Any) -> None:

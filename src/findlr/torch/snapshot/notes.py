@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -23,16 +22,6 @@ from findlr.torch.snapshot.memory import Memory
 logger = logging.getLogger("findlr")
 
 _SMALL_BYTES = 1 << 20  # copied without asking whose they are
-
-
-@contextmanager
-def released_on_error(memory: Memory) -> Iterator[None]:
-    """Close ``memory`` if the block raises, because what is only half remembered will not be put back."""
-    try:
-        yield
-    except BaseException:
-        memory.close()
-        raise
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
@@ -57,10 +46,10 @@ def note_tensors(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
         elif not tensor.is_inference():
             watched.append((tensor, tensor._version))
     if watched:
-        memory.add(partial(_warn_of_changes, watched))
+        memory.add(partial(_warn_of_changes, watched, memory.left))
 
 
-def _warn_of_changes(watched: list[tuple[torch.Tensor, int]]) -> None:
+def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -> None:
     for i, (tensor, version) in enumerate(watched):
         if tensor._version != version:
             logger.warning(
@@ -69,6 +58,7 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]]) -> None:
                 tuple(tensor.shape),
             )
             watched[i] = (tensor, tensor._version)
+            left.append(f"a tensor of shape {tuple(tensor.shape)}, which the log names")
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
@@ -115,13 +105,3 @@ def remember_torch_rng(devices: Iterable[torch.device], memory: Undos) -> None:
             backend = torch.get_device_module(device)
             state = backend.get_rng_state(device)
             memory.add(partial(backend.set_rng_state, state, device), Phase.RANDOM, f"the random state of {device}")
-
-
-def remember_modes(devices: Iterable[torch.device], memory: Undos) -> None:
-    """Whether gradients and autocast are on: a block that is broken off as it ends may leave its own setting."""
-    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")
-    memory.add(partial(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled()), name="autocast's cache")
-    for kind in sorted({"cpu", *(device.type for device in devices)}):
-        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        memory.add(partial(torch.set_autocast_enabled, kind, enabled), name=f"autocast on {kind}")
-        memory.add(partial(torch.set_autocast_dtype, kind, dtype), name=f"autocast's type on {kind}")

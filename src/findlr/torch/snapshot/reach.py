@@ -20,7 +20,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.torch.snapshot.memory import is_foreign, is_plain
+from findlr.torch.snapshot.objects import is_foreign, is_plain
 
 _MOST_ITEMS = 1_000  # of a container; a longer one is data
 _MOST_OBJECTS = 5_000  # that are looked at, in all

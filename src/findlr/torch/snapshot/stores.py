@@ -82,6 +82,9 @@ class HostStore(Store):
 class DiskStore(Store):
     """Keeps copies in files, one each, in a private temporary folder that is removed by ``close``.
 
+    A tensor of a subclass is written as what it is without it. One that holds no data of its own, but other tensors, is
+    kept in the host's memory.
+
     Raises:
         ConfigurationError: the temporary folder can't be written, or is full.
     """
@@ -95,16 +98,22 @@ class DiskStore(Store):
         except OSError as error:
             raise _refused(error) from error
         self._count = 0
+        self._kinds: dict[Path, type[torch.Tensor]] = {}  # subclasses
         # For when close() is never reached, because the owner is lost or Python ends.
         self._remove = weakref.finalize(self, self._folder.remove)
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
         """Write each tensor to a file of its own."""
-        return [self._written(tensor.detach()) for tensor in tensors]
+        return [self._written(tensor) if _has_data(tensor) else tensor.to("cpu", copy=True) for tensor in tensors]
 
     def _written(self, tensor: torch.Tensor) -> Path:
-        file = self._folder.path / f"{self._count}.pt"
+        file = self._folder.file(f"{self._count}.pt")
         self._count += 1
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            self._kinds[file] = type(tensor)
+            with torch._C.DisableTorchFunctionSubclass():
+                tensor = tensor.as_subclass(torch.Tensor)
+        tensor = tensor.detach()
         if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()  # otherwise a view's file would hold all that it looks at
         try:
@@ -116,8 +125,15 @@ class DiskStore(Store):
 
     def read(self, copy: Any) -> torch.Tensor:
         """The tensor in a file, which is read only as it is used."""
-        kept: torch.Tensor = torch.load(copy, mmap=True, weights_only=True)
-        return kept
+        if isinstance(copy, torch.Tensor):
+            return copy
+        try:
+            kept = _loaded(copy)
+        except (OSError, RuntimeError):  # the training may have used up all descriptors
+            if not self._folder.spare():
+                raise
+            kept = _loaded(copy)
+        return kept.as_subclass(self._kinds[copy]) if copy in self._kinds else kept
 
     def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
         """Write files' contents into their tensors, one after the other."""
@@ -127,6 +143,17 @@ class DiskStore(Store):
     def close(self) -> None:
         """Remove the folder."""
         self._remove()
+
+
+def _has_data(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has data of its own, which a file can hold."""
+    wraps = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return not wraps and tensor.layout is not torch._mkldnn  # type: ignore[attr-defined]
+
+
+def _loaded(file: Path) -> torch.Tensor:
+    loaded: torch.Tensor = torch.load(file, mmap=True, weights_only=True)
+    return loaded
 
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:

@@ -1,0 +1,168 @@
+"""Ctrl-C at every place where it may come: everything is back, and what was measured is carried."""
+
+import gc
+import os
+import random
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from findlr import Finding, find_lr
+from findlr.search import interrupts
+from tests.interrupter import Interrupter
+from tests.torch.training import OwnLoop, Training, check, without_a_call
+
+EVERY = os.environ.get("FINDLR_PLACES") == "all"
+"""Press at every place, however often it is passed; else at some, drawn from a seed."""
+
+SHORT = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 2}
+RACE = {**SHORT, "num_steps": 12, "verify": True, "total_steps": 40, "budget": 48, "control_variate": False}
+
+
+class OwnStep(Training):
+    """The bare loop's step, as a ``train_step``."""
+
+    def call(self, **how):
+        step = lambda draw: self.pass_of(draw())  # noqa: E731
+        return find_lr(self.model, self.optimizer, loader=self.loader, train_step=step, **how)
+
+
+def mixed(make):
+    return partial(make, autocast=torch.bfloat16)
+
+
+DOORS = {
+    "find_lr": (mixed(Training), SHORT),
+    "own-loop": (mixed(OwnLoop), SHORT),
+    "train_step": (mixed(OwnStep), SHORT),
+    "race": (Training, RACE),
+}
+
+
+class Search:
+    """A training whose search is interrupted, again and again."""
+
+    def __init__(self, door, snapshot):
+        self.make, how = DOORS[door]
+        self.how = {**how, "snapshot": snapshot}
+        self.never = without_a_call(self.make, 1, 2)
+        for _ in range(2):  # what is imported and compiled when it is first needed is no place
+            whole = Interrupter()
+            assert isinstance(self.interrupted(whole), Finding)
+        self.places = whole.places
+
+    def interrupted(self, interrupter):
+        self.read = []
+        how = {**self.how, "on_step": self.read.append}
+        call = lambda training: interrupter.call(partial(training.call, **how))  # noqa: E731
+        return check(self.make, 1, 2, call, self.never)
+
+    def problem(self, interrupter):
+        """What is not as it was, or ``None``."""
+        try:
+            error = self.interrupted(interrupter)
+            assert type(error) is KeyboardInterrupt, f"the call gave {error!r}"
+            found = getattr(error, "finding", None)
+            assert found is not None or not self.read, "no Finding"
+            assert found is None or len(found.curve) - len(self.read) in (0, 1), "another Finding"
+        except BaseException as error:  # noqa: BLE001 - it is told, with its place
+            begin_anew()
+            at = error.__traceback__
+            while at.tb_next:
+                at = at.tb_next
+            return interrupter.pressed, f"{type(error).__name__} at {at.tb_lineno}: {error}"[:400]
+        return None
+
+
+def begin_anew():
+    """After a failure, because the next place is not to fail for it."""
+    torch.set_grad_enabled(True)
+    torch.set_autocast_enabled("cpu", False)
+    torch.compiler.set_stance("default")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.waiting.clear()
+
+
+def first_of_each(places):
+    """The number of each place, as it is passed for the first time."""
+    return list({place: number for number, place in reversed(list(enumerate(places)))}.values())
+
+
+@pytest.fixture(autouse=True)
+def _few_objects():
+    """A RangeTest looks at each object that there is: at those of the test alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+SAMPLES = {("find_lr", "device"): 160, ("own-loop", "device"): 120}  # of others 40
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("snapshot", ["device", "disk"])
+@pytest.mark.parametrize("door", DOORS)
+def test_at_a_place(door, snapshot):
+    search, drawn = Search(door, snapshot), random.Random(0)
+    numbers = range(len(search.places))
+    if not EVERY:
+        numbers = drawn.sample(first_of_each(search.places), SAMPLES.get((door, snapshot), 40))
+    assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("door", DOORS)
+def test_at_two_places(door):
+    search, drawn = Search(door, "disk"), random.Random(1)
+    presses = [(drawn.randrange(len(search.places)), drawn.randrange(400)) for _ in range(250 if EVERY else 25)]
+    assert [problem for both in presses if (problem := search.problem(Interrupter(*both)))] == []
+
+
+class Timer(Interrupter):
+    """Presses at two times, wherever the call then is."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.times = [first, second]
+
+    def call(self, function):
+        """Call ``function``; return what it gives, or the KeyboardInterrupt that ends it."""
+        usual = signal.signal(signal.SIGVTALRM, self.rings)
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.times[0])
+            return function()
+        except KeyboardInterrupt as error:
+            return error
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, usual)
+
+    def rings(self, number, frame):
+        """The timer's: press, and wind it up again."""
+        self.pressed.append(self.times.pop(0))
+        if self.times:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.times[0])
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.timeout(0 if EVERY else 300)
+@pytest.mark.parametrize("door", ["find_lr", "own-loop"])
+def test_at_two_random_times(door):
+    """One that comes after the search has ended is the user's own, and carries nothing."""
+    search, drawn = Search(door, "disk"), random.Random(2)
+    start = time.process_time()
+    search.interrupted(Timer(10.0, 10.0))  # never
+    length = (time.process_time() - start) / 2
+    problems, pressed = [], 0
+    for _ in range(500 if EVERY else 15):
+        timer = Timer(drawn.uniform(1e-4, length), drawn.uniform(1e-5, length / 4))
+        problem = search.problem(timer)
+        pressed += bool(timer.pressed)
+        if problem and timer.pressed and "no Finding" not in problem[1]:
+            problems.append(problem)
+    assert problems == []
+    assert pressed
