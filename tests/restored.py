@@ -8,7 +8,7 @@ from dataclasses import dataclass
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
-POINTS, REACH_OF, VARIATE = "torch/points.py", "torch/snapshot/reach.py", "torch/control_variate.py"
+POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
 STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
@@ -85,11 +85,64 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 f"        self.note({PARAMETERS}*[list(module._buffers.values()) for module in plain])",
             ),
             Break(
+                "buffers that a forward pass resizes",
+                "torch/snapshot/test_reach.py::test_a_buffer_that_a_forward_pass_resizes",
+                STATE,
+                "                        tensor.resize_(shape)  # a buffer that a forward pass has made larger",
+                "                        pass",
+            ),
+            Break(
                 "expanded buffers",
                 f"{IN_FORWARD}[model-expanded-buffer-fresh]",
                 STATE,
                 "tensor.as_strided((reach,), (1,)) if overlaps else tensor",
                 "tensor",
+            ),
+        ],
+        "their attributes, hooks and submodules, and which parameters are trained": [
+            Break(
+                "hooks and submodules that a forward pass adds",
+                "torch/snapshot/test_reach.py::test_attributes_submodules_and_hooks_of_a_module",
+                STATE,
+                "*[(value, dict(value)) for value in own.values() if type(value) in _DICTS]]",
+                "]",
+            ),
+            Break(
+                "whether a parameter is trained",
+                "torch/snapshot/test_reach.py::test_whether_a_parameter_is_trained",
+                STATE,
+                "            parameter.requires_grad_(requires_grad)",
+                "        pass",
+            ),
+        ],
+        "what only a loss function holds: modules, optimizers, small tensors, generators": [
+            Break(
+                "modules that only a loss function holds",
+                "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
+                TRAINING,
+                "        self.modules += [module for module in reached.modules if id(module) not in inside]",
+                "        pass",
+            ),
+            Break(
+                "tensors that only a loss function holds",
+                "torch/snapshot/test_reach.py::test_a_tensor_that_only_the_loss_function_writes_into",
+                TRAINING,
+                "        note_tensors(self.tensors, memory)",
+                "        pass",
+            ),
+            Break(
+                "generators that only a loss function holds",
+                "torch/snapshot/test_reach.py::test_what_the_object_of_a_bound_method_holds",
+                TRAINING,
+                "        memory.note(*self.generators)",
+                "        pass",
+            ),
+            Break(
+                "a teacher: not moved twice a step",
+                "torch/snapshot/test_reach.py::test_a_teacher_that_the_loss_function_moves_is_moved_once_a_step",
+                VARIATE,
+                "            if self._side_effects() == self._before:",
+                "            if True:",
             ),
         ],
         "gradients": [
@@ -136,6 +189,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 NOTES,
                 OPTIMIZER,
                 "    memory.note({**vars(optimizer), 'param_groups': ()}, objects=True)",
+            ),
+        ],
+        "objects that it holds": [
+            Break(
+                "objects in an optimizer",
+                "torch/snapshot/test_reach.py::test_an_object_in_an_optimizer",
+                NOTES,
+                "    memory.note(vars(optimizer), objects=True)",
+                "    memory.note(vars(optimizer))",
             ),
         ],
         "its state (what the sweep added is removed)": [
@@ -195,7 +257,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "torch/test_optimizers.py::test_an_optimizer_that_holds_another_is_put_back",
                 NOTES,
                 "            note_optimizer(inner, memory)",
-                "            pass",
+                "        pass",
             ),
         ],
     },
@@ -290,6 +352,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        return None",
             ),
         ],
+        "those in a collate function, a dataset or its transforms": [
+            Break(
+                "a generator in a collate function",
+                "torch/snapshot/test_reach.py::test_a_generator_in_a_collate_function[numpy]",
+                BATCHES,
+                "        memory.note(*self._generators)",
+                "        pass",
+            ),
+        ],
         "their counters and orders": [
             Break(
                 "a sampler's counters",
@@ -331,13 +402,20 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "iter(self._source)",
             ),
         ],
-        "the batches of a stream that is `rewindable`": [
+        "the batches of a stream that is `rewindable`, and what it draws from the global generators": [
+            Break(
+                "what a stream draws",
+                "torch/snapshot/test_reach.py::test_what_a_stream_draws_from_the_global_generators",
+                REWIND,
+                "                self._repeat(draws)",
+                "                pass",
+            ),
             Break(
                 "the place in a stream",
                 f"{STREAM}[sweep-0]",
                 REWIND,
                 "            self._at = mark",
-                "            pass",
+                "        pass",
             ),
             Break(
                 "the place in a stream: of a RangeTest's second loop",
@@ -361,6 +439,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "self._at",
             ),
         ],
+        "the state that Accelerate's loaders share": [
+            Break(
+                "the loaders that a package knows to be open",
+                "torch/snapshot/test_reach.py::test_the_loaders_that_a_package_knows_to_be_open",
+                BATCHES,
+                "                values.append(vars(value))",
+                "                pass",
+            ),
+        ],
         "the `state_dict` of a loader that has one": [
             Break(
                 "the state dict of a loader",
@@ -376,14 +463,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 VALIDATION,
                 PLACES,
                 "            before.put_back()",
-                "            pass",
+                "        pass",
             ),
             Break(
                 "the random states, of what draws in eval mode",
                 VALIDATION,
                 HELD_OUT,
                 "            states.put_back()",
-                "            pass",
+                "        pass",
             ),
         ],
     },
@@ -481,7 +568,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 f"{KINDS}[plain-finish-disk]",
                 STORES,
                 "            tensor.copy_(self.read(file))",
-                "            pass",
+                "        pass",
             ),
             Break(
                 "copies on disk: of what a state dict holds",
@@ -538,7 +625,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "no graph added to compiled code",
                 "torch/test_compiled.py::test_a_search_adds_no_graph_to_compiled_code[optimizer-rmsprop]",
-                TRAINABLE,
+                "torch/stepping.py",
                 "self._step_without_new_graphs if self._may_compile else self._step",
                 "self._step",
             ),
@@ -572,9 +659,8 @@ BREAKS = [one for things in RESTORED.values() for breaks in things.values() for 
 REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "state inside a dataset object, such as a counter or a cache": f"{REACH}a_counter_in_a_dataset",
-    "plain Python attributes of your modules (a tensor that must come back belongs in a buffer)": (
-        f"{REACH}an_attribute_of_a_module"
-    ),
+    "objects of your own classes that a module or a loss function holds: their numbers, lists and dicts (what such an "
+    "object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
     "an environment that is not in `restore=`, a file, a logger, an outside service: whatever your forward pass, your "
     "loss or your hooks do to the world": f"{REACH}an_environment",
     "a graph that autograd built before the call: its parameters have been written to since, so backward through it is "

@@ -22,17 +22,22 @@ def test_a_counter_in_a_dataset():
     assert data.reads > 0
 
 
-def test_an_attribute_of_a_module():
-    class Attribute(nn.Linear):
+def test_an_object_of_a_module():
+    class Count:
         passes = 0
 
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(16, 4)
+            self.count = Count()
+
         def forward(self, inputs):
-            self.passes += 1
+            self.count.passes += 1
             return super().forward(inputs)
 
-    training = Training(lambda: Attribute(16, 4))
+    training = Training(Counting)
     training.find()
-    assert training.model.passes > 0
+    assert training.model.count.passes > 0
 
 
 class Environment:

@@ -36,7 +36,7 @@ def real(value: Any) -> float | None:
     try:
         return float(number)
     except OverflowError:  # an int too large for a float
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def whole(value: Any) -> int | None:

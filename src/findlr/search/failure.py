@@ -1,13 +1,17 @@
-"""An exception that a training raises: whose it is, and what it says of the rate."""
+"""An exception that a training raises: whose it is, what it says of the rate, and what it carries to the user."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from findlr.errors import FindlrError
+from findlr.errors import FindlrError, RestoreError
+from findlr.finding import Finding
 from findlr.search import interrupts
+
+logger = logging.getLogger("findlr")
 
 _LONGEST = 200  # characters of a message
 _OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  # as torch on a CPU and JAX tell it
@@ -72,3 +76,44 @@ def _message(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
         return "(its message cannot be read)"
+
+
+def carry(
+    error: BaseException,
+    finding: Finding | None,
+    where: str = "this exception's .finding",
+    left: Sequence[str] = (),
+) -> None:
+    """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
+
+    A RestoreError takes the place of the exception that broke the search off, so that one carries it, too.
+
+    Args:
+        error: on its way to the user.
+        finding: what was measured; None carries nothing.
+        where: the place to name.
+        left: what changed and was not put back, by name.
+    """
+    if finding is None:
+        return
+    said = f"what was measured is in {where}"
+    if not any(isinstance(each, RestoreError) for each in _chain(error)):
+        but = f"everything but {', '.join(left)}" if left else "everything"
+        said = f"{but} was put back; {said}"
+    carriers = [error, error.__context__] if isinstance(error, RestoreError) else [error]
+    for each in carriers:
+        try:
+            if each is not None:
+                each.finding = finding  # type: ignore[attr-defined]
+                each.add_note(f"findlr: {said}")
+        except Exception:  # noqa: BLE001 - it is frozen, say
+            logger.debug("%s can't carry the Finding", type(each).__name__)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception, and those that it came from."""
+    found = [error]
+    for each in found:  # which grows
+        before = (each.__cause__, each.__context__)
+        found += [one for one in before if one is not None and not any(one is other for other in found)]
+    return found

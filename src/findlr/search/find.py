@@ -15,9 +15,10 @@ from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
-from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RestoreError
+from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
+from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
@@ -126,11 +127,7 @@ class _Search:
 
     def release(self, signals: HeldSignals) -> None:
         """Let signals act again, those that waited first: what they raise carries what was measured."""
-        try:
-            signals.release()
-        except BaseException as late:
-            carry(late, self.finding, left=self._left)
-            raise
+        signals.release(lambda late: carry(late, self.finding, left=self._left))
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings
@@ -228,47 +225,6 @@ def conclude(
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)
-
-
-def carry(
-    error: BaseException,
-    finding: Finding | None,
-    where: str = "this exception's .finding",
-    left: Sequence[str] = (),
-) -> None:
-    """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
-
-    A RestoreError takes the place of the exception that broke the search off, so that one carries it, too.
-
-    Args:
-        error: on its way to the user.
-        finding: what was measured; None carries nothing.
-        where: the place to name.
-        left: what changed and was not put back, by name.
-    """
-    if finding is None:
-        return
-    said = f"what was measured is in {where}"
-    if not any(isinstance(each, RestoreError) for each in _chain(error)):
-        but = f"everything but {', '.join(left)}" if left else "everything"
-        said = f"{but} was put back; {said}"
-    carriers = [error, error.__context__] if isinstance(error, RestoreError) else [error]
-    for each in carriers:
-        try:
-            if each is not None:
-                each.finding = finding  # type: ignore[attr-defined]
-                each.add_note(f"findlr: {said}")
-        except Exception:  # noqa: BLE001 - it is frozen, say
-            logger.debug("%s can't carry the Finding", type(each).__name__)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An exception, and those that it came from."""
-    found = [error]
-    for each in found:  # which grows
-        before = (each.__cause__, each.__context__)
-        found += [one for one in before if one is not None and not any(one is other for other in found)]
-    return found
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
@@ -41,24 +41,28 @@ def signals_act(function: Function) -> Function:
     return function
 
 
-def deliver() -> None:
-    """Let the waiting signals act, each once; in the main thread, which alone runs handlers."""
+def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | None = None) -> None:
+    """Let the waiting signals act, each once; in the main thread, which alone runs handlers.
+
+    Args:
+        handlers: what to call; None are those that are in place.
+    """
     if threading.current_thread() is threading.main_thread():
         numbers = list(dict.fromkeys(waiting))
         waiting.clear()
-        _handle(numbers)
+        _handle([(number, handlers[number] if handlers else signal.getsignal(number)) for number in numbers])
 
 
-def _handle(numbers: list[int]) -> None:
+def _handle(handlers: list[tuple[int, Any]]) -> None:
     """Call the handlers, whatever they raise."""
-    if not numbers:
+    if not handlers:
         return
+    number, handler = handlers[0]
     try:
-        handler = signal.getsignal(numbers[0])
         if callable(handler):
-            handler(numbers[0], sys._getframe())  # noqa: SLF001 - what Python itself would give it
+            handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
     finally:
-        _handle(numbers[1:])
+        _handle(handlers[1:])
 
 
 class HeldSignals:
@@ -89,8 +93,19 @@ class HeldSignals:
                 signal.signal(number, self._arrived)
 
     @signals_wait
-    def release(self) -> None:
-        """Give the handlers their places back, SIGINT's last, then deliver what waits."""
+    def release(self, tell: Callable[[BaseException], object]) -> None:
+        """Let those that wait act, while others still wait; then give the handlers their places back, SIGINT's last.
+
+        Args:
+            tell: is given what a handler raises, before the user is.
+        """
+        late: BaseException | None = None
+        try:
+            if HeldSignals.outermost is self and waiting:  # otherwise the search around this one delivers
+                deliver(self._handlers)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            tell(error)
+            late = error
         if HeldSignals.outermost is self:
             HeldSignals.outermost = None
             raised.clear()
@@ -98,9 +113,13 @@ class HeldSignals:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
                     signal.signal(number, self._handlers[number])
-        finally:  # SIGINT's own may act at once
-            if self._handlers and waiting:
+            if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
+        except BaseException as error:
+            tell(error)
+            raise
+        if late is not None:
+            raise late
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame):

@@ -158,7 +158,9 @@ class Recording:
         """What a sweep that has ended measured, as plain values."""
         assert self.stop is not None
         return {
-            "points": [[lr, loss, baseline] for lr, loss, baseline, _ in self._read_points],
+            "lr": [lr for lr, *_ in self._read_points],
+            "loss": [loss for _, loss, *_ in self._read_points],
+            "baseline": [baseline for *_, baseline, _ in self._read_points],
             "stop": self.stop.name,
             "error": self._error,
             "skipped": self._skipped,
@@ -173,7 +175,7 @@ class Recording:
         """
         self._read_points = [
             (float(lr), float(loss), None if baseline is None else float(baseline), math.nan)
-            for lr, loss, baseline in data["points"]
+            for lr, loss, baseline in zip(data["lr"], data["loss"], data["baseline"], strict=True)
         ]
         self._error, self._skipped, self.steps = data["error"], int(data["skipped"]), int(data["steps"])
         self.stop = Stop[data["stop"]]

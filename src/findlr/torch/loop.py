@@ -14,7 +14,8 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
-from findlr.search.find import carry, conclude, display, entered
+from findlr.search.failure import carry
+from findlr.search.find import conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Recording, Spacing, sweep_lrs
@@ -53,6 +54,7 @@ class RangeTest(Points):
         ConfigurationError: an argument that cannot work.
 
     Example:
+        >>> import torch
         >>> net = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         >>> batches = [torch.ones(4, 2)] * 5
@@ -139,7 +141,7 @@ class RangeTest(Points):
                 self._exits.close()
             finally:
                 self._turn.give()
-                self._signals.release()
+                self._signals.release(self._carry)
             raise
         self._open, self._start = True, time.perf_counter()
         return self
@@ -182,7 +184,7 @@ class RangeTest(Points):
                 raise failure
         finally:
             self._turn.give()
-            self._deliver()
+            self._signals.release(self._carry)
 
     def _finish(self, error: BaseException | None) -> None:
         """The loop is over: close its last point, and say why."""
@@ -205,14 +207,6 @@ class RangeTest(Points):
 
     def _carry(self, error: BaseException) -> None:
         carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
-
-    def _deliver(self) -> None:
-        """Let signals act again, those that waited first."""
-        try:
-            self._signals.release()
-        except BaseException as late:
-            self._carry(late)
-            raise
 
     def snapshot(self) -> Memory:
         """Copies of all that the loop can change."""

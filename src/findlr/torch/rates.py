@@ -145,8 +145,8 @@ def family_of(optimizer: optim.Optimizer) -> str:
         >>> family_of(Mine([torch.nn.Parameter(torch.zeros(1))]))
         'AdamW'
     """
-    known = (family(kind.__name__) for kind in type(optimizer).__mro__)
-    found = next((name for name in known if name), type(optimizer).__name__)
+    kinds = type(optimizer).__mro__
+    found = next((name for kind in kinds if (name := family(kind.__name__))), type(optimizer).__name__)
     matched = all(group.get("adjust_lr_fn") == "match_rms_adamw" for group in optimizer.param_groups)
     return "AdamW" if found == "Muon" and matched else found
 

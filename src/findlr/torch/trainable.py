@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
-from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain
@@ -17,17 +16,15 @@ from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size, moved
-from findlr.torch.losses import READ_EVERY_STEPS, read_losses
+from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
-from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
+from findlr.torch.stepping import Stepping
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -36,7 +33,7 @@ logger = logging.getLogger("findlr")
 _MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
-class TorchTrainable:
+class TorchTrainable(Stepping):
     """A model, its optimizer, how a step is taken, and its data.
 
     Args:
@@ -66,6 +63,7 @@ class TorchTrainable:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
 
     Example:
+        >>> from torch import nn
         >>> net = nn.Linear(2, 1)
         >>> batches = [(torch.ones(4, 2), torch.zeros(4, 1))]
         >>> training = TorchTrainable(net, torch.optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches)
@@ -173,90 +171,6 @@ class TorchTrainable:
         self._latest: Loss = 0.0
         self._other_passes = 0
 
-    @property
-    def model(self) -> nn.Module:
-        """The first model."""
-        return self.training.models[0]
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The first optimizer that is swept."""
-        return self.training.swept[0]
-
-    @property
-    def forwards(self) -> int:
-        """Forward passes of a whole batch so far."""
-        return self.taker.passes + self._other_passes + self._baseline.forwards + self._held_out.forwards
-
-    @property
-    def backwards(self) -> int:
-        """Backward passes of a whole batch so far."""
-        return self.taker.passes + self._other_passes
-
-    def count_passes(self, passes: int) -> None:
-        """Count forward and backward passes that were made beside the steps."""
-        self._other_passes += passes
-
-    def step(self, lr: float) -> Loss | None:
-        """Take one optimizer step at ``lr`` on the next batch.
-
-        Returns:
-            The loss before it, left on its device; None if the scaler skipped the step, unless the loss is not finite:
-            a smaller scale can't mend that.
-
-        Raises:
-            LossError: the loss is not one number that the parameters can learn from.
-            LoaderError: the loader is empty, or its items do not fit the criterion.
-        """
-        for model in self.training.models:
-            if not model.training:
-                logger.info("the model is in eval mode: the search trains it in train mode, and puts the mode back")
-                model.train()
-        step = self._step_without_new_graphs if self._may_compile else self._step  # the second one is faster
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            return step(lr)
-        # The caller is inside torch.no_grad() or inference_mode(); a step needs gradients, and so do its batches.
-        with WithGradients():
-            return step(lr)
-
-    def _step_without_new_graphs(self, lr: float) -> Loss | None:
-        with self.no_new_graphs:
-            return self._step(lr)
-
-    def _step(self, lr: float) -> Loss | None:
-        if self._baseline.variate is not None:
-            self._baseline.variate.begin()
-        self._write(lr)
-        loss = self.taker.take(self._draw)
-        if loss is not None:
-            self._latest = loss
-        return loss
-
-    def _draw(self) -> Any:
-        """The next batch, on the device."""
-        batches = self.batches
-        batch = moved(next_on_all(self.training.ranks, batches) if batches.ends else batches.next(), self.device)
-        if self._baseline.variate is not None:
-            self._baseline.variate.drawn(batch)
-        if self._batch_size is None:
-            self._batch_size = batch_size(batch)
-        return batch
-
-    def skipped(self) -> Loss | None:
-        """A value above 0 if a fused optimizer skipped the last step; None if what ``step`` returned says it all."""
-        skipped = self.taker.skipped
-        return skipped.item() if skipped is not None and skipped.device.type == "cpu" else skipped
-
-    def prepare_baseline(self, snapshot: Memory) -> str | None:
-        """Get ready for ``baseline`` under the weights of ``snapshot``; return why there can be none, or None."""
-        return self._baseline.prepare(snapshot)
-
-    def baseline(self) -> Loss | None:
-        """The last batch's loss under the snapshot's weights, with the same dropout; None if a self-check failed."""
-        with self.no_new_graphs:
-            loss = self._baseline.loss(self._latest)
-        return None if loss is None else self._left(loss)
-
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside; see ``HeldOut.hold_out``."""
         return self._held_out.hold_out(self.batches, batches, steps, total_steps)
@@ -290,23 +204,6 @@ class TorchTrainable:
             LoaderError: the validation loader is empty.
         """
         return self._left(self._held_out.validate())
-
-    def _left(self, loss: torch.Tensor) -> Loss:
-        """The loss as a number if it is on the CPU; left on any other device, because reading it would wait."""
-        return loss.item() if self.device.type == "cpu" else loss.reshape(())
-
-    def read(self, losses: list[Loss]) -> list[float]:
-        """The losses as numbers; waits for the device, once."""
-        return self.training.ranks.mean(read_losses(losses))
-
-    def snapshot(self) -> Memory:
-        """Copies of everything that a step can change."""
-        return self.training.snapshot([self.batches, *self._held_out.places])
-
-    def restore(self, snapshot: Memory) -> None:
-        """Put everything back in place."""
-        self._baseline.variate = None
-        snapshot.put_back()
 
     def planned(self, plan: Plan) -> Plan:
         """``plan`` with the optimizer, its momentum and its parameters filled in where they are left open."""

@@ -45,14 +45,16 @@ class Tried:
         """
         error, text = self._error, f"{type(self._error).__name__} {self._error}".lower()
         graph = isinstance(error, RuntimeError) and any(each in text for each in ("create_graph", "grad_fn"))
-        empty = isinstance(error, AssertionError) and not str(error)
+        asserted = isinstance(error, AssertionError)  # often without a word
         no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
-        closure = "closure" in text or empty or no_call
+        closure = "closure" in text or asserted or no_call
         lacks = isinstance(error, TypeError) and "missing" in text and "step()" in text
+        takes = [_takes_closure(each) for each in self._optimizers]
+        if asserted and not any(takes):
+            raise error
         if self._has_moved or not (graph or closure or lacks or isinstance(error, NotImplementedError)):
             raise error
         name, alone = type(self._optimizers[0]).__name__, len(self._optimizers) == 1
-        takes = [_takes_closure(each) for each in self._optimizers]
         if alone and not scaled and (graph or (closure and takes[0])):
             return "graph" if graph else "closure"
         wants = "gradients with a graph" if graph else "a closure" if closure else "more than a call of step()"

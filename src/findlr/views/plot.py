@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from os import PathLike
 from textwrap import fill
@@ -80,12 +80,15 @@ def draw(
 
 
 def compare(
-    findings: Sequence[Finding], labels: Sequence[str] | None = None, ax: Axes | str | PathLike[str] | None = None
+    findings: Sequence[Finding] | Mapping[str, Finding],
+    labels: Sequence[str] | None = None,
+    ax: Axes | str | PathLike[str] | None = None,
 ) -> Axes:
     """Draw several runs over each other: weight decays, batch sizes, optimizers.
 
     Args:
-        findings: at least one; each is drawn by its smoothed losses, its suggestion and its interval.
+        findings: at least one, in a list, or in a dict by its label; each is drawn by its smoothed losses, its
+            suggestion and its interval.
         labels: one per Finding; None names them by what their facts differ in.
         ax: where to draw; a path is a picture to write; None makes a new figure, which is not shown.
 
@@ -107,6 +110,9 @@ def compare(
 
     Source: Smith 2018 (arXiv:1803.09820), who chooses the weight decay so.
     """
+    if isinstance(findings, Mapping):
+        labels = list(findings) if labels is None else labels
+        findings = list(findings.values())
     names = labels_of(findings, labels)
     drawings = [describe(finding, raw=False, race=False) for finding in findings]
     return drawn(lambda axes: _draw_all(drawings, names, axes), ax)

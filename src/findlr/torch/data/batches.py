@@ -90,24 +90,21 @@ class Batches(batches.Batches):
 
 def note_samplers(loader: Any, memory: tensors.Memory) -> None:
     """The generators, counters and orders of a loader and its samplers, however nested, but not the dataset's."""
-    seen: set[int] = set()
-
-    def visit(owner: Any) -> None:
+    owners, values, seen = [loader], [], set()
+    for owner in owners:  # which grows
         if id(owner) in seen or not hasattr(owner, "__dict__"):
-            return
+            continue
         seen.add(id(owner))
-        memory.add(partial(_bind, owner, dict(vars(owner))), name=f"the {type(owner).__name__}")
-        values = []
-        for name, value in vars(owner).items():
+        names = dict(vars(owner))
+        memory.add(partial(_bind, owner, names), name=f"the {type(owner).__name__}")
+        for name, value in names.items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
-                visit(value)
+                owners.append(value)
             elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
                 values.append(vars(value))
             elif name not in ("dataset", "data_source"):
                 values.append(value)
-        memory.note(*values, worth=_is_order)
-
-    visit(loader)
+    memory.note(*values, worth=_is_order)
 
 
 def _is_order(array: Any) -> bool:

@@ -25,7 +25,7 @@ from findlr.search import memory
 from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
-from findlr.torch.snapshot.stores import Kept, Store, nbytes_of
+from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -44,7 +44,7 @@ class Memory(memory.Memory):
         self.store = Store()
         self._noted: dict[int, torch.Tensor] = {}  # by id; not copied yet
         self._states: list[tuple[Any, Callable[[Any], Any], str]] = []  # state dicts, who takes them, and its name
-        self._groups: list[tuple[list[torch.Tensor], list[Any]]] = []  # tensors, and their copies
+        self._groups: list[tuple[list[torch.Tensor], list[Any], list[torch.Size]]] = []  # tensors, copies, shapes
         self._copied: set[int] = set()  # their ids
         self._seen: set[int] = set()  # the ids of containers, and of parameters whose gradient is noted
         self._values: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any]]] = {}
@@ -67,19 +67,19 @@ class Memory(memory.Memory):
         if phase is not Phase.VALUES:
             return failures
         with torch.no_grad():
-            for tensors, copies in self._groups:
+            for tensors, copies, shapes in self._groups:
+                for tensor, shape in zip(tensors, shapes, strict=True):
+                    if tensor.shape != shape and not tensor.requires_grad:
+                        tensor.resize_(shape)  # a buffer that a forward pass has made larger
                 if len(tensors) == 1 or each(self.store.copy_back, [tensors], [copies]):  # so one by one
                     for tensor, copy in zip(tensors, copies, strict=True):
-                        failures += [(_named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
+                        failures += [(named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
         for put, (owners, values) in self._values.items():
             failures += [("a flag, a gradient or a container", error) for error in each(put, owners, values)]
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
-        kept = _writable(tensor)
-        if kept.layout is torch.strided and kept.shape != (shape := self.store.read(copy).shape):
-            kept.resize_(shape)  # a buffer that a forward pass has made larger
-        self.store.copy_back([kept], [copy])
+        self.store.copy_back([writable(tensor)], [copy])
 
     def _check(self, tensor: torch.Tensor, copy: Any) -> None:
         """Put the copy of an unusual tensor back into a second one, because that must not fail in the end.
@@ -91,13 +91,13 @@ class Memory(memory.Memory):
             self.store.copy_back([tensor.detach().clone()], [copy])
         except Exception as error:
             raise ConfigurationError(
-                f"{_named(tensor)} could not be put back ({in_short(error)}); nothing was changed. Let its class have "
+                f"{named(tensor)} could not be put back ({in_short(error)}); nothing was changed. Let its class have "
                 "clone and copy_, or replace it by a plain tensor"
             ) from error
 
     def copies_of(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """The copies of tensors that were remembered, in their shapes; not to be written to."""
-        copies = {id(t): copy for group in self._groups for t, copy in zip(*group, strict=True)}
+        copies = {id(t): copy for group in self._groups for t, copy in zip(*group[:2], strict=True)}
         read = ((tensor, self.store.read(copies[id(tensor)])) for tensor in tensors)
         return [kept if kept.shape == t.shape else kept.as_strided(t.shape, t.stride()) for t, kept in read]
 
@@ -192,7 +192,7 @@ class Memory(memory.Memory):
             self.note(*module.parameters(recurse=False), *module.buffers(recurse=False))
             self.each(nn.Module.train, [module], [module.training])
             parameters += module.parameters(recurse=False)
-        self.each(_set_requires_grad, [parameters], [[parameter.requires_grad for parameter in parameters]])
+        self.each(_set_requires_grad, [parameters], [list(map(operator.attrgetter("requires_grad"), parameters))])
         self.note_gradients(parameters)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:
@@ -213,6 +213,8 @@ class Memory(memory.Memory):
         Args:
             choose: gives the store for so many bytes; None is the one there is, at first the tensors' own device.
         """
+        if choose is None and not self._noted and not self._states:
+            return
         groups: dict[Any, list[torch.Tensor]] = defaultdict(list)
         for key, tensor in self._noted.items():
             if key in self._copied:
@@ -223,7 +225,7 @@ class Memory(memory.Memory):
                 groups["cpu"].append(tensor)
             else:  # on a device, those of one type are one kernel
                 groups[tensor.device, tensor.dtype].append(tensor)
-        once = [tensors if len(tensors) > 1 else [_writable(tensors[0])] for tensors in groups.values()]
+        once = [tensors if len(tensors) > 1 else [writable(tensors[0])] for tensors in groups.values()]
         states = [list(tensors_in(state)) for state, _, _ in self._states]
         if choose is not None:
             self.store = choose(sum(map(nbytes_of, once + states)))
@@ -233,7 +235,8 @@ class Memory(memory.Memory):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
-        self._groups += zip(groups.values(), kept, strict=True)
+        shapes = [[tensor.shape for tensor in tensors] for tensors in groups.values()]
+        self._groups += zip(groups.values(), kept, shapes, strict=True)
         self._copied.update(self._noted)
         for (state, load, name), memo in zip(self._states, memos, strict=True):
             self.add(partial(_load, load, deepcopy(state, memo)), name=name)
@@ -249,7 +252,11 @@ _Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
 def _attributes(module: nn.Module) -> _Names:
     """A module's attributes, and what its own dicts hold: hooks, submodules, names of tensors."""
     own = vars(module)
-    return [(own, dict(own)), *[(value, dict(value)) for value in own.values() if type(value) in _DICTS]]
+    found: _Names = [(own, dict(own))]
+    for value in own.values():
+        if type(value) in _DICTS:
+            found += [(value, dict(value))]
+    return found
 
 
 def _put_attributes(_: nn.Module, saved: _Names) -> None:
@@ -282,19 +289,3 @@ def _set_gradient(parameter: torch.Tensor, gradient: torch.Tensor | None) -> Non
 
 def _load(load: Callable[[Any], Any], state: Any) -> None:
     load(deepcopy(state))
-
-
-def _named(tensor: torch.Tensor) -> str:
-    return f"a {type(tensor).__name__} of shape {tuple(tensor.shape)}"
-
-
-def _writable(tensor: torch.Tensor) -> torch.Tensor:
-    """A view that names each place in memory once: an expanded tensor can't be copied into."""
-    if tensor.layout is not torch.strided or tensor.is_contiguous():
-        return tensor
-    tensor = tensor.detach()
-    reach, overlaps = 1, False
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        overlaps |= size > 1 and stride < reach
-        reach += stride * (size - 1)
-    return tensor.as_strided((reach,), (1,)) if overlaps else tensor

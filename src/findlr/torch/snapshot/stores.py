@@ -241,3 +241,20 @@ def _free_on_host() -> int | None:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         rooms.append(limit - used)
     return min(rooms, default=None)
+
+
+def named(tensor: torch.Tensor) -> str:
+    """A tensor by its class and shape."""
+    return f"a {type(tensor).__name__} of shape {tuple(tensor.shape)}"
+
+
+def writable(tensor: torch.Tensor) -> torch.Tensor:
+    """A view that names each place in memory once: an expanded tensor can't be copied into."""
+    if tensor.layout is not torch.strided or tensor.is_contiguous():
+        return tensor
+    tensor = tensor.detach()
+    reach, overlaps = 1, False
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        overlaps |= size > 1 and stride < reach
+        reach += stride * (size - 1)
+    return tensor.as_strided((reach,), (1,)) if overlaps else tensor

@@ -1,0 +1,315 @@
+"""What only a loss function, a loader or an optimizer reaches is found, and put back."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import find_lr, rewindable
+from findlr.torch.snapshot.reach import generators_in, reached_from
+
+QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
+
+
+def net_and_batches(seed=0):
+    torch.manual_seed(seed)
+    inputs = torch.randn(32, 4)
+    return nn.Linear(4, 2), [(inputs[i : i + 8], inputs[i : i + 8, :1]) for i in range(0, 32, 8)]
+
+
+def test_a_module_that_only_the_loss_function_holds():
+    net, batches = net_and_batches()
+    head = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    optimizer = optim.SGD([*net.parameters(), *head.parameters()], lr=0.1)
+    find_lr(net, optimizer, loader=batches, loss_fn=lambda m, b: (head(m(b[0])) - b[1]).square().mean(), **QUICK)
+    assert all(torch.equal(before[name], value) for name, value in head.state_dict().items())
+    assert all(parameter.grad is None for parameter in head.parameters())
+
+
+def test_a_tensor_that_only_the_loss_function_trains():
+    net, batches = net_and_batches()
+    scale = torch.zeros(1, requires_grad=True)
+    optimizer = optim.SGD([*net.parameters(), scale], lr=0.1)
+    found = find_lr(
+        net, optimizer, loader=batches, loss_fn=lambda m, b: (m(b[0]) * scale.exp() - b[1]).square().mean(), **QUICK
+    )
+    assert scale.item() == 0
+    assert scale.grad is None
+    assert found.curve.baseline is None
+
+
+def test_a_tensor_that_only_the_loss_function_writes_into():
+    net, batches = net_and_batches()
+    mean = torch.zeros(1)
+
+    def loss_fn(model, batch):
+        loss = (model(batch[0]) - batch[1]).square().mean()
+        mean.lerp_(loss.detach(), 0.1)
+        return loss
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert mean.item() == 0.0
+
+
+class Holder:
+    def __init__(self):
+        self.head, self.rng = nn.Linear(2, 1), random.Random(0)
+
+    def loss(self, model, batch):
+        return (self.head(model(batch[0])) - batch[1]).square().mean() * self.rng.random()
+
+
+def test_what_the_object_of_a_bound_method_holds():
+    holder = Holder()
+    found = reached_from(holder.loss)
+    assert found.modules == [holder.head]
+    assert found.generators == [holder.rng]
+    state = holder.rng.getstate()
+    net, batches = net_and_batches()
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=holder.loss, **QUICK)
+    assert holder.rng.getstate() == state
+
+
+def test_a_teacher_that_the_loss_function_moves_is_moved_once_a_step():
+    net, batches = net_and_batches()
+    teacher, calls = nn.Linear(4, 2), []
+
+    def loss_fn(model, batch):
+        calls.append(1)
+        with torch.no_grad():
+            teacher.weight.lerp_(model.weight, 0.1)
+        return (model(batch[0]) - teacher(batch[0])).square().mean()
+
+    before = teacher.weight.clone()
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert len(calls) == 6
+    assert torch.equal(teacher.weight, before)
+
+
+class Restless(nn.Linear):
+    """Changes what a module can change in its forward pass."""
+
+    def __init__(self):
+        super().__init__(4, 2)
+        self.passes = 0
+        self.register_buffer("queue", torch.zeros(1))
+
+    def forward(self, inputs):
+        self.passes += 1
+        if self.passes == 2:
+            self.add_module("late", nn.Linear(2, 2))
+            self.register_forward_hook(lambda *_: None)
+        if self.passes >= 2:
+            self.bias.requires_grad_(False)
+        with torch.no_grad():
+            self.queue.resize_(self.passes + 1).fill_(self.passes)
+        return super().forward(inputs)
+
+
+def swept_restless():
+    _, batches = net_and_batches()
+    net = Restless()
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), [(x, x[:, :2]) for x, _ in batches], **QUICK)
+    return net
+
+
+def test_attributes_submodules_and_hooks_of_a_module():
+    net = swept_restless()
+    assert net.passes == 0
+    assert not list(net.children())
+    assert not net._forward_hooks
+
+
+def test_whether_a_parameter_is_trained():
+    assert swept_restless().bias.requires_grad
+
+
+def test_a_buffer_that_a_forward_pass_resizes():
+    assert torch.equal(swept_restless().queue, torch.zeros(1))
+
+
+class Counted(optim.SGD):
+    class Count:
+        steps = 0
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.count = self.Count()
+
+    def step(self, closure=None):
+        self.count.steps += 1
+        return super().step(closure)
+
+
+def test_an_object_in_an_optimizer():
+    net, batches = net_and_batches()
+    optimizer = Counted(net.parameters())
+    find_lr(net, optimizer, loader=batches, loss_fn=lambda m, b: m(b[0]).square().mean(), **QUICK)
+    assert optimizer.count.steps == 0
+
+
+class Mix:
+    """A collate function with a generator of its own."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __call__(self, samples):
+        (inputs,) = torch.utils.data.default_collate(samples)
+        if isinstance(self.generator, torch.Generator):
+            return inputs * torch.rand(1, generator=self.generator)
+        return inputs * self.generator.random()
+
+
+class Noisy(TensorDataset):
+    def __init__(self, tensor, generator):
+        super().__init__(tensor)
+        self.transforms = [lambda x: x * generator.random()]
+
+    def __getitem__(self, i):
+        (inputs,) = super().__getitem__(i)
+        return (self.transforms[0](inputs),)
+
+
+GENERATORS = {
+    "numpy": lambda: np.random.default_rng(0),
+    "numpy-old": lambda: np.random.RandomState(0),
+    "python": lambda: random.Random(0),
+    "torch": lambda: torch.Generator().manual_seed(0),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_in_a_collate_function(kind):
+    def batches(search):
+        torch.manual_seed(0)
+        loader = DataLoader(TensorDataset(torch.ones(32, 4)), 8, collate_fn=Mix(GENERATORS[kind]()))
+        if search:
+            net = nn.Linear(4, 1)
+            loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
+            find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+        return torch.stack(list(loader))
+
+    assert torch.equal(batches(False), batches(True))
+
+
+def test_a_generator_in_a_transform_of_a_dataset_inside_a_subset():
+    generator = np.random.default_rng(0)
+    data = torch.utils.data.Subset(Noisy(torch.ones(16, 4), generator), range(8))
+    assert generators_in(DataLoader(data, 4)) == [generator]
+
+
+def test_long_containers_are_data_and_are_not_looked_into():
+    data = TensorDataset(torch.ones(4, 1))
+    data.extra = [random.Random(i) for i in range(2000)]
+    assert generators_in(DataLoader(data)) == []
+
+
+def cycle(loader):
+    while True:
+        yield from loader
+
+
+def test_what_a_stream_draws_from_the_global_generators():
+    def first_loss(search):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.Linear(16, 1))
+        stream = rewindable(cycle(DataLoader(TensorDataset(torch.randn(32, 4), torch.randn(32, 1)), 8, shuffle=True)))
+        if search:
+            find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), stream, **QUICK)
+        losses = [
+            nn.functional.mse_loss(net(inputs), targets).item() for inputs, targets in (next(stream) for _ in range(9))
+        ]
+        return losses, torch.rand(1).item()
+
+    assert first_loss(False) == first_loss(True)
+
+
+def test_a_stream_that_comes_again_to_other_random_states_warns(caplog):
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    stream = rewindable(cycle(DataLoader(TensorDataset(torch.randn(32, 4)), 8, shuffle=True)))
+    loss = dict(loader=stream, loss_fn=lambda m, b: m(b[0]).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    torch.rand(1)
+    for _ in range(5):
+        next(stream)
+    assert sum("draws random numbers" in record.message for record in caplog.records) == 1
+
+
+class Opened:
+    """Knows the loaders that are open, for a whole process."""
+
+    def __init__(self):
+        self.loaders = []
+
+
+class Prepared:
+    """A loader around another one, as packages that train on several devices make them."""
+
+    def __init__(self, loader, opened):
+        self.base_dataloader, self.gradient_state = loader, opened
+
+    __class__ = property(lambda self: DataLoader)
+
+    def __getattr__(self, name):
+        if name == "base_dataloader":
+            raise AttributeError(name)
+        return getattr(self.base_dataloader, name)
+
+    def __len__(self):
+        return len(self.base_dataloader)
+
+    def __iter__(self):
+        self.gradient_state.loaders.append(self)
+        yield from self.base_dataloader
+        self.gradient_state.loaders.pop()
+
+
+def prepared(seen, **how):
+    class Seen(TensorDataset):
+        def __getitem__(self, i):
+            seen.append(i)
+            return super().__getitem__(i)
+
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 4)
+    return Prepared(DataLoader(Seen(inputs, inputs[:, :1]), 8, shuffle=True, **how), Opened())
+
+
+def test_the_loaders_that_a_package_knows_to_be_open():
+    net, loader = nn.Linear(4, 1), prepared([])
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
+    assert loader.gradient_state.loaders == []
+
+
+def test_examples_held_out_of_a_wrapped_loader_are_not_trained_on():
+    from findlr.torch.data.batches import Batches
+
+    seen = []
+    batches = Batches(prepared(seen))
+    batches.hold_out(1, 100, 1.0)
+    held = set(seen)
+    seen.clear()
+    for _ in range(20):
+        batches.next()
+    assert held
+    assert not held & set(seen)
+
+
+def test_an_open_pass_of_a_wrapped_loader_with_persistent_workers_goes_on():
+    def batches(search):
+        loader = prepared([], num_workers=1, persistent_workers=True)
+        given = []
+        for i, (inputs, _) in enumerate(loader):
+            given.append(inputs)
+            if search and i == 2:
+                net = nn.Linear(4, 1)
+                find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
+        return torch.stack(given)
+
+    assert torch.equal(batches(False), batches(True))

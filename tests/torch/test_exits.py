@@ -1,0 +1,384 @@
+"""Exits that are hard to keep: odd tensors, no descriptors, two threads, exceptions that can't be written to."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils._pytree import tree_map
+
+from findlr import ConfigurationError, RangeTest, RestoreError, find_lr
+from tests.torch.training import OwnLoop, Training, leaves_nothing, modes
+
+SHORT = {"min_lr": 1e-4, "max_lr": 1e-1, "num_steps": 6}
+
+
+def parts(net=None):
+    torch.manual_seed(0)
+    net = net or nn.Linear(4, 1)
+    x = torch.randn(32, 4)
+    return net, optim.SGD(net.parameters(), lr=0.1, momentum=0.9), nn.MSELoss(), [(x, x[:, :1])] * 4
+
+
+def loop(net, optimizer, criterion, loader, **how):
+    with RangeTest(net, optimizer, **how) as test:
+        for x, y in test(loader):
+            optimizer.zero_grad()
+            loss = criterion(net(x), y)
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    return test.finding
+
+
+doors = pytest.mark.parametrize("door", [find_lr, loop], ids=["find_lr", "own-loop"])
+
+
+# Copies of odd tensors
+
+
+class Plain(torch.Tensor):
+    """Data, and a class."""
+
+
+class Wrapper(torch.Tensor):
+    """No data of its own, but a tensor that has."""
+
+    refused = ()
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function._opname in cls.refused:
+            raise NotImplementedError(function._opname)
+        inner = tree_map(lambda value: value.inner if isinstance(value, cls) else value, (args, kwargs or {}))
+        result = function(*inner[0], **inner[1])
+        if function._opname.endswith("_"):
+            return args[0]
+        return tree_map(lambda value: cls(value) if isinstance(value, torch.Tensor) else value, result)
+
+
+class Refusing(Wrapper):
+    """It can be copied, and not be written to."""
+
+    refused = ("copy_",)
+
+
+def with_a(kind):
+    class Net(nn.Linear):
+        def forward(self, x):
+            with torch.no_grad():
+                held = self.odd.inner if isinstance(self.odd, Wrapper) else self.odd
+                held.as_subclass(torch.Tensor).add_(1)
+            return super().forward(x)
+
+    net = Net(4, 1)
+    data = torch.arange(3.0)
+    net.register_buffer("odd", kind(data) if issubclass(kind, Wrapper) else data.as_subclass(kind))
+    return net
+
+
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+@pytest.mark.parametrize("kind", [Plain, Wrapper])
+def test_a_tensor_of_a_subclass_is_put_back(kind, snapshot):
+    net, *others = parts(with_a(kind))
+    odd = net.odd
+    with leaves_nothing():
+        find_lr(net, *others, **SHORT, snapshot=snapshot)
+    assert net.odd is odd
+    assert type(odd) is kind
+    held = odd.inner if kind is Wrapper else odd
+    assert held.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+def test_a_parameter_of_a_subclass_is_put_back(snapshot):
+    net, *_ = parts()
+    net.weight = nn.Parameter(net.weight.detach().as_subclass(Plain))
+    net, *others = parts(net)
+    before = net.weight.tolist()
+    find_lr(net, *others, **SHORT, snapshot=snapshot)
+    assert net.weight.tolist() == before
+
+
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+@doors
+def test_a_tensor_that_could_not_be_put_back_is_found_before_the_first_step(door, snapshot):
+    net, *others = parts(with_a(Refusing))
+    with leaves_nothing(), pytest.raises(ConfigurationError, match=r"a Refusing of shape .* nothing was changed"):
+        door(net, *others, **SHORT, snapshot=snapshot)
+    assert net.odd.inner.tolist() == [0.0, 1.0, 2.0]
+
+
+# No descriptors
+
+CROWDED = """
+    import os, resource, sys, tempfile
+    import torch
+    from findlr import ConfigurationError, find_lr
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    tempfile.tempdir = sys.argv[1]
+    net = torch.nn.Linear(4, 1)
+    x = torch.randn(32, 4)
+    given = net, torch.optim.SGD(net.parameters(), lr=0.1), torch.nn.MSELoss(), [(x, x[:, :1])]
+    how = dict(num_steps=5, snapshot="disk", progress=False)
+    find_lr(*given, **how)
+
+    def crowd():
+        taken = []
+        while True:
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                return taken
+
+    before, ended = net.weight.detach().clone(), []
+    for free in range(9):
+        taken = crowd()
+        for _ in range(free):
+            os.close(taken.pop())
+        try:
+            find_lr(*given, **how)
+            ended.append("found")
+        except ConfigurationError as error:
+            ended.append("refused")
+        for each in taken:
+            os.close(each)
+        assert os.listdir(sys.argv[1]) == [], free
+        assert torch.equal(net.weight, before)
+    assert ended[0] == "refused" and ended[-1] == "found", ended
+    taken = []
+    find_lr(*given, **how, on_step=lambda step: taken.extend(crowd()))
+    for each in taken:
+        os.close(each)
+    assert taken and os.listdir(sys.argv[1]) == []
+    assert torch.equal(net.weight, before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of processes there")
+def test_no_descriptors_are_left(tmp_path):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(CROWDED), tmp_path], check=True)
+
+
+# Two threads
+
+
+def in_a_thread(function):
+    """Start ``function``; return what waits for its end, and gives what it gave or raised."""
+    result = []
+
+    def work():
+        try:
+            result.append(function())
+        except Exception as error:  # noqa: BLE001 - given
+            result.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def end():
+        thread.join(60)
+        return result[0]
+
+    return end
+
+
+def test_searches_of_two_threads_take_turns():
+    alone, seen, both = find_lr(*parts(), **SHORT), [], threading.Barrier(2)
+
+    def search():
+        given = parts()
+        both.wait(60)
+        me = threading.get_ident()
+        return find_lr(*given, **SHORT, on_step=lambda _: seen.append(me))
+
+    ends = [in_a_thread(search) for _ in range(2)]
+    assert [end() for end in ends] == [alone, alone]
+    assert seen in ([one] * 6 + [other] * 6 for one, other in ((seen[0], seen[-1]), (seen[-1], seen[0])))
+
+
+@doors
+def test_no_search_begins_while_another_thread_has_a_block_open(door):
+    inside, may_end = threading.Event(), threading.Event()
+
+    def block():
+        net, optimizer, *_ = parts()
+        with RangeTest(net, optimizer):
+            inside.set()
+            may_end.wait(60)
+
+    end = in_a_thread(block)
+    inside.wait(60)
+    with leaves_nothing(), pytest.raises(ConfigurationError, match="open in another thread"):
+        door(*parts(), **SHORT)
+    may_end.set()
+    assert end() is None
+    assert len(door(*parts(), **SHORT).curve) == 6
+
+
+@doors
+def test_a_search_inside_a_block_of_the_same_thread(door):
+    net, optimizer, *_ = parts()
+    with RangeTest(net, optimizer):
+        assert len(door(*parts(), **SHORT).curve) == 6
+
+
+def test_a_thread_that_ended_inside_its_block_keeps_nobody_waiting():
+    net, optimizer, *_ = parts()
+    left = ExitStack()
+    in_a_thread(lambda: left.enter_context(RangeTest(net, optimizer)))()
+    assert len(find_lr(*parts(), **SHORT).curve) == 6
+    left.close()
+
+
+# Exceptions
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Nothing can be written into it."""
+
+    why: str = "frozen"
+
+
+class Deaf(Exception):
+    """It takes no note, and no attribute."""
+
+    def __setattr__(self, name, value):
+        raise RuntimeError(name)
+
+    def add_note(self, note):
+        raise RuntimeError(note)
+
+
+class Bare(Exception):
+    """It has slots."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("error", [Frozen, Deaf, Bare])
+@pytest.mark.parametrize("baseline", [True, False])
+@doors
+def test_an_exception_that_can_carry_nothing_stays_itself(door, error, baseline):
+    raised = error()
+
+    class Failing(nn.Linear):
+        def forward(self, x):
+            if torch.is_grad_enabled() != baseline or door is loop:
+                raise raised
+            return super().forward(x)
+
+    net, *others = parts(Failing(4, 1))
+    before = net.weight.tolist()
+    if baseline and door is find_lr:
+        pytest.skip("torch's own functional_call writes into what passes it")
+    with leaves_nothing(), pytest.raises(error) as caught:
+        door(net, *others, **SHORT)
+    assert caught.value is raised
+    assert net.weight.tolist() == before
+
+
+class Stubborn:
+    """It can't be put back."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        raise OSError("gone")
+
+
+@doors
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_could_not_be_put_back_is_named_and_the_users_exception_is_reachable(door, error):
+    net, optimizer, criterion, loader = parts()
+    calls = []
+
+    def failing(outputs, targets):
+        calls.append(1)
+        if len(calls) > 3:
+            raise error("the user's")
+        return criterion(outputs, targets)
+
+    how = {"control_variate": False} if door is find_lr else {}
+    with leaves_nothing(), pytest.raises(RestoreError, match=r"the Stubborn .*gone") as caught:
+        door(net, optimizer, failing, loader, **{**SHORT, "max_lr": 1e-3}, restore=[Stubborn()], **how)
+    users = caught.value.__context__
+    assert type(users) is error
+    assert len(caught.value.finding.curve) == len(users.finding.curve) == 3
+    assert not any("put back;" in note for each in (caught.value, users) for note in each.__notes__)
+
+
+def test_a_large_tensor_that_changed_is_no_everything(caplog):
+    outside = torch.zeros(600_000)
+    net, optimizer, criterion, loader = parts()
+
+    def loss(net, batch):
+        if outside.add_(1)[0] > 3:
+            raise ValueError("the user's")
+        return criterion(net(batch[0]), batch[1])
+
+    with pytest.raises(ValueError) as caught:
+        find_lr(net, optimizer, loss_fn=loss, loader=loader, **SHORT, control_variate=False)
+    assert "has changed, and is not put back" in caplog.text
+    assert any("everything but a tensor of shape (600000,)" in note for note in caught.value.__notes__)
+
+
+# Modes
+
+
+def leave_modes():
+    """As a block that was broken off as it ended does."""
+    torch.set_grad_enabled(False)
+    torch.set_autocast_enabled("cpu", True)
+    torch.set_autocast_dtype("cpu", torch.float16)
+    torch.autocast_increment_nesting()
+    torch.compiler.set_stance("force_eager")
+
+
+@pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
+@pytest.mark.parametrize("mode", ["grad mode", "autocast", "nested autocast", "stance"])
+def test_torchs_modes_are_put_back(make, mode):
+    before = modes()
+
+    def stop(step):
+        leave_modes()
+        raise KeyboardInterrupt
+
+    def call(training):
+        with pytest.raises(KeyboardInterrupt):
+            training.call(**SHORT, on_step=stop)
+        assert modes()[mode] == before[mode]
+
+    try:
+        call(make())
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_autocast_enabled("cpu", False)
+        torch.set_autocast_dtype("cpu", torch.bfloat16)
+        if modes()["nested autocast"] != before["nested autocast"]:
+            torch.autocast_decrement_nesting()
+        torch.compiler.set_stance("default")
+
+
+def test_weights_that_autocast_has_cached_are_not_the_searchs():
+    net, optimizer, criterion, loader = parts()
+    x = loader[0][0]
+    with torch.autocast("cpu", torch.bfloat16):
+        before = net(x)
+        find_lr(net, optimizer, criterion, loader, **SHORT)
+        assert torch.equal(net(x), before)

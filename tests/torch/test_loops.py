@@ -1,0 +1,157 @@
+"""Loops in a range test: written in epochs, counting, without a step, with several optimizers."""
+
+import pytest
+import torch
+from torch import nn, optim
+
+from findlr import RangeTest, find_lr
+from findlr.errors import OptimizerError
+from findlr.views.plot import compare
+
+
+def parts():
+    torch.manual_seed(0)
+    inputs = torch.randn(40, 4)
+    batches = [(x, x.sum(1, keepdim=True)) for x in inputs.split(8)]
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    return net, optim.SGD(net.parameters(), lr=0.1), batches
+
+
+def passed(net, optimizer, batch, test):
+    inputs, targets = batch
+    loss = nn.functional.mse_loss(net(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    test.record(loss)
+
+
+def test_a_training_in_epochs_gets_one_pass_at_a_time():
+    net, optimizer, batches = parts()
+    counts = []
+    with RangeTest(net, optimizer, num_steps=12, max_lr=0.1, progress=False) as test:
+        while not test.done:
+            items = test.epoch(batches)
+            assert len(items) == len(batches)
+            counts.append(sum(passed(net, optimizer, batch, test) is None for batch in items))
+    assert counts == [5, 5, 2]
+    assert len(test.finding.curve) == 12
+
+
+def test_a_loop_that_counts():
+    net, optimizer, batches = parts()
+    with RangeTest(net, optimizer, num_steps=8, max_lr=0.1, progress=False) as test:
+        items = test(batches)
+        assert len(items) == len(batches)
+        for batch in items:
+            passed(net, optimizer, batch, test)
+
+
+def test_a_stream_has_no_length():
+    net, optimizer, batches = parts()
+    with RangeTest(net, optimizer, num_steps=8, progress=False) as test, pytest.raises(TypeError, match="no len"):
+        len(test(torch.utils.data.DataLoader(Endless(batches), batch_size=None)))
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def test_weights_that_move_without_a_step_are_an_error_at_once():
+    net, optimizer, batches = parts()
+    seen = []
+
+    def loop():
+        with RangeTest(net, optimizer, progress=False) as test:
+            for inputs, _ in test(batches):
+                seen.append(net(inputs).mean())
+                test.record(seen[-1])
+                with torch.no_grad():
+                    net[0].weight.mul_(0.9)
+
+    with pytest.raises(OptimizerError, match="never called"):
+        loop()
+    assert len(seen) <= 3
+
+
+def test_a_loop_that_never_steps_ends():
+    net, optimizer, batches = parts()
+    seen = []
+
+    def loop():
+        with RangeTest(net, optimizer, progress=False) as test:
+            for inputs, _ in test(batches):
+                seen.append(net(inputs).mean().item())
+                test.record(seen[-1])
+
+    with pytest.raises(OptimizerError, match="1000 items"):
+        loop()
+    assert len(seen) <= 1_001
+
+
+def test_several_optimizers_are_swept_together_with_their_ratio():
+    net, _, batches = parts()
+    pair = {"first": optim.SGD(net[0].parameters(), lr=0.1), "last": optim.Adam(net[2].parameters(), lr=0.01)}
+    rates = []
+    with RangeTest(net, pair, sweep=["first", "last"], num_steps=10, max_lr=0.1, progress=False) as test:
+        for inputs, targets in test(batches):
+            loss = nn.functional.mse_loss(net(inputs), targets)
+            for each in pair.values():
+                each.zero_grad()
+            loss.backward()
+            for each in pair.values():
+                each.step()
+            test.record(loss)
+            rates.append([each.param_groups[0]["lr"] for each in pair.values()])
+    assert all(first == pytest.approx(10 * last) for first, last in rates)
+    assert [each.param_groups[0]["lr"] for each in pair.values()] == [0.1, 0.01]
+
+
+class Holds:
+    """A scaler inside a wrapper."""
+
+    def __init__(self):
+        self.scaler = torch.amp.GradScaler("cpu")
+
+
+def test_a_scaler_is_noticed_wherever_it_is_held():
+    net, optimizer, batches = parts()
+    held = Holds()
+    with RangeTest(net, optimizer, num_steps=60, progress=False) as test:
+        for at, (inputs, targets) in enumerate(test(batches)):
+            loss = nn.functional.mse_loss(net(inputs), targets) * (float("nan") if at > 5 else 1.0)
+            optimizer.zero_grad()
+            held.scaler.scale(loss).backward()
+            held.scaler.step(optimizer)
+            held.scaler.update()
+            test.record(loss)
+    assert len(test.finding.curve) <= 8
+    assert held.scaler.get_scale() == 2.0**16
+
+
+def test_a_loss_that_differentiates_has_a_control_variate():
+    net, optimizer, batches = parts()
+
+    def penalized(model, batch):
+        inputs = batch[0].clone().requires_grad_()
+        outputs = model(inputs)
+        (slope,) = torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
+        return (outputs - batch[1]).square().mean() + (slope.square().sum(1) - 4).square().mean()
+
+    finding = find_lr(net, optimizer, loader=batches, loss_fn=penalized, validation_loader=batches, progress=False)
+    assert finding.curve.baseline is not None
+
+
+def test_findings_are_compared_by_their_labels():
+    from matplotlib.figure import Figure
+
+    runs = {}
+    for name in ("one", "two"):
+        net, optimizer, batches = parts()
+        runs[name] = find_lr(net, optimizer, nn.MSELoss(), batches, num_steps=40, progress=False)
+    ax = compare(runs, ax=Figure().subplots())
+    assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == ["one", "two"]

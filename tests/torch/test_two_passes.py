@@ -1,0 +1,184 @@
+"""Optimizers whose step wants more than one pass's gradients; numbers and arguments of every kind."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+
+from findlr import RangeTest, find_lr
+from findlr.errors import ConfigurationError, FindlrError, OptimizerError
+
+
+def parts():
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 4)
+    return nn.Linear(4, 1), [(inputs[i : i + 16], inputs[i : i + 16].sum(1, keepdim=True)) for i in range(0, 64, 16)]
+
+
+class Ascends(optim.SGD):
+    """Steps up by the gradients that are there, then down by those of its closure."""
+
+    def __init__(self, parameters, lr=0.1, rho=0.05):
+        super().__init__(parameters, lr=lr)
+        self.rho = rho
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is not None
+        ups = [self.rho * p.grad for group in self.param_groups for p in group["params"]]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        torch._foreach_add_(parameters, ups)
+        self.zero_grad()
+        with torch.enable_grad():
+            closure()
+        torch._foreach_sub_(parameters, ups)
+        for p in parameters:
+            p.sub_(p.grad, alpha=self.param_groups[0]["lr"])
+
+
+class Curved(optim.SGD):
+    """Asks for the curvature along a random direction."""
+
+    def step(self, closure=None):
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if not all(p.grad.requires_grad for p in parameters):
+            raise RuntimeError("Gradient tensor has no grad_fn: call backward with create_graph=True")
+        torch.autograd.grad([p.grad.square().sum() for p in parameters], parameters, retain_graph=True)
+        return super().step()
+
+
+@pytest.mark.parametrize("kind", [Ascends, Curved])
+def test_it_is_stepped_by_what_it_asks_for(kind):
+    net, batches = parts()
+    before = net.weight.clone()
+    finding = find_lr(net, kind(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False)
+    assert 1e-3 < finding.lr < 1
+    assert torch.equal(net.weight, before)
+    assert net.weight.grad is None
+
+
+def test_the_losses_are_those_before_the_first_of_the_two_passes():
+    net, batches = parts()
+    with torch.no_grad():
+        first = nn.functional.mse_loss(net(batches[0][0]), batches[0][1]).item()
+    finding = find_lr(net, Ascends(net.parameters()), nn.MSELoss(), batches, progress=False)
+    assert finding.curve.loss[0] == first
+    assert finding.cost.backwards >= 2 * len(finding.curve)
+
+
+class StepsElsewhere(optim.SGD):
+    def step(self, closure=None):
+        raise NotImplementedError("call first_step and second_step")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [(StepsElsewhere, {}), (Ascends, {"scaler": torch.amp.GradScaler("cpu")})],
+)
+def test_what_cannot_be_stepped_so_is_an_error_that_says_what_to_do(kind, how):
+    net, batches = parts()
+    before = net.weight.clone()
+    with pytest.raises(OptimizerError, match="train_step"):
+        find_lr(net, kind(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False, **how)
+    assert torch.equal(net.weight, before)
+
+
+def test_it_is_not_raced():
+    net, batches = parts()
+    with pytest.raises(OptimizerError, match="verify=True"):
+        find_lr(net, Ascends(net.parameters()), nn.MSELoss(), batches, verify=True, total_steps=600, progress=False)
+
+
+def test_an_error_of_the_step_itself_stays_what_it_is():
+    class Broken(optim.SGD):
+        def step(self, closure=None):
+            raise ZeroDivisionError("mine")
+
+    net, batches = parts()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        find_lr(net, Broken(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False)
+
+
+def test_lbfgs_is_suggested_a_full_step_or_a_third_of_the_lowest():
+    net, batches = parts()
+    finding = find_lr(net, optim.LBFGS(net.parameters()), nn.MSELoss(), batches[:1], progress=False)
+    assert finding.suggestion is None or 0.1 < finding.lr <= 1.0
+
+
+def test_a_line_search_is_refused():
+    net, _batches = parts()
+    with pytest.raises(OptimizerError, match="line search"):
+        RangeTest(net, optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        dict(smoothing="a"), dict(smoothing=None), dict(divergence_threshold="a"), dict(divergence_threshold=None),
+        dict(clip_grad_norm="a"), dict(clip_grad_value=float("nan")), dict(total_steps="a"), dict(restore=5),
+        dict(restore=[3]), dict(num_steps=10**30), dict(num_steps="a"), dict(min_lr="a"), dict(max_lr=10**400),
+        dict(on_step=3), dict(schedule=lambda _: "a"), dict(rule=lambda *_: 0.1), dict(autocast=torch.int32),
+        dict(autocast="bf16"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
+        dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_bad_argument_is_an_error_of_findlrs_and_nothing_is_touched(how):
+    net, batches = parts()
+    before = net.weight.clone()
+    with pytest.raises(FindlrError):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches, **{"num_steps": 60, **how})
+    assert torch.equal(net.weight, before)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    net, batches = parts()
+    how = dict(
+        min_lr=np.float32(1e-6), max_lr=torch.tensor(1.0), num_steps=np.int64(40), smoothing=np.float64(0.9),
+        divergence_threshold=np.int32(5), clip_grad_norm=torch.tensor(100.0), accumulation_steps=np.int64(2),
+        total_steps=np.int64(500), control_variate=np.True_,
+    )  # fmt: skip
+    finding = find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False, **how)
+    assert len(finding.curve) == 40
+    finding.to_dict()
+
+
+@pytest.mark.parametrize("how", [dict(accumulation_steps=2), dict(clip_grad_norm=1.0), dict(autocast=torch.bfloat16)])
+def test_what_a_train_step_would_ignore_is_refused(how):
+    net, batches = parts()
+    with pytest.raises(ConfigurationError, match="train_step"):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, train_step=lambda draw: 0.0, **how)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "scripted", [torch.jit.script, lambda net: nn.Sequential(nn.Identity(), torch.jit.script(net))]
+)
+def test_torchscript_finds_the_same_rate(scripted):
+    def found(wrap):
+        torch.manual_seed(0)
+        inputs = torch.randn(256, 4)
+        net = wrap(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)))
+        batches = [(x, x.sum(1, keepdim=True)) for x in inputs.split(32)]
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        finding = find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches, progress=False)
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        return finding
+
+    own, theirs = found(lambda net: net), found(scripted)
+    assert theirs.curve.baseline is not None
+    assert theirs.lr == pytest.approx(own.lr, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr", "to_sparse_csc"])
+def test_sparse_batches_are_raced(layout):
+    net, _ = parts()
+    inputs = torch.randn(64, 4)
+    batch = getattr(torch.eye(64), layout)(), inputs
+
+    def loss_fn(model, batch):
+        return (batch[0] @ model(batch[1]) - inputs[:, :1]).square().mean()
+
+    how = dict(verify=True, total_steps=400, num_steps=40, progress=False)
+    assert find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=[batch], loss_fn=loss_fn, **how).race is not None
