@@ -56,7 +56,7 @@ class Book:
         """The passes that what was taken from the file had cost."""
         self._passes, self._mark = passes, (0, 0)
         self._path = None if path is None else Path(path)
-        self._asked = _plain(asked or {})
+        self._asked = {} if path is None else _plain(asked or {})
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
         self.resumed = self._path is not None and _can_be_read(self._path)

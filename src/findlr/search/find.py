@@ -101,9 +101,9 @@ class _Search:
         self._race: Race | None = None
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
         self._start, self._before = time.perf_counter(), _passes(self._counting)
-        self._book = Book() if settings.checkpoint is None else self._book_at(settings.checkpoint)
+        self._book = self._book_at(settings.checkpoint) if settings.verify else None
 
-    def _book_at(self, path: str | PathLike[str]) -> Book:
+    def _book_at(self, path: str | PathLike[str] | None) -> Book:
         training = self._trainable
         known = {"plan": self._plan.to_dict(), "training": type(training).__name__, "epoch": _epoch_of(training)}
         return Book(path, {**self.settings.asked(), **known}, self._made)
@@ -131,15 +131,14 @@ class _Search:
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings
-        watch = RaceWatch(self.recording.watchers, settings.smoothing)
-        if self._book.resumed:
-            self._go_on(snapshot, watch)
+        if self._book is not None and self._book.resumed:
+            self._go_on(snapshot)
         else:
             baseline = _baseline(trainable, snapshot, settings.control_variate)
             # Under verify the held-out data score the race only: its budget is for that.
             validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
             run_sweep(trainable, self._lrs, self.recording, baseline, validated)
-        if self._budget is None:
+        if self._budget is None or self._book is None:
             return
         trainable.restore(snapshot)
         curve = self.recording.curve(settings.smoothing)
@@ -154,15 +153,16 @@ class _Search:
                 *(trainable, self._plan, start.lr, limits, left),
                 one_pass=settings.one_pass,
                 rates_act=has_acted(curve),
-                watch=watch,
+                watch=RaceWatch(self.recording.watchers, settings.smoothing),
                 book=self._book,
             )
         except DataEndedError:
             logger.warning("there is no race: the data ended, and can be read only once")
 
-    def _go_on(self, snapshot: Any, watch: RaceWatch) -> None:
+    def _go_on(self, snapshot: Any) -> None:
         """Go on with a checkpoint's sweep, once the first steps have shown that it is this training's."""
-        watch.tell(f"going on with {self.settings.checkpoint}")
+        assert self._book is not None
+        RaceWatch(self.recording.watchers).tell(f"going on with {self.settings.checkpoint}")
         self._book.check(self._trainable, self._lrs, lambda: self._facts(snapshot))
         self.recording.take_over(self._book.sweep)
         self._before = _passes(self._counting)
@@ -178,7 +178,7 @@ class _Search:
         return now[0] - self._before[0], now[1] - self._before[1]
 
     def _spent(self) -> Cost:
-        made, given = self._made(), self._book.given
+        made, given = self._made(), (0, 0) if self._book is None else self._book.given
         forwards, backwards = made[0] + given[0], made[1] + given[1]
         if self._counting is None:
             raced = sum(run.steps for run in self._race.runs) if self._race else 0
@@ -186,8 +186,9 @@ class _Search:
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - self._start)
 
     def _finding(self) -> Finding:
+        facts = self._trainable.facts() if isinstance(self._trainable, HasFacts) else {}
         smoothing = self.settings.smoothing
-        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), self._facts(), self._race)
+        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), facts, self._race)
 
 
 def conclude(

@@ -136,12 +136,13 @@ def find_lr(
     for name in how:
         if name not in How.__annotations__:
             raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
-    if epochs_in(total_steps) is None:  # what is wrong with a plan is told first
+    in_epochs = epochs_in(total_steps) is not None
+    if not in_epochs:  # what is wrong with a plan is told first
         plan = Plan(*read_schedule(schedule, total_steps), warmup=warmup)
     trainable = TorchTrainable(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
-    if epochs_in(total_steps) is not None:
+    if in_epochs:
         plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
     return find(trainable, plan, **vars(search))
 

@@ -232,11 +232,13 @@ class TorchTrainable(Stepping):
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, clipping, the optimizer and its settings, ratios of its groups, versions."""
         autocast = getattr(self.taker, "autocast", None)
-        clips = {name: getattr(self.taker, name, None) for name in ("clip_grad_norm", "clip_grad_value")}
-        return {
+        facts = {
             **self.training.facts(),
             "batch_size": self._batch_size,
             "accumulation_steps": self.taker.accumulation_steps,
             "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
-            **{name: limit for name, limit in clips.items() if limit is not None},
         }
+        for name in ("clip_grad_norm", "clip_grad_value"):
+            if getattr(self.taker, name, None) is not None:
+                facts[name] = getattr(self.taker, name)
+        return facts
