@@ -94,7 +94,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "expanded buffers",
                 f"{IN_FORWARD}[model-expanded-buffer-fresh]",
-                STATE,
+                STORES,
                 "tensor.as_strided((reach,), (1,)) if overlaps else tensor",
                 "tensor",
             ),
@@ -104,8 +104,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "hooks and submodules that a forward pass adds",
                 "torch/snapshot/test_reach.py::test_attributes_submodules_and_hooks_of_a_module",
                 STATE,
-                "*[(value, dict(value)) for value in own.values() if type(value) in _DICTS]]",
-                "]",
+                "            found += [(value, dict(value))]",
+                "            pass",
             ),
             Break(
                 "whether a parameter is trained",
@@ -340,7 +340,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a nested sampler's generator",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
-                "                visit(value)",
+                "                owners.append(value)",
                 "                pass",
             ),
             Break(
@@ -366,7 +366,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a sampler's counters",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 BATCHES,
-                '        memory.add(partial(_bind, owner, dict(vars(owner))), name=f"the {type(owner).__name__}")',
+                '        memory.add(partial(_bind, owner, names), name=f"the {type(owner).__name__}")',
                 "        pass",
             ),
             Break(
