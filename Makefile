@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-passes bench-cost bench-gpu study study-truth prove clean
+.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-snapshot: setup ## Time a snapshot and a restore beside copying the same t
 bench-growth: setup ## Time the rules, the smoothing and the files on curves of up to a million points, and a search against what it is given
 	$(RUN)/python bench/growth.py
 	$(RUN)/python -m bench.slopes
+
+bench-faults: setup ## Count the page faults of a search's steps beside a bare loop's
+	$(RUN)/python -m bench.faults --steps 30 --rounds 3
 
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
 	$(RUN)/python bench/passes.py
