@@ -8,7 +8,7 @@ from dataclasses import dataclass
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
-STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
+STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
@@ -18,6 +18,7 @@ PUT = "        self.each(_put_attributes, plain, [_attributes(module) for module
 KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "torch/data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
 VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
+MODE = "torch/test_exits.py::test_torchs_modes_are_put_back"
 SECOND = "torch/test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 
@@ -264,6 +265,49 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
     },
+    "torch's modes": {
+        "the grad mode": [
+            Break(
+                "the grad mode",
+                f"{MODE}[grad mode-find_lr]",
+                MODES,
+                '    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")\n',
+                "",
+            ),
+        ],
+        "autocast, and what it has cached": [
+            Break(
+                "whether autocast is on",
+                f"{MODE}[autocast-own-loop]",
+                MODES,
+                "        memory.add(partial(torch.set_autocast_enabled, kind, enabled)",
+                "        memory.add(bool",
+            ),
+            Break(
+                "autocast's open blocks",
+                f"{MODE}[nested autocast-find_lr]",
+                MODES,
+                "        torch.autocast_decrement_nesting()\n    torch",
+                "        pass\n    torch",
+            ),
+            Break(
+                "the weights that autocast has cached",
+                "torch/test_exits.py::test_weights_that_autocast_has_cached_are_not_the_searchs",
+                MODES,
+                "    torch.clear_autocast_cache()",
+                "    pass",
+            ),
+        ],
+        "the stance of `torch.compile`": [
+            Break(
+                "the stance of torch.compile",
+                f"{MODE}[stance-find_lr]",
+                MODES,
+                "        dynamo._set_stance(stance or dynamo.DynamoStance())",
+                "        pass",
+            ),
+        ],
+    },
     "the data": {
         "the generators of the loader and its samplers": [
             Break(
@@ -393,11 +437,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
                 CONTRACT,
-                "        finally:\n            trainable.restore(snapshot)",
-                "        except ZeroDivisionError:\n"
-                "            pass\n"
-                "        else:\n"
-                "            trainable.restore(snapshot)",
+                "        self._block.__exit__(None, None, None)",
+                "        if _[0] and issubclass(_[0], Exception):\n"
+                "            restored.left = self._block\n"
+                "            return\n"
+                "        self._block.__exit__(None, None, None)",
             ),
         ],
         "Ctrl-C": [
@@ -406,11 +450,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
                 CONTRACT,
-                "        finally:\n            trainable.restore(snapshot)",
-                "        except KeyboardInterrupt:\n"
-                "            raise\n"
-                "        else:\n"
-                "            trainable.restore(snapshot)",
+                "        self._block.__exit__(None, None, None)",
+                "        if _[0] is KeyboardInterrupt:\n"
+                "            restored.left = self._block\n"
+                "            return\n"
+                "        self._block.__exit__(None, None, None)",
             ),
         ],
         "a second Ctrl-C, while things are put back": [
@@ -520,9 +564,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
                 "torch/snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
-                NOTES,
-                "        memory.close()\n        raise",
-                "        raise",
+                TRAINING,
+                "            memory.close()  # what is only half remembered will not be put back\n            raise",
+                "            raise",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
@@ -547,10 +591,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
                 "        for optimizer in training.swept:  # so early, they are in the snapshot, too\n"
                 "            optimizer.register_step_pre_hook(self._before_step)\n"
-                "        exits.enter_context(restored(self))\n",
+                "        exits.enter_context(Unwritten(restored(self)))\n",
             ),
         ],
         "no handler of a signal": [

@@ -1,4 +1,4 @@
-"""Exits that are hard to keep: copies of odd tensors, no descriptors, two threads, exceptions that can't be written to."""
+"""Exits that are hard to keep: odd tensors, no descriptors, two threads, exceptions that can't be written to."""
 
 import subprocess
 import sys
@@ -116,7 +116,7 @@ def test_a_parameter_of_a_subclass_is_put_back(snapshot):
 @doors
 def test_a_tensor_that_could_not_be_put_back_is_found_before_the_first_step(door, snapshot):
     net, *others = parts(with_a(Refusing))
-    with leaves_nothing(), pytest.raises(ConfigurationError, match="a Refusing of shape .* nothing was changed"):
+    with leaves_nothing(), pytest.raises(ConfigurationError, match="a Refusing of shape"):
         door(net, *others, **SHORT, snapshot=snapshot)
     assert net.odd.inner.tolist() == [0.0, 1.0, 2.0]
 
@@ -271,21 +271,16 @@ class Bare(Exception):
 
 
 @pytest.mark.parametrize("error", [Frozen, Deaf, Bare])
-@pytest.mark.parametrize("baseline", [True, False])
 @doors
-def test_an_exception_that_can_carry_nothing_stays_itself(door, error, baseline):
+def test_an_exception_that_can_carry_nothing_stays_itself(door, error):
     raised = error()
 
     class Failing(nn.Linear):
         def forward(self, x):
-            if torch.is_grad_enabled() != baseline or door is loop:
-                raise raised
-            return super().forward(x)
+            raise raised
 
     net, *others = parts(Failing(4, 1))
     before = net.weight.tolist()
-    if baseline and door is find_lr:
-        pytest.skip("torch's own functional_call writes into what passes it")
     with leaves_nothing(), pytest.raises(error) as caught:
         door(net, *others, **SHORT)
     assert caught.value is raised
@@ -315,7 +310,7 @@ def test_what_could_not_be_put_back_is_named_and_the_users_exception_is_reachabl
         return criterion(outputs, targets)
 
     how = {"control_variate": False} if door is find_lr else {}
-    with leaves_nothing(), pytest.raises(RestoreError, match="the Stubborn .*gone") as caught:
+    with leaves_nothing(), pytest.raises(RestoreError, match="the Stubborn") as caught:
         door(net, optimizer, failing, loader, **{**SHORT, "max_lr": 1e-3}, restore=[Stubborn()], **how)
     users = caught.value.__context__
     assert type(users) is error
@@ -378,7 +373,19 @@ def test_torchs_modes_are_put_back(make, mode):
 def test_weights_that_autocast_has_cached_are_not_the_searchs():
     net, optimizer, criterion, loader = parts()
     x = loader[0][0]
-    with torch.autocast("cpu", torch.bfloat16):
-        before = net(x)
-        find_lr(net, optimizer, criterion, loader, **SHORT)
-        assert torch.equal(net(x), before)
+
+    def forward():
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x)
+
+    def stop(step):
+        if step.index == 4:
+            torch.autocast_increment_nesting()  # a block that was broken off as it ended
+            torch.set_autocast_enabled("cpu", True)
+            net(x)
+            raise KeyboardInterrupt
+
+    before = forward()
+    with pytest.raises(KeyboardInterrupt):
+        find_lr(net, optimizer, criterion, loader, **SHORT, on_step=stop)
+    assert torch.equal(forward(), before)

@@ -352,29 +352,27 @@ def test_called_twice_it_finds_the_same(how, loader):
     assert first.curve == second.curve
 
 
-class Interrupted(nn.Linear):
-    """Ctrl-C arrives while its train flag is put back."""
+class Ringing:
+    """Ctrl-C arrives while it is put back."""
 
     armed = False
 
-    def forward(self, inputs):
-        vars(self)["training"] = not self.armed  # so that it is to be put back
-        return super().forward(inputs)
+    def state_dict(self):
+        return {}
 
-    def __setattr__(self, name, value):
-        if name == "training" and self.armed:
+    def load_state_dict(self, state):
+        if self.armed:
             os.kill(os.getpid(), signal.SIGINT)
-        super().__setattr__(name, value)
+
+
+def ringing(training):
+    return Ringing(), None
 
 
 def arm(training):
-    for module in training.model.modules():
-        if isinstance(module, Interrupted):
-            module.armed = True
+    training.extra.armed = True
     result = training.find()
-    for module in training.model.modules():
-        if isinstance(module, Interrupted):
-            module.armed = False
+    training.extra.armed = False
     return result
 
 
@@ -382,7 +380,7 @@ def arm(training):
 def test_ctrl_c_while_things_are_put_back(bomb):
     before = signal.getsignal(signal.SIGINT)
     finding, error = check(
-        lambda: Training(lambda: nn.Sequential(Interrupted(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), bomb=bomb),
+        lambda: Training(cnn, bomb=bomb, extra=ringing),
         call=arm,
     )
     assert type(error) is KeyboardInterrupt
@@ -398,7 +396,7 @@ def test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler():
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        finding, error = check(lambda: Training(lambda: nn.Sequential(Interrupted(16, 8), nn.Linear(8, 4))), call=arm)
+        finding, error = check(lambda: Training(cnn, extra=ringing), call=arm)
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
