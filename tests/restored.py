@@ -9,7 +9,7 @@ STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
-STORES, REWIND = "torch/snapshot/stores.py", "torch/data/rewind.py"
+STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
@@ -19,6 +19,7 @@ PUT = "        self.each(_put_attributes, plain, [_attributes(module) for module
 KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "torch/data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
 VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
+MODE = "torch/test_exits.py::test_torchs_modes_are_put_back"
 SECOND = "torch/test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 
@@ -327,6 +328,49 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
     },
+    "torch's modes": {
+        "the grad mode": [
+            Break(
+                "the grad mode",
+                f"{MODE}[grad mode-find_lr]",
+                MODES,
+                '    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")\n',
+                "",
+            ),
+        ],
+        "autocast, and what it has cached": [
+            Break(
+                "whether autocast is on",
+                f"{MODE}[autocast-own-loop]",
+                MODES,
+                "        memory.add(partial(torch.set_autocast_enabled, kind, enabled)",
+                "        memory.add(bool",
+            ),
+            Break(
+                "autocast's open blocks",
+                f"{MODE}[nested autocast-find_lr]",
+                MODES,
+                "        torch.autocast_decrement_nesting()\n    torch",
+                "        pass\n    torch",
+            ),
+            Break(
+                "the weights that autocast has cached",
+                "torch/test_exits.py::test_weights_that_autocast_has_cached_are_not_the_searchs",
+                MODES,
+                "    torch.clear_autocast_cache()",
+                "    pass",
+            ),
+        ],
+        "the stance of `torch.compile`": [
+            Break(
+                "the stance of torch.compile",
+                f"{MODE}[stance-find_lr]",
+                MODES,
+                "        dynamo._set_stance(stance or dynamo.DynamoStance())",
+                "        pass",
+            ),
+        ],
+    },
     "the data": {
         "the generators of the loader and its samplers": [
             Break(
@@ -481,11 +525,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
                 CONTRACT,
-                "        finally:\n            trainable.restore(snapshot)",
-                "        except ZeroDivisionError:\n"
-                "            pass\n"
-                "        else:\n"
-                "            trainable.restore(snapshot)",
+                "        self._block.__exit__(None, None, None)",
+                "        if _[0] and issubclass(_[0], Exception):\n"
+                "            restored.left = self._block\n"
+                "            return\n"
+                "        self._block.__exit__(None, None, None)",
             ),
         ],
         "Ctrl-C": [
@@ -494,11 +538,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
                 CONTRACT,
-                "        finally:\n            trainable.restore(snapshot)",
-                "        except KeyboardInterrupt:\n"
-                "            raise\n"
-                "        else:\n"
-                "            trainable.restore(snapshot)",
+                "        self._block.__exit__(None, None, None)",
+                "        if _[0] is KeyboardInterrupt:\n"
+                "            restored.left = self._block\n"
+                "            return\n"
+                "        self._block.__exit__(None, None, None)",
             ),
         ],
         "a second Ctrl-C, while things are put back": [
@@ -608,9 +652,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nothing left on disk: of a snapshot that fails half way",
                 "torch/snapshot/test_snapshots.py::test_a_snapshot_that_fails_half_way_leaves_nothing",
-                "torch/training.py",
-                "            memory.close()  # because what is only half remembered will not be put back\n",
-                "",
+                TRAINING,
+                "            memory.close()  # what is only half remembered will not be put back\n            raise",
+                "            raise",
             ),
             Break(
                 "nothing left on disk: by a process that was killed",

@@ -115,11 +115,12 @@ class HeldSignals:
                     signal.signal(number, self._handlers[number])
             if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
+            if late is not None:
+                raise late  # noqa: TRY301 - a Ctrl-C may come here, too
         except BaseException as error:
-            tell(error)
+            if error is not late:
+                tell(error)
             raise
-        if late is not None:
-            raise late
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame):

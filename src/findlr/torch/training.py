@@ -161,7 +161,7 @@ class Training:
         try:
             self._remember(memory, places)
         except BaseException:
-            memory.close()  # because what is only half remembered will not be put back
+            memory.close()  # what is only half remembered will not be put back
             raise
         return memory
 

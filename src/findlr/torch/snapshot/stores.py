@@ -104,7 +104,7 @@ class DiskStore(Store):
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
         """Write each tensor to a file of its own."""
-        return [self._written(tensor) if _has_data(tensor) else tensor.to("cpu", copy=True) for tensor in tensors]
+        return [self._written(tensor) if _has_data(tensor) else HostStore().keep([tensor])[0] for tensor in tensors]
 
     def _written(self, tensor: torch.Tensor) -> Path:
         file = self._folder.file(f"{self._count}.pt")
