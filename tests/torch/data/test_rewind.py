@@ -43,7 +43,7 @@ def loop(loader):
                 loss.backward()
                 optimizer.step()
                 test.record(loss)
-                if len(test._recording._losses) == 5:
+                if len(test._recording._read_points) == 5:
                     break
     return test.finding
 
