@@ -56,7 +56,8 @@ class Search:
 
     def interrupted(self, interrupter):
         self.read = []
-        how = {**self.how, "on_step": self.read.append}
+        of_the_sweep = lambda step: self.read.append(step) if step.run is None else None  # noqa: E731
+        how = {**self.how, "on_step": of_the_sweep}
         call = lambda training: interrupter.call(partial(training.call, **how))  # noqa: E731
         return check(self.make, 1, 2, call, self.never)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from findlr.search.trainable import Remembered, Trainable
+from findlr.errors import FindlrError
+from findlr.search.trainable import ChecksVerify, Remembered, Trainable
 
 Losses = list[float | None]
 
@@ -38,6 +39,15 @@ class Suite:
         trainable = self.trainable()
         if not isinstance(trainable, protocol):
             pytest.skip(f"{type(trainable).__name__} does not offer {protocol.__name__}")
+        return trainable
+
+    def _raced(self, protocol: Any) -> Any:
+        trainable = self._offers(protocol)
+        if isinstance(trainable, ChecksVerify):
+            try:
+                trainable.check_verify()
+            except FindlrError as refusal:
+                pytest.skip(f"it is never raced: {refusal}")
         return trainable
 
     def _run(self, trainable: Trainable[Any, Any], lr: float, steps: int | None = None) -> Losses:

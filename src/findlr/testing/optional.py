@@ -59,7 +59,7 @@ class OptionalConformance(Suite):
 
     def test_evaluate(self) -> None:
         """The held-out loss depends on the weights, is the same when asked again, and asking changes nothing."""
-        trainable = self._offers(CanEvaluate)
+        trainable = self._raced(CanEvaluate)
         for total_steps in (self.steps, 100 * self.steps):  # a run that stands for itself, and one for a long training
             with restored(trainable):
                 passes = trainable.hold_out(2, self.steps, total_steps)
@@ -90,7 +90,7 @@ class OptionalConformance(Suite):
 
     def test_run_together(self) -> None:
         """Each run ends where it would by itself."""
-        trainable = self._offers(RunsTogether)
+        trainable = self._raced(RunsTogether)
         rates = [[lr] * self.steps for lr in (self.min_lr, self.max_lr)]
         with restored(trainable):
             if not trainable.hold_out(2, self.steps, self.steps):
