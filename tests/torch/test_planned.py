@@ -305,4 +305,4 @@ def test_a_range_test_takes_one_too():
     optimizer = optimizer_at()
     scheduler = schedulers.CosineAnnealingLR(optimizer, 120)
     test = RangeTest(nn.Linear(1, 1), optimizer, schedule=scheduler)
-    assert test._plan.total_steps == 120
+    assert test._plan.over(0, 0).total_steps == 120

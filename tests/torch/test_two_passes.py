@@ -118,7 +118,7 @@ def test_a_line_search_is_refused():
         dict(clip_grad_norm="a"), dict(clip_grad_value=float("nan")), dict(total_steps="a"), dict(restore=5),
         dict(restore=[3]), dict(num_steps=10**30), dict(num_steps="a"), dict(min_lr="a"), dict(max_lr=10**400),
         dict(on_step=3), dict(schedule=lambda _: "a"), dict(rule=lambda *_: 0.1), dict(autocast=torch.int32),
-        dict(autocast="bf16"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
+        dict(autocast="int4"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
         dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),
     ],
     ids=str,
