@@ -23,10 +23,8 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## Find a rate on real data, and show that it is good
 	$(RUN)/findlr demo
 
-test: setup ## Run the tests, in two processes
-	@log=$$(mktemp); $(RUN)/python -m pytest --ignore=tests/torch >$$log 2>&1 & others=$$!; \
-	failed=0; $(RUN)/python -m pytest tests/torch || failed=1; \
-	wait $$others || failed=1; cat $$log; rm $$log; exit $$failed
+test: setup ## Run the tests
+	$(RUN)/python -m pytest
 
 lint: setup ## Check style, types and the layers
 	$(RUN)/ruff check .
