@@ -50,7 +50,8 @@ class Interrupter:
         if frame.f_code is RangeTest.finding.fget.__code__:  # which is asked for once all is over
             return None
         if file.startswith(SOURCE):
-            self.at(frame, "entry")
+            if frame.f_code.co_name != "<genexpr>":  # its end looks like an entry, and is none
+                self.at(frame, "entry")
             return None if frame.f_code.co_name == "<listcomp>" else self.goes_on  # of each object there is, say
         if file in OTHERS:
             self.at(frame, "entry")
@@ -78,7 +79,7 @@ class Interrupter:
         if not self.pressed or event not in ("call", "c_return"):
             return
         file = frame.f_code.co_filename
-        if file.startswith(SOURCE) or file in OTHERS:
+        if (file.startswith(SOURCE) or file in OTHERS) and frame.f_code.co_name != "<genexpr>":
             if self.second == 0:
                 sys.setprofile(None)
                 self.press(frame, event)

@@ -121,6 +121,31 @@ def test_a_tensor_that_could_not_be_put_back_is_found_before_the_first_step(door
     assert net.odd.inner.tolist() == [0.0, 1.0, 2.0]
 
 
+class Changing(nn.Linear):
+    """Its buffers become others of their kind: of another type, or of a shape that broadcasts."""
+
+    def __init__(self):
+        super().__init__(4, 1)
+        for name in ("typed", "grown", "shrunk"):
+            self.register_buffer(name, torch.tensor([1.1]) if name != "shrunk" else torch.tensor([1.1, 2.2]))
+
+    def forward(self, x):
+        self.typed.data = self.typed.data.half()
+        self.grown.resize_(3)
+        self.shrunk.resize_(1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+def test_the_type_and_the_shape_of_a_tensor_are_put_back(snapshot):
+    net, *others = parts(Changing())
+    before = {name: (id(buffer), buffer.dtype, buffer.clone()) for name, buffer in net.named_buffers()}
+    find_lr(net, *others, **SHORT, snapshot=snapshot)
+    for name, buffer in net.named_buffers():
+        assert (id(buffer), buffer.dtype) == before[name][:2]
+        assert torch.equal(buffer, before[name][2])
+
+
 # No descriptors
 
 CROWDED = """

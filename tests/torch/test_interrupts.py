@@ -15,6 +15,9 @@ from findlr.search import interrupts
 from tests.interrupter import Interrupter
 from tests.torch.training import OwnLoop, Training, check, without_a_call
 
+# A generator that Python closes can't raise: it says so.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 EVERY = os.environ.get("FINDLR_PLACES") == "all"
 """Press at every place, however often it is passed; else at some, drawn from a seed."""
 

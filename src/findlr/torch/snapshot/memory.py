@@ -44,7 +44,7 @@ class Memory(memory.Memory):
         self.store = Store()
         self._noted: dict[int, torch.Tensor] = {}  # by id; not copied yet
         self._states: list[tuple[Any, Callable[[Any], Any], str]] = []  # state dicts, who takes them, and its name
-        self._groups: list[tuple[list[torch.Tensor], list[Any], list[torch.Size]]] = []  # tensors, copies, shapes
+        self._groups: list[tuple[list[torch.Tensor], list[Any], list[_Kind]]] = []  # tensors, copies, what they were
         self._copied: set[int] = set()  # their ids
         self._seen: set[int] = set()  # the ids of containers, and of parameters whose gradient is noted
         self._values: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any]]] = {}
@@ -67,8 +67,10 @@ class Memory(memory.Memory):
         if phase is not Phase.VALUES:
             return failures
         with torch.no_grad():
-            for tensors, copies, shapes in self._groups:
-                for tensor, shape in zip(tensors, shapes, strict=True):
+            for tensors, copies, kinds in self._groups:
+                for tensor, (dtype, device, shape) in zip(tensors, kinds, strict=True):
+                    if tensor.dtype is not dtype or tensor.device != device:
+                        tensor.data = tensor.data.to(device, dtype)
                     if tensor.shape != shape and not tensor.requires_grad:
                         tensor.resize_(shape)  # a buffer that a forward pass has made larger
                 if len(tensors) == 1 or each(self.store.copy_back, [tensors], [copies]):  # so one by one
@@ -235,8 +237,8 @@ class Memory(memory.Memory):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
-        shapes = [[tensor.shape for tensor in tensors] for tensors in groups.values()]
-        self._groups += zip(groups.values(), kept, shapes, strict=True)
+        kinds = [[(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors] for tensors in groups.values()]
+        self._groups += zip(groups.values(), kept, kinds, strict=True)
         self._copied.update(self._noted)
         for (state, load, name), memo in zip(self._states, memos, strict=True):
             self.add(partial(_load, load, deepcopy(state, memo)), name=name)
@@ -246,6 +248,7 @@ class Memory(memory.Memory):
 
 _STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
+_Kind = tuple[torch.dtype, torch.device, torch.Size]
 _Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
 
 
