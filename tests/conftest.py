@@ -1,5 +1,8 @@
 """The two cores that CI has are shared; and a float sum depends on the number of threads."""
 
+import gc
+
+import hypothesis  # noqa: F401 - before anything is frozen: it looks who holds its random generators
 import pytest
 import torch
 
@@ -10,3 +13,10 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected():
+    """What the modules before have left is not walked through again, at each collection."""
+    gc.collect()
+    gc.freeze()

@@ -192,7 +192,7 @@ def storages():
     """The storages of all tensors that are alive: where, and how many bytes."""
     gc.collect()
     tensors = [t for t in gc.get_objects() if type(t) in (torch.Tensor, nn.Parameter)]
-    tensors = [t for t in tensors if not is_functorch_wrapped_tensor(t)]  # an earlier test's; it has no storage
+    tensors = [t for t in tensors if t.layout is torch.strided and not is_functorch_wrapped_tensor(t)]  # has a storage
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
 
 

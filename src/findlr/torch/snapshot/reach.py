@@ -172,5 +172,10 @@ def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
     They stand in no closure that can be asked: a loop of the user's own holds them, or a wrapper.
     """
     known = set(map(id, optimizers))
-    found = [each for each in gc.get_objects() if issubclass(type(each), (GradScaler, LRScheduler))]
+    referrers = gc.get_referrers(*_with_subclasses(GradScaler), *_with_subclasses(LRScheduler))
+    found = [each for each in referrers if issubclass(type(each), (GradScaler, LRScheduler))]
     return [each for each in found if isinstance(each, GradScaler) or id(getattr(each, "optimizer", None)) in known]
+
+
+def _with_subclasses(cls: type) -> set[type]:
+    return {cls}.union(*map(_with_subclasses, cls.__subclasses__()))
