@@ -18,11 +18,13 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import TorchTrainable
-from findlr.search.sweep import Recording, StopRule
+from findlr.search.memory import Memory
+from findlr.search.recording import Recording
+from findlr.search.stopping import StopRule
+from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked
-from findlr.torch.scaler import no_new_graphs
-from findlr.torch.snapshot.memory import Memory, remember_rng, remember_torch_rng
+from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
 
 _LR = 1e-8
 
@@ -55,7 +57,7 @@ def parts() -> dict[str, dict[str, float]]:
         optimizer.zero_grad()
         optimizer.step()
 
-    held = no_new_graphs()
+    held = NoNewGraphs()
 
     def stance() -> None:
         with held:
@@ -81,7 +83,9 @@ def parts() -> dict[str, dict[str, float]]:
             "no new graphs, where code may be compiled": best(stance),
             "the batch to its device": best(lambda: moved(batch, batch[0].device)),
             "recording the point, the stop rule": best(lambda: recording.add(_LR, 1.0)),
-            "the rate: what acts, writing it": best(lambda: (training.acting_lr(_LR), training._rates.write(_LR))),
+            "the rate: what acts, writing it": best(
+                lambda: (training.acting_lr(_LR), training.training.rates.write(_LR))
+            ),
             "the loss's checks": best(lambda: checked("criterion", loss)),
         }
     training = TorchTrainable(net, optimizer, criterion, loader)

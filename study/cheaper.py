@@ -23,6 +23,7 @@ from findlr.analysis.runs import Race, Run, decide, narrow, parabola
 from findlr.errors import NoSuggestionError
 from findlr.rules import Suggestion
 from findlr.search import race
+from findlr.search.run import End
 from study.fit_race import constants
 from study.fit_rule import plan_of
 from study.record import curves
@@ -151,7 +152,7 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
     """Make a real race, of all its runs, each scored after each tenth."""
     whole_run, losses = race.train, []
 
-    def by_tenths(trainable: Any, evaluator: Any, lrs: Any, *_: Any) -> race.End:
+    def by_tenths(trainable: Any, evaluator: Any, lrs: Any, *_: Any) -> End:
         held = [math.inf] * TENTHS
         ends = np.linspace(0, len(lrs), TENTHS + 1).round().astype(int).tolist()
         for tenth, (begin, end) in enumerate(pairwise(ends)):
@@ -159,7 +160,7 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
             if not math.isfinite(held[tenth]):
                 break
         losses.append(tuple(held))
-        return race.End(math.nan, math.nan, held[-1])  # what stands for an evaluation, where there is none
+        return End(math.nan, math.nan, held[-1])  # what stands for an evaluation, where there is none
 
     setup = task.make(seed)
     optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])

@@ -24,7 +24,7 @@ from findlr import Curve
 from findlr.analysis.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, drawn, planned, usual
 from findlr.analysis.plan import Plan
 from findlr.errors import NoSuggestionError
-from findlr.torch.rates import plan_for
+from findlr.torch.training import Training
 from study import tasks
 from study.record import curves
 from study.regret import DEFAULT_LR, Truth, load
@@ -62,8 +62,9 @@ def cases(name: str, split: str, baseline: bool) -> list[Case]:
 def plan_of(name: str) -> Plan:
     """What ``find_lr`` knows of a task's training."""
     known = tasks.task(name)
-    optimizer = tasks.OPTIMIZERS[known.optimizer](known.model().parameters(), DEFAULT_LR[known.optimizer])
-    return plan_for(optimizer, known.schedule, known.total_steps)
+    model = known.model()
+    optimizer = tasks.OPTIMIZERS[known.optimizer](model.parameters(), DEFAULT_LR[known.optimizer])
+    return Training(model, optimizer).planned(Plan(known.schedule, known.total_steps))
 
 
 def replace_baseline(curve: Curve) -> Curve:

@@ -15,9 +15,9 @@ import torch
 from findlr import Plan, TorchTrainable, rules
 from findlr.analysis.runs import FEWEST_STEPS, HELD_OUT_BATCHES
 from findlr.errors import NoSuggestionError
-from findlr.search import race
+from findlr.search.run import train
 from findlr.search.trainable import restored
-from findlr.torch.rates import plan_for
+from findlr.torch.training import Training
 from study.record import curves
 from study.regret import DEFAULT_LR
 from study.rounds import Lines, chosen, go
@@ -36,7 +36,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
     curve = next(curve for name, at, curve in curves("variate") if (name, at) == (task.name, seed))
     setup = task.make(seed)
     optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    plan = plan_for(optimizer, task.schedule, task.total_steps)
+    plan = Training(setup.model, optimizer).planned(Plan(task.schedule, task.total_steps))
     try:
         sweep = rules.quick(curve, plan).lr
     except NoSuggestionError:
@@ -53,7 +53,7 @@ def probes(task: Task, seed: int, share: float, how: str) -> Iterator[dict[str, 
             if how == "other_batches":
                 torch.manual_seed(1000 * seed + octave)
                 setup.loader.generator.manual_seed(1000 * seed + octave)
-            loss = race.train(training, training, lr * shapes).loss
+            loss = train(training, training, lr * shapes).loss
         about = {"task": task.name, "seed": seed, "share": share, "how": how, "steps": steps, "sweep": sweep}
         yield about | {"lr": lr, "start": start, "loss": loss}
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from findlr import ConfigurationError, Curve, Stop, rules
 from findlr.analysis.smoothing import bias_corrected, centred_gaussian, centred_median
-from findlr.search.sweep import Recording, StopRule, run_sweep, sweep_lrs
+from findlr.search.recording import Recording
+from findlr.search.stopping import StopRule
+from findlr.search.sweep import run_sweep, sweep_lrs
 from findlr.testing import Quadratic
 
 losses = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=60)

@@ -12,7 +12,8 @@ from findlr.analysis.runs import Race, Run, decide, narrow, next_candidate, para
 from findlr.finding import Cost
 from findlr.search.find import conclude
 from findlr.search.race import run_race
-from findlr.search.sweep import Recording, StopRule
+from findlr.search.recording import Recording
+from findlr.search.stopping import StopRule
 from findlr.testing import Quadratic
 
 LIMITS = (1e-6, 10.0)

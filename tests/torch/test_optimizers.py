@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import OptimizerError, Stop, find_lr
 from findlr.torch import TorchTrainable
-from findlr.torch.rates import Rates, plan_for
+from findlr.torch.rates import Rates
+from tests.torch.training import plan_for
 
 KINDS = {
     name: kind

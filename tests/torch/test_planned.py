@@ -11,7 +11,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as schedulers
 
 from findlr import ConfigurationError, Finding, RangeTest, find_lr
-from findlr.torch.rates import plan_for
+from tests.torch.training import plan_for
 
 
 def optimizer_at(*lrs, tensor=False, **how):

@@ -9,7 +9,9 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, Stop, find, find_lr
-from findlr.search.sweep import Recording, StopRule, run_sweep
+from findlr.search.recording import Recording
+from findlr.search.stopping import StopRule
+from findlr.search.sweep import run_sweep
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe
 

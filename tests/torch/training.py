@@ -19,7 +19,10 @@ from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
 from findlr import RangeTest, find_lr
+from findlr.analysis.plan import Plan
 from findlr.search import interrupts
+from findlr.torch import training
+from findlr.torch.planned import read_schedule
 
 SWEEP = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 12}
 STEPS = range(SWEEP["num_steps"])
@@ -506,3 +509,10 @@ def object_ids(training):
     for name in ("parameters", "buffers", "training", "optimizer"):
         things[name] = list(things[name].values())
     return {name: identities(thing) for name, thing in things.items()}
+
+
+def plan_for(optimizer, schedule, total_steps, warmup=None):
+    """The plan as ``find_lr`` makes it."""
+    return training.Training(nn.Identity(), optimizer).planned(
+        Plan(*read_schedule(schedule, total_steps), warmup=warmup)
+    )

@@ -21,8 +21,9 @@ from findlr.search.checkpoint import Book
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
+from findlr.search.recording import Recording, recording_of
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
-from findlr.search.sweep import Recording, recording_of, run_sweep, sweep_lrs
+from findlr.search.sweep import run_sweep, sweep_lrs
 from findlr.search.trainable import (
     ChecksVerify,
     CountsPasses,

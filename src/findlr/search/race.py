@@ -13,11 +13,9 @@ from findlr.analysis.runs import Race, Run
 from findlr.search.checkpoint import Book
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
-from findlr.search.run import End, train
+from findlr.search.run import train
 from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
 from findlr.search.watching import RaceWatch
-
-__all__ = ["End", "run_race", "train"]
 
 logger = logging.getLogger("findlr")
 

@@ -19,7 +19,8 @@ from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
-from findlr.search.sweep import Spacing, StopRule, sweep_lrs
+from findlr.search.stopping import StopRule
+from findlr.search.sweep import Spacing, sweep_lrs
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 

@@ -15,11 +15,8 @@ from findlr.errors import ConfigurationError, DataEndedError
 from findlr.search import interrupts
 from findlr.search.failure import is_the_rates, is_the_trainings
 from findlr.search.interrupts import signals_act
-from findlr.search.recording import Recording, recording_of
-from findlr.search.stopping import StopRule
+from findlr.search.recording import Recording
 from findlr.search.trainable import HasActingRate, HasValidation, SkipsLater, Trainable
-
-__all__ = ["Recording", "Spacing", "StopRule", "recording_of", "run_sweep", "sweep_lrs"]
 
 MOST_STEPS = 10_000_000  # more points would not fit into memory
 

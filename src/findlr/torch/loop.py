@@ -17,8 +17,9 @@ from findlr.finding import Cost, Finding
 from findlr.search.failure import carry
 from findlr.search.find import conclude, display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.recording import Recording
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
-from findlr.search.sweep import Recording, Spacing, sweep_lrs
+from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.trainable import Unwritten, restored
 from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from findlr.errors import ConfigurationError, LossError, OptimizerError
-from findlr.torch.losses import kept_loss
-from findlr.torch.scaler import count_attempts, found_inf
+from findlr.errors import ConfigurationError, OptimizerError
+from findlr.torch.losses import told_loss
+from findlr.torch.scaler import Counted, count_attempts
 from findlr.torch.step import Draw, Loss, TrainStep
 from findlr.torch.training import Training
 
@@ -37,9 +37,8 @@ class OwnStep:
         if not callable(function):
             raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
         self.passes = 0
-        self.skipped: torch.Tensor | None = None
         self._training, self._function = training, function
-        self._steps = self._attempts = 0
+        self._counted = Counted()
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
@@ -49,18 +48,22 @@ class OwnStep:
             OptimizerError: it did not step the optimizer that is swept.
         """
         training = self._training
-        self._steps, self._attempts, self.skipped = 0, 0, None
+        counted = self._counted = Counted()
         with ExitStack() as stack:
             for optimizer in training.swept:
                 stack.callback(optimizer.register_step_pre_hook(training.rewrite).remove)
-                stack.callback(optimizer.register_step_post_hook(self._stepped).remove)
+                stack.callback(optimizer.register_step_post_hook(counted.stepped).remove)
             for scaler in training.scalers:
-                stack.callback(count_attempts(scaler, training.swept, self._attempted))
-            loss = self._checked(self._function(draw))
+                stack.callback(count_attempts(scaler, training.swept, counted.attempted))
+            loss = told_loss(
+                self._function(draw),
+                "train_step must return one number",
+                "train_step must return the loss that its forward pass saw, got {}: return loss",
+            )
         self.passes += 1
-        if self._steps:
+        if counted.steps:
             return loss
-        if training.ranks.any(self._attempts > 0):
+        if training.ranks.any(counted.attempts > 0):
             return None if math.isfinite(loss) else loss
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
@@ -68,27 +71,10 @@ class OwnStep:
             "optimizer's step() once, or name the optimizer that it does step with sweep="
         )
 
-    def _checked(self, loss: Any) -> Loss:
-        if isinstance(loss, torch.Tensor):
-            if loss.numel() != 1:
-                raise LossError(
-                    f"train_step must return one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say"
-                )
-            return kept_loss(loss)
-        if isinstance(loss, bool) or not isinstance(loss, (int, float)):
-            raise LossError(
-                f"train_step must return the loss that its forward pass saw, got {type(loss).__name__}: return loss"
-            )
-        return float(loss)
-
-    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._steps += 1
-        skipped = found_inf(optimizer)
-        if skipped is not None:
-            self.skipped = skipped if self.skipped is None else self.skipped + skipped
-
-    def _attempted(self) -> None:
-        self._attempts += 1
+    @property
+    def skipped(self) -> torch.Tensor | None:
+        """A value above 0 if a fused optimizer skipped the last step; None if what ``take`` returned says it all."""
+        return self._counted.skipped
 
     def loss(self, batch: Any) -> torch.Tensor:
         """Never called, see ``why_no_loss``."""

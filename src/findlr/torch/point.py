@@ -1,7 +1,5 @@
 """A loop in a range test: its items, what it does between two of them, and whether it ever steps."""
 
-# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -9,23 +7,23 @@ from typing import Any, Self
 
 import torch
 
-from findlr.errors import ConfigurationError, LossError, OptimizerError
+from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
-from findlr.torch.losses import kept_loss
-from findlr.torch.scaler import found_inf
+from findlr.torch.losses import told_loss
+from findlr.torch.scaler import Counted
+from findlr.torch.two_passes import versions_of
 
 
-class Point:
+class Point(Counted):
     """The losses that were recorded since the last point, and the steps that were taken or tried."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._losses: list[torch.Tensor | float] = []
-        self._steps = self._attempts = 0
-        self._skipped: torch.Tensor | None = None
 
     def __bool__(self) -> bool:
         """Whether the optimizer has stepped, or a scaler was asked to step it."""
-        return self._steps > 0 or self._attempts > 0
+        return self.steps > 0 or self.attempts > 0
 
     def record(self, loss: torch.Tensor | float) -> None:
         """Take the loss of a forward pass.
@@ -33,26 +31,7 @@ class Point:
         Raises:
             LossError: it is not one number.
         """
-        if isinstance(loss, torch.Tensor):
-            if loss.numel() != 1:
-                raise LossError(
-                    f"record() needs one number, got shape {tuple(loss.shape)}: reduce it, with .mean() say"
-                )
-            loss = kept_loss(loss)
-        elif not isinstance(loss, (int, float)) or isinstance(loss, bool):
-            raise LossError(f"record() needs the loss, got {type(loss).__name__}")
-        self._losses.append(loss)
-
-    def stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Count a step that an optimizer has taken; this is its hook."""
-        self._steps += 1
-        skipped = found_inf(optimizer)
-        if skipped is not None:
-            self._skipped = skipped if self._skipped is None else self._skipped + skipped
-
-    def attempted(self) -> None:
-        """Count a step that a scaler was asked for."""
-        self._attempts += 1
+        self._losses.append(told_loss(loss, "record() needs one number", "record() needs the loss, got {}"))
 
     def closed(self) -> tuple[float | torch.Tensor, bool, torch.Tensor | None]:
         """End the point: its mean loss, whether a step was taken, and a value above 0 if a fused kernel skipped it.
@@ -64,8 +43,8 @@ class Point:
             raise ConfigurationError(
                 "the optimizer stepped and no loss was recorded: call test.record(loss) in the loop"
             )
-        loss, taken, skipped = sum(self._losses) / len(self._losses), self._steps > 0, self._skipped
-        self._losses, self._steps, self._attempts, self._skipped = [], 0, 0, None
+        loss, taken, skipped = sum(self._losses) / len(self._losses), self.steps > 0, self.skipped
+        self._losses, self.steps, self.attempts, self.skipped = [], 0, 0, None
         return loss, taken, skipped
 
 
@@ -123,8 +102,7 @@ class Idle:
         Raises:
             OptimizerError: the weights have moved all the same, or this goes on and on.
         """
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
-        versions = [p._version for group in groups for p in group["params"]]
+        versions = versions_of(self._optimizers)
         moved = self._versions is not None and versions != self._versions
         self._versions = versions
         self._items += 1

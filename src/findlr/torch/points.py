@@ -13,7 +13,7 @@ from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError, DataEndedError
 from findlr.search import interrupts
 from findlr.search.batches import PASS_ENDED
-from findlr.search.sweep import Recording
+from findlr.search.recording import Recording
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.planned import LoopPlan

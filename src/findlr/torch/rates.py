@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import platform
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,7 @@ from torch import optim
 
 from findlr.analysis.families import family
 from findlr.analysis.numbers import real
-from findlr.analysis.plan import Plan
 from findlr.errors import OptimizerError
-from findlr.torch.planned import read_schedule
 
 
 class Rates:
@@ -151,26 +150,14 @@ def family_of(optimizer: optim.Optimizer) -> str:
     return "AdamW" if found == "Muon" and matched else found
 
 
+def parameters_of(optimizers: Iterable[optim.Optimizer]) -> list[torch.Tensor]:
+    """All that the optimizers may step, in the order of their groups."""
+    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
 def trained_parameters(optimizer: optim.Optimizer) -> int:
     """How many numbers the optimizer trains."""
-    return sum([p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad])
-
-
-def plan_for(optimizer: optim.Optimizer, schedule: Any, total_steps: int | None, warmup: float | None = None) -> Plan:
-    """The plan of a training with ``optimizer``.
-
-    Args:
-        optimizer: whose family, momentum and parameters the plan has.
-        schedule: a name, a scheduler, or a function of the progress; see ``Plan`` and ``read_schedule``.
-        total_steps: of the training; None is the scheduler's own number, if there is one.
-        warmup: a share of the run or steps, for a schedule that is given by its name.
-
-    Raises:
-        ConfigurationError: what cannot be planned.
-    """
-    shape, steps = read_schedule(schedule, total_steps)
-    parameters = trained_parameters(optimizer) or None
-    return Plan(shape, steps, family_of(optimizer), momentum_of(optimizer), parameters, warmup)
+    return sum([p.numel() for p in parameters_of([optimizer]) if p.requires_grad])
 
 
 def described(optimizer: optim.Optimizer) -> dict[str, Any]:

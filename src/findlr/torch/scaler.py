@@ -82,10 +82,30 @@ class Stepper:
         return self._ran
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._ran, self.skipped = True, found_inf(optimizer)
+        self._ran, self.skipped = True, _found_inf(optimizer)
 
 
-def found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+class Counted:
+    """Counts the steps that optimizers take, and those that a scaler is asked for."""
+
+    def __init__(self) -> None:
+        self.steps = self.attempts = 0
+        self.skipped: torch.Tensor | None = None
+        """A value above 0 if a fused kernel skipped a step; None if none is fused."""
+
+    def stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Count a step that an optimizer has taken; this is its hook."""
+        self.steps += 1
+        skipped = _found_inf(optimizer)
+        if skipped is not None:
+            self.skipped = skipped if self.skipped is None else self.skipped + skipped
+
+    def attempted(self) -> None:
+        """Count a step that a scaler was asked for."""
+        self.attempts += 1
+
+
+def _found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     """During a step that a scaler drives: a value above 0 if a fused kernel skips it; None if it is not fused."""
     return getattr(optimizer, "found_inf", None)
 

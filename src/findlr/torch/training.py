@@ -19,7 +19,16 @@ from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
 from findlr.torch.joint import JointRates
 from findlr.torch.ranks import Alone, Ranks
-from findlr.torch.rates import Rates, described, family_of, momentum_of, needs_closure, trained_parameters, versions
+from findlr.torch.rates import (
+    Rates,
+    described,
+    family_of,
+    momentum_of,
+    needs_closure,
+    parameters_of,
+    trained_parameters,
+    versions,
+)
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import check_stateful, note_optimizer, note_stateful, note_tensors, remember_rng
@@ -81,7 +90,7 @@ class Training:
 
     def swept_parameters(self) -> list[torch.Tensor]:
         """The parameters of the optimizers that are swept."""
-        return [p for optimizer in self.swept for group in optimizer.param_groups for p in group["params"]]
+        return parameters_of(self.swept)
 
     @property
     def scalers(self) -> list[GradScaler]:

@@ -15,6 +15,7 @@ import torch
 from torch import optim
 
 from findlr.errors import OptimizerError
+from findlr.torch.rates import parameters_of
 
 Wanted = Literal["closure", "graph"]
 Loss = float | torch.Tensor
@@ -69,7 +70,7 @@ class Tried:
 
 def versions_of(optimizers: Iterable[optim.Optimizer]) -> list[int]:
     """The version counters of the parameters: they tell whether these were written to."""
-    return [p._version for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    return [p._version for p in parameters_of(optimizers)]
 
 
 def _takes_closure(optimizer: optim.Optimizer) -> bool:
@@ -108,14 +109,13 @@ def closure_step(optimizer: optim.Optimizer, backward: Callable[[], Loss]) -> Lo
 
 def _gradients(optimizer: optim.Optimizer) -> list[Any] | None:
     """Which gradients and weights there are, by their identities and versions."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = parameters_of([optimizer])
     return [(p._version, id(p.grad), None if p.grad is None else p.grad._version) for p in parameters]
 
 
 def gradients_with_graph(loss: torch.Tensor, optimizers: Iterable[optim.Optimizer]) -> None:
     """Add gradients that can be differentiated again; not by ``backward``, which would leave a cycle of references."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+    parameters = [p for p in parameters_of(optimizers) if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
     for parameter, gradient in zip(parameters, found, strict=True):
         if gradient is not None:
