@@ -6,8 +6,10 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
+ROOMS := .venv-rooms
+ROOM_FILES := $(patsubst %,src/findlr/%.py,accelerate fastai huggingface ignite lightning skorch)
 
-.PHONY: help setup demo test lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
+.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -25,6 +27,16 @@ demo: setup ## Find a rate on real data, and show that it is good
 
 test: setup ## Run the tests
 	$(RUN)/python -m pytest
+
+$(ROOMS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ROOMS)
+	$(ROOMS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group rooms
+	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
+	@touch $@
+
+test-rooms: $(ROOMS)/.ready ## Test the doors of Lightning, Hugging Face and others, with the real packages
+	$(ROOMS)/bin/python -m pytest tests/rooms $(wildcard $(ROOM_FILES))
 
 lint: setup ## Check style, types and the layers
 	$(RUN)/ruff check .
@@ -95,4 +107,4 @@ prove: setup ## Break each restored thing and each term of the default rule in t
 	$(RUN)/python scripts/break_restoration.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(PEERS) $(DOCS) build findlr-demo
+	rm -rf $(VENV) $(PEERS) $(DOCS) $(ROOMS) build findlr-demo

@@ -148,7 +148,10 @@ def layers():
     """The rooms of each storey, from the ground up."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (found,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
-    return [[room.strip() for room in layer.split("|")] for layer in reversed(found)]
+    storeys = [[room.strip(" ()") for room in layer.split("|")] for layer in reversed(found)]
+    return [
+        [room for room in storey if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists()] for storey in storeys
+    ]
 
 
 def rows():

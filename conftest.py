@@ -1,0 +1,13 @@
+"""A framework's room has no tests where the framework is not installed: `make test-rooms` has them all."""
+
+from importlib.util import find_spec
+
+PACKAGES = {"huggingface": "transformers"}
+ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "lightning", "skorch")
+
+collect_ignore = [
+    path
+    for room in ROOMS
+    if find_spec(PACKAGES.get(room, room)) is None
+    for path in (f"src/findlr/{room}.py", f"tests/rooms/test_{room}.py")
+]
