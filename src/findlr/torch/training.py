@@ -75,8 +75,10 @@ class Training:
         check(snapshot)
         self.snapshot_kind = snapshot
         self.restore = _restorable(restore)
-        theirs = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
-        tensors = [*self.swept_parameters(), *theirs]
+        self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
+        self._buffers: dict[int, torch.Tensor] = {}
+        self._look_into(self.modules)
+        tensors = [*self.swept_parameters(), *self._parameters.values(), *self._buffers.values()]
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
@@ -114,12 +116,19 @@ class Training:
     def include(self, reached: Reached) -> None:
         """Remember what a function of the user's own reaches, too, and let the modules among it be evaluated."""
         inside = {id(module) for root in self.modules for module in root.modules()}
-        self.modules += [module for module in reached.modules if id(module) not in inside]
+        new = [module for module in reached.modules if id(module) not in inside]
+        self.modules += new
+        self._look_into(new)
         self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
         self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
-        theirs = {id(tensor) for module in self.modules for tensor in (*module.parameters(), *module.buffers())}
+        theirs = self._parameters.keys() | self._buffers.keys()
         self.tensors += [tensor for tensor in reached.tensors if id(tensor) not in theirs]
         self.generators += reached.generators
+
+    def _look_into(self, modules: Iterable[nn.Module]) -> None:
+        for module in modules:
+            self._parameters.update({id(p): p for p in module.parameters()})
+            self._buffers.update({id(b): b for b in module.buffers()})
 
     def check_parameters(self) -> None:
         """Check that the optimizer fits the modules, and that all of it is on one device.
@@ -127,7 +136,7 @@ class Training:
         Raises:
             ConfigurationError: something does not fit.
         """
-        theirs = {id(p): p for module in self.modules for p in module.parameters()}
+        theirs = self._parameters
         swept = {id(p): p for p in self.swept_parameters()}
         if nn.parameter.UninitializedParameter in set(map(type, (*theirs.values(), *swept.values()))):
             raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
