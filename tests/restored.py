@@ -381,7 +381,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
             Break(
-                "a nested sampler's generator",
+                "a nested sampler's counter",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
                 "                owners.append(value)",
