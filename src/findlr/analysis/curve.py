@@ -25,7 +25,7 @@ class Stop(Enum):
 
     FINISHED = "The sweep reached its highest rate."
     DIVERGED = "The smoothed loss rose past the divergence threshold."
-    NOT_FINITE = "The loss became NaN or infinite."
+    NOT_FINITE = "The last loss is NaN or infinite."
     CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
     OVERFLOW = "The optimizer skipped 20 steps in a row."
     DATA_ENDED = "The data ended, and they can be read only once."

@@ -18,7 +18,7 @@ from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
-from findlr.search.failure import carry
+from findlr.search.failure import carry, without_ours
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.recording import Recording, recording_of
@@ -74,8 +74,10 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         with display(task.settings.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             return task.run()
-    except FindlrError as error:
-        if task.recording.steps:
+    except Exception as error:
+        if error is task.recording.raised and not isinstance(error, FindlrError):
+            raise error.with_traceback(without_ours(error.__traceback__))  # noqa: B904 - it is the same one
+        if task.recording.steps or not isinstance(error, FindlrError):
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
     finally:

@@ -100,7 +100,9 @@ def find_lr(
 
     Raises:
         ConfigurationError: an argument that cannot work; the model is untouched.
+        LoaderError: the model's layers or the criterion can't take the first batch; the model is put back.
         LossError: the criterion's result is not one number with a graph; the model is put back.
+        Exception: the training's own, with what was measured as ``.finding``; before the first point that has none.
 
     Example:
         >>> import torch

@@ -166,6 +166,7 @@ class TorchTrainable(Stepping):
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs)
         self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
+        self._first_batch: str | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
         self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
