@@ -92,7 +92,7 @@ class _Search:
         self.settings = settings
         self._trainable = trainable
         self._plan = trainable.planned(plan) if isinstance(trainable, HasPlan) else plan
-        count = _steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
+        count = steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, count, settings.spacing)
         self._budget = settings.budget_in_steps(self._plan, count)
         if settings.verify and isinstance(trainable, ChecksVerify):
@@ -243,7 +243,12 @@ def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None
     return None
 
 
-def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
+def steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
+    """Steps in one pass over a training's data.
+
+    Raises:
+        ConfigurationError: the training does not know.
+    """
     if not isinstance(trainable, HasEpoch):
         raise ConfigurationError(
             f"num_steps='epoch' needs a training that knows its epoch's length, and {type(trainable).__name__} has no "
@@ -255,7 +260,7 @@ def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
 def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
     """Steps in one pass over the data; None if they are not known."""
     try:
-        return _steps_per_epoch(trainable)
+        return steps_per_epoch(trainable)
     except ConfigurationError:
         return None
 
