@@ -22,7 +22,7 @@ does not run. Options go before what the function returns.
 Examples:
   findlr run train.py:setup
   findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
-  findlr run train.py:setup --verify --epochs 20 --budget 0.5 --checkpoint race.json
+  findlr run train.py:setup --verify --epochs 20 --checkpoint race.json
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -171,6 +171,7 @@ class TorchTrainable(Stepping):
         self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
         self._other_passes = 0
+        self.see_together: Callable[[int, Sequence[Sequence[float]]], object] | None = None
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside; see ``HeldOut.hold_out``."""
