@@ -58,7 +58,8 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         The Finding, with or without a suggestion: a poor curve is a result, not an exception.
 
     Raises:
-        ConfigurationError: an argument outside its range, or a ``RangeTest`` is open in another thread.
+        ConfigurationError: an argument outside its range; a ``RangeTest`` is open in another thread; or another
+            thread's search waits for this one.
         RestoreError: something could not be put back; it names what.
 
     Example:
