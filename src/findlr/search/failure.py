@@ -120,12 +120,12 @@ def note(error: BaseException, text: str) -> None:
         error.add_note(f"findlr: {text}")
 
 
-def without_ours(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback less the frames of findlr's own at its head; whole, if there are no others."""
+def short(error: Exception, traceback: TracebackType | None) -> Exception:
+    """An exception whose traceback lacks findlr's own frames at its head; the whole one, if there are no others."""
     inner = traceback
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HOME):
         inner = inner.tb_next
-    return inner or traceback
+    return BaseException.with_traceback(error, inner or traceback)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,7 @@ from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
-from findlr.search.failure import carry, without_ours
+from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.recording import Recording, recording_of
@@ -77,7 +78,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
             return task.run()
     except Exception as error:
         if error is task.recording.raised and not isinstance(error, FindlrError):
-            raise error.with_traceback(without_ours(error.__traceback__))  # noqa: B904 - it is the same one
+            raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
         if task.recording.steps or not isinstance(error, FindlrError):
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
@@ -203,8 +203,7 @@ class _Pass:
         weights = dict(zip(self._weights, given[:count], strict=True))
 
         def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
-            found: torch.Tensor = functional_call(self._whole, own, (rebuilt(tensors),))
-            return found.reshape(())
+            return self._whole.under(own, rebuilt(tensors)).reshape(())
 
         with self._trainable.no_new_graphs, NamesKept(self._whole), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
