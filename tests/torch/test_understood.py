@@ -193,7 +193,7 @@ def test_a_layer_that_cannot_take_the_first_batch_is_one_sentence(mistake, way):
         find_lr(net, optimizer, loader=[(inputs, torch.zeros(16).long())] * 5, **hows[way])
     assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 15
     assert len(caught.value.finding.curve) == 0
-    assert "nothing was measured" in caught.value.__notes__[-1]
+    assert "no loss was measured yet" in caught.value.__notes__[-1]
 
 
 def test_a_layer_that_fails_on_a_later_batch_raises_what_it_raised():

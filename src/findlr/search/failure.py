@@ -100,7 +100,7 @@ def carry(
     """
     if finding is None:
         return
-    said = f"what was measured is in {where}" if len(finding.curve) else "nothing was measured before it"
+    said = f"what was measured is in {where}" if len(finding.curve) else "no loss was measured yet"
     if not any(isinstance(each, RestoreError) for each in _chain(error)):
         but = f"everything but {', '.join(left)}" if left else "everything"
         said = f"{but} was put back; {said}"
