@@ -10,7 +10,7 @@ from findlr.analysis.families import RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
-from findlr.analysis.text import rate_text
+from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
 
@@ -57,6 +57,8 @@ def answer(
     if race is None or start is None or not learned(race):
         return swept
     verdict, why = swept.verdict, swept.why
+    if verdict in (Verdict.NOISY, Verdict.NO_EDGE):
+        why, _ = parted(why)  # its advice, to verify, was taken
     if level(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
