@@ -38,7 +38,28 @@ def test_a_length_in_epochs(text, how, steps):
     assert finding == number
 
 
-@pytest.mark.parametrize("text", ["five epochs", "5 steps", "0 epochs", "epochs", "-1 epochs", "", "1e3"])
+@pytest.mark.parametrize("sweep", [1, "a", [], 0.5])
+def test_one_optimizer_is_not_picked_among_several(sweep):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="picks one optimizer of several, and there is one"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, sweep=sweep)
+
+
+def test_a_group_that_is_added_in_a_step_is_named():
+    net, optimizer, loader = parts()
+
+    def loss_fn(model, batch):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    with pytest.raises(ConfigurationError, match="another number of param groups, . instead of 1"):
+        find_lr(net, optimizer, loss_fn=loss_fn, loader=loader)
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 400 + " epochs", "five epochs", "5 steps", "0 epochs", "epochs", "-1 epochs", "", "1e3"]
+)
 def test_another_text_is_refused(text):
     net, optimizer, loader = parts()
     with pytest.raises(ConfigurationError, match="or a text such as '5 epochs', got"):

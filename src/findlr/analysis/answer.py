@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import RATE_FREE, rate_free
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
@@ -108,6 +110,8 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
             f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return "
             "Suggestion(lr, rule, why), or raise NoSuggestionError"
         )
+    if real(suggestion.lr) is None or not 0 < suggestion.lr < math.inf:
+        raise ConfigurationError(f"a rule must suggest a finite rate above 0; {suggestion.rule} gave {suggestion.lr!r}")
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:
         more = "lower min_lr" if suggestion.lr < low else "raise max_lr"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,9 @@ def epochs_in(total_steps: Any) -> float | None:
     if not isinstance(total_steps, str):
         return None
     found = _EPOCHS.fullmatch(total_steps.strip().lower())
-    if found is None or not float(found[1]) > 0:
+    if found is None or not 0 < float(found[1]) < math.inf:
         raise ConfigurationError(
-            f"total_steps must be a whole number of steps, or a text such as '5 epochs', got {total_steps!r}"
+            f"total_steps must be a whole number of steps, or a text such as '5 epochs', got {total_steps[:60]!r}"
         )
     return float(found[1])
 

@@ -68,6 +68,11 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         >>> 0.01 < find(Quadratic()).lr < 1
         True
     """
+    if isinstance(trainable, type) or not isinstance(trainable, Trainable):
+        kind = f"the class {trainable.__name__}" if isinstance(trainable, type) else type(trainable).__name__
+        raise ConfigurationError(f"find takes a Trainable, which has step, read, snapshot and restore; got {kind}")
+    if not (plan is None or isinstance(plan, Plan)):
+        raise ConfigurationError(f"plan must be a findlr.Plan or None, got {plan!r}: give Plan('one_cycle', 1000), say")
     task = _Search(trainable, Plan() if plan is None else plan, Settings.of(search))
     signals, turn = HeldSignals(), Turn()
     try:
@@ -227,6 +232,8 @@ def conclude(
     try:
         found = answer(curve, plan, rule, race, recording.ending(facts.get("accumulation_steps") or 1))
     except Exception as error:  # a rule of the user's own
+        if rule is None:
+            raise
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)

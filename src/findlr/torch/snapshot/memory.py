@@ -24,7 +24,7 @@ from findlr.errors import ConfigurationError
 from findlr.search import memory
 from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
-from findlr.torch.snapshot.modules import extras_of, put_class, put_extras
+from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
 from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
 
@@ -179,7 +179,7 @@ class Memory(memory.Memory):
         self._seen.update(map(id, new))
         scripted = [module for module in new if isinstance(module, torch.jit.ScriptModule)]  # no attributes in Python
         plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)] if scripted else new
-        self.each(put_class, plain, [(type(module), set(module._non_persistent_buffers_set)) for module in plain])
+        self.each(put_classes, [plain], [[(type(m), set(m._non_persistent_buffers_set)) for m in plain]])
         self.each(_put_attributes, plain, [_attributes(module) for module in plain])
         self.note(*[module._parameters for module in plain], *[module._buffers for module in plain])
         self.note(

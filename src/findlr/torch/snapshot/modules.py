@@ -24,22 +24,20 @@ def extras_of(parameters: Iterable[torch.Tensor]) -> list[Extras]:
 def put_extras(parameters: list[torch.Tensor], saved: list[Extras]) -> None:
     """Give parameters their hooks and attributes again."""
     for parameter, (on_gradient, after, names) in zip(parameters, saved, strict=True):
-        _put(parameter._backward_hooks, on_gradient)
-        _put(parameter._post_accumulate_grad_hooks, after)
-        _put(vars(parameter), names)
+        places = (parameter._backward_hooks, parameter._post_accumulate_grad_hooks, vars(parameter))
+        for own, kept in zip(places, (on_gradient, after, names), strict=True):
+            if own is None or not (own or kept):
+                continue
+            if own.keys() != kept.keys() or not all(map(operator.is_, own.values(), kept.values())):
+                own.clear()
+                own.update(kept)
 
 
-def _put(own: dict[Any, Any] | None, names: dict[Any, Any]) -> None:
-    if own is not None and (own.keys() != names.keys() or not all(map(operator.is_, own.values(), names.values()))):
-        own.clear()
-        own.update(names)
-
-
-def put_class(module: nn.Module, saved: tuple[type, set[str]]) -> None:
-    """Make a module of its class again, as a parametrization gives it another one; and which buffers are not saved."""
-    kind, names = saved
-    if type(module) is not kind:
-        object.__setattr__(module, "__class__", kind)
-    if module._non_persistent_buffers_set != names:
-        module._non_persistent_buffers_set.clear()
-        module._non_persistent_buffers_set.update(names)
+def put_classes(modules: list[nn.Module], saved: list[tuple[type, set[str]]]) -> None:
+    """Make modules of their class again, as a parametrization gives another one; and which buffers are not saved."""
+    for module, (kind, names) in zip(modules, saved, strict=True):
+        if type(module) is not kind:
+            object.__setattr__(module, "__class__", kind)
+        if module._non_persistent_buffers_set != names:
+            module._non_persistent_buffers_set.clear()
+            module._non_persistent_buffers_set.update(names)
