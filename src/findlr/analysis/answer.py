@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import RATE_FREE, rate_free
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
-from findlr.analysis.text import rate_text
+from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
 
@@ -57,6 +59,8 @@ def answer(
     if race is None or start is None or not learned(race):
         return swept
     verdict, why = swept.verdict, swept.why
+    if verdict in (Verdict.NOISY, Verdict.NO_EDGE):
+        why, _ = parted(why)  # its advice, to verify, was taken
     if level(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
@@ -106,6 +110,8 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
             f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return "
             "Suggestion(lr, rule, why), or raise NoSuggestionError"
         )
+    if real(suggestion.lr) is None or not 0 < suggestion.lr < math.inf:
+        raise ConfigurationError(f"a rule must suggest a finite rate above 0; {suggestion.rule} gave {suggestion.lr!r}")
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:
         more = "lower min_lr" if suggestion.lr < low else "raise max_lr"

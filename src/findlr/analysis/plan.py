@@ -73,6 +73,8 @@ class Plan:
         keep = object.__setattr__  # the fields are frozen, and kept in one form each
         keep(self, "total_steps", _count("total_steps", self.total_steps))
         keep(self, "parameters", _count("parameters", self.parameters))
+        if not isinstance(self.optimizer, str):
+            raise ConfigurationError(f"optimizer must be the name of its class, got {self.optimizer!r}")
         keep(self, "optimizer", family(self.optimizer) or self.optimizer)
         if self.momentum is not None:
             momentum = real(self.momentum)

@@ -96,9 +96,9 @@ def judge(curve: Curve, ending: Ending | None = None) -> Judgement:
 
 def _judge_nothing(curve: Curve, ending: Ending) -> Judgement:
     if not len(curve):
-        return Judgement(
-            Verdict.TOO_SHORT, f"The sweep has no point: {_CUT.get(ending.stop, ('',))[0] or 'measure one'}."
-        )
+        cut = _CUT.get(ending.stop)
+        ended = "The sweep has no point" + ("" if cut is None else f", because {cut[0].removesuffix(' there')}")
+        return Judgement(Verdict.TOO_SHORT, f"{ended}: {'measure one' if cut is None else cut[1]}.")
     return Judgement(
         Verdict.NOT_FINITE,
         f"The first loss, of {_batch(0, ending)}, is NaN or infinite, before any step: look for it in the data, the "

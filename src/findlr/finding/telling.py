@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race
-from findlr.analysis.text import duration, interval_text, printable, rate_text
+from findlr.analysis.text import duration, interval_text, parted, printable, rate_text
 from findlr.finding.code import ASSUMED_STEPS, one_line
 from findlr.finding.cost import Cost
 
@@ -59,8 +59,7 @@ def plan_text(plan: Plan) -> str:
 def next_text(finding: Finding) -> str:
     """The line to paste; without a suggestion, what to change."""
     if finding.suggestion is None:
-        change = finding.why.partition(": ")[2].strip()
-        return change or "change what the verdict names, and search again"
+        return parted(finding.why)[1] or "change what the verdict names, and search again"
     code = one_line(finding.facts, finding.lrs, finding.plan)
     if code is not None:
         return code
@@ -90,7 +89,4 @@ def race_text(race: Race) -> str:
 
 def _seen(finding: Finding) -> str:
     """Why, less what to change where nothing is suggested: that is what is next."""
-    if finding.suggestion is not None:
-        return finding.why
-    seen, change, _ = finding.why.partition(": ")
-    return f"{seen}." if change else finding.why
+    return parted(finding.why)[0] if finding.suggestion is None else finding.why

@@ -18,10 +18,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
+from findlr.search.trainable import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
@@ -161,13 +161,12 @@ class ControlVariate:
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
         if self._is_scripted:
-            with values_lent(self._whole, {**weights, **buffers}):
+            with Unwritten(values_lent(self._whole, {**weights, **buffers})):
                 lent = self._whole(batch)
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
             return cast("torch.Tensor", lent)
-        found: torch.Tensor = functional_call(self._whole, (weights, buffers), (batch,))
-        return found
+        return self._whole.under((weights, buffers), batch)
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""

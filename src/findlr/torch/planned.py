@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from findlr.analysis.length import epochs_in, steps_in
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
 
-_EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) *epochs?")
 _CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
-
-
-def epochs_in(total_steps: Any) -> float | None:
-    """The epochs that a length names, such as "5 epochs"; None if it is no text.
-
-    Raises:
-        ConfigurationError: it is a text, and no number of epochs.
-
-    Example:
-        >>> epochs_in("5 epochs"), epochs_in("1 epoch"), epochs_in(1000)
-        (5.0, 1.0, None)
-    """
-    if not isinstance(total_steps, str):
-        return None
-    found = _EPOCHS.fullmatch(total_steps.strip().lower())
-    if found is None or not float(found[1]) > 0:
-        raise ConfigurationError(
-            f"total_steps must be a whole number of steps, or a text such as '5 epochs', got {total_steps!r}"
-        )
-    return float(found[1])
-
-
-def steps_in(total_steps: Any, steps_per_epoch: Callable[[], int]) -> Any:
-    """A length in optimizer steps, whether it was given in steps or in epochs.
-
-    Raises:
-        ConfigurationError: it is a text, and no number of epochs; or an epoch's steps are not known.
-    """
-    epochs = epochs_in(total_steps)
-    if epochs is None:
-        return total_steps
-    try:
-        return max(round(epochs * steps_per_epoch()), 1)
-    except LoaderError:
-        raise ConfigurationError(
-            f"total_steps={total_steps!r} needs a loader with a length, and a step that says how many batches it "
-            "draws: give the number of optimizer steps"
-        ) from None
 
 
 class LoopPlan:

@@ -52,6 +52,11 @@ class Rates:
 
     def write(self, lr: float) -> None:
         """Set each group's rate to its share of ``lr``."""
+        if len(self.optimizer.param_groups) != len(self.ratios):
+            raise OptimizerError(
+                f"the training has given {type(self.optimizer).__name__} another number of param groups, "
+                f"{len(self.optimizer.param_groups)} instead of {len(self.ratios)}: add them before the search"
+            )
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
             rate = lr * ratio
             if isinstance(group["lr"], torch.Tensor):

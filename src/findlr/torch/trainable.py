@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -166,10 +166,12 @@ class TorchTrainable(Stepping):
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs)
         self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
+        self._first_batch: str | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
         self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
         self._other_passes = 0
+        self.see_together: Callable[[int, Sequence[Sequence[float]]], object] | None = None
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside; see ``HeldOut.hold_out``."""

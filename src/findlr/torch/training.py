@@ -276,6 +276,8 @@ def _error(name: str) -> type[ConfigurationError]:
 def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
     """The optimizers to sweep."""
     if isinstance(optimizers, torch.optim.Optimizer):
+        if sweep not in (None, 0, [0]):
+            raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
         return [optimizers]
     if sweep is None and len(optimizers) == 1:
         return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)

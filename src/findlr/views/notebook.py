@@ -46,7 +46,7 @@ class LiveSweep:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.update(self._html(_line(self._growing.final or self._growing.parts)))
+        self._handle.update(self._html(_line(self._growing.final)))
 
     def __call__(self, step: Step) -> None:
         """Show a step."""

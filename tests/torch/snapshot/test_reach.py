@@ -203,6 +203,67 @@ def test_a_generator_in_a_transform_of_a_dataset_inside_a_subset():
     assert generators_in(DataLoader(data, 4)) == [generator]
 
 
+class Counts(torch.utils.data.IterableDataset):
+    """It knows how often it was passed over, and what it gave."""
+
+    def __init__(self):
+        self.epoch, self.cache, self.last = 0, {}, []
+
+    def __iter__(self):
+        self.epoch += 1
+        for i in range(16):
+            self.cache[i] = self.cache.get(i, 0) + 1
+            self.last = [*self.last[-2:], i]
+            yield torch.full((4,), 0.1 * self.epoch + self.cache[i])
+
+
+def test_what_a_dataset_counts_and_keeps_is_put_back():
+    data = Counts()
+    loader = DataLoader(data, 4)
+    whole = torch.stack(list(loader))
+    before, last = {**vars(data), "cache": dict(data.cache)}, data.last
+    net = nn.Linear(4, 1)
+    loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    assert vars(data) == before
+    assert data.last is last
+    assert torch.allclose(torch.stack(list(loader)), whole + 1.1)
+
+
+class Hooked(nn.Linear):
+    def __init__(self, change):
+        super().__init__(4, 1)
+        self.inner, self.change = nn.Linear(1, 1), change
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.change(self)
+        return super().forward(x)
+
+
+OF_PARAMETERS = {
+    "a hook on its gradient": lambda m: m.weight.register_hook(lambda gradient: 2 * gradient),
+    "a hook after its gradient": lambda m: m.weight.register_post_accumulate_grad_hook(lambda _: None),
+    "an attribute": lambda m: setattr(m.weight, "tag", m.weight),
+    "the class": lambda m: "weight" in m.inner._parameters and nn.utils.parametrizations.weight_norm(m.inner),
+    "what is not saved": lambda m: m._non_persistent_buffers_set.add("seen"),
+}
+
+
+@pytest.mark.parametrize("change", OF_PARAMETERS)
+def test_hooks_and_attributes_of_parameters_and_the_class_of_a_module(change):
+    net = Hooked(OF_PARAMETERS[change])
+    own = net.weight.register_hook(lambda gradient: gradient)
+    loss = dict(loader=[torch.ones(2, 4)], loss_fn=lambda m, b: m(b).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    assert list(net.weight._backward_hooks) == [own.id]
+    assert not net.weight._post_accumulate_grad_hooks
+    assert vars(net.weight) == {}
+    assert type(net.inner) is nn.Linear
+    assert net.inner(torch.ones(1, 1)).shape == (1, 1)
+    assert list(net.state_dict()) == ["weight", "bias", "seen", "inner.weight", "inner.bias"]
+
+
 def test_long_containers_are_data_and_are_not_looked_into():
     data = TensorDataset(torch.ones(4, 1))
     data.extra = [random.Random(i) for i in range(2000)]

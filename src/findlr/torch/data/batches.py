@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from functools import partial
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -32,6 +35,7 @@ class Batches(batches.Batches):
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
         self._generators: list[Any] | None = None  # that the loader holds; looked for once
+        self._holders: list[Any] = []  # of what else its passes may change
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
@@ -63,8 +67,9 @@ class Batches(batches.Batches):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
         if self._generators is None:
-            self._generators = generators_in(self.loader)
+            self._generators = generators_in(self.loader, self._holders)
         memory.note(*self._generators)
+        memory.each(_refill, self._holders, map(copy, self._holders))
         memory.copy()
 
     def remember_rng(self, memory: Memory) -> None:
@@ -110,6 +115,17 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 def _is_order(array: Any) -> bool:
     """True for indices; False for what looks like the data themselves, which may be too large to copy."""
     return array.ndim <= 1 and "int" in str(array.dtype)
+
+
+def _refill(container: Any, items: Any) -> None:
+    """Give a container back its items, if it has others."""
+    if len(container) != len(items) or not all(map(is_, *map(_in_order, (container, items)))):
+        container.clear()
+        (container.update if isinstance(container, (dict, set)) else container.extend)(items)
+
+
+def _in_order(container: Any) -> Any:
+    return chain.from_iterable(container.items()) if isinstance(container, dict) else container
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:

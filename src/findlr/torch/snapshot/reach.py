@@ -134,16 +134,19 @@ def _global_names(code: CodeType) -> Iterable[str]:
 _SIMPLE = {bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray, torch.device, torch.dtype}
 
 
-def generators_in(root: Any) -> list[Any]:
+def generators_in(root: Any, holders: list[Any] | None = None) -> list[Any]:
     """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
 
     Args:
         root: what to look into; containers of more than 1,000 items are data, and left alone.
+        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
+            are in, such as those of a dataset that counts its epochs.
 
     Returns:
         Generators of Python's, NumPy's and torch's, each once.
     """
     found, seen, todo = [], set[int](), [root]
+    holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)
         if kind in _SIMPLE or id(value) in seen or isinstance(value, (type, ModuleType)):
@@ -151,16 +154,17 @@ def generators_in(root: Any) -> list[Any]:
         seen.add(id(value))
         if isinstance(value, _GENERATORS):
             found.append(value)
-        elif isinstance(value, (list, tuple, set, frozenset, deque)):
-            todo += value if len(value) <= _MOST_ITEMS else ()
-        elif isinstance(value, dict):
-            todo += value.values() if len(value) <= _MOST_ITEMS else ()
+        elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
+            if len(value) <= _MOST_ITEMS:
+                todo += value.values() if isinstance(value, dict) else value
+                holders += [value] if isinstance(value, (list, set, deque, dict)) else []
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
             todo += [item for item, _ in _inside(value, "")]
         elif hasattr(value, "__dict__") and (
             kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value)
         ):
             todo += vars(value).values()
+            holders += [] if isinstance(value, nn.Module) else [vars(value)]
         if len(seen) > _MOST_OBJECTS:
             break
     return found
