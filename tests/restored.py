@@ -121,7 +121,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
                 TRAINING,
-                "        self.modules += [module for module in reached.modules if id(module) not in inside]",
+                "        self.modules += new",
                 "        pass",
             ),
             Break(
@@ -381,7 +381,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
             Break(
-                "a nested sampler's generator",
+                "a nested sampler's counter",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
                 "                owners.append(value)",
