@@ -175,13 +175,14 @@ def _asked(case: Case) -> Belief | None:
         return None
 
 
-def shortest(residuals: Array) -> tuple[float, float]:
-    """The shortest interval that covers the share COVERED of the residuals, half a grid step off included."""
-    ordered = np.sort(residuals)
-    need = int(np.ceil(COVERED * len(ordered)))
-    widths = ordered[need - 1 :] - ordered[: len(ordered) - need + 1]
-    at = int(np.argmin(widths))
-    return round(float(ordered[at] + HALF_STEP), 2), round(float(ordered[at + need - 1] - HALF_STEP), 2)
+def ends(residuals: Array, families: npt.NDArray[np.str_]) -> tuple[float, float]:
+    """The residuals between which the share COVERED of them lies, each family counted once; half a grid step off."""
+    weights = np.array([1 / np.count_nonzero(families == family) for family in families])
+    order = np.argsort(residuals)
+    share = np.cumsum(weights[order]) / weights.sum()
+    tail = (1 - COVERED) / 2
+    low, high = (residuals[order][int(np.searchsorted(share, at))] for at in (tail, 1 - tail))
+    return round(float(low + HALF_STEP), 2), round(float(high - HALF_STEP), 2)
 
 
 def coverage(sample: Sample, found: Sequence[Belief | None]) -> str:
@@ -225,7 +226,8 @@ def fit(name: str, baseline: bool) -> None:
     print(coverage(sample, found))
     residuals = sample.best - places
     noisy = np.array([one is None or one.doubts["noise"] > 0 for one in found])
-    print("intervals: calm", shortest(residuals[~noisy]), "noisy", shortest(residuals[noisy]))
+    for title, chosen in (("calm", ~noisy), ("noisy", noisy)):
+        print(f"interval, {title}:", *ends(residuals[chosen], sample.family[chosen]))
     doubts(sample, found, sample.regrets(places))
     fitted = bases(sample.cases)
     print("usual rates:", {key: round(fitted[key][0], 2) for key in LIKE})

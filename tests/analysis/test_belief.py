@@ -116,7 +116,7 @@ def test_no_answer_is_near_where_the_sweep_diverged():
 
 
 @either
-@pytest.mark.parametrize(("differ_by", "ends"), [(0.01, (-0.13, 0.5)), (1.0, (-0.34, 0.57))])
+@pytest.mark.parametrize(("differ_by", "ends"), [(0.01, (-0.3, 0.5)), (1.0, (-0.42, 0.6))])
 def test_the_interval_around_the_rate(differ_by, ends, baseline):
     belief = believe(curve(-2, differ_by, baseline), ADAM)
     assert belief.interval == pytest.approx(tuple(belief.lr * 10**end for end in ends))

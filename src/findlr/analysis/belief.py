@@ -19,7 +19,7 @@ _LEVEL = -0.12  # a rate that is too high costs more than one that is too low
 _TRUST, _TRUST_IN_GAP = 2.4, 1.2  # how fast a dip that is noisy loses its weight
 _DENSITY = 0.33  # four times the steps move the dip by -0.2 decades
 _REACH = 1.5  # so far apart, a dip that is clear weighs twice as much as what is usual
-_INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.13, 0.5), (-0.34, 0.57), (-0.6, 0.8)
+_INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.3, 0.5), (-0.42, 0.6), (-0.6, 0.8)
 _RATE_FREE_INTERVAL = (-0.3, 0.3)
 _FROM_EDGE = 0.3  # a sweep that diverged bears no rate nearer to where it did
 # What each doubt adds to the regret.

@@ -103,7 +103,7 @@ def usual_rate(curve: Curve, plan: Plan) -> Suggestion | None:
     belief = believe_the_usual(curve, plan)
     if belief is None:
         return None
-    why = f"No answer from this curve; people begin at about {rate_text(belief.lr)} with such a training."
+    why = f"people begin at about {rate_text(belief.lr)} with such a training"
     return Suggestion(belief.lr, "usual", why, belief.interval)
 
 
