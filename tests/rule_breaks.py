@@ -37,7 +37,7 @@ WITHOUT = "test_without_a_dip_it_is_what_is_usual"
 DIVERGED = "test_no_answer_is_near_where_the_sweep_diverged"
 INTERVAL = "test_the_interval_around_the_rate"
 COST = "test_what_each_doubt_costs"
-SCALES = "test_an_sgds_answer_scales_with_the_loss"
+STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
 DOUBTED = "test_a_clear_curve_is_doubted_where_what_it_cant_show_may_cost_more"
 NARROW = "test_a_curve_whose_dip_is_narrow_is_noisy_sooner"
 CURVE_ALONE = "test_a_rule_that_reads_the_curve_alone_is_not_doubted"
@@ -227,7 +227,7 @@ _BELIEF = [
     ("weight: the reach", WEIGHED, "_REACH = 1.5", "_REACH = 1.0"),
     ("weight: the square", WEIGHED, "/ _REACH) ** 2", "/ _REACH)"),
     ("weight: which is which", WEIGHED, "weight * read + (1 - weight) * to", "weight * to + (1 - weight) * read"),
-    ("start: the baseline", SCALES, "if points.baseline is None else points.baseline", ""),
+    ("start: the baseline", STARTS, "if points.baseline is None else points.baseline", ""),
     ("edge: not at all", DIVERGED, "if curve.diverged and len(curve):", "if False:"),
     ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve):", "if True:"),
     ("edge: how near", DIVERGED, "_FROM_EDGE = 0.3", "_FROM_EDGE = 0.2"),

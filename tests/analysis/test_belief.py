@@ -110,9 +110,18 @@ def test_without_either_it_says_so():
 
 def test_no_answer_is_near_where_the_sweep_diverged():
     whole = curve(-3.5)
-    cut = Curve(whole.lr[:55], whole.loss[:55], whole.baseline[:55], diverged=True, num_steps=100)
-    assert lr(whole, SGD) > math.log10(whole.lr[54]) - 0.3
-    assert lr(cut, SGD) == pytest.approx(math.log10(whole.lr[54]) - 0.3)
+    cut = Curve(whole.lr[:55], whole.loss[:55], whole.baseline[:55], num_steps=100)
+    edge = math.log10(cut.lr[-1])
+    assert lr(cut, SGD) > edge - 0.3
+    assert lr(replace(cut, diverged=True), SGD) == pytest.approx(edge - 0.3)
+
+
+def test_the_start_is_the_mean_over_all_batches_where_it_was_measured():
+    batches = np.where(np.arange(100) < 50, 1.0, 3.0)
+    measured = Curve(10**X, curve(start=batches).loss, batches)
+    assert math.log10(believe(measured, SGD).usual) == pytest.approx(usual(SGD, 2.0))
+    unmeasured = replace(measured, baseline=None)
+    assert math.log10(believe(unmeasured, SGD).usual) == pytest.approx(usual(SGD, 1.0), abs=1e-3)
 
 
 @either
