@@ -20,7 +20,7 @@ def told(finding: Finding) -> str:
     """A Finding in six lines: the rate, its interval, the verdict, the plan, what is next, the cost."""
     suggestion = finding.suggestion
     rows = (
-        ("learning rate", "none" if suggestion is None else rate_text(suggestion.lr)),
+        ("learning rate", none_text(finding) if suggestion is None else rate_text(suggestion.lr)),
         ("interval", "none" if suggestion is None else interval_text(finding.interval)),
         ("verdict", f"{finding.verdict.name}: {printable(_seen(finding))}"),
         ("plan", plan_text(finding.plan)),
@@ -28,6 +28,12 @@ def told(finding: Finding) -> str:
         ("cost", cost_text(finding.cost)),
     )
     return "\n".join(f"{name:<15}{text}" for name, text in rows)
+
+
+def none_text(finding: Finding) -> str:
+    """What is said in place of a rate: "none", and what is usual for such a training, where that is known."""
+    fallback = finding.fallback
+    return "none" if fallback is None else f"none from this curve; {fallback.why}"
 
 
 def short(finding: Finding) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ class LoopPlan:
 
     def seen(self, length: int | None) -> None:
         """A loader of that many batches is looped over; the first one counts."""
-        if self._plan is None:
+        if self._length is None:
             self._length = length
+        if self._plan is None:
             self._plan = self._with(1)
 
     def need(self) -> None:
@@ -52,7 +54,11 @@ class LoopPlan:
         """The plan of a loop that has taken so many batches for so many points."""
         if self._plan is None:
             return self._of(None)
-        return self._with(max(round(batches / points), 1)) if self._in_epochs and points else self._plan
+        batches_per_step = max(round(batches / points), 1) if points else 1
+        plan = self._with(batches_per_step) if self._in_epochs and points else self._plan
+        if plan.epochs is not None or plan.total_steps is None or not self._length:
+            return plan
+        return replace(plan, epochs=plan.total_steps / max(self._length // batches_per_step, 1))
 
     def _with(self, batches_per_step: int) -> Plan:
         return self._of(steps_in(self._total_steps, lambda: self._epoch() // batches_per_step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -208,8 +209,14 @@ class TorchTrainable(Stepping):
         return self._left(self._held_out.validate())
 
     def planned(self, plan: Plan) -> Plan:
-        """``plan`` with the optimizer, its momentum and its parameters filled in where they are left open."""
-        return self.training.planned(plan)
+        """``plan`` with what is known of the optimizer, the start and the epochs, where it leaves them open."""
+        plan = self.training.planned(plan)
+        if plan.epochs is not None or plan.total_steps is None:
+            return plan
+        try:
+            return replace(plan, epochs=plan.total_steps / self.steps_per_epoch())
+        except LoaderError:
+            return plan
 
     def check_verify(self) -> None:
         """Refuse a race of an optimizer whose step may cost any number of passes."""
