@@ -15,7 +15,7 @@ from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import epochs_in, read_schedule, steps_in
+from findlr.torch.planned import epochs_in, planned, read_schedule
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -143,7 +143,7 @@ def find_lr(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
     if in_epochs:
-        plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
+        plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
     return find(trainable, plan, **vars(search))
 
 
