@@ -96,8 +96,8 @@ def find_lr(
         parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
         optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
         modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-        callbacks = Attributes(*[callback for _, callback in net.callbacks_])
-        training = Training(modules, optimizers, sweep=sweep, restore=[*restore, callbacks], snapshot=snapshot)
+        training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
+        training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
         training.check_parameters()
         several = len(training.rates.ratios) > 1
         trainable = TorchTrainable.of(

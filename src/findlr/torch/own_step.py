@@ -80,6 +80,11 @@ class OwnStep:
         )
 
     @property
+    def tried(self) -> bool:
+        """Whether, in the step that is being taken, the optimizer has stepped or a scaler was asked to step it."""
+        return self._counted.steps > 0 or self._counted.attempts > 0
+
+    @property
     def skipped(self) -> torch.Tensor | None:
         """A value above 0 if a fused optimizer skipped the last step; None if what ``take`` returned says it all."""
         return self._counted.skipped

@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
-from findlr.search.batches import has_state
+from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.torch.snapshot.memory import Memory
@@ -62,7 +62,9 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
-    """Note an object in ``restore=``: a module, optimizer, scaler or Attributes as such, all else by its state dict.
+    """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
+
+    What can remember itself, as a room's step can, does.
 
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
@@ -73,8 +75,8 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
         note_optimizer(stateful, memory)
     elif isinstance(stateful, GradScaler):  # its state dict lacks what an unfinished step left, and what is made lazily
         memory.note(vars(stateful))
-    elif isinstance(stateful, Attributes):
-        stateful.note(memory)
+    elif isinstance(stateful, Remembers):
+        stateful.remember(memory)
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
@@ -87,7 +89,7 @@ def check_stateful(stateful: Any) -> None:
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
     """
-    if not (has_state(stateful) or isinstance(stateful, Attributes)):
+    if not has_state(stateful):
         raise ConfigurationError(
             f"restore= takes objects with state_dict and load_state_dict, got {type(stateful).__name__}: give it both"
         )
@@ -134,7 +136,7 @@ class Attributes:
     def __init__(self, *owners: Any, but: Iterable[str] = (), devices: Iterable[torch.device] = ()) -> None:
         self._owners, self._but, self._devices = owners, frozenset(but), list(devices)
 
-    def note(self, memory: Memory) -> None:
+    def remember(self, memory: Memory) -> None:
         """Note them in a memory of a whole training."""
         for owner in self._owners:
             but = [value for name, value in vars(owner).items() if name in self._but]
@@ -145,7 +147,7 @@ class Attributes:
     def snapshot(self) -> Memory:
         """What the attributes are now, and the random states."""
         memory = Memory()
-        self.note(memory)
+        self.remember(memory)
         memory.copy()
         remember_rng(self._devices, memory)
         return memory
