@@ -25,6 +25,7 @@ from findlr import ConfigurationError, LossError, OptimizerError, Stop
 from findlr import find_lr as plain
 from findlr.fastai import find_lr
 from findlr.testing import TrainingConformance
+from tests.torch.training import copied
 
 mse = nn.functional.mse_loss
 
@@ -124,6 +125,37 @@ def test_a_learner_without_an_optimizer_is_as_it_was_and_says_nothing(capsys):
     assert learn.model.training
 
 
+def test_what_fit_changes_before_its_first_batch_is_as_it_was():
+    learn = learner(opt_func=partial(SGD, mom=0.9), splitter=split, lr=slice(1e-3, 1e-2), wd=0.1)
+    fit(learn, 1)
+    learn.opt.set_hypers(wd=0.2)
+
+    def seen():
+        smooth = learn.recorder.smooth_loss
+        modes = [module.training for module in learn.model.modules()]
+        return copied([learn.opt.hypers[0], learn.opt.hypers[1], modes, smooth.count, smooth.val])
+
+    before = seen()
+    assert not learn.model.training
+    find_lr(learn, lr=0.5)
+    assert seen() == before
+
+
+def test_each_run_of_a_race_begins_where_the_learner_stood():
+    seen = []
+
+    class Seen(Callback):
+        def before_fit(self):
+            self.steps = 0
+
+        def before_step(self):
+            seen.append((self.train_iter, self.steps))
+            self.steps += 1
+
+    finding = find_lr(learner(cbs=Seen()), total_steps=300, verify=True, control_variate=False, max_lr=1.0)
+    assert seen.count((0, 0)) == 1 + len(finding.race.runs)
+
+
 @pytest.mark.parametrize(
     ("opt_func", "optimizer"),
     [(SGD, optim.SGD), (partial(OptimWrapper, opt=optim.AdamW), optim.AdamW)],
@@ -186,7 +218,7 @@ def test_the_line_to_paste_trains_at_the_rate():
     assert finding.code() in str(finding)
     exec(finding.code())
     fit(learn, 1)
-    with pytest.raises(OptimizerError, match="no param_groups to write the rate into; write this instead: learn.lr ="):
+    with pytest.raises(OptimizerError, match="no param_groups to write the rate into; write this instead: learn"):
         finding.apply(learn.opt)
     assert max(learn.recorder.lrs) == pytest.approx(finding.lr, rel=0.1)
 
@@ -234,7 +266,11 @@ def test_logs_and_saved_models_are_left_alone(tmp_path):
         learn.fit(1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(before) == 2
+    with torch.no_grad():
+        learn.model.head.bias.add_(1)  # so that a model that is loaded would be another one
+    weights = copied(learn.model.state_dict())
     find_lr(learn)
+    assert copied(learn.model.state_dict()) == weights
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
