@@ -159,6 +159,22 @@ def test_without_a_loss_function_a_race_is_scored_on_what_it_trains_on():
     assert finding.curve.baseline is None
 
 
+def test_each_run_of_a_race_begins_at_the_first_iteration():
+    training, seen = Training(), []
+    update = create_supervised_trainer(training.model, training.optimizer, nn.MSELoss())._process_function
+
+    def process(engine, batch):
+        seen.append(engine.state.iteration)
+        return update(engine, batch)
+
+    training.trainer = Engine(process)
+    training.trainer.state.iteration = 5  # of a run that is over; gradients would be accumulated from there
+    finding = training.search(verify=True, total_steps=300, max_lr=1.0)
+    assert seen[0] == 1
+    assert seen.count(1) == 1 + len(finding.race.runs)
+    assert training.trainer.state.iteration == 5
+
+
 def test_a_dict_of_outputs_and_a_scaler_that_skips():
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
