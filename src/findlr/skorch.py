@@ -99,7 +99,7 @@ def find_lr(
         training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
         training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
         training.check_parameters()
-        several = len(training.rates.ratios) > 1
+        several = len(set(training.rates.ratios)) > 1  # rates, which no one line sets
         trainable = TorchTrainable.of(
             training,
             _step(net, training, given),
