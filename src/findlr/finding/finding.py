@@ -187,7 +187,7 @@ class Finding:
                 suggested rates; says what to write instead, and nothing has been changed then.
         """
         lrs = self.lrs
-        if not hasattr(optimizer, "param_groups"):
+        if getattr(optimizer, "param_groups", None) is not getattr(optimizer, "param_groups", ()):  # or only copies
             kind = type(optimizer).__name__
             raise OptimizerError(
                 f"{kind} has no param_groups to write the rate into; write this instead: {self.code()}"

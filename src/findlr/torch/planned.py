@@ -18,6 +18,21 @@ from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, r
 _CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
 
 
+def planned(schedule: Any, total_steps: Any, warmup: float | None, steps_per_epoch: Callable[[], int]) -> Plan:
+    """The plan of a training whose data are known.
+
+    Args:
+        schedule: a name, a function of the progress, or a scheduler.
+        total_steps: optimizer steps, or a text such as "5 epochs"; None if not known.
+        warmup: of a schedule given by its name: a share of the training, or a whole number of steps.
+        steps_per_epoch: tells the optimizer steps of one pass.
+
+    Raises:
+        ConfigurationError: what is given can't be a plan.
+    """
+    return Plan(*read_schedule(schedule, steps_in(total_steps, steps_per_epoch)), warmup=warmup)
+
+
 class LoopPlan:
     """The plan of a loop of the user's own: one whose length is given in epochs is known once its loader is.
 

@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Unpack
 
 from findlr.analysis.curve import Step
-from findlr.analysis.length import epochs_in, steps_in
+from findlr.analysis.length import epochs_in
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
@@ -16,7 +16,7 @@ from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import planned, read_schedule
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -146,7 +146,7 @@ def find_lr(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
     if in_epochs:
-        plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
+        plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
     return find(trainable, plan, **vars(search))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -130,6 +130,7 @@ class TorchTrainable(Stepping):
         validation_loader: Iterable[Any] | None = None,
         validation_every: int = 1,
         consume: bool = False,
+        facts: Mapping[str, Any] | None = None,
     ) -> Self:
         """A trainable whose steps another framework takes: for a room of its own.
 
@@ -140,9 +141,11 @@ class TorchTrainable(Stepping):
             validation_loader: see the class.
             validation_every: see the class.
             consume: see the class.
+            facts: what the Finding should record besides, or in place of what is known of the training.
         """
         made = cls.__new__(cls)
         made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume)  # noqa: SLF001
+        made._told = facts or {}  # noqa: SLF001
         return made
 
     def _assemble(
@@ -158,6 +161,7 @@ class TorchTrainable(Stepping):
     ) -> None:
         check_data(validation_every, consume)
         self.training, self.taker = training, taker
+        self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()
         self.device = training.device
         self._write = training.rates.write if isinstance(taker, LossStep) else training.write
@@ -250,4 +254,4 @@ class TorchTrainable(Stepping):
         for name in ("clip_grad_norm", "clip_grad_value"):
             if getattr(self.taker, name, None) is not None:
                 facts[name] = getattr(self.taker, name)
-        return facts
+        return {**facts, **self._told}

@@ -136,7 +136,7 @@ class Memory(memory.Memory):
             else:
                 todo += self._note_other(value, worth, objects=objects)
 
-    def _note_attributes(self, value: Any) -> list[Any]:
+    def note_attributes(self, value: Any) -> list[Any]:
         """Note what the attributes of an object are; return them, because they may change in place as well."""
         found: list[Any] = []
         if hasattr(value, "__dict__"):
@@ -164,7 +164,7 @@ class Memory(memory.Memory):
             self.add(undo[0], Phase.RANDOM, undo[1])
         elif objects and is_plain(value):
             self._seen.add(id(value))
-            return self._note_attributes(value)
+            return self.note_attributes(value)
         return []
 
     def note_modules(self, modules: Iterable[nn.Module]) -> None:
