@@ -31,7 +31,8 @@ class OwnStep:
     """
 
     combine: Literal["mean", "sum"] = "mean"
-    accumulation_steps = None
+    accumulation_steps: int | None = None
+    draws_first = False
 
     def __init__(self, training: Training, function: TrainStep) -> None:
         if not callable(function):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
-from findlr.search.batches import has_state
+from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.torch.snapshot.memory import Memory
@@ -64,6 +64,8 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 def note_stateful(stateful: Any, memory: Memory) -> None:
     """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
 
+    What can remember itself, as a room's step can, does.
+
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
     """
@@ -73,6 +75,8 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
         note_optimizer(stateful, memory)
     elif isinstance(stateful, GradScaler):  # its state dict lacks what an unfinished step left, and what is made lazily
         memory.note(vars(stateful))
+    elif isinstance(stateful, Remembers):
+        stateful.remember(memory)
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
