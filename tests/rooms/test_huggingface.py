@@ -246,6 +246,16 @@ STOPS = {
 }
 
 
+class Hears(TrainerCallback):
+    def __init__(self):
+        self.heard = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            self.heard.append(name)
+        return super().__getattribute__(name)
+
+
 class Guarded(room.FindLR):
     """Lets the training go on after a search that was broken off."""
 
@@ -261,15 +271,16 @@ class Guarded(room.FindLR):
 )
 def test_a_search_in_the_middle_of_an_epoch(name, workers):
     def run(search):
-        accumulation = dict(gradient_accumulation_steps=3, dataloader_num_workers=workers)
-        trainer = trainer_of(gpt2, texts, max_steps=7, dataloader_persistent_workers=workers > 0, **accumulation)
+        data = dict(dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0)
+        trainer = trainer_of(gpt2, texts, logging, max_steps=7, gradient_accumulation_steps=3, **data)
+        trainer.add_callback(hears := Hears())
         if search:
             callback = Guarded(trainer, at=2, **exits(trainer, name))
             trainer.add_callback(callback)
         trainer.train()
         if search:
             assert callback.finding.stop in STOPS[name]
-        return state_of(trainer) | _draws()
+        return state_of(trainer) | _draws() | {"heard": hears.heard}
 
     assert not list(_differing(run(search=True), run(search=False), ""))
 
@@ -302,6 +313,18 @@ def in_pairs(model, *args, **how):
 def made_anew(_, *args, **how):
     """A Trainer that makes its model as it begins."""
     return Remembering(None, *args, model_init=bert, **how)
+
+
+class Normed:
+    """A loss with a state of its own."""
+
+    def __init__(self):
+        self.norm = torch.nn.BatchNorm1d(64)
+
+    def __call__(self, outputs, labels, num_items_in_batch=None):
+        normed = self.norm(outputs.logits.flatten(0, 1))
+        losses = functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return losses + 0.1 * (normed - self.norm.running_mean).square().mean()
 
 
 def logging(*args, **how):
@@ -357,6 +380,7 @@ twice = dict(gradient_accumulation_steps=2)
 WAYS = {
     "label smoothing": lambda: dict(**language, **twice, label_smoothing_factor=0.1),
     "compute_loss_func": lambda: dict(**language, **twice, parts={"compute_loss_func": by_tokens}),
+    "a loss with a state": lambda: dict(**language, parts={"compute_loss_func": Normed()}),
     "gradient checkpointing": lambda: dict(**language, gradient_checkpointing=True),
     "bf16": lambda: dict(**language, **twice, bf16=True),
     "Adafactor": lambda: dict(**language, optim="adafactor"),
@@ -431,6 +455,14 @@ def test_the_plain_call_finds_the_same(how):
     assert found.curve.lr.tolist() == plainly.curve.lr.tolist()
     assert (found.lr, found.plan, found.interval) == (plainly.lr, plainly.plan, plainly.interval)
     assert found.cost.steps == plainly.cost.steps
+
+
+def test_the_control_variate_follows_an_accumulation():
+    how = dict(gradient_accumulation_steps=3, label_smoothing_factor=0.1)
+    found = room.find_lr(trainer_of(gpt2, texts, **how), num_steps=10, max_lr=0.01, progress=False)
+    assert found.curve.baseline is not None
+    assert found.curve.baseline[0] == pytest.approx(found.curve.loss[0], rel=1e-5)
+    assert found.curve.baseline[-1] > found.curve.loss[-1]
 
 
 def test_the_finding_says_what_to_paste():
@@ -537,28 +569,34 @@ def test_a_curve_that_refuses_changes_no_rate(caplog):
 
 
 def test_no_callback_hears_of_a_search():
-    heard = []
-
-    class Hears(TrainerCallback):
-        def __getattribute__(self, name):
-            if name.startswith("on_"):
-                heard.append(name)
-            return super().__getattribute__(name)
-
-    trainer = trainer_of(**of_line(make=logging_line))
-    trainer.add_callback(Hears())
-    heard.clear()
+    trainer = trainer_of(**of_line())
+    trainer.add_callback(hears := Hears())
+    hears.heard.clear()
     room.find_lr(trainer, num_steps=5, progress=False)
-    assert not heard
+    assert not hears.heard
 
 
-def logging_line(*args, **how):
-    class Logging(Trainer):
-        def compute_loss(self, *args, **how):
-            self.log({"here": 1.0})
-            return super().compute_loss(*args, **how)
+@pytest.mark.parametrize("way", [dict(make=in_pairs), dict(make=made_anew), dict(neftune_noise_alpha=5.0, bf16=True)])
+@pytest.mark.parametrize("trained", [False, True])
+def test_everything_is_the_same_object_after_a_search(way, trained):
+    trainer = trainer_of(**way, max_steps=2)
+    if trained:
+        trainer.train()
+    parts = ["args", "state", "control", "callback_handler", "accelerator", "model"]
+    owners = [trainer, *(getattr(trainer, name) for name in parts), trainer.model.config]
+    optimizer = trainer.optimizer
+    owners += [] if optimizer is None else [optimizer, getattr(optimizer, "optimizer", optimizer)]
+    owners += [] if optimizer is None else optimizer.param_groups
+    before, draws = [dict(named(owner)) for owner in owners], _draws()
+    room.find_lr(trainer, num_steps=5, max_lr=1e-2, progress=False)
+    for owner, names in zip(owners, before, strict=True):
+        assert named(owner).keys() == names.keys()
+        assert [name for name, value in named(owner).items() if value is not names[name]] == []
+    assert draws == _draws()
 
-    return Logging(*args, **how)
+
+def named(owner):
+    return owner if isinstance(owner, dict) else vars(owner)
 
 
 def test_the_trainers_bar_makes_room_for_ours(capsys):

@@ -61,11 +61,11 @@ class _Whole:
 
 
 def note_trainer(trainer: Trainer, memory: Memory) -> None:
-    """Note what a step changes in the trainer itself: attributes, containers, logs, Accelerate's flags."""
+    """Note what a step changes in the trainer itself: attributes, containers, logs."""
     _note_attributes(memory, trainer, trainer.callback_handler)
     own = [value for name, value in vars(trainer).items() if name not in DATA]
     memory.note(*[value for value in own if isinstance(value, (dict, list, set, deque)) and len(value) <= _MOST_ITEMS])
-    memory.note(*map(vars, (trainer.accelerator.gradient_state, trainer.control, trainer.state)))
+    memory.note(vars(trainer.control), vars(trainer.state))
 
 
 def _note_attributes(memory: Memory, *owners: Any) -> None:
