@@ -52,7 +52,7 @@ class _Whole:
         memory.copy()
         memory.note_modules([trainer.model])  # after the copies: all but the values of its tensors
         configs = [getattr(trainer.model, name, None) for name in ("config", "generation_config")]
-        _note_attributes(memory, trainer.args, trainer.accelerator, *filter(None, configs))
+        _note_attributes(memory, trainer.accelerator, *filter(None, configs))
         remember_rng([trainer.args.device], memory)
         return memory
 
