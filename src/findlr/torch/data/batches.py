@@ -13,7 +13,7 @@ from findlr.search import batches
 from findlr.search.batches import has_state
 from findlr.search.memory import Memory
 from findlr.torch.data import nesting
-from findlr.torch.data.held_out import split, twin
+from findlr.torch.data.held_out import innermost, split, twin
 from findlr.torch.snapshot import memory as tensors
 from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
@@ -32,6 +32,8 @@ class Batches(batches.Batches):
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
         self._generators: list[Any] | None = None  # that the loader holds; looked for once
+        self._holds_iterator = isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))
+        self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
@@ -40,14 +42,18 @@ class Batches(batches.Batches):
     def opened(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader itself; or one like it if the loader holds an iterator, because the user may have that open.
 
-        It holds one if its workers persist; torchdata's loader always does.
+        It holds one if its workers persist; torchdata's loader always does. Each pass opens the same one, because it
+        may count them: Accelerate's loaders shuffle by that number.
         """
-        if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
+        if not self._holds_iterator:
             return loader
+        if self._sibling[0] is not loader:
+            self._sibling = loader, twin(loader)
         changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
         if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             changes["_initial_iter_for_state_dict"] = False
-        sibling: Iterable[Any] = twin(loader, **changes)
+        sibling: Iterable[Any] = self._sibling[1]
+        vars(innermost(sibling)).update(changes)  # not setattr, because a DataLoader does not let some be set
         return sibling
 
     def shut(self, iterator: Iterator[Any]) -> None:
@@ -62,6 +68,9 @@ class Batches(batches.Batches):
         if has_state(self.loader) and not isinstance(self.loader, DataLoader):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
+        if self._holds_iterator:
+            note_samplers(self._sibling[1], memory)
+            memory.add(partial(setattr, self, "_sibling", self._sibling), name="the loader that is opened")
         if self._generators is None:
             self._generators = generators_in(self.loader)
         memory.note(*self._generators)
