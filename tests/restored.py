@@ -523,6 +523,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        note_samplers(self._sibling[1], memory)",
                 "        pass",
             ),
+            Break(
+                "a wrapped loader's passes, in the middle of the first",
+                f"{PASSES}[2]",
+                BATCHES,
+                "            self._sibling_of(self._source)  # the same one, then, before its first pass and in the midst of it",
+                "            pass",
+            ),
         ],
         "the `state_dict` of a loader that has one": [
             Break(

@@ -47,14 +47,17 @@ class Batches(batches.Batches):
         """
         if not self._holds_iterator:
             return loader
-        if self._sibling[0] is not loader:
-            self._sibling = loader, twin(loader)
+        sibling: Iterable[Any] = self._sibling_of(loader)
         changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
         if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             changes["_initial_iter_for_state_dict"] = False
-        sibling: Iterable[Any] = self._sibling[1]
         vars(innermost(sibling)).update(changes)  # not setattr, because a DataLoader does not let some be set
         return sibling
+
+    def _sibling_of(self, loader: Iterable[Any]) -> Any:
+        if self._sibling[0] is not loader:
+            self._sibling = loader, twin(loader)
+        return self._sibling[1]
 
     def shut(self, iterator: Iterator[Any]) -> None:
         """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""
@@ -69,6 +72,7 @@ class Batches(batches.Batches):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
         if self._holds_iterator:
+            self._sibling_of(self._source)  # the same one, then, before its first pass and in the midst of it
             note_samplers(self._sibling[1], memory)
             memory.add(partial(setattr, self, "_sibling", self._sibling), name="the loader that is opened")
         if self._generators is None:
