@@ -527,7 +527,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a wrapped loader's passes, in the middle of the first",
                 f"{PASSES}[2]",
                 BATCHES,
-                "            self._sibling_of(self._source)  # the same one, then, before its first pass and in the midst of it",
+                "            self._sibling_of(self._source)  # one for all passes, made before the first is noted",
                 "            pass",
             ),
         ],

@@ -72,7 +72,7 @@ class Batches(batches.Batches):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
         if self._holds_iterator:
-            self._sibling_of(self._source)  # the same one, then, before its first pass and in the midst of it
+            self._sibling_of(self._source)  # one for all passes, made before the first is noted
             note_samplers(self._sibling[1], memory)
             memory.add(partial(setattr, self, "_sibling", self._sibling), name="the loader that is opened")
         if self._generators is None:
