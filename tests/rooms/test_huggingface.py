@@ -343,6 +343,13 @@ def logging(*args, **how):
     return Logging(*args, **how)
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """Sentences that come one after the other."""
+
+    def __iter__(self):
+        return iter(sentences())
+
+
 def tokenizer():
     """One that needs no hub."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -390,6 +397,7 @@ WAYS = {
     "DoRA": lambda: dict(data=texts, model=lambda: adapted(use_dora=True), **twice),
     "an optimizer of the user's": lambda: dict(make=in_pairs),
     "a model that is made anew": lambda: dict(make=made_anew),
+    "a stream": lambda: dict(data=Stream, **twice),
     "a loss that logs": lambda: dict(
         make=logging, eval_strategy="steps", eval_steps=3, parts={"eval_dataset": sentences(8)}
     ),
@@ -657,8 +665,21 @@ def test_what_takes_its_own_steps_is_refused(flag, told):
 def test_what_is_no_trainer_is_refused():
     with pytest.raises(ConfigurationError, match="got Line"):
         room.find_lr(line())
-    with pytest.raises(ConfigurationError, match="'num_steps'"):
-        room.find_lr(trainer_of(**of_line()), num_iter=10)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (dict(num_iter=10), "'num_steps'"),
+        (dict(total_steps=10), "total_steps is read from the trainer"),
+        (dict(accumulation_steps=2), "accumulation_steps is read from the trainer"),
+        (dict(validation_every=2), "the trainer has none"),
+        (dict(restore=[3]), "state_dict"),
+    ],
+)
+def test_what_is_no_argument_is_refused(how, told):
+    with pytest.raises(ConfigurationError, match=told):
+        room.find_lr(trainer_of(**of_line()), **how)
 
 
 def test_what_is_missing_is_named():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
@@ -12,6 +12,7 @@ from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.interrupts import signals_act
 from findlr.search.settings import Search, Settings
+from findlr.torch.search import argument_names
 from findlr.torch.snapshot.stores import StoreKind
 
 try:
@@ -92,7 +93,7 @@ class FindLR(TrainerCallback):
     """What was found; None before."""
 
     def __init__(self, trainer: Trainer, *, apply: bool = False, at: int = 0, **how: Unpack[How]) -> None:
-        check(trainer)
+        check(trainer, how)
         self._trainer, self._apply, self._at, self._leaves = trainer, apply, at, False
         search: dict[str, Any] = dict(how)
         self._own = {name: search.pop(name) for name in ("validation_every", "restore", "snapshot") if name in how}
@@ -117,13 +118,12 @@ class FindLR(TrainerCallback):
             if (bar := getattr(callback, "training_bar", None)) is not None:
                 bar.clear()  # it comes back as the training goes on
         protected(trainer, self._search, self)
-        if not self._apply or self.finding is None:
-            return
-        if self.finding.suggestion is None:
+        assert self.finding is not None
+        if self._apply and self.finding.suggestion is None:
             logger.warning("the training keeps its rate: %s", self.finding.why)
-            return
-        self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
-        trainer.args.learning_rate = self.finding.lr
+        elif self._apply:
+            self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
+            trainer.args.learning_rate = self.finding.lr
 
     @signals_act
     def _search(self) -> None:
@@ -144,8 +144,8 @@ class _LeftError(BaseException):
     """Leaves ``train``, whatever exceptions are caught in it."""
 
 
-def check(trainer: Any) -> None:
-    """Refuse what is no trainer, or one whose steps can't be taken one by one, or not be put back.
+def check(trainer: Any, how: Mapping[str, Any]) -> None:
+    """Refuse what is no trainer, one whose steps can't be taken one by one or put back, and what it says itself.
 
     Raises:
         ConfigurationError: it says why, and what to do.
@@ -166,3 +166,8 @@ def check(trainer: Any) -> None:
     for is_so, name, instead in refused:
         if is_so:
             raise ConfigurationError(f"find_lr can't be had with {name}: {instead}")
+    for name in how:
+        if name in argument_names() and name not in How.__annotations__:
+            raise ConfigurationError(f"{name} is read from the trainer: leave it out, and set it there")
+    if "validation_every" in how and trainer.eval_dataset is None:
+        raise ConfigurationError("validation_every needs an eval set, and the trainer has none: give it eval_dataset=")

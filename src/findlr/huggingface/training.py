@@ -132,7 +132,7 @@ class TrainerStep(OwnStep):
         with trainer.compute_loss_context_manager():
             inputs = trainer._prepare_inputs(batch)
             loss: torch.Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=self._items)
-        return loss / self._divisor()
+        return loss.mean() / self._divisor()  # of several devices
 
     def _divisor(self) -> int:
         """What ``training_step`` divides a loss by."""
