@@ -33,6 +33,7 @@ class OwnStep:
     """
 
     combine: Literal["mean", "sum"] = "mean"
+    draws_first = False
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class TorchTrainable(Stepping):
         validation_every: steps between two validation losses, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16 or
             "bf16"; None is off.
-        scaler: the training's GradScaler, or None.
+        scaler: the training's GradScaler; None is that of a wrapper around the optimizer, such as Accelerate's, if any.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
@@ -116,6 +116,7 @@ class TorchTrainable(Stepping):
             taker = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:
+            how["scaler"] = training.scaler if scaler is None else scaler
             taker = LossStep(training, criterion, loss_fn, **how)
         functions = (criterion, loss_fn)
         self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)

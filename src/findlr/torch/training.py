@@ -69,7 +69,9 @@ class Training:
     ) -> None:
         self.models: list[nn.Module] = _listed("model", models, nn.Module)
         self.modules = list({id(module): module for module in self.models}.values())
-        given = _unwrapped(optimizers)
+        self.wrappers: list[Any] = []
+        self.scaler: GradScaler | None = None  # that a wrapper steps with
+        given = self._unwrapped(optimizers)
         self.optimizers: list[torch.optim.Optimizer] = _listed("optimizer", given, torch.optim.Optimizer)
         self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
@@ -85,6 +87,20 @@ class Training:
         self.generators: list[Any] = []
         self.ranks: Ranks = Alone()
         self._lr = math.nan
+
+    def _unwrapped(self, optimizers: Any) -> Any:
+        """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's; keeps these."""
+        if isinstance(optimizers, Mapping):
+            return {name: self._unwrapped(each) for name, each in optimizers.items()}
+        if isinstance(optimizers, (list, tuple)):
+            return [self._unwrapped(each) for each in optimizers]
+        inner = getattr(optimizers, "optimizer", None)
+        if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
+            self.wrappers.append(optimizers)
+            scaler = getattr(optimizers, "scaler", None)
+            self.scaler = scaler if isinstance(scaler, GradScaler) else self.scaler
+            return self._unwrapped(inner)
+        return optimizers
 
     @property
     def device(self) -> torch.device:
@@ -188,6 +204,8 @@ class Training:
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)
+        if self.wrappers:
+            memory.note(*self.wrappers, objects=True)
         for stateful in self.restore:
             note_stateful(stateful, memory)
         note_tensors(self.tensors, memory)
@@ -229,18 +247,6 @@ class Training:
         """The first swept optimizer, with the groups of all."""
         first, *others = map(described, self.swept)
         return {**first, "groups": [*first["groups"], *chain.from_iterable(each["groups"] for each in others)]}
-
-
-def _unwrapped(optimizers: Any) -> Any:
-    """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's."""
-    if isinstance(optimizers, Mapping):
-        return {name: _unwrapped(each) for name, each in optimizers.items()}
-    if isinstance(optimizers, (list, tuple)):
-        return [_unwrapped(each) for each in optimizers]
-    inner = getattr(optimizers, "optimizer", None)
-    if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
-        return _unwrapped(inner)
-    return optimizers
 
 
 def _steps_by_itself(optimizer: Any) -> bool:

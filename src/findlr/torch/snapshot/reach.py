@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -171,14 +172,38 @@ def generators_in(root: Any, holders: list[Any] | None = None) -> list[Any]:
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
-    """The gradient scalers of this process, and the schedulers of these optimizers, whoever holds them.
+    """The scalers of this process, its Accelerators' counters, and these optimizers' schedulers, whoever holds them.
 
     They stand in no closure that can be asked: a loop of the user's own holds them, or a wrapper.
     """
     known = set(map(id, optimizers))
-    referrers = gc.get_referrers(*_with_subclasses(GradScaler), *_with_subclasses(LRScheduler))
-    found = [each for each in referrers if issubclass(type(each), (GradScaler, LRScheduler))]
-    return [each for each in found if isinstance(each, GradScaler) or id(getattr(each, "optimizer", None)) in known]
+    accelerator = getattr(sys.modules.get("accelerate"), "Accelerator", None)
+    kinds = (GradScaler, LRScheduler) if accelerator is None else (GradScaler, LRScheduler, accelerator)
+    attached: list[Any] = []
+    for each in gc.get_referrers(*set[type]().union(*map(_with_subclasses, kinds))):
+        kind = type(each)
+        if issubclass(kind, LRScheduler):
+            attached += [each] if id(getattr(each, "optimizer", None)) in known else []
+        elif issubclass(kind, GradScaler):
+            attached.append(each)
+        elif issubclass(kind, kinds):
+            attached.append(StepsCounted(each))
+    return attached
+
+
+class StepsCounted:
+    """The batches that an Accelerator has counted, which tell it where an accumulation ends."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def state_dict(self) -> dict[str, int]:
+        """The count."""
+        return {"step": self._accelerator.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Put it back."""
+        self._accelerator.step = state["step"]
 
 
 def _with_subclasses(cls: type) -> set[type]:
