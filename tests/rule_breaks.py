@@ -245,8 +245,8 @@ _BELIEF = [
     ("expected regret: all doubts", COST, "sum(self.doubts.values())", "max(self.doubts.values())"),
 ]
 _DOUBTED = [
-    ("verdict: not doubted", DOUBTED, "judgement = _doubted(judgement, curve, plan)", "pass"),
-    ("verdict: the curve's rules", CURVE_ALONE, " and suggestion.rule == quick.__name__", ""),
+    ("verdict: not doubted", DOUBTED, "judgement = _doubted(judgement, belief, curve, plan)", "pass"),
+    ("verdict: the curve's rules", CURVE_ALONE, "rule in (None, quick) and ", ""),
     ("verdict: how sure is sure", DOUBTED, "_SURE = 0.05", "_SURE = 0.03"),
     ("verdict: far apart", DOUBTED, "_APART = 1.5", "_APART = 9.0"),
     ("verdict: pretrained", DOUBTED, "elif plan.pretrained:", "elif False:"),

@@ -6,12 +6,12 @@ import math
 from typing import NamedTuple
 
 from findlr.analysis.acting import batch_is_at_fault
-from findlr.analysis.belief import believe
+from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion, quick
+from findlr.analysis.rules import Rule, Suggestion, quick, told
 from findlr.analysis.runs import Race, decide, learned, level
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
@@ -83,20 +83,19 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
     if judgement.verdict.refuses:
         advice = f" But {rate_free(plan.optimizer)}." if plan.optimizer in RATE_FREE else ""
         return Answer(None, judgement.verdict, judgement.why + advice)
+    by_belief = rule in (None, quick) and plan.optimizer not in QUASI_NEWTON
     try:
-        suggestion = inside((rule or quick)(curve, plan), curve)
+        belief = believe(curve, plan) if by_belief else None
+        suggestion = inside((rule or quick)(curve, plan) if belief is None else told(belief, plan), curve)
     except NoSuggestionError as error:
         return Answer(None, Verdict.NO_ANSWER, f"{judgement.why} But {error}.")
-    if judgement.verdict is Verdict.CLEAR and suggestion.rule == quick.__name__:
-        judgement = _doubted(judgement, curve, plan)
+    if belief is not None and judgement.verdict is Verdict.CLEAR and plan.optimizer not in RATE_FREE:
+        judgement = _doubted(judgement, belief, curve, plan)
     return Answer(suggestion, judgement.verdict, judgement.why)
 
 
-def _doubted(clear: Judgement, curve: Curve, plan: Plan) -> Judgement:
+def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judgement:
     """A clear curve, unless what it can't show may cost more than a clear one should."""
-    if plan.optimizer in (*RATE_FREE, *QUASI_NEWTON):
-        return clear
-    belief = believe(curve, plan)
     worst = max(belief.doubts, key=belief.doubts.__getitem__)
     half = "" if plan.total_steps is None else f", for {plan.total_steps // 2:,} steps"
     if belief.dip and belief.usual and abs(math.log10(belief.dip / belief.usual)) > _APART:

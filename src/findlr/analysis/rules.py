@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from findlr.analysis.belief import believe, believe_the_usual
+from findlr.analysis.belief import Belief, believe, believe_the_usual
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
@@ -81,7 +81,11 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     plan = plan or Plan()
     if plan.optimizer in QUASI_NEWTON:
         return _full_step(curve, plan.optimizer)
-    belief = believe(curve, plan)
+    return told(believe(curve, plan), plan)
+
+
+def told(belief: Belief, plan: Plan) -> Suggestion:
+    """A belief as the suggestion of ``quick``."""
     if plan.optimizer in RATE_FREE:
         dips = "" if belief.dip is None else f" The loss dips around {rate_text(belief.dip)}."
         return Suggestion(belief.lr, "quick", f"{rate_free(plan.optimizer)}.{dips}", belief.interval)

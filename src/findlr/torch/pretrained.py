@@ -32,24 +32,22 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
 
     Source: original.
     """
-    layers = [
-        module.weight.detach()
-        for model in models
-        for module in model.modules()
-        if type(module) in _LAYERS and type(module.weight) is nn.Parameter and module.weight.numel() >= _FEWEST
-    ]
-    layers = [weight for weight in layers if weight.is_floating_point() and not weight.is_meta]
-    some = [weight.flatten()[:: max(1, weight.numel() // _MOST)] for weight in layers]
+    some: list[tuple[int, float, torch.Tensor]] = []  # of each layer: how many weights, their bound, and some of them
+    for model in models:
+        for module in model.modules():
+            weight = module.weight if type(module) in _LAYERS else None
+            if type(weight) is nn.Parameter and weight.numel() >= _FEWEST and not weight.is_meta:
+                count = weight.numel()
+                bound = 1.0001 * (count // len(weight)) ** -0.5
+                some.append((count, bound, weight.detach().flatten()[:: max(1, count // _MOST)]))
     if not some:
         return False
-    bounds = [weight[0].numel() ** -0.5 * 1.0001 for weight in layers]
-    largest = torch.stack([weights.abs().max().float().cpu() for weights in some]).tolist()
-    trained = sum(
-        weight.numel()
-        for weight, weights, high, bound in zip(layers, some, largest, bounds, strict=True)
-        if high > bound and _looks_trained(weights.float(), bound)
-    )
-    return trained > _SHARE * sum(weight.numel() for weight in layers)
+    largest = torch.stack([weights.abs().max().float().cpu() for _, _, weights in some]).tolist()
+    all_weights = trained = 0
+    for (count, bound, weights), high in zip(some, largest, strict=True):
+        all_weights += count
+        trained += count * (high > bound and _looks_trained(weights.float(), bound))
+    return trained > _SHARE * all_weights
 
 
 def _looks_trained(weights: torch.Tensor, bound: float) -> bool:

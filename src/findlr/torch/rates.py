@@ -168,7 +168,11 @@ def family_of(optimizer: optim.Optimizer) -> str:
 
 def parameters_of(optimizers: Iterable[optim.Optimizer]) -> list[torch.Tensor]:
     """All that the optimizers may step, in the order of their groups."""
-    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    found: list[torch.Tensor] = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            found += group["params"]
+    return found
 
 
 def trained_parameters(optimizer: optim.Optimizer) -> int:

@@ -132,10 +132,11 @@ class Training:
 
     def include(self, reached: Reached) -> None:
         """Remember what a function of the user's own reaches, too, and let the modules among it be evaluated."""
-        inside = {id(module) for root in self.modules for module in root.modules()}
-        new = [module for module in reached.modules if id(module) not in inside]
-        self.modules += new
-        self._look_into(new)
+        if reached.modules:
+            inside = {id(module) for root in self.modules for module in root.modules()}
+            new = [module for module in reached.modules if id(module) not in inside]
+            self.modules += new
+            self._look_into(new)
         self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
         self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
         theirs = self._parameters.keys() | self._buffers.keys()
@@ -144,8 +145,9 @@ class Training:
 
     def _look_into(self, modules: Iterable[nn.Module]) -> None:
         for module in modules:
-            self._parameters.update({id(p): p for p in module.parameters()})
-            self._buffers.update({id(b): b for b in module.buffers()})
+            for where, tensors in ((self._parameters, module.parameters()), (self._buffers, module.buffers())):
+                for tensor in tensors:
+                    where[id(tensor)] = tensor
 
     def check_parameters(self) -> None:
         """Check that the optimizer fits the modules, and that all of it is on one device.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import partial
-from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -132,13 +131,12 @@ def _is_order(array: Any) -> bool:
 
 def _refill(container: Any, items: Any) -> None:
     """Give a container back its items, if it has others."""
-    if len(container) != len(items) or not all(map(is_, *map(_in_order, (container, items)))):
+    same = len(container) == len(items) and all(map(is_, container, items))
+    if same and isinstance(container, dict):
+        same = all(map(is_, container.values(), items.values()))
+    if not same:
         container.clear()
         (container.update if isinstance(container, (dict, set)) else container.extend)(items)
-
-
-def _in_order(container: Any) -> Any:
-    return chain.from_iterable(container.items()) if isinstance(container, dict) else container
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:
