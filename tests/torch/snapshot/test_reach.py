@@ -348,7 +348,7 @@ def test_a_wrapped_loader_that_counts_its_passes():
     assert torch.equal(given, torch.stack([batch for _ in range(3) for (batch,) in loader]))
 
 
-@pytest.mark.parametrize("drawn", [0, 5, 6, 7])
+@pytest.mark.parametrize("drawn", [0, 2, 5, 6, 7])
 def test_the_passes_that_a_wrapped_loader_has_counted_are_put_back(drawn):
     from findlr.torch.data.batches import Batches
 
