@@ -129,7 +129,11 @@ class _Stepper(Stepper):
             self._accelerator.clip_grad_value_(parameters, value)
 
     def step(self) -> bool:
-        return self._watched(lambda optimizer: optimizer.step(), self._prepared)
+        if self.scaler is not None:
+            return self._watched(lambda optimizer: optimizer.step(), self._prepared)
+        for optimizer in self._prepared:
+            optimizer.step()
+        return True
 
 
 class _Trainable(TorchTrainable):
