@@ -460,8 +460,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the user's iterator over persistent workers",
                 "torch/snapshot/test_restore_matrix.py::test_worker_processes[persistent-mid-epoch]",
                 PLACES,
-                "iter(self.opened(self._source))",
-                "iter(self._source)",
+                "        source = self.opened(self._source)",
+                "        source = self._source",
             ),
         ],
         "the batches of a stream that is `rewindable`, and what it draws from the global generators": [

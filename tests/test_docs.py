@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import findlr
-from conftest import ROOMS
+from conftest import ROOMS  # whose pages run in tests/rooms
 from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 from findlr.torch.search import argument_names

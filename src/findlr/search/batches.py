@@ -186,12 +186,13 @@ class Batches:
             self.shut(iterator)
 
     def _open(self) -> None:
+        source = self.opened(self._source)
         opening = self.new_memory()
         remember_host_rng(opening)
         self.remember_rng(opening)
         self.remember_loader(opening)
         self._opening = opening
-        self._iterator, self._drawn = iter(self.opened(self._source)), 0
+        self._iterator, self._drawn = iter(source), 0
 
     def remember(self, memory: Memory) -> None:
         """Remember the place in the data."""

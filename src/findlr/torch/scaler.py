@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
@@ -52,18 +53,23 @@ class Stepper:
                 for parameter in group["params"]:
                     parameter.grad = None
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of the loss, scaled."""
+    def backward(self, loss: torch.Tensor, batches: int = 1) -> None:
+        """Add the gradients of the loss, scaled; it is one of so many, whose mean counts."""
+        loss = loss if batches == 1 else loss / batches
         if self.with_graph:
             gradients_with_graph(loss, self._optimizers)
             return
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
-    def unscale(self) -> None:
-        """Take the scale out of the gradients, so that they can be clipped; once before each step."""
+    def clip(self, parameters: list[torch.Tensor], norm: float | None, value: float | None) -> None:
+        """Clip the gradients, once the scale is taken out of them; once before each step."""
         if self.scaler is not None:
             for optimizer in self._optimizers:
                 self.scaler.unscale_(optimizer)
+        if norm is not None:
+            nn.utils.clip_grad_norm_(parameters, norm)
+        if value is not None:
+            nn.utils.clip_grad_value_(parameters, value)
 
     def step(self) -> bool:
         """Step; return whether an optimizer ran. If it is fused and skipped the step, ``skipped`` is above 0."""
@@ -71,14 +77,19 @@ class Stepper:
             for optimizer in self._optimizers:
                 optimizer.step()
             return True
+        ran = self._watched(self.scaler.step, self._optimizers)
+        self.scaler.update()
+        return ran
+
+    def _watched(self, step: Callable[[Any], object], steppers: Sequence[Any]) -> bool:
+        """Call ``step`` for each of ``steppers``, one for each optimizer; return whether an optimizer ran."""
         self._ran, self.skipped = False, None
-        for optimizer in self._optimizers:
+        for optimizer, stepper in zip(self._optimizers, steppers, strict=True):
             hook = optimizer.register_step_post_hook(self._after_step)
             try:
-                self.scaler.step(optimizer)
+                step(stepper)
             finally:
                 hook.remove()
-        self.scaler.update()
         return self._ran
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -83,6 +83,7 @@ class LossStep:
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
         combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is already a
             share of one.
+        stepper: makes the gradients, clips them and steps; None is torch's own way.
 
     Raises:
         ConfigurationError: an argument that cannot work.
@@ -102,6 +103,7 @@ class LossStep:
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
         combine: Literal["mean", "sum"] = "mean",
+        stepper: Stepper | None = None,
     ) -> None:
         check_counts(accumulation_steps=accumulation_steps)
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
@@ -113,7 +115,7 @@ class LossStep:
         self._divisor = self.accumulation_steps if combine == "mean" else 1
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn
         self._training, self._device = training, training.device
-        self._stepper = Stepper(training.swept, scaler)
+        self._stepper = Stepper(training.swept, scaler) if stepper is None else stepper
         self.by_closure = needs_closure(training.swept[0]) and len(training.swept) == 1
         self._is_known = False  # how the optimizer wants to be stepped
 
@@ -169,19 +171,11 @@ class LossStep:
                 batches.append(draw())
             loss = checked(self._name, self.loss(batches[i]))
             losses.append(kept_loss(loss))
-            stepper.backward(loss if divisor == 1 else loss / divisor)
+            stepper.backward(loss, divisor)
         if not (self.clip_grad_norm is None and self.clip_grad_value is None):
-            self._clip()
+            stepper.clip(self._training.swept_parameters(), self.clip_grad_norm, self.clip_grad_value)
         self.passes += 1
         return losses[0] if len(losses) == 1 else sum(losses) / divisor
-
-    def _clip(self) -> None:
-        self._stepper.unscale()
-        parameters = self._training.swept_parameters()
-        if self.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm)
-        if self.clip_grad_value is not None:
-            nn.utils.clip_grad_value_(parameters, self.clip_grad_value)
 
     @property
     def skipped(self) -> torch.Tensor | None:

@@ -21,6 +21,7 @@ from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
+from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
@@ -59,6 +60,7 @@ class TorchTrainable(Stepping):
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         consume: take a one-shot iterator as the loader, and use its batches up.
+        stepper: makes what takes the steps on ``criterion`` or ``loss_fn``, for a room of its own; None is torch's way.
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -94,6 +96,7 @@ class TorchTrainable(Stepping):
         restore: Sequence[Any] = (),
         snapshot: StoreKind = "auto",
         consume: bool = False,
+        stepper: Callable[[Training], Stepper] | None = None,
     ) -> None:
         how: dict[str, Any] = {
             "autocast": autocast,
@@ -117,6 +120,7 @@ class TorchTrainable(Stepping):
             training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:
             how["scaler"] = training.scaler if scaler is None else scaler
+            how["stepper"] = None if stepper is None else stepper(training)
             taker = LossStep(training, criterion, loss_fn, **how)
         functions = (criterion, loss_fn)
         self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)
