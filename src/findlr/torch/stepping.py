@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size, moved
+from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import read_losses
 from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
@@ -21,6 +22,8 @@ from findlr.torch.training import Training
 from findlr.torch.validation import HeldOut
 
 logger = logging.getLogger("findlr")
+
+Place = Callable[[Any], Any]
 
 
 class Stepping:
@@ -32,6 +35,7 @@ class Stepping:
     batches: Batches
     no_new_graphs: NoNewGraphs
     _write: Any
+    _place: Place
     _may_compile: bool
     _held_out: HeldOut
     _baseline: Baseline
@@ -99,9 +103,9 @@ class Stepping:
         return loss
 
     def _draw(self) -> Any:
-        """The next batch, on the device."""
+        """The next batch, where the step needs it."""
         batches = self.batches
-        batch = moved(next_on_all(self.training.ranks, batches) if batches.ends else batches.next(), self.device)
+        batch = self._place(next_on_all(self.training.ranks, batches) if batches.ends else batches.next())
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self._batch_size is None:
