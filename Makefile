@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 ROOMS := .venv-rooms
-ROOM_FILES := $(patsubst %,src/findlr/%.py,accelerate fastai huggingface ignite lightning skorch)
+ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite lightning skorch)
 
 .PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
 

@@ -9,5 +9,5 @@ collect_ignore = [
     path
     for room in ROOMS
     if find_spec(PACKAGES.get(room, room)) is None
-    for path in (f"src/findlr/{room}.py", f"tests/rooms/test_{room}.py")
+    for path in (f"src/findlr/{room}.py", f"src/findlr/{room}", f"tests/rooms/test_{room}.py")
 ]
