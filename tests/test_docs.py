@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import findlr
+from conftest import ROOMS
 from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 from findlr.torch.search import argument_names
@@ -61,7 +62,7 @@ def test_relative_links_lead_somewhere(page):
             assert anchor in anchors(file), target
 
 
-@pages
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ROOMS], ids=lambda page: page.name)
 def test_the_code_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": "__docs__"}
