@@ -2,8 +2,8 @@
 
     python -m bench.lightning [--nets small large] [--rounds 20 4]
 
-As ``bench.cost``, whose nets and clocks these are: rounds of all contestants in one process. What all are measured by is
-a ``fit`` of as many steps, with no logger, callback, bar or checkpoint; it is there twice.
+As ``bench.cost``, whose nets and clocks these are: rounds of all contestants in one process. What all are measured by
+is a ``fit`` of as many steps, with no logger, callback, bar or checkpoint; it is there twice.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import importlib
 import logging
 import random
 import signal
+import subprocess
 import sys
 
 import lightning.pytorch
@@ -12,7 +13,7 @@ import pytest
 import torch
 import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
@@ -26,6 +27,7 @@ from findlr.lightning.searching import trainable_of
 from findlr.testing import TrainableConformance, TrainingConformance
 from findlr.testing.conformance import BrokenOffError
 from findlr.testing.training import _breaks, _differing
+from tests.torch.training import copied
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
@@ -192,6 +194,9 @@ def same(one, other):
 # A search before a fit, between two fits, and never
 
 
+ACCUMULATION = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1, "precision": "bf16-mixed"}
+
+
 class Conformance(TrainingConformance):
     settings, how, made = {}, {}, 0
 
@@ -227,7 +232,7 @@ class TestAdamW(Conformance):
 
 
 class TestAccumulation(Conformance):
-    settings = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1, "precision": "bf16-mixed"}
+    settings = ACCUMULATION
     test_a_search_that_is_broken_off = None  # of which the others tell
 
     def module(self):
@@ -627,6 +632,59 @@ def test_nothing_reaches_a_logger_or_a_callback(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bar_on_the_screen_stays_there(tmp_path):
+    class Looks(Plain):
+        def training_step(self, batch):
+            assert isinstance(self.trainer.progress_bar_callback, RichProgressBar)
+            return super().training_step(batch)
+
+    search = FindLR(num_steps=8)
+    trainer_of(tmp_path, RichProgressBar(), search, enable_progress_bar=True, max_steps=1).fit(Looks(), loader_of())
+    assert len(search.finding.curve) == 8
+
+
+def test_right_after_a_search_all_is_as_it_was(tmp_path):
+    training = Fitting(tmp_path, Module(), loader_of())
+    training.fit(3)
+    training.limits.max_steps += 5
+    before = copied(training.state())
+    find_lr(training.trainer, training.module, training.loader, training.validation, **SWEEP)
+    same(copied(training.state()), before)
+
+
+def test_lora_on_a_language_model(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    class Language(LightningModule):
+        def __init__(self, lr=1e-3):
+            super().__init__()
+            self.save_hyperparameters()
+            torch.manual_seed(0)
+            tiny = GPT2Config(vocab_size=32, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+            self.model = get_peft_model(GPT2LMHeadModel(tiny), LoraConfig(r=2, target_modules=["c_attn"]))
+
+        def training_step(self, batch):
+            return self.model(**batch, labels=batch["input_ids"]).loss
+
+        def configure_optimizers(self):
+            return optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.hparams.lr)
+
+    texts = [{"input_ids": ids} for ids in torch.randint(0, 32, (64, 8), generator=torch.Generator().manual_seed(0))]
+    states = []
+    for searches in (True, False):
+        seeded()
+        module, batches = Language(), DataLoader(texts, 8, shuffle=True)
+        trainer = trainer_of(tmp_path, max_epochs=2)
+        if searches:
+            found = find_lr(trainer, module, batches, **SWEEP | {"max_lr": 10.0, "num_steps": 60})
+            assert found.facts["sets"] == "model.hparams.lr"
+            assert found.plan.parameters == 64
+        trainer.fit(module, batches)
+        states.append([module.state_dict(), trainer.optimizers[0].state_dict(), torch.get_rng_state()])
+    same(*states)
+
+
 def test_the_rate_acts_whatever_the_modules_own_step_writes(tmp_path):
     class Warms(Plain):
         def optimizer_step(self, epoch, batch_idx, optimizer, closure):
@@ -820,8 +878,6 @@ def test_what_is_refused(arguments, how, kind, said, tmp_path):
 
 def test_without_lightning_one_line_says_what_to_install(tmp_path):
     hidden = "import sys; sys.modules.update({'lightning': None, 'lightning.pytorch': None, 'pytorch_lightning': None})"
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", f"{hidden}\nimport findlr.lightning"], capture_output=True, text=True, check=False
     )

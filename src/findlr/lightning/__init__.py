@@ -93,7 +93,7 @@ def find_lr(
         ...
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=self.lr)
-        >>> trainer = L.Trainer(accelerator="cpu", max_epochs=10, logger=False, barebones=True)
+        >>> trainer = L.Trainer(accelerator="cpu", max_epochs=10, barebones=True)
         >>> batches = torch.utils.data.DataLoader(torch.ones(40, 2), batch_size=4)
         >>> find_lr(trainer, Line(), batches, progress=False).code()[:11]
         'model.lr = '

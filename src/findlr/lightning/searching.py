@@ -105,7 +105,10 @@ def searched(
     own = vars(trainer.lightning_module)
     with ExitStack() as exits:
         exits.callback(partial(vars(trainer).update, callbacks=trainer.callbacks, _loggers=trainer._loggers))
-        trainer.callbacks, trainer.loggers = [], silent(trainer)
+        trainer.callbacks = [
+            each for each in trainer.callbacks if each is trainer.progress_bar_callback
+        ]  # has a thread
+        trainer.loggers = silent(trainer)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
