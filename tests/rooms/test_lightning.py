@@ -1,6 +1,5 @@
 """Lightning: a training with a search in it is the training without one, whatever is in the Trainer."""
 
-import importlib
 import logging
 import random
 import signal
@@ -10,10 +9,11 @@ import sys
 import lightning.pytorch
 import numpy as np
 import pytest
+import pytorch_lightning
 import torch
 import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
@@ -457,7 +457,7 @@ def test_without_a_validation_loader_a_race_sets_training_examples_aside(tmp_pat
 
 
 def test_both_packages_find_the_same(tmp_path):
-    other = importlib.import_module("pytorch_lightning")
+    other = pytorch_lightning
     body = {name: vars(Plain)[name] for name in ("training_step", "configure_optimizers")}
 
     def init(self):
@@ -635,11 +635,11 @@ def test_nothing_reaches_a_logger_or_a_callback(tmp_path):
 def test_a_bar_on_the_screen_stays_there(tmp_path):
     class Looks(Plain):
         def training_step(self, batch):
-            assert isinstance(self.trainer.progress_bar_callback, RichProgressBar)
+            assert isinstance(self.trainer.progress_bar_callback, TQDMProgressBar)
             return super().training_step(batch)
 
     search = FindLR(num_steps=8)
-    trainer_of(tmp_path, RichProgressBar(), search, enable_progress_bar=True, max_steps=1).fit(Looks(), loader_of())
+    trainer_of(tmp_path, TQDMProgressBar(), search, enable_progress_bar=True, max_steps=1).fit(Looks(), loader_of())
     assert len(search.finding.curve) == 8
 
 

@@ -144,14 +144,19 @@ def find_lr(
     return callback.finding
 
 
-def _installed() -> Any:
-    for name in sorted(PACKAGES, key=lambda name: name not in sys.modules):  # importing a second one takes long
-        with suppress(ModuleNotFoundError):
-            return import_module(name)
-    raise MissingExtraError.of("lightning", "lightning")
+def _bases() -> list[Any]:
+    """The Callback of each package that is in use; or of the one that is installed."""
+    kits = [kit for kit in map(sys.modules.get, PACKAGES) if kit is not None]
+    for name in PACKAGES:
+        if not kits:
+            with suppress(ModuleNotFoundError):
+                kits.append(import_module(name))
+    if not kits:
+        raise MissingExtraError.of("lightning", "lightning")
+    return [kit.Callback for kit in kits]
 
 
-class FindLR(_installed().Callback):  # type: ignore[misc]
+class FindLR(*_bases()):  # type: ignore[misc]
     """Searches at the first batch of a ``fit``, once all is set up and a checkpoint is loaded; then the fit goes on.
 
     It searches once: not again in a later ``fit``, nor in one that goes on from a checkpoint made since. Put it last
