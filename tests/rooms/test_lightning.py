@@ -13,12 +13,18 @@ import pytorch_lightning
 import torch
 import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    Callback,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import findlr
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
@@ -456,6 +462,12 @@ def test_without_a_validation_loader_a_race_sets_training_examples_aside(tmp_pat
     assert len(found.race.runs) > 1
 
 
+def test_a_race_of_steps_by_hand(tmp_path):
+    how = {"sweep": "net", "verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
+    found = find_lr(trainer_of(tmp_path, max_epochs=20), Manual(), loader_of(), **how)
+    assert len(found.race.runs) > 1
+
+
 def test_both_packages_find_the_same(tmp_path):
     other = pytorch_lightning
     body = {name: vars(Plain)[name] for name in ("training_step", "configure_optimizers")}
@@ -544,6 +556,26 @@ def test_an_epoch_that_is_cut_is_an_epoch_of_the_search(tmp_path):
     assert found.plan.total_steps == 15
     shuffled = find_lr(trainer_of(tmp_path, overfit_batches=2), module, loader_of(), **SWEEP | {"num_steps": "epoch"})
     assert len(shuffled.curve) == 2
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(dataset())
+
+
+@pytest.mark.parametrize("limit", [1.0, 5])
+def test_data_without_a_length(limit, tmp_path):
+    module = Module(lambda optimizer: optim.lr_scheduler.StepLR(optimizer, 1))  # by epochs
+    trainer = trainer_of(tmp_path, limit_train_batches=limit, max_epochs=-1, max_steps=20)
+    found = find_lr(trainer, module, DataLoader(Endless(), 8), **SWEEP)
+    assert len(found.curve) == 8
+    assert found.plan.total_steps == 20
+
+
+def test_an_accumulation_that_changes_needs_the_search_among_the_callbacks(tmp_path):
+    search = FindLR(**SWEEP)
+    trainer_of(tmp_path, GradientAccumulationScheduler({0: 2, 1: 3}), search, max_epochs=1).fit(Plain(), loader_of())
+    assert search.finding.facts["accumulation_steps"] == 2
 
 
 def test_a_scheduler_that_follows_a_metric_or_is_stepped_by_hand_is_no_plan(tmp_path):
@@ -817,7 +849,7 @@ REFUSED = {
         lambda f: (trainer_of(f, devices=2), Plain(), loader_of()),
         {},
         ConfigurationError,
-        "2 processes.*devices=1",
+        "starts processes of its own .2.*devices=1",
     ),
     "a name": (lambda f: (trainer_of(f), Plain(), loader_of()), {"lr_min": 1}, ConfigurationError, "called 'min_lr'"),
     "a value": (lambda f: (trainer_of(f), Plain(), loader_of()), {"min_lr": -1}, ConfigurationError, "min_lr"),

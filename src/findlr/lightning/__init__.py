@@ -18,7 +18,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
-from findlr.errors import ConfigurationError, MissingExtraError
+from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
 from findlr.lightning.searching import PACKAGES, check, package_of, searched, silent
@@ -132,6 +132,9 @@ def find_lr(
             raise
         signal.signal(signal.SIGINT, interrupt)  # which Lightning has turned off
         raise left.__context__ from None
+    except RestoreError as error:
+        carry(error, callback.finding)
+        raise
     finally:
         signals.release(lambda late: carry(late, callback.finding))
     if callback.error is not None:

@@ -52,7 +52,7 @@ def check(trainer: Any) -> None:
     name = type(trainer.strategy).__name__
     if trainer.world_size > 1 or trainer.strategy.launcher is not None:
         raise ConfigurationError(
-            f"the Trainer has {trainer.world_size} processes ({name}), and a search runs in one: search with "
+            f"{name} starts processes of its own ({trainer.world_size}), and a search runs in one: search with "
             "Trainer(devices=1, strategy='auto'), and train with that rate"
         )
     if trainer.strategy.handles_gradient_accumulation:
@@ -140,7 +140,7 @@ def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps
 
 def _loader(trainer: Any) -> Any:
     combined, loader, limit = trainer.fit_loop._combined_loader, trainer.train_dataloader, trainer.num_training_batches
-    is_whole = combined.flattened == [loader] and (not math.isfinite(limit) or limit == len(loader))
+    is_whole = combined.flattened == [loader] and limit in (math.inf, Batches(loader).length())
     return loader if is_whole else _Epochs(combined, limit)
 
 
