@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
 from torch.nn import functional
@@ -181,6 +182,7 @@ class Fitting:
             "average": self.module.average,
             "attributes": sorted(vars(self.module)),
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            "precision": trainer.precision_plugin.state_dict(),
             "batches": [self.module.seen, self.counts.batches],
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "metric": [self.module.error.sum_squared_error, self.module.error.total],
@@ -243,6 +245,17 @@ class TestAccumulation(Conformance):
 
     def module(self):
         return Module(one_cycle, interval="step")
+
+
+class TestScaler(Conformance):
+    """Whose first steps are skipped."""
+
+    module = Module
+    test_a_search_that_is_broken_off = None
+
+    @property
+    def settings(self):
+        return {"plugins": MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**20))}
 
 
 class TestManual(Conformance):
@@ -350,6 +363,13 @@ def test_apply_puts_the_schedulers_peak_there(tmp_path):
     module = Module(lambda optimizer: optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5), interval="step")
     trainer_of(tmp_path, search, max_steps=3).fit(module, loader_of(100))
     assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(search.finding.lr / 8)
+
+
+def test_apply_is_refused_where_a_scheduler_keeps_its_peak_and_the_finding_is_kept(tmp_path):
+    search = FindLR(apply=True, **SWEEP | {"num_steps": 100, "max_lr": 10.0})
+    with pytest.raises(OptimizerError, match="OneCycleLR keeps its own peak rates"):
+        trainer_of(tmp_path, search, max_steps=3).fit(Cycled(), loader_of(100))
+    assert search.finding.lr > 0
 
 
 def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):
@@ -523,6 +543,21 @@ def test_data_that_a_module_or_a_datamodule_has(tmp_path):
     data = Data()
     find_lr(trainer_of(tmp_path), Plain(), datamodule=data, **SWEEP)
     assert not hasattr(data, "ready")
+
+
+class Holds(Plain):
+    def __init__(self):
+        super().__init__()
+        self.loader = loader_of()
+
+    def train_dataloader(self):
+        return self.loader
+
+
+def test_the_order_of_a_loader_that_the_module_holds_is_put_back(tmp_path):
+    module, fresh = Holds(), Holds()
+    find_lr(trainer_of(tmp_path), module, **SWEEP)
+    assert torch.equal(module.loader.generator.get_state(), fresh.loader.generator.get_state())
 
 
 class Sums(Plain):
