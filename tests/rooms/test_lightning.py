@@ -91,6 +91,7 @@ class Module(LightningModule):
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         assert outputs["outputs"].shape == (len(batch[0]), 1)
+        assert not outputs["loss"].requires_grad
         for kept, p in zip(self.average, self.net.parameters(), strict=True):
             kept.lerp_(p.detach(), 0.1)
 
@@ -449,8 +450,8 @@ def returned(self, batch, batch_idx):
 
 def logged(self, batch, batch_idx):
     assert self.trainer.validating
-    self.log("accuracy", 0.5)
-    self.log_dict({"val_loss": functional.mse_loss(self.net(batch[0]), batch[1])})
+    self.log(name="accuracy", value=0.5)
+    self.log_dict(dictionary={"val_loss": functional.mse_loss(self.net(batch[0]), batch[1])})
 
 
 def nothing(self, batch, batch_idx):
@@ -867,6 +868,11 @@ class Draws(Plain):
         pass
 
 
+class Skips(Plain):
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        pass
+
+
 class Undefined(Plain):
     def training_step(self, batch):
         return None
@@ -907,6 +913,7 @@ REFUSED = {
         LossError,
         "training_step must return a tensor",
     ),
+    "no closure": (lambda f: (trainer_of(f), Skips(), loader_of()), {}, LossError, "did not call its closure"),
     "an iterator's step": (
         lambda f: (trainer_of(f), Draws(), loader_of()),
         {},

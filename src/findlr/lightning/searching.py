@@ -175,6 +175,6 @@ class _Trainable(TorchTrainable):
         given = {group.get(name) for group in self.optimizer.param_groups for name in ("lr", "initial_lr", "max_lr")}
         for where, holder in (("model", vars(module)), ("model.hparams", module.hparams)):
             for name in _RATES:
-                if holder.get(name) in given - {None}:
+                if isinstance(holder.get(name), float) and holder[name] in given:
                     return {**facts, "sets": f"{where}.{name}"}
         return facts

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, LossError
 from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.own_step import OwnStep
@@ -66,10 +66,10 @@ class LightningStep(OwnStep):
         """Itself, for the number of the next batch."""
         return [self]
 
-    def log(self, name: Any, value: Any = None, *_: Any, **__: Any) -> None:
+    def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
         """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
         if not self._module.training:
-            self._told.update({name: value} if isinstance(name, str) else name)
+            self._told.update({name: value} if isinstance(name, str) else dictionary or name)
 
     def placed(self, batch: Any) -> Any:
         """A batch on its device, through the hooks of its transfer."""
@@ -85,34 +85,40 @@ class LightningStep(OwnStep):
 
     def _loss_of_next(self, batch: Any) -> Any:
         """Go through one batch, with which a step may end, and return its loss."""
-        module, index, outputs = self._module, self._index, list[dict[str, Any]]()
+        module, index = self._module, self._index
+        outputs, losses = list[dict[str, Any]](), list[Any]()
         module.on_train_batch_start(batch, index)
 
         def closure() -> torch.Tensor:  # which LBFGS calls several times
             outputs.append(self._output(batch))
             loss = checked(self.name, outputs[-1].get("loss"))
-            self._backward(loss, is_first=index % self._divisor == 0)
-            outputs[-1]["loss"] = kept_loss(loss)
-            return loss
+            losses.append(kept_loss(loss))
+            share = loss if self._divisor == 1 else loss / self._divisor
+            self._backward(share)
+            outputs[-1]["loss"] = share.detach()
+            return share
 
         if not self._is_automatic:
             outputs.append(self._output(batch))
+            losses.append(outputs[0].get("loss"))
         elif (index + 1) % self._divisor:
             closure()
         else:
             module.optimizer_step(self._trainer.current_epoch, index, module.optimizers(), closure)
+        if not outputs:
+            raise LossError("optimizer_step did not call its closure, so there is no loss: call optimizer_closure()")
         module.on_train_batch_end(outputs[0], batch, index)
         self._index += 1
         self.passes += len(outputs) - 1
-        return outputs[0].get("loss")
+        return losses[0]
 
-    def _backward(self, loss: torch.Tensor, *, is_first: bool) -> None:
+    def _backward(self, loss: torch.Tensor) -> None:
         trainer, module = self._trainer, self._module
         optimizer = trainer.optimizers[0]  # automatic optimization has no other
-        if is_first:
+        if self._index % self._divisor == 0:
             module.on_before_zero_grad(optimizer)
             module.optimizer_zero_grad(trainer.current_epoch, self._index, optimizer)
-        trainer.strategy.backward(loss if self._divisor == 1 else loss / self._divisor, optimizer)
+        trainer.strategy.backward(loss, optimizer)
 
     def _output(self, batch: Any, step: str = "training_step") -> dict[str, Any]:
         output = getattr(self._trainer.strategy, step)(own(batch), *([self._index] if step in self._with_index else []))
