@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import warnings
 
 import lightning.pytorch
 import numpy as np
@@ -463,7 +464,8 @@ def test_a_race_is_scored_on_the_validation_loader(step, tmp_path):
     race = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
     seeded()
     module = type("Scored", (Plain,), {"validation_step": step})()
-    found = find_lr(trainer_of(tmp_path, max_epochs=20), module, loader_of(), DataLoader(dataset(3), 8), **race)
+    validation = {"first": DataLoader(dataset(3), 8), "second": DataLoader(dataset(1), 8)}
+    found = find_lr(trainer_of(tmp_path, max_epochs=20), module, loader_of(), validation, **race)
     seeded()
     model = net()
     plain = findlr.find_lr(
@@ -851,7 +853,10 @@ def test_a_checkpoint_to_go_on_from(tmp_path):
     for i, search in enumerate((True, False)):
         training = Fitting(tmp_path / f"resumed{i}", Module(), loader_of(), max_steps=8)
         if search:
-            found = find_lr(training.trainer, training.module, training.loader, ckpt_path=path, **SWEEP)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                found = find_lr(training.trainer, training.module, training.loader, ckpt_path=path, **SWEEP)
+            assert not [each for each in told if "callbacks" in str(each.message)]
             fresh = find_lr(training.trainer, training.module, training.loader, **SWEEP)
             assert found.curve.loss[0] != fresh.curve.loss[0]
         training.fit(0, ckpt_path=path)

@@ -21,7 +21,7 @@ from torch import nn
 from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
-from findlr.lightning.searching import PACKAGES, check, package_of, searched, silent
+from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silent
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
@@ -109,11 +109,9 @@ def find_lr(
     _check_callbacks(trainer)
     given = [each for each in (train_dataloaders, val_dataloaders, datamodule) if each is not None]
     data = [each for each in given if isinstance(each, kit.LightningDataModule)]
-    combined = import_module(f"{package}.utilities.combined_loader").CombinedLoader
-    loaders = [each if isinstance(each, combined) else combined(each) for each in given if each not in data]
     whole = Whole(
         *([*_parts(trainer, package), *data], [module]),
-        loaders=[leaf for each in loaders for leaf in each.flattened],
+        loaders=[leaf for each in given if each not in data for leaf in leaves(each, package)],
         holders=[module, *data],
         devices=[trainer.strategy.root_device],
         snapshot=how.get("snapshot", "auto"),

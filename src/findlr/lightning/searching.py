@@ -59,6 +59,13 @@ def check(trainer: Any) -> None:
         raise ConfigurationError(f"{name} takes the steps itself: search with Trainer(strategy='auto')")
 
 
+def leaves(data: Any, package: str) -> list[Any]:
+    """The loaders in what a ``fit`` takes: one, a list or dict of them, or a CombinedLoader; None has none."""
+    combined = import_module(f"{package}.utilities.combined_loader").CombinedLoader
+    found: list[Any] = (data if isinstance(data, combined) else combined([] if data is None else data)).flattened
+    return found
+
+
 def silent(trainer: Any) -> list[Any]:
     """Loggers in place of the Trainer's: they take everything, and keep nothing."""
     return [import_module(f"{package_of(trainer)}.loggers.logger").DummyLogger() for _ in trainer.loggers]
@@ -80,10 +87,9 @@ def trainable_of(
     whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
     training = Training(trainer.lightning_module, optimizers, **whose)
     training.check_parameters()
-    validation = trainer.val_dataloaders if verify else None
-    if isinstance(validation, (list, tuple)):
-        validation = validation[0]
-    step = LightningStep(training, trainer, package_of(trainer), validates=validation is not None)
+    package = package_of(trainer)
+    validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None
+    step = LightningStep(training, trainer, package, validates=validation is not None)
     return _Trainable.of(training, step, _loader(trainer), validation_loader=validation, place=step.placed)
 
 
@@ -105,10 +111,8 @@ def searched(
     own = vars(trainer.lightning_module)
     with ExitStack() as exits:
         exits.callback(partial(vars(trainer).update, callbacks=trainer.callbacks, _loggers=trainer._loggers))
-        trainer.callbacks = [
-            each for each in trainer.callbacks if each is trainer.progress_bar_callback
-        ]  # has a thread
-        trainer.loggers = silent(trainer)
+        bar = trainer.progress_bar_callback  # whose thread looks for it there
+        trainer.callbacks, trainer.loggers = [] if bar is None else [bar], silent(trainer)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
