@@ -195,8 +195,8 @@ class FindLR(*_bases()):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: nn.Module, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Search, at the first batch."""
         if not self._is_over:
-            self._is_over = True
             self._search(trainer)
+            self._is_over = True
 
     def _search(self, trainer: Any) -> None:
         how: Any = {} if trainer.progress_bar_callback is None else {"progress": False}  # theirs is on the screen
