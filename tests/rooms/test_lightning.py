@@ -394,6 +394,7 @@ class Plain(Module):
         self.make = optimizer
 
     def training_step(self, batch):
+        assert self.trainer.training
         return functional.mse_loss(self.net(batch[0]), batch[1])
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
@@ -592,6 +593,17 @@ def test_an_epoch_that_is_cut_is_an_epoch_of_the_search(tmp_path):
     found = find_lr(trainer_of(tmp_path, limit_train_batches=3), module, loader_of(), **SWEEP | {"num_steps": "epoch"})
     assert len(found.curve) == 3
     assert found.plan.total_steps == 15
+    sums = []
+
+    class Sums(Plain):
+        def training_step(self, batch):
+            sums.append(batch[0].sum().item())
+            return super().training_step(batch)
+
+    how = SWEEP | {"control_variate": False}
+    find_lr(trainer_of(tmp_path, limit_train_batches=3), Sums(), DataLoader(dataset(), 8), **how)
+    assert sums[:3] == sums[3:6]
+    assert len(set(sums)) == 3
     shuffled = find_lr(trainer_of(tmp_path, overfit_batches=2), module, loader_of(), **SWEEP | {"num_steps": "epoch"})
     assert len(shuffled.curve) == 2
 
@@ -784,6 +796,74 @@ def test_what_the_hooks_of_the_start_prepare_is_there(tmp_path):
     module = Prepares()
     assert len(find_lr(trainer_of(tmp_path), module, loader_of(), **SWEEP).curve) == 8
     assert not hasattr(module, "losses")
+
+
+def test_the_hooks_of_a_batch_are_called_as_by_the_loop(tmp_path):
+    called = []
+
+    def told(name):
+        def hook(self, *arguments, **named):
+            called.append((name, *[each for each in arguments if isinstance(each, int)]))
+            taken = arguments[:1] if name == "training_step" else arguments
+            return getattr(super(Told, self), name)(*taken, **named)
+
+        return hook
+
+    names = ("on_train_batch_start", "training_step", "on_before_zero_grad", "optimizer_zero_grad", "backward")
+    names += ("on_after_backward", "on_before_optimizer_step", "configure_gradient_clipping", "on_train_batch_end")
+    Told = type("Told", (Plain,), {})
+    for name in names:
+        setattr(Told, name, told(name))
+    trainer = trainer_of(tmp_path, accumulate_grad_batches=2, max_steps=2)
+    find_lr(trainer, Told(), loader_of(), **SWEEP | {"num_steps": 2, "control_variate": False})
+    searched, called[:] = list(called), []
+    trainer.fit(Told(), loader_of())
+    assert searched == called
+    assert called.count(("backward",)) == 4
+
+
+def test_each_run_of_a_race_counts_its_batches_anew(tmp_path):
+    counted = []
+
+    class Tells(Manual):
+        def training_step(self, batch, batch_idx):
+            counted.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    how = {"sweep": "net", "verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
+    found = find_lr(trainer_of(tmp_path, max_epochs=20), Tells(), loader_of(), **how)
+    assert counted.count(0) == 1 + len(found.race.runs) > 2
+
+
+def test_a_step_may_take_its_batch_apart(tmp_path):
+    class Pops(Plain):
+        def training_step(self, batch):
+            return super().training_step((batch.pop(), batch.pop()))
+
+    batches = [[y, x] for x, y in loader_of()]
+    found = find_lr(trainer_of(tmp_path), Pops(), DataLoader(batches, batch_size=None), **SWEEP)
+    assert found.curve.baseline is not None
+
+
+def test_a_logger_of_a_fit_sees_no_step_of_the_search(tmp_path):
+    told = []
+
+    class Direct(Plain):
+        def training_step(self, batch):
+            self.logger.experiment.add_scalar("loss", 1.0)
+            return super().training_step(batch)
+
+    class Writes(Logger):
+        name = version = "writes"
+        experiment = type("Writer", (), {"add_scalar": lambda _, *each: told.append(each)})()
+
+        def log_metrics(self, metrics, step=None):
+            pass
+
+        log_hyperparams = log_metrics
+
+    trainer_of(tmp_path, FindLR(**SWEEP), logger=Writes(), max_steps=2).fit(Direct(), loader_of())
+    assert len(told) == 2
 
 
 def test_what_a_module_counts_is_counted_once_a_step(tmp_path):
