@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from conftest import ROOMS
+
 SWEEP = """
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -65,7 +67,7 @@ def test_an_editor_completes_public_names_and_the_rooms():
     import findlr
 
     names = {each.name for each in jedi.Script("import findlr\nfindlr.").complete(2, 7)}
-    rooms = {"analysis", "command", "finding", "search", "views"}  # folders that are there
+    rooms = {"analysis", "command", "finding", "search", "views", *ROOMS}  # that are there
     public = {*findlr.__all__, "errors", "testing", "torch", "trackers"}
     assert {name for name in names if not name.startswith("_")} - rooms == public
 
