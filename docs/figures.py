@@ -26,6 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import Curve, Finding, Plan, Stop, compare, find_lr, rules
+from findlr.analysis.belief import believe
 from findlr.analysis.dip import WITH_BASELINE, read_dip
 from findlr.analysis.smoothing import bias_corrected, centred_gaussian, centred_median
 from findlr.search.sweep import Spacing, sweep_lrs
@@ -33,6 +34,7 @@ from findlr.testing import Quadratic
 
 BLUE, ORANGE, GREEN, GREY = "#2a8bd0", "#e0600f", "#009e73", "#8c8c8c"
 BATCH_SIZE, NUM_STEPS, SEED = 16, 400, 0
+PARAMETERS = 7510  # of the network below
 
 STYLE = {
     "figure.dpi": 100,
@@ -310,16 +312,22 @@ def dip_picture() -> Figure:
     ax.plot(curve.lr, smooth, color=BLUE, label="smoothed without lag")
     ax.fill_between(curve.lr, smooth, share, where=smooth < share, color=BLUE, alpha=0.2, lw=0, label="the dip")
     named = (
-        ("constant, 1,000 steps", Plan("constant", 1000, "SGD", 0.0), "o"),
-        ("one cycle, 1,000 steps", Plan("one_cycle", 1000, "SGD", 0.0), "D"),
-        ("constant, 30,000 steps", Plan("constant", 30_000, "SGD", 0.0), "s"),
+        ("constant, 1,000 steps", Plan("constant", 1000, "SGD", 0.0, PARAMETERS), "o"),
+        ("one cycle, 1,000 steps", Plan("one_cycle", 1000, "SGD", 0.0, PARAMETERS), "D"),
+        ("constant, 30,000 steps", Plan("constant", 30_000, "SGD", 0.0, PARAMETERS), "s"),
     )
+    dip = read_dip(curve)
+    middle = 10**dip.place
+    ax.axvline(middle, color=BLUE, lw=1, ls=":")
+    print(f"dip: middle at {middle:.3g}, noise {dip.noise:.2g}")
     for name, plan, shape in named:
-        dip = read_dip(curve, plan)
-        at = float(np.interp(np.log10(dip.lr), curve.log10_lr, smooth))
-        ax.plot(dip.lr, at, shape, color=ORANGE, ms=8, label=f"{name}: {dip.lr:.2g}")
-        print(f"dip: middle at {dip.centre:.3g}; {name}: {dip.lr:.3g}, {dip.low:.2g} to {dip.high:.2g}")
-    ax.axvline(dip.centre, color=BLUE, lw=1, ls=":")
+        belief = believe(curve, plan)
+        at = float(np.interp(np.log10(belief.lr), curve.log10_lr, smooth))
+        ax.plot(belief.lr, at, shape, color=ORANGE, ms=8, label=f"{name}: {belief.lr:.2g}")
+        assert belief.dip is not None
+        assert belief.usual is not None
+        low, high = belief.interval
+        print(f"{name}: dip {belief.dip:.3g}, usual {belief.usual:.3g}, {belief.lr:.3g}, {low:.2g} to {high:.2g}")
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="change of the loss", xlim=(1e-4, 12))
     ax.legend(loc="lower left")
     return figure

@@ -99,6 +99,39 @@ def still_falling() -> Finding:
     return search(max_lr=0.2, num_steps=200)
 
 
+def many_epochs() -> Finding:
+    """A plan of a hundred epochs."""
+    return search(total_steps=100 * 113)
+
+
+def pretrained() -> Finding:
+    """The network knows the digits, and gets a new last layer."""
+    net = trained(epochs=20)
+    net[2].reset_parameters()
+    return search(net, num_steps=200)
+
+
+class InHundredths(nn.Linear):
+    """A layer whose weights are kept in hundredths: a rate does ten thousand times as much."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        with torch.no_grad():
+            self.weight /= 100
+            self.bias /= 100
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As ever."""
+        return 100 * super().forward(x)
+
+
+def disagree() -> Finding:
+    """The same network, in other units."""
+    torch.manual_seed(0)
+    layers = nn.Flatten(), InHundredths(64, 100), nn.ReLU(), InHundredths(100, 10), nn.LogSoftmax(1)
+    return search(nn.Sequential(*layers), num_steps=200)
+
+
 def raced() -> Finding:
     """The network is trained by half: its loss falls little in one sweep, and enough for short runs."""
     return search(trained(epochs=2), verify=True, budget=0.3, total_steps=1130, schedule="one_cycle")
@@ -106,12 +139,13 @@ def raced() -> Finding:
 
 def broad() -> Finding:
     """Where no rate is too high, many are equally good."""
-    return search(OnASphere(), verify=True, budget=1.0, total_steps=1130, schedule="one_cycle")
+    return search(OnASphere(), verify=True, budget=1.0, total_steps=4000, schedule="one_cycle")
 
 
 def horizon_limited() -> Finding:
-    """The sweep was far too low, and the budget ended before a rate was too high."""
-    return search(trained(epochs=2), verify=True, budget=0.5, total_steps=1130, schedule="one_cycle")
+    """The article's rule is far too low, and the budget ends before a rate is too high."""
+    race = {"verify": True, "budget": 0.3, "total_steps": 1130, "schedule": "one_cycle"}
+    return search(trained(epochs=2), rule=rules.article, **race)
 
 
 def no_answer() -> Finding:
@@ -122,7 +156,8 @@ def no_answer() -> Finding:
 GALLERY: dict[Verdict, Callable[[], Finding]] = {
     Verdict[make.__name__.upper()]: make
     for make in (
-        *(clear, noisy, no_edge, raced, broad, horizon_limited),
+        *(clear, noisy, no_edge, many_epochs, pretrained, disagree),
+        *(raced, broad, horizon_limited),
         *(flat, rising, too_short, not_finite, still_falling, no_answer),
     )
 }

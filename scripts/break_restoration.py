@@ -2,7 +2,7 @@
 
     python scripts/break_restoration.py
 
-The breaks are in ``tests/restored.py`` and ``tests/dip_breaks.py``. Each is one replacement in a copy of ``src``; the
+The breaks are in ``tests/restored.py`` and ``tests/rule_breaks.py``. Each is one replacement in a copy of ``src``; the
 tests run on that. Exits 1 if a break goes unnoticed, if a test is red without a break, or if a text to replace is gone.
 """
 
@@ -21,10 +21,10 @@ import torch
 
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
-from tests import dip_breaks, restored  # noqa: E402 - tests are no package that is installed
+from tests import restored, rule_breaks  # noqa: E402 - tests are no package that is installed
 from tests.restored import Break  # noqa: E402
 
-BREAKS = restored.BREAKS + dip_breaks.BREAKS
+BREAKS = restored.BREAKS + rule_breaks.BREAKS
 
 
 def node(test: str) -> str:

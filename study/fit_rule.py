@@ -1,42 +1,62 @@
-"""Fits the constants of ``findlr.analysis.dip`` to the recorded sweeps of the fit half, one family left out at a time.
+"""Fits the default rule to the recorded sweeps of the fit half, one family of tasks left out at a time.
 
     python -m study.record --name variate --set control_variate=true   # the sweeps, once
     python -m study.fit_rule                                           # tables and constants
     python -m study.fit_rule --report                                  # the report half too, nothing fitted
 
-Fitted: the level and the momentum's exponent, by the mean regret over a grid of both, and the interval. A regret above
-0.15 counts as 0.15, lest two tasks that no rate read off a sweep would fit decide it all, and is averaged over rates
-within about 0.15 decades, lest a rule be fitted to the very edge. Not fitted: the exponents of schedule and horizon are
-science's; how the dip is read is a choice from the last table, by the regret and the spread over seeds.
+Fitted: what is usual for each optimizer (the median), what a doubt adds to the regret (least squares), the interval
+(conformal). Chosen from the table of other ways, by the regret: how fast a noisy dip loses its weight, and the level. A
+regret above 0.15 counts as 0.15 there, lest a few tasks that no rate read off a sweep would fit decide it all, and is
+averaged over rates within about 0.15 decades, lest a rule be fitted to the very edge. The exponents of schedule, length
+and parameters are science's.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import nnls
 
-from findlr import Curve
-from findlr.analysis.dip import WITH_BASELINE, WITHOUT, Constants, centre_of_dip, delay, drawn, planned, usual
+from findlr import Curve, TorchTrainable
+from findlr.analysis import belief, usual
+from findlr.analysis.answer import answer
+from findlr.analysis.belief import Belief, believe
 from findlr.analysis.plan import Plan
+from findlr.analysis.verdict import Verdict
 from findlr.errors import NoSuggestionError
-from findlr.torch.training import Training
 from study import tasks
 from study.record import curves
 from study.regret import DEFAULT_LR, Truth, load
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
-LEVELS = np.arange(-1.0, 0.61, 0.02)
-EXPONENTS = np.arange(0.0, 0.81, 0.05)
 MOST, BLUR = 0.15, 0.15  # of a regret; in decades
 COVERED = 0.8
 HALF_STEP = np.log10(2) / 4  # half a step of the truth's grid near the best rate
 PLACES = np.arange(-9.0, 3.0, 0.02)  # of log10 lr
+RATES = "_USUAL_RATES"
+LIKE = {"Adam": ("Adam", "AdamW"), "RMSprop": ("RMSprop",), "Adagrad": ("Adagrad",), "SGD": ("SGD",)}  # one base each
+OTHER_WAYS: dict[str, dict[str, float]] = {
+    "as it is": {},
+    "what is usual alone": {"_TRUST": 1e3},
+    "dip alone": {"_TRUST": 0.0, "_REACH": 1e-9},
+    "a dip's weight ignores its noise": {"_TRUST": 0.0, "_TRUST_IN_GAP": 0.0},
+    "trust falls half as fast": {"_TRUST": 1.2},
+    "trust falls twice as fast": {"_TRUST": 4.8},
+    "the gap counts for nothing": {"_REACH": 1e9},
+    "level 0": {"_LEVEL": 0.0},
+    "level -0.06": {"_LEVEL": -0.06},
+    "level -0.18": {"_LEVEL": -0.18},
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,7 @@ class Case:
     """One recorded sweep."""
 
     truth: Truth
+    seed: int
     curve: Curve
     plan: Plan
 
@@ -51,10 +72,11 @@ class Case:
 def cases(name: str, split: str, baseline: bool) -> list[Case]:
     """The sweeps of one half, as the rule sees them."""
     found = []
-    for known, _, curve in curves(name):
+    for known, seed, curve in curves(name):
         truth = load().get(known)
-        if truth is not None and truth.split == split:
-            found.append(Case(truth, curve if baseline else replace_baseline(curve), plan_of(truth.name)))
+        if truth is not None and truth.split == split and truth.complete:
+            seen = curve if baseline else Curve(curve.lr, curve.loss, None, None, curve.diverged, curve.num_steps)
+            found.append(Case(truth, seed, seen, plan_of(truth.name)))
     return found
 
 
@@ -62,14 +84,10 @@ def cases(name: str, split: str, baseline: bool) -> list[Case]:
 def plan_of(name: str) -> Plan:
     """What ``find_lr`` knows of a task's training."""
     known = tasks.task(name)
-    model = known.model()
-    optimizer = tasks.OPTIMIZERS[known.optimizer](model.parameters(), DEFAULT_LR[known.optimizer])
-    return Training(model, optimizer).planned(Plan(known.schedule, known.total_steps))
-
-
-def replace_baseline(curve: Curve) -> Curve:
-    """The same losses, as a sweep without the control variate gives them."""
-    return Curve(curve.lr, curve.loss, diverged=curve.diverged, num_steps=curve.num_steps)
+    setup = known.make(0)
+    optimizer = tasks.OPTIMIZERS[known.optimizer](setup.model.parameters(), DEFAULT_LR[known.optimizer])
+    trainable = TorchTrainable(setup.model, optimizer, setup.criterion, setup.loader)
+    return trainable.planned(Plan(known.schedule, known.total_steps))
 
 
 @cache
@@ -82,157 +100,166 @@ def blurred(task: str) -> Array:
     return np.asarray(np.minimum(smooth, MOST))
 
 
-class Sample:
-    """What the rule reads off each case, as log10 rates; what has no dip gets the optimizer's default."""
+def bases(among: Sequence[Case]) -> dict[str, tuple[float, float]]:
+    """What is usual for each optimizer that enough of these tasks have, in place of the constants."""
+    found = dict(usual._USUAL_RATES)
+    for names in LIKE.values():
+        off = []
+        for case in among:
+            told = usual.usual(case.plan, belief._start(case.curve)) if case.plan.optimizer in names else None
+            if told is not None:
+                off.append(math.log10(case.truth.best_lr) - told)
+        if len(off) > 2:
+            shift = round(float(np.median(off)), 2)
+            found |= {name: (rate + shift, falls) for name, (rate, falls) in found.items() if name in names}
+    return found
 
-    def __init__(self, all_cases: Sequence[Case], constants: Constants) -> None:
+
+class Sample:
+    """What the rule says of each case."""
+
+    def __init__(self, all_cases: Sequence[Case]) -> None:
         self.cases = all_cases
         self.family = np.array([case.truth.family for case in all_cases])
         self.task = np.array([case.truth.name for case in all_cases])
         self.best = np.log10([case.truth.best_lr for case in all_cases])
-        self.refused = np.zeros(len(all_cases), dtype=bool)
-        self.shallow = np.zeros(len(all_cases), dtype=bool)
-        self.base = np.array([self._read(i, case, constants) for i, case in enumerate(all_cases)])
-        self.delay = np.array([delay(case.plan) for case in all_cases])
-        self.usual = np.array([usual(case.plan) for case in all_cases], dtype=np.float64)  # NaN for none
 
-    def _read(self, i: int, case: Case, constants: Constants) -> float:
-        try:
-            place, fall = centre_of_dip(case.curve, constants)
-            self.shallow[i] = case.curve.is_shallow(fall)
-            return place + planned(case.plan)
-        except NoSuggestionError:
-            self.refused[i] = True
-            return 0.0
-
-    def places(self, level: float, momentum: float) -> Array:
-        """The suggestions, as log10 rates."""
-        default = np.log10([DEFAULT_LR[case.truth.optimizer] for case in self.cases])
-        read = self.base + level + momentum * self.delay
-        answers = np.where(np.isnan(self.usual), read, drawn(read, self.usual))
-        return np.where(self.refused, default, answers)
-
-    def fit(self, among: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        """The level and the exponent with the least mean clipped regret."""
-        tables = np.array([blurred(task) for task in self.task])
-        rows = np.arange(len(self.cases))
-
-        def cost(level: float, momentum: float) -> float:
-            at = np.rint((self.places(level, momentum) - PLACES[0]) / 0.02).astype(int).clip(0, len(PLACES) - 1)
-            return float(tables[rows, at][among].mean())
-
-        pairs = [(float(level), float(momentum)) for level in LEVELS for momentum in EXPONENTS]
-        level, momentum = min(pairs, key=lambda pair: cost(*pair))
-        return round(level, 2), round(momentum, 2)
-
-    def left_out(self, predict: Callable[[npt.NDArray[np.bool_]], Array]) -> Array:
-        """For each case, what ``predict`` says when its family is not among those fitted on."""
-        result = np.full(len(self.cases), np.nan)
+    def left_out(self, **constants: float) -> list[Belief | None]:
+        """For each case, what is believed where its family is not among those fitted on."""
+        found: list[Belief | None] = [None] * len(self.cases)
         for family in dict.fromkeys(self.family):
-            mine = self.family == family
-            result[mine] = predict(~mine)[mine]
-        return result
+            others = [case for case in self.cases if case.truth.family != family]
+            asked = self.asked(family, bases(others), constants)
+            for i, one in zip(np.flatnonzero(self.family == family), asked, strict=True):
+                found[i] = one
+        return found
 
-    def intervals(self, residuals: Array, among: npt.NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
-        """The shortest intervals of the residuals: where the fall is deep, and where it is shallow."""
-        return shortest(residuals[among & ~self.shallow]), shortest(residuals[among & self.shallow])
+    def asked(
+        self, family: str | None, rates: Mapping[str, tuple[float, float]], constants: Mapping[str, Any]
+    ) -> list[Belief | None]:
+        """What is believed of the cases of one family, or of all, with these constants."""
+        chosen = [case for case in self.cases if family in (None, case.truth.family)]
+        with patch.multiple(belief, **({"_LEVEL": belief._LEVEL} | dict(constants))), patch.object(usual, RATES, rates):
+            return [_asked(case) for case in chosen]
 
-    def ends(self, intervals: Sequence[tuple[float, float]], which: int) -> Array:
-        """The lower (0) or upper (1) end for each case."""
-        return np.where(self.shallow, intervals[1][which], intervals[0][which])
+    def places(self, found: Sequence[Belief | None]) -> Array:
+        """The answers, as log10 rates; the default rate where there is none."""
+        default = [DEFAULT_LR[case.truth.optimizer] for case in self.cases]
+        return np.log10([lr if one is None else one.lr for one, lr in zip(found, default, strict=True)])
 
     def regrets(self, places: Array) -> Array:
-        """The regret of each suggestion."""
+        """The regret of each answer."""
         return np.array([case.truth.regret(10**place) for case, place in zip(self.cases, places, strict=True)])
 
     def row(self, title: str, places: Array) -> str:
         """A row of the table."""
         regrets = self.regrets(places)
+        at = np.rint((places - PLACES[0]) / 0.02).astype(int).clip(0, len(PLACES) - 1)
+        soft = np.mean([blurred(task)[i] for task, i in zip(self.task, at, strict=True)])
         apart = np.array([10 ** np.ptp(places[self.task == task]) for task in dict.fromkeys(self.task)])
         bad = [case.truth.diverged(10**place) for case, place in zip(self.cases, places, strict=True)]
         return (
-            f"{title:34s} {regrets.mean():.4f} {np.quantile(regrets, 0.9):.3f} {regrets.max():.3f} "
-            f"{np.median(regrets):.4f} {np.mean(regrets <= 0.01):5.0%} {np.median(apart):5.2f} {apart.max():6.2f} "
-            f"{sum(bad):3d} {self.refused.sum():3d}"
+            f"{title:34s} {regrets.mean():.4f} {soft:.4f} {np.median(regrets):.4f} {np.quantile(regrets, 0.9):.3f} "
+            f"{regrets.max():.3f} {np.mean(regrets <= 0.01):5.0%} {np.median(apart):5.2f} {apart.max():6.2f} "
+            f"{sum(bad):3d}"
         )
 
 
-HEADER = f"{'':34s} {'mean':6s} {'p90':5s} {'worst':5s} {'median':6s} {'<=.01':5s} {'ratio':5s} {'max':>6s} bad refused"
+HEADER = f"{'':34s} mean   softer median p90   worst <=.01 ratio    max bad"
 
 
-def shortest(residuals: Array) -> tuple[float, float]:
-    """The shortest interval that covers the share COVERED of the residuals, half a grid step off included."""
-    ordered = np.sort(residuals)
-    need = int(np.ceil(COVERED * len(ordered)))
-    widths = ordered[need - 1 :] - ordered[: len(ordered) - need + 1]
-    at = int(np.argmin(widths))
-    return round(float(ordered[at] + HALF_STEP), 2), round(float(ordered[at + need - 1] - HALF_STEP), 2)
+def _asked(case: Case) -> Belief | None:
+    try:
+        return believe(case.curve, case.plan)
+    except NoSuggestionError:
+        return None
 
 
-def coverage(sample: Sample, residuals: Array, low: float | Array, high: float | Array) -> str:
-    """A line about an interval."""
-    inside = (residuals >= low - HALF_STEP) & (residuals <= high + HALF_STEP)
-    by_task = [inside[sample.task == task].mean() for task in dict.fromkeys(sample.task)]
-    width = float(np.median(np.asarray(high) - np.asarray(low)))
-    return f"covers {inside.mean():.0%} (mean over tasks {np.mean(by_task):.0%}), median width {width:.2f} decades"
+def ends(residuals: Array, families: npt.NDArray[np.str_]) -> tuple[float, float]:
+    """The residuals between which the share COVERED of them lies, each family counted once; half a grid step off."""
+    weights = np.array([1 / np.count_nonzero(families == family) for family in families])
+    order = np.argsort(residuals)
+    share = np.cumsum(weights[order]) / weights.sum()
+    tail = (1 - COVERED) / 2
+    low, high = (residuals[order][int(np.searchsorted(share, at))] for at in (tail, 1 - tail))
+    return round(float(low + HALF_STEP), 2), round(float(high - HALF_STEP), 2)
 
 
-def fit(name: str, baseline: bool, start: Constants) -> Constants:
-    """Fit one set of constants and print what it does."""
-    sample = Sample(cases(name, "fit", baseline), start)
-    everyone = np.ones(len(sample.cases), dtype=bool)
-    level, momentum = sample.fit(everyone)
-    held_out = sample.left_out(lambda among: sample.places(*sample.fit(among)))
-    residuals = sample.best - held_out
-    intervals = sample.intervals(residuals, everyone)
-    constants = replace(start, level=level, momentum=momentum, interval=intervals[0], if_shallow=intervals[1])
+def coverage(sample: Sample, found: Sequence[Belief | None]) -> str:
+    """A line about the interval."""
+    known = [(one, best) for one, best in zip(found, sample.best, strict=True) if one is not None]
+    ends = np.log10([one.interval for one, _ in known])
+    best = np.array([each for _, each in known])
+    inside = (best >= ends[:, 0] - HALF_STEP) & (best <= ends[:, 1] + HALF_STEP)
+    return f"the interval covers {inside.mean():.0%}, median width {np.median(np.ptp(ends, axis=1)):.2f} decades"
 
-    print(f"\n{'with' if baseline else 'without'} the control variate, fit half\n{HEADER}")
-    print(sample.row("fitted on all families", sample.places(level, momentum)))
-    print(sample.row("leaving one family out", held_out))
-    ends = [sample.left_out(lambda among, i=i: sample.ends(sample.intervals(residuals, among), i)) for i in (0, 1)]
-    print("interval, its ends fitted leaving one family out:", coverage(sample, residuals, ends[0], ends[1]))
+
+COSTS = {
+    "noise": belief._NOISE_COSTS,
+    "epochs": belief._EPOCHS_COST,
+    "pretrained": belief._PRETRAINED_COSTS,
+    "gap": belief._GAP_COSTS,
+}
+
+
+def doubts(sample: Sample, found: Sequence[Belief | None], regrets: Array) -> None:
+    """Print what each doubt adds to the regret, and how the sweeps that are called CLEAR do."""
+    known = np.array([one is not None for one in found])
+    parts = np.array([[one.doubts[name] / COSTS[name] for name in COSTS] for one in found if one is not None])
+    costs, _ = nnls(parts, np.minimum(regrets[known], 0.5))
+    print("what a doubt costs, by least squares:", dict(zip(COSTS, costs.round(3).tolist(), strict=True)))
+    clear = np.array([answer(case.curve, case.plan).verdict is Verdict.CLEAR for case in sample.cases])
+    for title, chosen in (("CLEAR", clear), ("the others", ~clear)):
+        some = regrets[chosen]
+        p95 = np.quantile(some, 0.95)
+        print(f"{title:10s} {chosen.mean():.0%}: mean {some.mean():.4f}, 95 % {p95:.3f}, worst {some.max():.2f}")
+
+
+def fit(name: str, baseline: bool) -> None:
+    """Fit on the fit half, and print what the rule does there."""
+    sample = Sample(cases(name, "fit", baseline))
+    print(f"\n{'with' if baseline else 'without'} the control variate, fit half, families left out\n{HEADER}")
+    for title, constants in OTHER_WAYS.items():
+        print(sample.row(title, sample.places(sample.left_out(**constants))))
+    found = sample.left_out()
+    places = sample.places(found)
+    print(coverage(sample, found))
+    residuals = sample.best - places
+    noisy = np.array([one is None or one.doubts["noise"] > 0 for one in found])
+    for title, chosen in (("calm", ~noisy), ("noisy", noisy)):
+        print(f"interval, {title}:", *ends(residuals[chosen], sample.family[chosen]))
+    doubts(sample, found, sample.regrets(places))
+    fitted = bases(sample.cases)
+    print("usual rates:", {key: round(fitted[key][0], 2) for key in LIKE})
     for task in dict.fromkeys(sample.task):
         mine = sample.task == task
-        regrets = sample.regrets(held_out)[mine]
         seen = " ".join(f"{value:+.2f}" for value in residuals[mine])
-        print(f"    {task:22s} regret {regrets.mean():.3f}   log10(best / suggested) by seed {seen}")
-    return constants
+        print(f"    {task:22s} regret {sample.regrets(places)[mine].mean():.3f}   log10(best / answer) by seed {seen}")
 
 
-def shapes(name: str, baseline: bool, start: Constants) -> None:
-    """Print the other ways to read the dip."""
-    print(f"\nhow the dip is read, {'with' if baseline else 'without'} the control variate\n{HEADER}")
-    for share in (0.1, 0.3, 0.5, 0.7):
-        for deep in (0.7, 1.0) if share < 0.7 else (1.0,):
-            sample = Sample(cases(name, "fit", baseline), replace(start, share=share, deep=deep))
-            held_out = sample.left_out(lambda among, sample=sample: sample.places(*sample.fit(among)))
-            print(sample.row(f"share {share}, deep {deep}, families out", held_out))
+def judged(name: str, baseline: bool, split: str) -> None:
+    """Print what the constants of the source do on another half."""
+    sample = Sample(cases(name, split, baseline))
+    found = sample.asked(None, usual._USUAL_RATES, {})
+    places = sample.places(found)
+    print(f"\n{'with' if baseline else 'without'} the control variate, {split} half\n{HEADER}")
+    print(sample.row("constants of the fit half", places))
+    print(coverage(sample, found))
+    doubts(sample, found, sample.regrets(places))
+    for task in dict.fromkeys(sample.task):
+        print(f"    {task:22s} regret {sample.regrets(places)[sample.task == task].mean():.3f}")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Fit the constants of findlr.analysis.dip.")
+    parser = argparse.ArgumentParser(description="Fit the default rule.")
     parser.add_argument("--name", default="variate", help="the recorded sweeps, with the control variate")
     parser.add_argument("--report", action="store_true", help="score the report half too")
     arguments = parser.parse_args()
-    variants = (("WITH_BASELINE", True, WITH_BASELINE), ("WITHOUT", False, WITHOUT))
-    fitted = {title: fit(arguments.name, baseline, start) for title, baseline, start in variants}
-    for _, baseline, start in variants:
-        shapes(arguments.name, baseline, start)
-    print("\nthe constants of src/findlr/analysis/dip.py")
-    for title, constants in fitted.items():
-        print(f"{title} = {constants}")
-    for title, baseline, _ in variants if arguments.report else ():
-        constants = fitted[title]
-        sample = Sample(cases(arguments.name, "report", baseline), constants)
-        places = sample.places(constants.level, constants.momentum)
-        print(f"\n{'with' if baseline else 'without'} the control variate, report half\n{HEADER}")
-        print(sample.row("constants of the fit half", places))
-        low, high = (sample.ends((constants.interval, constants.if_shallow), i) for i in (0, 1))
-        print("interval:", coverage(sample, sample.best - places, low, high))
-        for task in dict.fromkeys(sample.task):
-            print(f"    {task:22s} regret {sample.regrets(places)[sample.task == task].mean():.3f}")
+    for baseline in (True, False):
+        fit(arguments.name, baseline)
+    for baseline in (True, False) if arguments.report else ():
+        judged(arguments.name, baseline, "report")
 
 
 if __name__ == "__main__":

@@ -221,6 +221,8 @@ def as_record(answer: Answer) -> dict[str, Any]:
         return {"lr": None, "reason": answer}
     if answer is None:
         return {"lr": None, "reason": "returned None"}
+    if isinstance(answer, list):  # Ignite's, one for each param group
+        answer = max(answer)
     if not (math.isfinite(answer) and answer > 0):
         return {"lr": None, "reason": f"suggested {answer}"}
     return {"lr": float(answer), "reason": None}

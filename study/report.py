@@ -25,6 +25,7 @@ from study.tasks import FORMER, TASKS
 LONG = 5000  # steps
 BUDGETS = ("0.5", "1", "3")
 QUICK = "findlr, one sweep"
+WITH_FALLBACK = "findlr, one sweep, its fallback where it refuses"
 FINDLR = {
     "quick": QUICK,
     "quick_plain": "findlr, one sweep without the control variate",
@@ -79,6 +80,7 @@ def all_scores(truths: Mapping[str, Truth], *, tenth: bool = False) -> dict[str,
     ours = {key: title for key, title in FINDLR.items() if not (tenth and key.startswith("v"))}
     ours |= {"verified_0.1": "findlr verified, budget 0.1"} if tenth else {}
     found += _read(load(SUGGESTIONS), ours, truths)
+    found += _read(_with_fallback(load(SUGGESTIONS)), {"quick": WITH_FALLBACK}, truths)
     found += _read(load(PEERS), PEER_NAMES, truths)
     single = best_single({name: truth for name, truth in load_truth().items() if name in _usual_tasks()})
     for title, rates in ((DEFAULT, DEFAULT_LR), (SINGLE, single)):
@@ -94,6 +96,20 @@ def _read(answers: Answers, titles: Mapping[str, str], truths: Mapping[str, Trut
     for key, title in titles.items():
         records = {task: finders[key] for task, finders in answers.items() if key in finders}
         yield scores(title, records, truths)
+
+
+def _with_fallback(answers: Answers) -> Answers:
+    """The same answers, where a refusal is what the Finding falls back to."""
+    return {
+        task: {
+            finder: {
+                seed: record if record["lr"] is not None else {**record, "lr": record.get("fallback")}
+                for seed, record in by_seed.items()
+            }
+            for finder, by_seed in finders.items()
+        }
+        for task, finders in answers.items()
+    }
 
 
 def _free(lr: float) -> Record:

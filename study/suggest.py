@@ -121,7 +121,8 @@ def suggestion(name: str, task: Task, seed: int) -> Record:
             return {"lr": None, "reason": str(error), **kept}
     kept["verdict"] = finding.verdict.name
     if finding.suggestion is None:
-        return {"lr": None, "reason": finding.why, "interval": None, **kept}
+        fallback = None if finding.fallback is None else finding.fallback.lr
+        return {"lr": None, "reason": finding.why, "interval": None, "fallback": fallback, **kept}
     return {"lr": finding.lr, "reason": None, "interval": list(finding.interval), **kept}
 
 

@@ -9,6 +9,8 @@ STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
+REACHED = "torch/snapshot/reach.py"
+PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
@@ -121,7 +123,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
                 TRAINING,
-                "        self.modules += [module for module in reached.modules if id(module) not in inside]",
+                "        self.modules += new",
                 "        pass",
             ),
             Break(
@@ -261,6 +263,22 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
+        "what a wrapper around it knows, and the batches that Accelerate has counted": [
+            Break(
+                "what a wrapper around the optimizer knows",
+                "torch/snapshot/test_reach.py::test_what_a_wrapper_around_an_optimizer_knows",
+                TRAINING,
+                "memory.note(*self.wrappers, objects=True)",
+                "pass",
+            ),
+            Break(
+                "the batches that Accelerate has counted",
+                "torch/snapshot/test_reach.py::test_the_batches_that_an_accelerator_has_counted",
+                REACHED,
+                "            attached.append(StepsCounted(each))",
+                "            pass",
+            ),
+        ],
     },
     "what is in `restore=`": {
         "a module, such as an EMA, as above": [
@@ -381,7 +399,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
             Break(
-                "a nested sampler's generator",
+                "a nested sampler's counter",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
                 BATCHES,
                 "                owners.append(value)",
@@ -490,6 +508,27 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 BATCHES,
                 "                values.append(vars(value))",
                 "                pass",
+            ),
+            Break(
+                "the passes that a wrapped loader has counted",
+                f"{PASSES}[0]",
+                BATCHES,
+                'partial(setattr, self, "_sibling", self._sibling)',
+                "lambda: None",
+            ),
+            Break(
+                "a wrapped loader's passes, in the middle of one",
+                f"{PASSES}[5]",
+                BATCHES,
+                "        note_samplers(self._sibling[1], memory)",
+                "        pass",
+            ),
+            Break(
+                "a wrapped loader's passes, in the middle of the first",
+                f"{PASSES}[2]",
+                BATCHES,
+                "            self._sibling_of(self._source)  # one for all passes, made before the first is noted",
+                "            pass",
             ),
         ],
         "the `state_dict` of a loader that has one": [

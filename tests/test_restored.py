@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from scripts.readme import written
-from tests import dip_breaks, restored
+from tests import restored, rule_breaks
 from tests.restored import OUT_OF_REACH, RESTORED
 
-BREAKS = restored.BREAKS + dip_breaks.BREAKS
+BREAKS = restored.BREAKS + rule_breaks.BREAKS
 ROOT = Path(__file__).parents[1]
 
 

@@ -139,6 +139,61 @@ def test_an_epoch_is_a_number_of_steps_too(run, file):
     assert result(run(f"{file}:parts", "--num-steps", "epoch", "--json")[1]).curve.num_steps == 8
 
 
+@pytest.mark.parametrize("function", ["parts", "arguments", "trainable"])
+def test_a_length_in_epochs(run, file, function):
+    for epochs, steps in (("5", 40), ("0.5", 4), ("0.001", 1)):
+        assert result(run(f"{file}:{function}", "--epochs", epochs, "--json")[1]).plan.total_steps == steps
+    code, _, err = run(f"{file}:quadratic", "--epochs", "5")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "total_steps='5.000000 epochs' needs a loader with a length" in err
+
+
+SLOW_LATER = """
+import os, time
+from findlr.testing import Quadratic
+
+class Kept(Quadratic):
+    steps = 0
+
+    def step(self, lr):
+        Kept.steps += 1
+        if Kept.steps > 300 and not os.path.exists("go"):
+            open("reached", "w").close()
+            time.sleep(60)
+        return super().step(lr)
+"""
+
+
+def test_a_race_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_LATER)
+    command = [sys.executable, "-m", "findlr", "run", "slow.py:Kept", "--json", "--verify", "--total-steps", "1000"]
+    command += ["--no-progress", "--checkpoint", "race.json"]
+
+    def begun():
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with begun() as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert result(out).race is None
+    assert err.endswith("; the same command goes on with what race.json has\n")
+    kept = len(json.loads((tmp_path / "race.json").read_text())["checkpoint"]["race"]["runs"])
+    assert kept > 0
+
+    (tmp_path / "go").touch()
+    with begun() as process:
+        out, _ = process.communicate(timeout=60)
+    again = result(out)
+    assert (process.returncode, again.race is None) == (0, False)
+    (tmp_path / "race.json").unlink()
+    with begun() as process:
+        assert result(process.communicate(timeout=60)[0]) == again
+
+
 def test_a_module_is_a_target(run):
     assert run("findlr.testing:Quadratic", "--no-progress")[::2] == (0, "")
 
@@ -185,6 +240,9 @@ def test_files_are_written(run, file, tmp_path):
         (["--budget", "much"], "--budget"),
         (["--num-steps", "many"], "--num-steps"),
         (["--verify"], "total_steps"),
+        (["--epochs", "5", "--total-steps", "50"], "give one of them"),
+        (["--epochs", "0"], "--epochs must be a number above 0, got 0"),
+        (["--epochs", "nan"], "--epochs must be a number above 0, got nan"),
         (["--total-steps", "0"], "total_steps"),
         (["--nonsense"], "--nonsense"),
     ],
@@ -310,6 +368,17 @@ def test_ctrl_c_prints_what_was_measured(tmp_path):
     assert result(out).stop is Stop.INTERRUPTED
     assert len(result(out).curve) > 0
     assert err == f"findlr: interrupted; {len(result(out).curve)} steps were measured, and everything was put back\n"
+
+
+def test_a_checkpoint_that_cannot_be_is_one_line(run, file):
+    for options, words in (
+        (["--checkpoint", "race.json"], "checkpoint= keeps the runs of a race: give verify=True"),
+        (["--verify", "--total-steps", "1000", "--checkpoint", "no/race.json"], "its folder is not there"),
+        (["--verify", "--total-steps", "1000", "--checkpoint", file], "no checkpoint of a race"),
+    ):
+        code, out, err = run(f"{file}:quadratic", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
 
 
 def test_search_takes_arguments_for_a_trainable():

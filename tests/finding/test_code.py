@@ -108,6 +108,12 @@ class TestFrameworks:
         finding = finding_of({"optimizer": SGD, "sets": "trainer.args.learning_rate"}, Plan("linear", 500))
         assert finding.code() == f"trainer.args.learning_rate = {finding.lr:.2g}"
 
+    def test_the_call_that_takes_the_rate(self):
+        assert code_for({"sets": "net.set_params(lr="}, [0.1, 0.01], Plan()) == "net.set_params(lr=0.1)"
+
+    def test_a_list_of_the_rates_of_all_groups(self):
+        assert code_for({"sets": "learn.lr[]"}, [0.01, 0.1], Plan()) == "learn.lr = [0.01, 0.1]"
+
     def test_what_is_passed_first_and_what_the_rate_is_called(self):
         adam = {"name": "Adam", "module": "keras.optimizers", "arguments": {"beta_1": 0.8}, "groups": []}
         told = adam | {"parameters": "", "rate": "learning_rate"}
@@ -126,7 +132,9 @@ class TestFrameworks:
         code = code_for({"optimizer": told}, [0.01], Plan("cosine", 9))
         assert code == "optimizer = optax.sgd(learning_rate=0.01, momentum=0.9)  # the peak of the planned schedule"
 
-    @pytest.mark.parametrize("facts", [{}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": {}}, {"sets": 3}])
+    @pytest.mark.parametrize(
+        "facts", [{}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": {}}, {"sets": 3}, {"sets": "a()(lr="}]
+    )
     def test_without_a_word_of_it_the_rate_goes_into_an_optimizer_that_is_there(self, facts):
         assert code_for(facts, [0.01], Plan()) == (
             'for group, lr in zip(optimizer.param_groups, [0.01]): group["lr"] = lr'
@@ -151,7 +159,7 @@ plain = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3), max_leav
         {"name": words, "module": words, "arguments": st.dictionaries(st.text(max_size=5), plain, max_size=2)},
         optional={"parameters": words, "rate": words},
     ),
-    words,
+    words | words.map(lambda word: f"{word}(lr=") | words.map(lambda word: f"{word}[]"),
 )
 def test_whatever_a_file_says_the_code_is_names_and_plain_literals(optimizer, sets):
     code = code_for({"optimizer": optimizer, "sets": sets}, [0.01], Plan())

@@ -45,6 +45,23 @@ class TestPrint:
         assert said["next"] == "raise max_lr until the loss turns up."
         assert "raise max_lr" not in said["verdict"]
 
+    def test_a_colon_in_parentheses_is_no_advice(self):
+        why = "The training fails after lr 0.1 (ValueError: f(x): too large): lower min_lr."
+        said = rows(replace(REFUSED, why=why))
+        assert said["verdict"].endswith("The training fails after lr 0.1 (ValueError: f(x): too large).")
+        assert said["next"] == "lower min_lr."
+
+    def test_a_search_that_was_broken_off_at_once_is_to_be_run_again(self):
+        class Breaks(Quadratic):
+            def step(self, lr):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            find(Breaks())
+        said = rows(caught.value.finding)
+        assert said["verdict"] == "TOO_SHORT: The sweep has no point, because an exception or an interrupt ended it."
+        assert said["next"] == "run it again."
+
     @pytest.mark.parametrize("why", ["", "no colon", "a: ", ": b", "\x1b[2J\n\n: \0\n", "x: y: z"])
     @pytest.mark.parametrize("finding", [CLEAR, REFUSED], ids=["found", "refused"])
     def test_it_is_six_clean_lines_whatever_is_in_it(self, finding, why):

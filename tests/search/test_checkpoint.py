@@ -240,3 +240,9 @@ def test_a_training_that_was_killed_in_its_race_goes_on(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
         f"{name}.json{more}" for name in ("whole", "killed") for more in ("", ".finding")
     )
+
+
+@pytest.mark.parametrize("name", ["race\0.json", "x" * 300])
+def test_what_is_no_name_of_a_file_is_refused(name):
+    with pytest.raises(ConfigurationError, match="is no name of a file"):
+        find(Quadratic(), Plan(total_steps=400), verify=True, checkpoint=name)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from findlr import Finding, LoaderError, Plan, Stop, find
+from findlr import ConfigurationError, Finding, LoaderError, Plan, Stop, Suggestion, find
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.race import run_race
 from findlr.testing import Quadratic
@@ -185,3 +185,22 @@ def test_a_curve_that_fails_is_not_marked_as_diverged():
     found = find(Guarded())
     assert np.isfinite(found.curve.loss).all()
     assert not found.curve.diverged
+
+
+@pytest.mark.parametrize("given", [5, None, Quadratic, "model"])
+def test_what_is_no_trainable_is_refused(given):
+    with pytest.raises(ConfigurationError, match="find takes a Trainable"):
+        find(given)
+
+
+@pytest.mark.parametrize("plan", [5, "one_cycle", Plan])
+def test_what_is_no_plan_is_refused(plan):
+    with pytest.raises(ConfigurationError, match="plan must be a findlr"):
+        find(Quadratic(), plan)
+
+
+@pytest.mark.parametrize("lr", ["0.1", math.nan, math.inf, 0.0, -1.0, None])
+def test_a_rule_that_suggests_no_rate_is_refused_and_carries_what_was_measured(lr):
+    with pytest.raises(ConfigurationError, match="finite rate above 0; mine gave") as caught:
+        find(Quadratic(), rule=lambda curve, plan: Suggestion(lr, "mine", ""))
+    assert len(caught.value.finding.curve) == 100

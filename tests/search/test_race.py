@@ -273,6 +273,16 @@ def test_a_race_can_find_what_the_curve_alone_does_not_bear():
     assert finding.suggest(rules.steep).rule == "steep"
 
 
+def test_a_race_is_not_advised_to_be_made():
+    swept = find(Quadratic(), max_lr=0.15)
+    assert swept.verdict is Verdict.NO_EDGE
+    assert "verify=True" in swept.why
+    finding = find(Quadratic(), Plan(total_steps=400), max_lr=0.15, verify=True)
+    assert finding.race is not None
+    assert "verify=True" not in finding.why
+    assert finding.why.startswith(swept.why.partition(": ")[0])
+
+
 @pytest.mark.parametrize(
     ("losses", "bracketed", "verdict"),
     [

@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from findlr import Plan, find
+from findlr.analysis.curve import Step
 from findlr.testing import Quadratic
 from findlr.views.console import LiveSweep
 from findlr.views.progress import Growing
+from tests.search.test_race import Several
 
 PLAN = Plan("linear", total_steps=400)
 
@@ -102,8 +104,6 @@ def test_what_a_watcher_raises_is_raised_and_no_run_diverged(error):
 
 
 def test_runs_in_one_pass_are_told_before_and_after():
-    from tests.search.test_race import Several
-
     told, steps = [], []
 
     class Watcher:
@@ -119,6 +119,76 @@ def test_runs_in_one_pass_are_told_before_and_after():
     assert finding.race.path == "one pass"
     assert [text.partition(" of")[0] for text in told] == ["setting up a race", "a race: 4 runs"]
     assert {step.run for step in steps} - {None} <= {5}
+
+
+class Shown(Several):
+    """Takes runs together step by step, and shows them some at a time."""
+
+    see_together, each, asked_for = None, 7, False
+
+    def passed(self):
+        """A few steps of all runs are made."""
+
+    def run_together(self, snapshot, rates):
+        self.asked_for = self.see_together is not None
+        weights, rows = [], []
+        for lrs in rates:
+            self.restore(snapshot)
+            rows.append([self.step(lr) for lr in lrs])
+            end = self.evaluate()
+            weights.append(end if math.isfinite(end) else math.inf)
+        if self.asked_for:
+            steps = [list(row) for row in zip(*rows, strict=True)]
+            for at in range(0, len(steps), self.each):
+                self.passed()
+                try:
+                    self.see_together(0, steps[at : at + self.each])
+                except Exception:  # noqa: BLE001 - so does a training that takes any for its own
+                    return "it failed"
+        return weights
+
+
+ONE_PASS = dict(verify=True, budget=3000, one_pass=True)
+
+
+@pytest.mark.parametrize("each", [1, 7, 1000])
+def test_runs_in_one_pass_show_their_steps_as_those_one_after_another_do(each):
+    steps, training = [], Shown(curvature=2.0)
+    training.each = each
+    finding = find(training, Plan(total_steps=1000), **ONE_PASS, on_step=steps.append)
+    raced = [step for step in steps if step.run is not None]
+    assert training.see_together is None
+    for number, run in enumerate(finding.race.runs, start=1):
+        own = [step for step in raced if step.run == number]
+        assert [step.index for step in own] == list(range(run.steps))
+        assert {(step.num_steps, step.runs, step.peak, step.lr) for step in own} == {(run.steps, 5, run.lr, run.lr)}
+        assert {step.together for step in own} == {4 if number <= 4 else 1}
+        before = finding.race.runs[: number - 1] if number > 4 else ()
+        assert all(step.ended == before for step in own[:-1])
+        assert own[-1].ended == finding.race.runs[:number]
+        assert own[0].smoothed == own[0].loss
+        assert own[-1].best == min(step.smoothed for step in own)
+    assert [step.run for step in raced[:8]] == [1, 2, 3, 4] * 2
+
+
+def test_runs_in_one_pass_that_nobody_watches_are_read_by_nobody():
+    training = Shown(curvature=2.0)
+    find(training, Plan(total_steps=1000), **ONE_PASS)
+    assert not training.asked_for
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_a_watcher_raises_in_one_pass_is_raised_too(error):
+    def on_step(step):
+        if step.run == 2 and step.index == 3:
+            raise error("mine")
+
+    training = Shown(curvature=2.0)
+    before = training.snapshot()
+    with pytest.raises(error, match="mine"):
+        find(training, Plan(total_steps=1000), **ONE_PASS, on_step=on_step)
+    assert training.snapshot() == before
+    assert training.see_together is None
 
 
 def test_an_on_step_that_is_a_context_manager_is_entered_and_left():
@@ -197,6 +267,50 @@ def test_a_log_has_a_line_for_each_run_that_ends_and_one_now_and_then(clock):
     assert len(set(lines)) == len(lines)
     assert "\x1b" not in text
     assert ends[-1].endswith("in all")
+
+
+def shown_in_one_pass(clock, **how):
+    class Slow(Shown):
+        each = 1
+
+        def passed(self):
+            clock.now += 2.0
+
+    file = io.StringIO()
+    view = LiveSweep(Console(file=file, _environ={}, **how))
+    finding = find(Slow(curvature=2.0), Plan(total_steps=1000), **ONE_PASS, progress=view)
+    return finding, re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue())
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_terminal_shows_the_runs_of_one_pass_together(clock, width):
+    finding, text = shown_in_one_pass(clock, force_terminal=True, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    *runs, last = finding.race.runs
+    told = re.search(rf"runs 1-4/5 in one pass step 30/{last.steps} (\d+) min (\d+) s left so far loss", words)
+    assert 60 * int(told[1]) + int(told[2]) == pytest.approx(2 * (2 * last.steps - 30), rel=0.1)
+    assert re.search(" ".join(["so far", *(rf"loss \S+ at {run.lr:.2g}" for run in runs)]), words)
+    assert f"race of 5 runs of {last.steps} steps" in words
+
+
+def test_a_log_has_lines_of_a_pass_and_one_for_each_of_its_runs_that_ends(clock):
+    finding, text = shown_in_one_pass(clock, width=80)
+    lines = text.splitlines()
+    for number, run in enumerate(finding.race.runs, start=1):
+        end = f"ended at loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged"
+        assert sum(f"run {number}/5  lr {run.lr:.2g}  {end}" in line for line in lines) == 1
+    assert 5 <= sum("runs 1-4/5 in one pass  step " in line for line in lines) <= 21
+
+
+def test_the_curve_of_a_pass_is_that_of_the_run_which_is_lowest_now():
+    growing = Growing()
+    for index in range(5):
+        for run, loss in ((1, 1.0), (2, 0.5 if index < 4 else 2.0), (3, math.nan)):
+            growing.add(Step(index, 9, 0.1, loss, loss, loss, run, 5, 0.1 * run, (), 3))
+        assert len(growing.curve(60)[1]) == index + 1 if index else growing.curve(60) is None
+        assert growing.curve(60) is None or set(growing.curve(60)[1]) == {0.5 if index < 4 else 1.0}
+    assert growing.ended == ["so far", "loss 1 at 0.1", "loss 2 at 0.2", "diverged at 0.3"]
 
 
 def test_the_curve_is_that_of_the_present_run():

@@ -312,6 +312,51 @@ def test_an_exception_that_can_carry_nothing_stays_itself(door, error):
     assert net.weight.tolist() == before
 
 
+class Mute(Deaf):
+    """Its traceback can't be set, nor its message be read."""
+
+    def with_traceback(self, traceback):
+        raise RuntimeError(traceback)
+
+    def __str__(self):
+        raise RuntimeError
+
+
+class Leaves(BaseException):
+    """No Exception, as an interrupt of the user's own."""
+
+    def __setattr__(self, name, value):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize(
+    "at", range(1, 9)
+)  # a step's own pass, the replays of its self-check, and those of later steps
+@pytest.mark.parametrize("error", [Frozen, Deaf, Bare, Mute, Leaves])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")
+@pytest.mark.parametrize("scripted", [False, True])
+def test_an_exception_that_can_carry_nothing_stays_itself_in_the_replay_pass(error, at, scripted):
+    raised, passes = error(), []
+
+    class Failing(nn.MSELoss):
+        def forward(self, outputs, targets):
+            passes.append(torch.is_grad_enabled())
+            if len(passes) == at:
+                raise raised
+            return super().forward(outputs, targets)
+
+    net, optimizer, _, loader = parts(torch.jit.script(parts()[0]) if scripted else None)
+    before, state = net.weight.tolist(), torch.get_rng_state()
+    bound = None if scripted else dict(net.named_parameters())  # a script makes new objects each time
+    with leaves_nothing(), pytest.raises(error) as caught:
+        find_lr(net, optimizer, Failing(), loader, **{**SHORT, "min_lr": 1e-9, "max_lr": 1e-8})
+    assert caught.value is raised
+    assert passes[:at] == [True, False, False, False, True, False, True, False][:at]
+    assert (net.weight.tolist(), optimizer.state_dict()["state"]) == (before, {})
+    assert torch.equal(torch.get_rng_state(), state)
+    assert scripted or all(parameter is bound[name] for name, parameter in net.named_parameters())
+
+
 class Stubborn:
     """It can't be put back."""
 

@@ -1,6 +1,7 @@
 """Accumulation, clipping and autocast: each step is the step of a bare loop, and everything is back."""
 
 import itertools
+from functools import partial
 from types import MethodType
 
 import numpy as np
@@ -144,3 +145,44 @@ def test_a_room_says_how_a_steps_loss_is_made_of_its_batches(combine):
                 ]
             expected = sum(losses) / (3 if combine == "mean" else 1)
             assert trainable.baseline() == pytest.approx(expected.item(), rel=1e-5)
+
+
+class DrawsFirst(LossStep):
+    """Draws all batches of a step before the first goes forward, as Hugging Face's Trainer does; and counts."""
+
+    draws_first = True
+    taken = 0
+
+    def take(self, draw):
+        self.taken += 1
+        batches = iter([draw() for _ in range(self.accumulation_steps)])
+        return super().take(lambda: next(batches))
+
+    def remembered(self):
+        return [self]
+
+    def remember(self, memory):
+        memory.add(partial(setattr, self, "taken", self.taken))
+
+
+@pytest.mark.parametrize("kind", [DrawsFirst, LossStep])
+def test_the_control_variate_makes_the_random_draws_of_the_step_whenever_that_draws_its_batches(kind):
+    net, optimizer, criterion, loader = parts()
+    training = Training(net, optimizer)
+    trainable = TorchTrainable.of(training, kind(training, criterion, None, accumulation_steps=3), loader)
+    with restored(trainable) as snapshot:
+        assert trainable.prepare_baseline(snapshot) is None
+        for step in range(3):
+            loss = trainable.step(1e-12)  # the weights stay where they were, but for rounding
+            assert trainable.baseline() == pytest.approx(loss, rel=1e-5), step
+
+
+def test_a_step_may_remember_more_than_a_state_dict_tells():
+    net, optimizer, criterion, loader = parts()
+    training = Training(net, optimizer)
+    taker = DrawsFirst(training, criterion, None)
+    trainable = TorchTrainable.of(training, taker, loader)
+    with restored(trainable):
+        trainable.step(0.1)
+        assert taker.taken == 1
+    assert taker.taken == 0

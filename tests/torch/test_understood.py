@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, LoaderError, LossError, RangeTest, find_lr
+from findlr import ConfigurationError, LoaderError, LossError, RangeTest, Verdict, find_lr
 
 
 def parts(targets=None, net=None, batch_size=16):
@@ -38,7 +38,28 @@ def test_a_length_in_epochs(text, how, steps):
     assert finding == number
 
 
-@pytest.mark.parametrize("text", ["five epochs", "5 steps", "0 epochs", "epochs", "-1 epochs", "", "1e3"])
+@pytest.mark.parametrize("sweep", [1, "a", [], 0.5])
+def test_one_optimizer_is_not_picked_among_several(sweep):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="picks one optimizer of several, and there is one"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, sweep=sweep)
+
+
+def test_a_group_that_is_added_in_a_step_is_named():
+    net, optimizer, loader = parts()
+
+    def loss_fn(model, batch):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    with pytest.raises(ConfigurationError, match="the training has given SGD another number"):
+        find_lr(net, optimizer, loss_fn=loss_fn, loader=loader)
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 400 + " epochs", "five epochs", "5 steps", "0 epochs", "epochs", "-1 epochs", "", "1e3"]
+)
 def test_another_text_is_refused(text):
     net, optimizer, loader = parts()
     with pytest.raises(ConfigurationError, match="or a text such as '5 epochs', got"):
@@ -168,6 +189,58 @@ def test_a_loss_fn_that_returns_the_models_output():
         find_lr(net, optimizer, loader=loader, loss_fn=lambda model, batch: model(batch[0]))
 
 
+INPUTS = torch.randn(16, 8)
+LAYERS = {
+    "too wide": (nn.Linear(9, 3), INPUTS, r"float32 \(16, 8\), int64 \(16,\).*Linear\(in_features=9.*16x8 and 9x3"),
+    "double": (nn.Linear(8, 3), INPUTS.double(), r"float64 \(16, 8\).*same dtype"),
+    "strings": (nn.Linear(8, 3), ["a"] * 16, r"\(16 x str, int64 \(16,\)\).*must be Tensor, not list"),
+    "arrays": (nn.Sequential(nn.ReLU(), nn.Linear(8, 3)), INPUTS.numpy(), r"NumPy array float32 \(16, 8\).*ReLU\(\)"),
+    "nested": (nn.Sequential(nn.Conv2d(1, 3, 3)), INPUTS, r"Conv2d\(1, 3, kernel_size=.*3D"),
+}
+
+
+@pytest.mark.parametrize("mistake", LAYERS)
+@pytest.mark.parametrize("way", ["criterion", "loss_fn", "train_step"])
+def test_a_layer_that_cannot_take_the_first_batch_is_one_sentence(mistake, way):
+    net, inputs, words = LAYERS[mistake]
+    optimizer, criterion = optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss()
+
+    def loss_fn(model, batch):
+        return criterion(model(batch[0]), batch[1])
+
+    hows = {"criterion": {"criterion": criterion}, "loss_fn": {"loss_fn": loss_fn}}
+    hows["train_step"] = {"train_step": lambda draw: loss_fn(net, draw())}
+    with pytest.raises(LoaderError, match=f"can't take the first batch.*{words}") as caught:
+        find_lr(net, optimizer, loader=[(inputs, torch.zeros(16).long())] * 5, **hows[way])
+    assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 15
+    assert len(caught.value.finding.curve) == 0
+    assert "no loss was measured yet" in caught.value.__notes__[-1]
+
+
+def test_a_layer_that_fails_on_a_later_batch_raises_what_it_raised():
+    net, optimizer, loader = parts()
+    batches = [next(iter(loader)), (torch.zeros(16, 7), torch.zeros(16).long())]
+    with pytest.raises(RuntimeError, match="mat1 and mat2") as caught:
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), batches)
+    assert len(caught.value.finding.curve) == 1
+    assert "what was measured is in" in caught.value.__notes__[-1]
+    lines = traceback.format_exception(caught.value)
+    assert sum("findlr/" in line for line in lines) == 2  # the call's, and no frame of how findlr takes a step
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("how", [{}, {"control_variate": False}, {"accumulation_steps": 2}, {"min_lr": 1.0}])
+def test_a_first_loss_that_is_not_finite_is_no_matter_of_the_rate(value, how):
+    net, optimizer, loader = parts()
+    first, *rest = loader
+    first[0][0, 0] = value
+    finding = find_lr(net, optimizer, nn.CrossEntropyLoss(), [first, *rest], **how)
+    assert (finding.verdict, len(finding.curve)) == (Verdict.NOT_FINITE, 1)
+    assert "before any step: look for it in the data" in finding.why
+    for words in ("min_lr", "lower", "became"):
+        assert words not in f"{finding}{finding.why}{finding.stop.sentence}"
+
+
 def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
     class Own(nn.CrossEntropyLoss):
         def forward(self, outputs, targets):
@@ -178,3 +251,7 @@ def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
         with pytest.raises(RuntimeError, match="mine") as caught:
             find_lr(net, optimizer, criterion, loader)
         assert any("forward" in frame.name for frame in traceback.extract_tb(caught.value.__traceback__))
+        assert caught.value.__notes__[0] == (
+            "findlr: no step was taken yet; the first batch is (float32 (16, 8), int64 (16,))"
+        )
+        assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 25

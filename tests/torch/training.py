@@ -167,8 +167,18 @@ def generator(seed=7):
     return torch.Generator().manual_seed(seed)
 
 
+class Counting(RandomSampler):
+    """A sampler whose order depends on how often it was asked, too."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter([(i + self.passes) % len(self) for i in super().__iter__()])
+
+
 def with_nested_sampler(samples, **how):
-    sampler = RandomSampler(samples, replacement=True, generator=generator())
+    sampler = Counting(samples, replacement=True, generator=generator())
     return DataLoader(samples, batch_sampler=BatchSampler(sampler, 8, drop_last=False), **how)
 
 

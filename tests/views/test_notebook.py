@@ -135,6 +135,7 @@ find(Slow(noise=0.1))
 """,
     "find(Slow(), num_steps=30, progress=False)",
     "from findlr import Plan; find(Slow(), Plan(total_steps=400), verify=True)",
+    "try: find(Slow(noise='loud'))\nexcept TypeError: pass",
 )
 
 
@@ -157,5 +158,7 @@ def test_a_real_notebook_shows_the_sweep_as_it_runs_and_then_the_finding():
     grown = [text.count(",") for text in updates[:first] if "<polyline" in text]
     assert len(grown) > 1
     assert grown == sorted(set(grown))
+    (failed,) = notebook.cells[3].outputs
+    assert "step" not in failed.data["text/html"]  # none was taken
     (only,) = notebook.cells[1].outputs
     assert only.output_type == "execute_result"

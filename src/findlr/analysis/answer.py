@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from findlr.analysis.acting import batch_is_at_fault
+from findlr.analysis.belief import believe
 from findlr.analysis.curve import Curve, Ending
-from findlr.analysis.families import RATE_FREE, rate_free
+from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule, Suggestion, quick
 from findlr.analysis.runs import Race, decide, learned, level
-from findlr.analysis.text import rate_text
-from findlr.analysis.verdict import Verdict, judge
+from findlr.analysis.text import parted, rate_text
+from findlr.analysis.verdict import Judgement, Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
+
+_SURE = 0.05  # of the regret, at most expected of a clear answer
+_APART = 1.5  # decades between the two sources
 
 
 class Answer(NamedTuple):
@@ -57,6 +63,8 @@ def answer(
     if race is None or start is None or not learned(race):
         return swept
     verdict, why = swept.verdict, swept.why
+    if verdict in (Verdict.NOISY, Verdict.NO_EDGE, Verdict.MANY_EPOCHS, Verdict.PRETRAINED, Verdict.DISAGREE):
+        why, _ = parted(why)  # its advice, to verify, was taken
     if level(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
@@ -76,9 +84,36 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
         advice = f" But {rate_free(plan.optimizer)}." if plan.optimizer in RATE_FREE else ""
         return Answer(None, judgement.verdict, judgement.why + advice)
     try:
-        return Answer(inside((rule or quick)(curve, plan), curve), judgement.verdict, judgement.why)
+        suggestion = inside((rule or quick)(curve, plan), curve)
     except NoSuggestionError as error:
         return Answer(None, Verdict.NO_ANSWER, f"{judgement.why} But {error}.")
+    if judgement.verdict is Verdict.CLEAR and suggestion.rule == quick.__name__:
+        judgement = _doubted(judgement, curve, plan)
+    return Answer(suggestion, judgement.verdict, judgement.why)
+
+
+def _doubted(clear: Judgement, curve: Curve, plan: Plan) -> Judgement:
+    """A clear curve, unless what it can't show may cost more than a clear one should."""
+    if plan.optimizer in (*RATE_FREE, *QUASI_NEWTON):
+        return clear
+    belief = believe(curve, plan)
+    worst = max(belief.doubts, key=belief.doubts.__getitem__)
+    half = "" if plan.total_steps is None else f", for {plan.total_steps // 2:,} steps"
+    if belief.dip and belief.usual and abs(math.log10(belief.dip / belief.usual)) > _APART:
+        verdict = Verdict.DISAGREE
+        more = f"But the dip says {rate_text(belief.dip)}, and {rate_text(belief.usual)} is usual"
+    elif plan.pretrained:
+        verdict = Verdict.PRETRAINED
+        more = "But the weights are trained already, and what a rate costs them shows late"
+    elif belief.expected_regret <= _SURE:
+        return clear
+    elif worst == "epochs":
+        verdict = Verdict.MANY_EPOCHS
+        more = f"But the plan sees each example {plan.epochs:.0f} times, and overfitting shows late"
+    else:
+        verdict = Verdict.NOISY
+        more = f"But batches differ by {curve.paired().spread():.2g}, which hides where the dip is"
+    return Judgement(verdict, f"{clear.why} {more}: verify=True tells it better{half}.")
 
 
 def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Suggestion | None:
@@ -106,6 +141,8 @@ def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
             f"a rule must return a findlr.Suggestion, got {type(suggestion).__name__}: return "
             "Suggestion(lr, rule, why), or raise NoSuggestionError"
         )
+    if real(suggestion.lr) is None or not 0 < suggestion.lr < math.inf:
+        raise ConfigurationError(f"a rule must suggest a finite rate above 0; {suggestion.rule} gave {suggestion.lr!r}")
     low, high = float(curve.lr[0]), float(curve.lr[-1])
     if not low <= suggestion.lr <= high:
         more = "lower min_lr" if suggestion.lr < low else "raise max_lr"

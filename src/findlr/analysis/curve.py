@@ -25,7 +25,7 @@ class Stop(Enum):
 
     FINISHED = "The sweep reached its highest rate."
     DIVERGED = "The smoothed loss rose past the divergence threshold."
-    NOT_FINITE = "The loss became NaN or infinite."
+    NOT_FINITE = "The last loss is NaN or infinite."
     CAPPED = "The optimizer caps its own rate, so higher rates would not have acted."
     OVERFLOW = "The optimizer skipped 20 steps in a row."
     DATA_ENDED = "The data ended, and they can be read only once."
@@ -70,6 +70,8 @@ class Step:
         runs: how many runs the race has at most; None in the sweep.
         peak: the highest rate of the run, which names it; None in the sweep.
         ended: the runs that have ended, each with the loss that it ended at; this one, too, at its last step.
+        together: how many runs are taken in one pass, this one among them: the first ones of the race, whose steps come
+            in turn.
     """
 
     index: int
@@ -82,6 +84,7 @@ class Step:
     runs: int | None = None
     peak: float | None = None
     ended: tuple[Run, ...] = ()
+    together: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,7 @@ from findlr.errors import ConfigurationError
 
 __all__ = ["SCHEDULES", "Plan", "Samples", "Shape"]
 
+_MORE = ("warmup", "epochs", "pretrained")  # written only where known
 SAMPLES = 1001  # how finely a function of the user's own is kept in a saved Finding
 
 
@@ -50,10 +52,12 @@ class Plan:
         warmup: how long the rate rises at the start: a share of the run (0.1), or steps (an int, which needs
             ``total_steps``); kept as a share. 0 is none. None is the schedule's own: 5 % where its name ends in
             "with_warmup", 30 % of one_cycle, 5 % of wsd and inverse_sqrt, else none.
+        epochs: how often the training sees each example, above 0; None if not known.
+        pretrained: whether it starts from weights that were trained before; None if not known.
 
     Raises:
         ConfigurationError: an unknown schedule, a shape that is not finite or negative, a count that is no whole number
-            or below 1, or a warmup that does not fit.
+            or below 1, a warmup that does not fit, epochs that are no number above 0, or pretrained that is no bool.
 
     Example:
         >>> Plan("one_cycle", total_steps=1000).share(0.3)
@@ -68,17 +72,24 @@ class Plan:
     momentum: float | None = None
     parameters: int | None = None
     warmup: float | None = None
+    epochs: float | None = None
+    pretrained: bool | None = None
 
     def __post_init__(self) -> None:
         keep = object.__setattr__  # the fields are frozen, and kept in one form each
         keep(self, "total_steps", _count("total_steps", self.total_steps))
         keep(self, "parameters", _count("parameters", self.parameters))
+        if not isinstance(self.optimizer, str):
+            raise ConfigurationError(f"optimizer must be the name of its class, got {self.optimizer!r}")
         keep(self, "optimizer", family(self.optimizer) or self.optimizer)
         if self.momentum is not None:
             momentum = real(self.momentum)
             if momentum is None:
                 raise ConfigurationError(f"momentum must be a number or None, got {self.momentum!r}")
             keep(self, "momentum", momentum)
+        keep(self, "epochs", _epochs(self.epochs))
+        if self.pretrained not in (None, True, False):
+            raise ConfigurationError(f"pretrained must be True, False or None, got {self.pretrained!r}")
         schedule = self.schedule.value if isinstance(self.schedule, Enum) else self.schedule
         if isinstance(schedule, type):  # a scheduler's class
             schedule = schedule.__name__
@@ -133,15 +144,17 @@ class Plan:
             "momentum": self.momentum,
             "parameters": self.parameters,
         }
-        return plan if self.warmup is None else {**plan, "warmup": self.warmup}
+        more = {name: getattr(self, name) for name in _MORE}
+        return plan | {name: value for name, value in more.items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that ``to_dict`` described."""
         schedule = data["schedule"]
         known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
+        known |= {name: data.get(name) for name in _MORE}
         shape = schedule if isinstance(schedule, str) else Samples(schedule)
-        return cls(shape, **known, warmup=data.get("warmup"))
+        return cls(shape, **known)
 
 
 def _count(name: str, value: Any) -> int | None:
@@ -151,6 +164,13 @@ def _count(name: str, value: Any) -> int | None:
     if count is None or count < 1:
         raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
     return count
+
+
+def _epochs(value: Any) -> float | None:
+    epochs = None if value is None else real(value)
+    if value is not None and (epochs is None or not 0 < epochs < math.inf):
+        raise ConfigurationError(f"epochs must be a number above 0, or None, got {value!r}")
+    return epochs
 
 
 def _warmup(given: Any, total_steps: int | None, schedule: str, default: float | None) -> float | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from findlr.analysis.belief import believe, believe_the_usual
 from findlr.analysis.curve import Curve
-from findlr.analysis.dip import read_dip
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
@@ -54,7 +54,7 @@ Rule = Callable[[Curve, Plan], Suggestion]
 
 
 def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
-    """The middle of the loss's dip, moved by the momentum, the schedule and the length of the plan: the default.
+    """The default: the middle of the loss's dip, for the plan, and what is usual, weighed by how noisy the dip is.
 
     For an optimizer that finds its rate by itself, such as Prodigy, it is 1; for L-BFGS, 1 or a third of the rate at
     which the loss is lowest, whichever is less.
@@ -67,28 +67,44 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
         The Suggestion, with an interval.
 
     Raises:
-        NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
+        NoSuggestionError: the curve has fewer than 3 usable points or does not fall, and nothing is usual for the plan.
 
     Example:
         >>> rates = 10.0 ** np.linspace(-8, 1, 100)
         >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
         >>> f"{quick(curve, Plan('one_cycle', 1000, 'AdamW', 0.9)).lr:.2g}"
-        '0.0076'
+        '0.006'
 
-    Source: original; the formula is in ``findlr.analysis.dip``, the evidence in docs/science.md.
+    Source: original; the formulas are in ``findlr.analysis.belief``, ``dip`` and ``usual``, the evidence in
+    docs/science.md.
     """
     plan = plan or Plan()
-    dip = read_dip(curve, plan)
-    if plan.optimizer in RATE_FREE:
-        why = f"{rate_free(plan.optimizer)}. The loss dips around {rate_text(dip.centre)}."
-        return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
     if plan.optimizer in QUASI_NEWTON:
         return _full_step(curve, plan.optimizer)
-    why = (
-        f"The middle of the loss's dip is at {rate_text(dip.centre)}; for your plan (its optimizer, schedule and "
-        f"length) that makes {rate_text(dip.lr)}."
-    )
-    return Suggestion(dip.lr, "quick", why, (dip.low, dip.high))
+    belief = believe(curve, plan)
+    if plan.optimizer in RATE_FREE:
+        dips = "" if belief.dip is None else f" The loss dips around {rate_text(belief.dip)}."
+        return Suggestion(belief.lr, "quick", f"{rate_free(plan.optimizer)}.{dips}", belief.interval)
+    lr, dip, usual = (None if rate is None else rate_text(rate) for rate in (belief.lr, belief.dip, belief.usual))
+    if dip is None:
+        why = f"The loss has no dip; {usual} is usual for such a training, and a little less is safer: {lr}."
+    elif usual is None:
+        why = f"The loss's dip says {dip} for your plan, and a little less is safer: {lr}."
+    else:
+        why = (
+            f"The loss's dip says {dip} for your plan, and {usual} is usual for such a training; weighed by how noisy "
+            f"the dip is, that makes {lr}."
+        )
+    return Suggestion(belief.lr, "quick", why, belief.interval)
+
+
+def usual_rate(curve: Curve, plan: Plan) -> Suggestion | None:
+    """What people begin with in such a training: a Suggestion by the name "usual"; None if nothing is usual."""
+    belief = believe_the_usual(curve, plan)
+    if belief is None:
+        return None
+    why = f"people begin at about {rate_text(belief.lr)} with such a training"
+    return Suggestion(belief.lr, "usual", why, belief.interval)
 
 
 def _full_step(curve: Curve, name: str) -> Suggestion:

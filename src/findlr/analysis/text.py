@@ -47,6 +47,23 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def parted(why: str) -> tuple[str, str]:
+    """The two halves of a reason: what was seen, and what to change; the second is empty where there is none.
+
+    Example:
+        >>> parted("The training fails (ValueError: it exploded): lower min_lr.")
+        ('The training fails (ValueError: it exploded).', 'lower min_lr.')
+        >>> parted("The loss falls, and then rises.")
+        ('The loss falls, and then rises.', '')
+    """
+    depth = 0
+    for i, letter in enumerate(why):
+        depth = max(depth + (letter == "(") - (letter == ")"), 0)
+        if not depth and why.startswith(": ", i):
+            return f"{why[:i]}.", why[i + 2 :].strip()
+    return why, ""
+
+
 def printable(text: str, most: int | None = None) -> str:
     """A text of a stranger's, such as a file's or an exception's, as one line that no terminal obeys.
 

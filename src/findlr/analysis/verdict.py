@@ -28,6 +28,9 @@ class Verdict(Enum):
     CLEAR = "The loss falls, reaches a bottom inside the swept range, and rises again."
     NOISY = "The loss falls and rises again, but by little against the differences between batches."
     NO_EDGE = "The loss falls and stays low up to the highest rate."
+    MANY_EPOCHS = "The curve is clear, but the plan sees its data more often than a sweep can tell about."
+    PRETRAINED = "The curve is clear, but the weights are trained already, and a sweep can't see what they lose later."
+    DISAGREE = "The curve's dip is far from what is usual for such a training."
     RACED = "The curve alone tells too little, but short runs of the plan tell the rates apart."
     BROAD = "The short runs end about equally well at all rates tried."
     HORIZON_LIMITED = "The best of the short runs is at an end of the rates tried."
@@ -96,9 +99,9 @@ def judge(curve: Curve, ending: Ending | None = None) -> Judgement:
 
 def _judge_nothing(curve: Curve, ending: Ending) -> Judgement:
     if not len(curve):
-        return Judgement(
-            Verdict.TOO_SHORT, f"The sweep has no point: {_CUT.get(ending.stop, ('',))[0] or 'measure one'}."
-        )
+        cut = _CUT.get(ending.stop)
+        ended = "The sweep has no point" + ("" if cut is None else f", because {cut[0].removesuffix(' there')}")
+        return Judgement(Verdict.TOO_SHORT, f"{ended}: {'measure one' if cut is None else cut[1]}.")
     return Judgement(
         Verdict.NOT_FINITE,
         f"The first loss, of {_batch(0, ending)}, is NaN or infinite, before any step: look for it in the data, the "

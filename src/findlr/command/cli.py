@@ -1,5 +1,6 @@
 """The command line. It imports nothing before it needs it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -117,11 +118,15 @@ def _add_searches(made: "Typer") -> None:
             ),
         ] = None,
         total_steps: Annotated[int | None, Option(help="Optimizer steps of the planned training.")] = None,
+        epochs: Annotated[float | None, Option(help="Its epochs, in place of --total-steps.")] = None,
         budget: Annotated[
             float | None,
             Option(
                 parser=_number, metavar="STEPS|SHARE", help="For --verify: 500 is steps, 0.5 a share of --total-steps."
             ),
+        ] = None,
+        checkpoint: Annotated[
+            Path | None, Option(help="Keep --verify's runs in this file; the same command goes on with them.")
         ] = None,
         min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
         max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,
@@ -150,9 +155,10 @@ def _add_searches(made: "Typer") -> None:
         Plan(schedule or "constant", total_steps)  # refused before the training's code is run
         given: dict[str, Any] = {
             "schedule": schedule,
-            "total_steps": total_steps,
+            "total_steps": _length(total_steps, epochs),
             "verify": verify or None,
             "budget": budget,
+            "checkpoint": checkpoint,
             "min_lr": min_lr,
             "max_lr": max_lr,
             "num_steps": num_steps,
@@ -240,6 +246,17 @@ def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list
     stems = [file.stem for file in files]
     names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
     return [Finding.load(file) for file in files], list(labels or names)
+
+
+def _length(steps: int | None, epochs: float | None) -> int | str | None:
+    """The length of the planned training, as ``find_lr`` takes it."""
+    if epochs is None:
+        return steps
+    if steps is not None:
+        raise ConfigurationError("--epochs and --total-steps are two ways to say the same: give one of them")
+    if not 0 < epochs < math.inf:
+        raise ConfigurationError(f"--epochs must be a number above 0, got {epochs:g}")
+    return f"{epochs:f} epochs"
 
 
 def _number(text: str) -> float:

@@ -22,11 +22,13 @@ does not run. Options go before what the function returns.
 Examples:
   findlr run train.py:setup
   findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
-  findlr run train.py:setup --verify --total-steps 5000 --budget 0.5
+  findlr run train.py:setup --verify --epochs 20 --checkpoint race.json
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
-Ctrl-C prints what was measured so far. Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
+Ctrl-C prints what was measured so far; with --checkpoint the same command then goes on.
+
+Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
 own code failed, 130 interrupted.
 """
 DEMO = """Find a rate for a small network on real data, and try it.

@@ -141,6 +141,8 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
             traceback.print_exception(error)
         if measured is not None and len(measured.curve):
             said += f"; {len(measured.curve)} steps were measured{_restored(error)}"
+        if code == INTERRUPTED and (kept := options.get("checkpoint")) is not None and kept.exists():
+            said += f"; the same command goes on with what {kept} has"
     say(said)
     return measured, code
 

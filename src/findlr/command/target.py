@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
-from findlr.search.find import find
+from findlr.search.find import find, steps_per_epoch
 from findlr.search.settings import unknown_name
 from findlr.search.trainable import Trainable
 
@@ -91,7 +92,8 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
         return find_lr(*made, **{"progress": True, **options})
     if isinstance(made, Trainable) and not isinstance(made, type):
         rest = {"progress": True, **options}
-        return find(made, Plan(rest.pop("schedule", "constant"), rest.pop("total_steps", None)), **rest)
+        length = steps_in(rest.pop("total_steps", None), lambda: steps_per_epoch(made))
+        return find(made, Plan(rest.pop("schedule", "constant"), length), **rest)
     raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
 
 

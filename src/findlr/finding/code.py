@@ -7,7 +7,9 @@ What a training tells of itself in its facts is a contract, whatever its framewo
   is "model.parameters()" unless it is told; "" is nothing. ``rate``, the rate's keyword, is "lr" unless it is told;
   another one says that PyTorch's schedulers do not fit.
 - ``facts["sets"]``: where the rate is written in a framework that makes its optimizer itself, such as
-  "trainer.args.learning_rate". Where it is there, the code is an assignment to it.
+  "trainer.args.learning_rate"; or the call that takes it, up to the rate: "net.set_params(lr=". Where it is there, the
+  code is an assignment to it, or that call. With several groups it is the largest rate; a path that ends in "[]" takes
+  a list of all.
 
 A file may hold anything there. What is printed is names, dots, empty calls and plain literals; what is something else
 is left out, or the code sets the rates of an optimizer that is there.
@@ -49,6 +51,8 @@ def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=500)
         >>> code_for({"sets": "trainer.args.learning_rate"}, [0.00123], Plan())
         'trainer.args.learning_rate = 0.0012'
+        >>> code_for({"sets": "net.set_params(lr="}, [0.00123], Plan())
+        'net.set_params(lr=0.0012)'
     """
     if (line := _assignment(facts, lrs)) is not None:
         return line
@@ -126,8 +130,17 @@ def _optimizer(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _assignment(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
-    where = facts.get("sets")
-    return f"{where} = {rate_text(max(lrs))}" if _is_path(where) else None
+    where, rate = facts.get("sets"), rate_text(max(lrs))
+    if not isinstance(where, str):
+        return None
+    if _is_path(where):
+        return f"{where} = {rate}"
+    if _is_path(each := where.removesuffix("[]")):
+        return f"{each} = [{', '.join(map(rate_text, lrs))}]"
+    call, _, keyword = where.removesuffix("=").partition("(")
+    return (
+        f"{call}({keyword}={rate})" if where == f"{call}({keyword}=" and _is_path(call) and _is_name(keyword) else None
+    )
 
 
 def _loop(lrs: Sequence[float]) -> str:

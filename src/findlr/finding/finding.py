@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from findlr.analysis import rules
 from findlr.analysis.answer import inside
+from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion, rule_named
+from findlr.analysis.rules import Rule, Suggestion, rule_named, usual_rate
 from findlr.analysis.runs import Race
 from findlr.analysis.smoothing import Array
 from findlr.analysis.verdict import Verdict
@@ -19,7 +19,8 @@ from findlr.finding import telling
 from findlr.finding.code import code_for
 from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
 from findlr.finding.cost import Cost
-from findlr.finding.saved import FORMAT, checked, damaged, marked, parsed, read, strict, write
+from findlr.finding.plain import fields_of, plain_of
+from findlr.finding.saved import parsed, read, write
 from findlr.finding.writing import write_rates
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Finding:
         >>> finding.verdict.name
         'CLEAR'
         >>> f"{finding:.1g}"
-        '0.07'
+        '0.08'
     """
 
     suggestion: Suggestion | None
@@ -101,20 +102,40 @@ class Finding:
         suggested = self._suggested()
         if suggested.interval is not None:
             return suggested.interval
-        try:
-            return rules.quick(self.curve, self.plan).interval or (suggested.lr, suggested.lr)
-        except NoSuggestionError:  # a rate of the user's own rule on a curve without a dip
+        belief = self.belief
+        if belief is None or belief.dip is None:  # a rate of the user's own rule on a curve without a dip
             return suggested.lr, suggested.lr
+        return belief.interval
+
+    @property
+    def belief(self) -> Belief | None:
+        """What the curve's dip says and what is usual, and the answer between them; None if neither is known."""
+        try:
+            return believe(self.curve, self.plan)
+        except NoSuggestionError:
+            return None
+
+    @property
+    def expected_regret(self) -> float | None:
+        """The mean regret of answers as sure as this one, from 0 (the best rate) to 1; None if nothing is believed."""
+        belief = self.belief
+        return None if belief is None else belief.expected_regret
+
+    @property
+    def fallback(self) -> Suggestion | None:
+        """What is usual for such a training where there is no suggestion; None if there is one, or nothing is usual."""
+        return usual_rate(self.curve, self.plan) if self.suggestion is None else None
 
     def search_space(self) -> dict[str, Any]:
         """The interval as a space to search: ``trial.suggest_float("lr", **finding.search_space())`` in Optuna.
 
-        For Ray: ``tune.loguniform(space["low"], space["high"])``.
+        Without a suggestion it is the fallback's. For Ray: ``tune.loguniform(space["low"], space["high"])``.
 
         Raises:
-            NoSuggestionError: there is no suggestion.
+            NoSuggestionError: there is no suggestion, and nothing is usual.
         """
-        low, high = self.interval
+        fallback = self.fallback
+        low, high = (fallback and fallback.interval) or self.interval
         return {"low": low, "high": high, "log": True}
 
     @property
@@ -166,7 +187,7 @@ class Finding:
                 suggested rates; says what to write instead, and nothing has been changed then.
         """
         lrs = self.lrs
-        if not hasattr(optimizer, "param_groups"):
+        if getattr(optimizer, "param_groups", None) is not getattr(optimizer, "param_groups", ()):  # or only copies
             kind = type(optimizer).__name__
             raise OptimizerError(
                 f"{kind} has no param_groups to write the rate into; write this instead: {self.code()}"
@@ -240,18 +261,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
-        return {
-            "format": FORMAT,
-            "suggestion": None if self.suggestion is None else strict(vars(self.suggestion)),
-            "verdict": self.verdict.name,
-            "why": self.why,
-            "stop": self.stop.name,
-            "curve": strict(self.curve.to_dict()),
-            "plan": self.plan.to_dict(),
-            "cost": vars(self.cost).copy(),
-            "facts": strict(self.facts, marked),
-            "race": None if self.race is None else strict(self.race.to_dict()),
-        }
+        return plain_of(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finding:
@@ -260,21 +270,7 @@ class Finding:
         Raises:
             FileFormatError: it is of another format, or damaged.
         """
-        fields = checked(data)
-        try:
-            return cls(
-                suggestion=None if fields["suggestion"] is None else Suggestion.from_dict(fields["suggestion"]),
-                verdict=Verdict[fields["verdict"]],
-                why=fields["why"],
-                stop=Stop[fields["stop"]],
-                curve=Curve(**fields["curve"]),
-                plan=Plan.from_dict(fields["plan"]),
-                cost=Cost(**fields["cost"]),
-                facts=fields["facts"],
-                race=None if fields["race"] is None else Race.from_dict(fields["race"]),
-            )
-        except (LookupError, ValueError, ArithmeticError) as error:
-            raise damaged(error) from error
+        return cls(**fields_of(data))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the Finding as JSON.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race
-from findlr.analysis.text import duration, interval_text, printable, rate_text
+from findlr.analysis.text import duration, interval_text, parted, printable, rate_text
 from findlr.finding.code import ASSUMED_STEPS, one_line
 from findlr.finding.cost import Cost
 
@@ -20,7 +20,7 @@ def told(finding: Finding) -> str:
     """A Finding in six lines: the rate, its interval, the verdict, the plan, what is next, the cost."""
     suggestion = finding.suggestion
     rows = (
-        ("learning rate", "none" if suggestion is None else rate_text(suggestion.lr)),
+        ("learning rate", none_text(finding) if suggestion is None else rate_text(suggestion.lr)),
         ("interval", "none" if suggestion is None else interval_text(finding.interval)),
         ("verdict", f"{finding.verdict.name}: {printable(_seen(finding))}"),
         ("plan", plan_text(finding.plan)),
@@ -28,6 +28,12 @@ def told(finding: Finding) -> str:
         ("cost", cost_text(finding.cost)),
     )
     return "\n".join(f"{name:<15}{text}" for name, text in rows)
+
+
+def none_text(finding: Finding) -> str:
+    """What is said in place of a rate: "none", and what is usual for such a training, where that is known."""
+    fallback = finding.fallback
+    return "none" if fallback is None else f"none from this curve; {fallback.why}"
 
 
 def short(finding: Finding) -> str:
@@ -59,8 +65,7 @@ def plan_text(plan: Plan) -> str:
 def next_text(finding: Finding) -> str:
     """The line to paste; without a suggestion, what to change."""
     if finding.suggestion is None:
-        change = finding.why.partition(": ")[2].strip()
-        return change or "change what the verdict names, and search again"
+        return parted(finding.why)[1] or "change what the verdict names, and search again"
     code = one_line(finding.facts, finding.lrs, finding.plan)
     if code is not None:
         return code
@@ -90,7 +95,4 @@ def race_text(race: Race) -> str:
 
 def _seen(finding: Finding) -> str:
     """Why, less what to change where nothing is suggested: that is what is next."""
-    if finding.suggestion is not None:
-        return finding.why
-    seen, change, _ = finding.why.partition(": ")
-    return f"{seen}." if change else finding.why
+    return parted(finding.why)[0] if finding.suggestion is None else finding.why

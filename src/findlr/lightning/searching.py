@@ -13,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Unpack
 
+from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
@@ -20,7 +21,7 @@ from findlr.lightning.step import LightningStep
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import Batches
-from findlr.torch.planned import read_schedule, steps_in, stretched
+from findlr.torch.planned import read_schedule, stretched
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training

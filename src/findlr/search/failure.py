@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from findlr.errors import FindlrError, RestoreError
@@ -13,6 +16,7 @@ from findlr.search import interrupts
 
 logger = logging.getLogger("findlr")
 
+_HOME = str(Path(__file__).parents[1])
 _LONGEST = 200  # characters of a message
 _OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  # as torch on a CPU and JAX tell it
 
@@ -96,7 +100,7 @@ def carry(
     """
     if finding is None:
         return
-    said = f"what was measured is in {where}"
+    said = f"what was measured is in {where}" if len(finding.curve) else "no loss was measured yet"
     if not any(isinstance(each, RestoreError) for each in _chain(error)):
         but = f"everything but {', '.join(left)}" if left else "everything"
         said = f"{but} was put back; {said}"
@@ -105,9 +109,23 @@ def carry(
         try:
             if each is not None:
                 each.finding = finding  # type: ignore[attr-defined]
-                each.add_note(f"findlr: {said}")
+                note(each, said)
         except Exception:  # noqa: BLE001 - it is frozen, say
             logger.debug("%s can't carry the Finding", type(each).__name__)
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note of findlr's to an exception on its way to the user; one that can't carry it stays as it is."""
+    with suppress(Exception):
+        error.add_note(f"findlr: {text}")
+
+
+def short(error: Exception, traceback: TracebackType | None) -> Exception:
+    """An exception whose traceback lacks findlr's own frames at its head; the whole one, if there are no others."""
+    inner = traceback
+    while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HOME):
+        inner = inner.tb_next
+    return BaseException.with_traceback(error, inner or traceback)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

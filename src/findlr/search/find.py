@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,7 @@ from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
-from findlr.search.failure import carry
+from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.recording import Recording, recording_of
@@ -58,7 +59,8 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         The Finding, with or without a suggestion: a poor curve is a result, not an exception.
 
     Raises:
-        ConfigurationError: an argument outside its range, or a ``RangeTest`` is open in another thread.
+        ConfigurationError: an argument outside its range; a ``RangeTest`` is open in another thread; or another
+            thread's search waits for this one.
         RestoreError: something could not be put back; it names what.
 
     Example:
@@ -66,6 +68,11 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         >>> 0.01 < find(Quadratic()).lr < 1
         True
     """
+    if isinstance(trainable, type) or not isinstance(trainable, Trainable):
+        kind = f"the class {trainable.__name__}" if isinstance(trainable, type) else type(trainable).__name__
+        raise ConfigurationError(f"find takes a Trainable, which has step, read, snapshot and restore; got {kind}")
+    if not (plan is None or isinstance(plan, Plan)):
+        raise ConfigurationError(f"plan must be a findlr.Plan or None, got {plan!r}: give Plan('one_cycle', 1000), say")
     task = _Search(trainable, Plan() if plan is None else plan, Settings.of(search))
     signals, turn = HeldSignals(), Turn()
     try:
@@ -74,8 +81,10 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         with display(task.settings.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             return task.run()
-    except FindlrError as error:
-        if task.recording.steps:
+    except Exception as error:
+        if error is task.recording.raised and not isinstance(error, FindlrError):
+            raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
+        if task.recording.steps or not isinstance(error, FindlrError):
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
     finally:
@@ -90,7 +99,7 @@ class _Search:
         self.settings = settings
         self._trainable = trainable
         self._plan = trainable.planned(plan) if isinstance(trainable, HasPlan) else plan
-        count = _steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
+        count = steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, count, settings.spacing)
         self._budget = settings.budget_in_steps(self._plan, count)
         if settings.verify and isinstance(trainable, ChecksVerify):
@@ -223,6 +232,8 @@ def conclude(
     try:
         found = answer(curve, plan, rule, race, recording.ending(facts.get("accumulation_steps") or 1))
     except Exception as error:  # a rule of the user's own
+        if rule is None:
+            raise
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)
@@ -241,7 +252,12 @@ def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None
     return None
 
 
-def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
+def steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
+    """Steps in one pass over a training's data.
+
+    Raises:
+        ConfigurationError: the training does not know.
+    """
     if not isinstance(trainable, HasEpoch):
         raise ConfigurationError(
             f"num_steps='epoch' needs a training that knows its epoch's length, and {type(trainable).__name__} has no "
@@ -253,7 +269,7 @@ def _steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
 def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
     """Steps in one pass over the data; None if they are not known."""
     try:
-        return _steps_per_epoch(trainable)
+        return steps_per_epoch(trainable)
     except ConfigurationError:
         return None
 

@@ -14,7 +14,7 @@ from findlr.search.checkpoint import Book
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
 from findlr.search.run import train
-from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, Trainable
+from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, ShowsTogether, Trainable
 from findlr.search.watching import RaceWatch
 
 logger = logging.getLogger("findlr")
@@ -91,7 +91,8 @@ def run_race(
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
             done, spent = book.pass_of(steps) or _in_one_pass(
-                *(together, begin, plan, [each * first for each in times], limits, steps, rates_act), watch, book
+                *(together, begin, plan, [each * first for each in times], limits, steps, rates_act),
+                *(watch, book, most),
             )
             steps = steps if done else affordable(spent)
         shares = plan.shares(steps)
@@ -136,6 +137,7 @@ def _in_one_pass(
     rates_act: bool,
     watch: RaceWatch,
     book: Book,
+    most: int,
 ) -> tuple[list[Run], float]:
     """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
     lrs = [runs.first_lr(first, plan, steps) for first in firsts]
@@ -144,10 +146,11 @@ def _in_one_pass(
     forwards, backwards = training.forwards, training.backwards
     ends: list[float] | str = "the limits leave one rate"
     if len(lrs) > 1:
+        rates = [(lr * plan.shares(steps)).tolist() for lr in lrs]
         try:
-            ends = training.run_together(begin, [(lr * plan.shares(steps)).tolist() for lr in lrs])
+            ends = _shown(training, begin, rates, watch, most)
         except Exception as error:
-            if not (rates_act and is_the_trainings(error)):
+            if error is watch.raised or not (rates_act and is_the_trainings(error)):
                 raise
             ends = told(error)  # of one run, which is told by making them one after another
     done, spent = [], 0.0
@@ -157,8 +160,27 @@ def _in_one_pass(
         spent = backwards + (forwards - backwards) / 3
     else:
         done = [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)]
+        watch.end_together(done)
     book.add_pass(steps, done, spent)
     return done, spent
+
+
+def _shown(
+    training: RunsTogether, begin: Any, rates: Sequence[Sequence[float]], watch: RaceWatch, most: int
+) -> list[float] | str:
+    """Take runs together, and show their steps where the training does."""
+    watch.begin_together(rates, most)
+    shows = training if isinstance(training, ShowsTogether) and watch.watched else None
+    if shows is not None:
+        shows.see_together = watch.see_together
+    try:
+        ends = training.run_together(begin, rates)
+    finally:
+        if shows is not None:
+            shows.see_together = None
+    if watch.raised is not None:
+        raise watch.raised
+    return ends
 
 
 def _log_no_pass(reason: str | None) -> None:

@@ -47,6 +47,8 @@ class Recording:
     ) -> None:
         self.stop: Stop | None = None
         self.steps = 0
+        self.raised: Exception | None = None
+        """What a step raised that says nothing of the rate."""
         self._error: str | None = None
         self._skipped = 0
         self._read, self._num_steps, self._rule = read, num_steps, rule

@@ -158,6 +158,7 @@ def _stepped(
         except Exception as error:
             if _is_too_high(error, baseline, trainable, recording):
                 return None
+            recording.raised = error
             raise
         if loss is not None:
             return loss

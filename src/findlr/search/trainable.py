@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -157,6 +157,15 @@ class RunsTogether(CountsPasses, CanEvaluate, Protocol):
         Returns:
             What ``evaluate`` gives at the end of each run, infinite if it diverged; or the reason why it was not done.
         """
+
+
+@runtime_checkable
+class ShowsTogether(Protocol):
+    """A training that shows the steps of ``run_together`` while they are made."""
+
+    see_together: Callable[[int, Sequence[Sequence[float]]], object] | None
+    """Is called with the losses of the steps since the last call, a row for each step, and the number of the run, from
+    0, that the first column belongs to; what it raises is raised by the search. None wants no call."""
 
 
 @runtime_checkable

@@ -38,7 +38,15 @@ class RaceWatch:
     def __init__(self, watchers: Sequence[Callable[[Step], object]] = (), smoothing: float = 0.98) -> None:
         self._watchers, self._smoothing = watchers, smoothing
         self._ended: tuple[Run, ...] = ()
-        self._lr, self._steps, self._runs = math.nan, 0, 0
+        self._runs = 0
+        self._now: list[_Run] = []
+        self.raised: Exception | None = None
+        """What a watcher raised while several runs were made at once, whose training may have swallowed it."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._watchers)
 
     def tell(self, text: str) -> None:
         """Say what is done while there are no steps."""
@@ -56,8 +64,8 @@ class RaceWatch:
             runs: that the race has at most.
             ended: the runs before it.
         """
-        self._lr, self._steps, self._runs, self._ended = lr, steps, runs, tuple(ended)
-        self._average, self._best = BiasCorrectedAverage(self._smoothing), math.inf
+        self._runs, self._ended = runs, tuple(ended)
+        self._now = [_Run(len(ended) + 1, lr, steps, self._smoothing)]
 
     def see(self, steps: Sequence[Seen], ended_at: float | None = None) -> None:
         """Steps of the run that are read, in their order.
@@ -66,15 +74,64 @@ class RaceWatch:
             steps: at least one.
             ended_at: the loss that the run ended at, if it has ended with the last of them.
         """
+        for seen in steps:
+            self._show(self._now[0], seen, ended_at if seen is steps[-1] else None)
+
+    def begin_together(self, rates: Sequence[Sequence[float]], runs: int) -> None:
+        """Several runs begin, the first ones of the race, which are made at once.
+
+        Args:
+            rates: of each run and step.
+            runs: that the race has at most.
+        """
+        self._runs, self._ended = runs, ()
+        self._rates = rates
+        self._now = [_Run(i, max(lrs), len(lrs), self._smoothing) for i, lrs in enumerate(rates, start=1)]
+        self._last: list[Seen | None] = [None] * len(rates)  # of each run: it is shown once the next one is there
+
+    def see_together(self, first: int, losses: Sequence[Sequence[float]]) -> None:
+        """Steps of those runs that are read; see ``ShowsTogether``."""
+        try:
+            for row in losses:
+                for number, loss in enumerate(row, start=first):
+                    run, last = self._now[number], self._last[number]
+                    if last is not None:
+                        self._show(run, last)
+                    place = 0 if last is None else last.place + 1
+                    self._last[number] = Seen(place, self._rates[number][place], loss)
+        except Exception as error:
+            self.raised = error
+            raise
+
+    def end_together(self, ended: Sequence[Run]) -> None:
+        """Those runs have ended."""
+        for run, last, end in zip(self._now, self._last, ended, strict=True):
+            if last is not None:
+                self._show(run, last, end.loss)
+            self._ended = (*self._ended, end)
+
+    def _show(self, run: _Run, seen: Seen, ended_at: float | None = None) -> None:
         if not self._watchers:
             return
-        for seen in steps:
-            smoothed = self._average.update(seen.loss)
-            self._best = min(self._best, smoothed)
-            done = self._ended
-            if ended_at is not None and seen is steps[-1]:
-                done = (*done, Run(self._lr, self._steps, ended_at))
-            told = (len(self._ended) + 1, self._runs, self._lr, done)
-            step = Step(seen.place, self._steps, seen.lr, seen.loss, smoothed, self._best, *told)
-            for watcher in self._watchers:
-                watcher(step)
+        smoothed, best = run.smoothed(seen.loss)
+        done = self._ended if ended_at is None else (*self._ended, Run(run.lr, run.steps, ended_at))
+        step = Step(
+            *(seen.place, run.steps, seen.lr, seen.loss, smoothed, best),
+            *(run.number, self._runs, run.lr, done, len(self._now)),
+        )
+        for watcher in self._watchers:
+            watcher(step)
+
+
+class _Run:
+    """A run that is made: its number from 1, its highest rate, its steps, its losses so far."""
+
+    def __init__(self, number: int, lr: float, steps: int, smoothing: float) -> None:
+        self.number, self.lr, self.steps = number, lr, steps
+        self._average, self._best = BiasCorrectedAverage(smoothing), math.inf
+
+    def smoothed(self, loss: float) -> tuple[float, float]:
+        """The smoothed loss with the next one, and the lowest so far."""
+        smoothed = self._average.update(loss)
+        self._best = min(self._best, smoothed)
+        return smoothed, self._best

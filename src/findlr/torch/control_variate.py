@@ -13,15 +13,16 @@ import pickle
 import random
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
+from findlr.search.trainable import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
@@ -112,6 +113,7 @@ class ControlVariate:
 
     def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, device: torch.device) -> None:
         self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
+        self._draws_first = taker.draws_first
         self._device = device
         parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
         self._kept = dict(zip(parameters, snapshot.copies_of(parameters.values()), strict=True))
@@ -121,7 +123,7 @@ class ControlVariate:
             self._weights = {name: kept.clone() for name, kept in self._kept.items()}
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
-        self._draws: list[Undos] = []
+        self._draws: list[Undos] = []  # the random states before each forward pass, or before the first
         self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
         self._without_graph = WithoutGraph()
@@ -136,6 +138,8 @@ class ControlVariate:
         if self._host_states is None:
             self._host_states = host_states()
         self._batches.append(batch)
+        if self._draws_first:
+            self._draws.clear()
         self._draws.append(self._random_states())
 
     def loss(self) -> torch.Tensor:
@@ -144,7 +148,7 @@ class ControlVariate:
         losses: list[torch.Tensor] = []
         try:
             with NamesKept(self._whole), WithGradients():
-                for batch, draws in zip(self._batches, self._draws, strict=True):
+                for batch, draws in zip_longest(self._batches, self._draws):
                     losses.append(self._without_graph(partial(self._loss, batch, draws)))
                     self._mend()
         finally:
@@ -154,20 +158,20 @@ class ControlVariate:
         stacked = torch.stack(losses)
         return stacked.mean() if self._combine == "mean" else stacked.sum()
 
-    def _loss(self, batch: Any, draws: Undos) -> torch.Tensor:
-        draws.put_back()
+    def _loss(self, batch: Any, draws: Undos | None) -> torch.Tensor:
+        if draws is not None:
+            draws.put_back()
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}  # BatchNorm writes into its own
         weights = self._weights
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
         if self._is_scripted:
-            with values_lent(self._whole, {**weights, **buffers}):
+            with Unwritten(values_lent(self._whole, {**weights, **buffers})):
                 lent = self._whole(batch)
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
             return cast("torch.Tensor", lent)
-        found: torch.Tensor = functional_call(self._whole, (weights, buffers), (batch,))
-        return found
+        return self._whole.under((weights, buffers), batch)
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 
 class WholeLoss(nn.Module):
@@ -25,9 +26,36 @@ class WholeLoss(nn.Module):
         self.parts = nn.ModuleList(modules)
         self._loss = loss
 
-    def forward(self, batch: Any) -> torch.Tensor:
-        """The loss of a batch."""
-        return self._loss(batch)
+    def forward(self, batch: Any, raised: list[BaseException] | None = None) -> torch.Tensor:
+        """The loss of a batch.
+
+        Args:
+            batch: of any nesting.
+            raised: takes what the loss raises; None lets it through.
+        """
+        if raised is None:
+            return self._loss(batch)
+        try:
+            return self._loss(batch)
+        except BaseException as error:  # noqa: BLE001 - raised in ``under``
+            raised.append(error)
+            return torch.empty(())
+
+    def under(self, tensors: Any, batch: Any) -> torch.Tensor:
+        """The loss of a batch with other tensors in the modules' places.
+
+        What it raises does not pass through ``functional_call``: contextlib, which that is made with, would write into
+        it, and a frozen exception would be lost.
+
+        Args:
+            tensors: as ``functional_call`` takes them.
+            batch: of any nesting.
+        """
+        raised: list[BaseException] = []
+        found: torch.Tensor = functional_call(self, tensors, (batch, raised))
+        if raised:
+            raise raised.pop()
+        return found
 
 
 class NamesKept:

@@ -21,7 +21,8 @@ def checked(name: str, loss: Any) -> torch.Tensor:
     if not isinstance(loss, torch.Tensor):
         inside = "its .loss" if hasattr(loss, "loss") else "the loss itself"
         raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return {inside}")
-    _check_is_one(loss, f"{name} must return one number")
+    if loss.numel() != 1:
+        raise _not_one(loss, f"{name} must return one number")
     if not loss.requires_grad:
         raise LossError(
             f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
@@ -42,16 +43,16 @@ def told_loss(loss: Any, needed: str, no_loss: str) -> float | torch.Tensor:
         LossError: it is not one number.
     """
     if isinstance(loss, torch.Tensor):
-        _check_is_one(loss, needed)
+        if loss.numel() != 1:
+            raise _not_one(loss, needed)
         return kept_loss(loss)
     if isinstance(loss, bool) or not isinstance(loss, (int, float)):
         raise LossError(no_loss.format(type(loss).__name__))
     return float(loss)
 
 
-def _check_is_one(loss: torch.Tensor, needed: str) -> None:
-    if loss.numel() != 1:
-        raise LossError(f"{needed}, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
+def _not_one(loss: torch.Tensor, needed: str) -> LossError:
+    return LossError(f"{needed}, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
 
 
 def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:

@@ -1,15 +1,21 @@
-"""What is wrong where a first batch does not fit the criterion, in one sentence."""
+"""What is wrong where a first batch does not fit the model or the criterion, in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.search.failure import is_the_trainings, told
 
+_TORCH = str(Path(torch.__file__).parent)
+_MOST_ITEMS = 6  # of a container that are described
 _OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
 
 
@@ -21,6 +27,57 @@ def no_pair(batch: Any) -> LoaderError:
         f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
         f"loss_fn=lambda model, batch: {instead}"
     )
+
+
+def layer_misfit(error: Exception, batch: str) -> LoaderError | None:
+    """The error for a layer of torch's own that raised on the first batch.
+
+    Args:
+        error: what the step raised.
+        batch: the first batch; see ``described``.
+
+    Returns:
+        The error to raise in its place; None if anybody else's code raised it, or it is the memory's fault.
+    """
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    layer = None
+    while frames and frames[-1].f_code.co_filename.startswith(_TORCH) and layer is None:
+        owner = frames.pop().f_locals.get("self")
+        if isinstance(owner, nn.Module) and type(owner).__module__.startswith("torch.nn."):
+            layer = owner
+    if layer is None or not is_the_trainings(error):
+        return None
+    kind, settings = type(layer).__name__, layer.extra_repr()
+    return LoaderError(
+        f"the model can't take the first batch, {batch}: its layer {kind}({settings}) raised {told(error)}; give it "
+        "inputs of the shape and type that it wants, from the dataset or the collate_fn, or change the layer"
+    )
+
+
+def described(batch: Any) -> str:
+    """The types and shapes in a batch.
+
+    Example:
+        >>> described((torch.zeros(8, 4), {"ids": [1, 2, 3]}, ["a", "b"], None))
+        '(float32 (8, 4), {ids: 3 x int}, 2 x str, None)'
+    """
+    if isinstance(batch, torch.Tensor):
+        return f"{_type(batch)} {tuple(batch.shape)}"
+    if isinstance(batch, np.ndarray):
+        return f"a NumPy array {batch.dtype} {batch.shape}"
+    if isinstance(batch, Mapping):
+        keys = [key if isinstance(key, str) else type(key).__name__ for key in batch]
+        items = [
+            f"{key}: {described(item)}" for key, item in list(zip(keys, batch.values(), strict=False))[:_MOST_ITEMS]
+        ]
+        return f"{{{', '.join([*items, *['...'] * (len(keys) > _MOST_ITEMS)])}}}"
+    if isinstance(batch, (tuple, list)):
+        kinds = set(map(type, batch))
+        if len(batch) > 1 and len(kinds) == 1 and kinds <= {str, bytes, bool, int, float}:
+            return f"{len(batch)} x {kinds.pop().__name__}"
+        items = [described(item) for item in batch[:_MOST_ITEMS]]
+        return f"({', '.join([*items, *['...'] * (len(batch) > _MOST_ITEMS)])})"
+    return "None" if batch is None else type(batch).__name__
 
 
 def misfit(criterion: Any, outputs: Any, targets: Any, error: Exception) -> ConfigurationError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -25,21 +25,30 @@ class OwnStep:
     Args:
         training: the models and optimizers that the function steps.
         function: ``train_step(draw)``: draws as many batches as it likes, takes one step, returns the loss.
+        loss: ``loss(batch)`` gives the loss of one batch under the present weights; None if only the function can.
+        accumulation_steps: the batches that the function draws, if it always draws as many; else None.
 
     Raises:
         ConfigurationError: ``function`` is no function.
     """
 
     combine: Literal["mean", "sum"] = "mean"
-    accumulation_steps: int | None = None
+    draws_first = False
     name = "train_step"
     """What the function is called in messages."""
 
-    def __init__(self, training: Training, function: TrainStep) -> None:
+    def __init__(
+        self,
+        training: Training,
+        function: TrainStep,
+        loss: Callable[[Any], torch.Tensor] | None = None,
+        accumulation_steps: int | None = None,
+    ) -> None:
         if not callable(function):
             raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
         self.passes = 0
-        self._training, self._function = training, function
+        self.accumulation_steps = accumulation_steps
+        self._training, self._function, self._loss = training, function, loss
         self._counted = Counted()
 
     def take(self, draw: Draw) -> Loss | None:
@@ -74,17 +83,23 @@ class OwnStep:
         )
 
     @property
+    def tried(self) -> bool:
+        """Whether, in the step that is being taken, the optimizer has stepped or a scaler was asked to step it."""
+        return self._counted.steps > 0 or self._counted.attempts > 0
+
+    @property
     def skipped(self) -> torch.Tensor | None:
         """A value above 0 if a fused optimizer skipped the last step; None if what ``take`` returned says it all."""
         return self._counted.skipped
 
     def loss(self, batch: Any) -> torch.Tensor:
-        """Never called, see ``why_no_loss``."""
-        raise NotImplementedError
+        """The loss of a batch under the present weights; asked only where ``why_no_loss`` is None."""
+        assert self._loss is not None
+        return self._loss(batch)
 
     def why_no_loss(self) -> str | None:
-        """The function alone knows what its loss is made of."""
-        return "train_step has no loss of one batch by itself"
+        """None if there is a loss of one batch; else the function alone knows what its loss is made of."""
+        return "train_step has no loss of one batch by itself" if self._loss is None else None
 
     def why_not_together(self) -> str | None:
         """Nobody but the function knows what it does."""

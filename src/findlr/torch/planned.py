@@ -3,58 +3,35 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from findlr.analysis.length import epochs_in, steps_in
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
 
-_EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) *epochs?")
 _CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
 
 
-def epochs_in(total_steps: Any) -> float | None:
-    """The epochs that a length names, such as "5 epochs"; None if it is no text.
+def planned(schedule: Any, total_steps: Any, warmup: float | None, steps_per_epoch: Callable[[], int]) -> Plan:
+    """The plan of a training whose data are known.
+
+    Args:
+        schedule: a name, a function of the progress, or a scheduler.
+        total_steps: optimizer steps, or a text such as "5 epochs"; None if not known.
+        warmup: of a schedule given by its name: a share of the training, or a whole number of steps.
+        steps_per_epoch: tells the optimizer steps of one pass.
 
     Raises:
-        ConfigurationError: it is a text, and no number of epochs.
-
-    Example:
-        >>> epochs_in("5 epochs"), epochs_in("1 epoch"), epochs_in(1000)
-        (5.0, 1.0, None)
+        ConfigurationError: what is given can't be a plan.
     """
-    if not isinstance(total_steps, str):
-        return None
-    found = _EPOCHS.fullmatch(total_steps.strip().lower())
-    if found is None or not float(found[1]) > 0:
-        raise ConfigurationError(
-            f"total_steps must be a whole number of steps, or a text such as '5 epochs', got {total_steps!r}"
-        )
-    return float(found[1])
-
-
-def steps_in(total_steps: Any, steps_per_epoch: Callable[[], int]) -> Any:
-    """A length in optimizer steps, whether it was given in steps or in epochs.
-
-    Raises:
-        ConfigurationError: it is a text, and no number of epochs; or an epoch's steps are not known.
-    """
-    epochs = epochs_in(total_steps)
-    if epochs is None:
-        return total_steps
-    try:
-        return max(round(epochs * steps_per_epoch()), 1)
-    except LoaderError:
-        raise ConfigurationError(
-            f"total_steps={total_steps!r} needs a loader with a length, and a step that says how many batches it "
-            "draws: give the number of optimizer steps"
-        ) from None
+    return Plan(*read_schedule(schedule, steps_in(total_steps, steps_per_epoch)), warmup=warmup)
 
 
 class LoopPlan:
@@ -76,8 +53,9 @@ class LoopPlan:
 
     def seen(self, length: int | None) -> None:
         """A loader of that many batches is looped over; the first one counts."""
-        if self._plan is None:
+        if self._length is None:
             self._length = length
+        if self._plan is None:
             self._plan = self._with(1)
 
     def need(self) -> None:
@@ -92,7 +70,11 @@ class LoopPlan:
         """The plan of a loop that has taken so many batches for so many points."""
         if self._plan is None:
             return self._of(None)
-        return self._with(max(round(batches / points), 1)) if self._in_epochs and points else self._plan
+        batches_per_step = max(round(batches / points), 1) if points else 1
+        plan = self._with(batches_per_step) if self._in_epochs and points else self._plan
+        if plan.epochs is not None or plan.total_steps is None or not self._length:
+            return plan
+        return replace(plan, epochs=plan.total_steps / max(self._length // batches_per_step, 1))
 
     def _with(self, batches_per_step: int) -> Plan:
         return self._of(steps_in(self._total_steps, lambda: self._epoch() // batches_per_step))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Rates:
 
     def write(self, lr: float) -> None:
         """Set each group's rate to its share of ``lr``."""
+        if len(self.optimizer.param_groups) != len(self.ratios):
+            raise OptimizerError(
+                f"the training has given {type(self.optimizer).__name__} another number of param groups, "
+                f"{len(self.optimizer.param_groups)} instead of {len(self.ratios)}: add them before the search"
+            )
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
             rate = lr * ratio
             if isinstance(group["lr"], torch.Tensor):
@@ -124,8 +130,18 @@ def _base_rate(optimizer: optim.Optimizer, number: int) -> float:
 
 def needs_closure(optimizer: optim.Optimizer) -> bool:
     """True if ``optimizer.step`` must be given a closure, as LBFGS's."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
+    return _defaults(type(optimizer).step).get("closure") is inspect.Parameter.empty
+
+
+def takes_closure(optimizer: optim.Optimizer) -> bool:
+    """True if ``optimizer.step`` may be given a closure."""
+    return "closure" in _defaults(type(optimizer).step)
+
+
+@functools.cache
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of each parameter of a function; ``inspect.Parameter.empty`` if it has none."""
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
 
 def momentum_of(optimizer: optim.Optimizer) -> float | None:
@@ -168,9 +184,9 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
         for group in optimizer.param_groups
     ]
     defaults = {
-        name: default if type(default := parameter.default) in _PLAIN else _plain(default)
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name != "lr"
+        name: default if type(default) in _PLAIN else _plain(default)
+        for name, default in _defaults(kind.__init__).items()
+        if default is not inspect.Parameter.empty and name != "lr"
     }
     arguments = {
         name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default

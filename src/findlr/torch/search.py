@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Unpack
 
 from findlr.analysis.curve import Step
+from findlr.analysis.length import epochs_in
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
@@ -15,7 +16,7 @@ from findlr.search.find import find
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import epochs_in, read_schedule, steps_in
+from findlr.torch.planned import planned, read_schedule
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -100,7 +101,9 @@ def find_lr(
 
     Raises:
         ConfigurationError: an argument that cannot work; the model is untouched.
+        LoaderError: the model's layers or the criterion can't take the first batch; the model is put back.
         LossError: the criterion's result is not one number with a graph; the model is put back.
+        Exception: the training's own, with what was measured as ``.finding``; before the first point that has none.
 
     Example:
         >>> import torch
@@ -143,7 +146,7 @@ def find_lr(
         *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
     if in_epochs:
-        plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
+        plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
     return find(trainable, plan, **vars(search))
 
 

@@ -34,6 +34,9 @@ class Step(Protocol):
     combine: Literal["mean", "sum"]
     """How the losses of the batches that a step draws combine into its own."""
 
+    draws_first: bool
+    """Whether a step draws all of its batches before the first forward pass; else it draws each before its own."""
+
     @property
     def accumulation_steps(self) -> int | None:
         """Batches that each step draws; None if it draws as it likes."""
@@ -84,6 +87,8 @@ class LossStep:
     Raises:
         ConfigurationError: an argument that cannot work.
     """
+
+    draws_first = False
 
     def __init__(
         self,

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.errors import FindlrError
+from findlr.search.failure import note
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import read_losses
+from findlr.torch.misfits import described, layer_misfit
 from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import WithGradients
@@ -42,6 +45,7 @@ class Stepping:
     _latest: Loss
     _other_passes: int
     _batch_size: int | None
+    _first_batch: str | None
 
     @property
     def model(self) -> nn.Module:
@@ -97,7 +101,16 @@ class Stepping:
         if self._baseline.variate is not None:
             self._baseline.variate.begin()
         self._write(lr)
-        loss = self.taker.take(self._draw)
+        try:
+            loss = self.taker.take(self._draw)
+        except Exception as error:
+            if self.taker.passes or self._first_batch is None or isinstance(error, FindlrError):
+                raise
+            misfit = layer_misfit(error, self._first_batch)
+            if misfit is None:
+                note(error, f"no step was taken yet; the first batch is {self._first_batch}")
+                raise
+            raise misfit from None
         if loss is not None:
             self._latest = loss
         return loss
@@ -109,7 +122,7 @@ class Stepping:
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self._batch_size is None:
-            self._batch_size = batch_size(batch)
+            self._batch_size, self._first_batch = batch_size(batch), described(batch)
         return batch
 
     def skipped(self) -> Loss | None:

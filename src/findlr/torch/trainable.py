@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -53,7 +54,7 @@ class TorchTrainable(Stepping):
         validation_every: steps between two validation losses, at least 1.
         autocast: the type that the forward pass runs in under ``torch.autocast``, such as torch.bfloat16 or
             "bf16"; None is off.
-        scaler: the training's GradScaler, or None.
+        scaler: the training's GradScaler; None is that of a wrapper around the optimizer, such as Accelerate's, if any.
         accumulation_steps: batches to each optimizer step, at least 1; their gradients and losses are averaged.
         clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
         clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
@@ -117,6 +118,7 @@ class TorchTrainable(Stepping):
             taker = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers)))
         else:
+            how["scaler"] = training.scaler if scaler is None else scaler
             taker = LossStep(training, criterion, loss_fn, **how)
         functions = (criterion, loss_fn)
         self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)
@@ -131,6 +133,7 @@ class TorchTrainable(Stepping):
         validation_loader: Iterable[Any] | None = None,
         validation_every: int = 1,
         consume: bool = False,
+        facts: Mapping[str, Any] | None = None,
         place: Place | None = None,
     ) -> Self:
         """A trainable whose steps another framework takes: for a room of its own.
@@ -142,10 +145,12 @@ class TorchTrainable(Stepping):
             validation_loader: see the class.
             validation_every: see the class.
             consume: see the class.
+            facts: what the Finding should record besides, or in place of what is known of the training.
             place: brings a batch to where the step needs it; None moves all of it to the training's device.
         """
         made = cls.__new__(cls)
         made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume, place=place)  # noqa: SLF001
+        made._told = facts or {}  # noqa: SLF001
         return made
 
     def _assemble(
@@ -162,6 +167,7 @@ class TorchTrainable(Stepping):
     ) -> None:
         check_data(validation_every, consume)
         self.training, self.taker = training, taker
+        self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()
         self.device = training.device
         self._write = training.rates.write if isinstance(taker, LossStep) else training.write
@@ -172,10 +178,12 @@ class TorchTrainable(Stepping):
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs, self._place)
         self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
+        self._first_batch: str | None = None
         self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
         self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
         self._other_passes = 0
+        self.see_together: Callable[[int, Sequence[Sequence[float]]], object] | None = None
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside; see ``HeldOut.hold_out``."""
@@ -212,8 +220,14 @@ class TorchTrainable(Stepping):
         return self._left(self._held_out.validate())
 
     def planned(self, plan: Plan) -> Plan:
-        """``plan`` with the optimizer, its momentum and its parameters filled in where they are left open."""
-        return self.training.planned(plan)
+        """``plan`` with what is known of the optimizer, the start and the epochs, where it leaves them open."""
+        plan = self.training.planned(plan)
+        if plan.epochs is not None or plan.total_steps is None:
+            return plan
+        try:
+            return replace(plan, epochs=plan.total_steps / self.steps_per_epoch())
+        except LoaderError:
+            return plan
 
     def check_verify(self) -> None:
         """Refuse a race of an optimizer whose step may cost any number of passes."""
@@ -247,4 +261,4 @@ class TorchTrainable(Stepping):
         for name in ("clip_grad_norm", "clip_grad_value"):
             if getattr(self.taker, name, None) is not None:
                 facts[name] = getattr(self.taker, name)
-        return facts
+        return {**facts, **self._told}

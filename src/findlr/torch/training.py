@@ -18,6 +18,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
 from findlr.torch.joint import JointRates
+from findlr.torch.pretrained import is_pretrained
 from findlr.torch.ranks import Alone, Ranks
 from findlr.torch.rates import (
     Rates,
@@ -68,20 +69,38 @@ class Training:
     ) -> None:
         self.models: list[nn.Module] = _listed("model", models, nn.Module)
         self.modules = list({id(module): module for module in self.models}.values())
-        given = _unwrapped(optimizers)
+        self.wrappers: list[Any] = []
+        self.scaler: GradScaler | None = None  # that a wrapper steps with
+        given = self._unwrapped(optimizers)
         self.optimizers: list[torch.optim.Optimizer] = _listed("optimizer", given, torch.optim.Optimizer)
         self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
         check(snapshot)
         self.snapshot_kind = snapshot
         self.restore = _restorable(restore)
-        theirs = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
-        tensors = [*self.swept_parameters(), *theirs]
+        self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
+        self._buffers: dict[int, torch.Tensor] = {}
+        self._look_into(self.modules)
+        tensors = [*self.swept_parameters(), *self._parameters.values(), *self._buffers.values()]
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
         self.ranks: Ranks = Alone()
         self._lr = math.nan
+
+    def _unwrapped(self, optimizers: Any) -> Any:
+        """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's; keeps these."""
+        if isinstance(optimizers, Mapping):
+            return {name: self._unwrapped(each) for name, each in optimizers.items()}
+        if isinstance(optimizers, (list, tuple)):
+            return [self._unwrapped(each) for each in optimizers]
+        inner = getattr(optimizers, "optimizer", None)
+        if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
+            self.wrappers.append(optimizers)
+            scaler = getattr(optimizers, "scaler", None)
+            self.scaler = scaler if isinstance(scaler, GradScaler) else self.scaler
+            return self._unwrapped(inner)
+        return optimizers
 
     @property
     def device(self) -> torch.device:
@@ -114,12 +133,19 @@ class Training:
     def include(self, reached: Reached) -> None:
         """Remember what a function of the user's own reaches, too, and let the modules among it be evaluated."""
         inside = {id(module) for root in self.modules for module in root.modules()}
-        self.modules += [module for module in reached.modules if id(module) not in inside]
+        new = [module for module in reached.modules if id(module) not in inside]
+        self.modules += new
+        self._look_into(new)
         self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
         self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
-        theirs = {id(tensor) for module in self.modules for tensor in (*module.parameters(), *module.buffers())}
+        theirs = self._parameters.keys() | self._buffers.keys()
         self.tensors += [tensor for tensor in reached.tensors if id(tensor) not in theirs]
         self.generators += reached.generators
+
+    def _look_into(self, modules: Iterable[nn.Module]) -> None:
+        for module in modules:
+            self._parameters.update({id(p): p for p in module.parameters()})
+            self._buffers.update({id(b): b for b in module.buffers()})
 
     def check_parameters(self) -> None:
         """Check that the optimizer fits the modules, and that all of it is on one device.
@@ -127,7 +153,7 @@ class Training:
         Raises:
             ConfigurationError: something does not fit.
         """
-        theirs = {id(p): p for module in self.modules for p in module.parameters()}
+        theirs = self._parameters
         swept = {id(p): p for p in self.swept_parameters()}
         if nn.parameter.UninitializedParameter in set(map(type, (*theirs.values(), *swept.values()))):
             raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
@@ -178,6 +204,8 @@ class Training:
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)
+        if self.wrappers:
+            memory.note(*self.wrappers, objects=True)
         for stateful in self.restore:
             note_stateful(stateful, memory)
         note_tensors(self.tensors, memory)
@@ -194,13 +222,14 @@ class Training:
         return [self.ranks.least(free_memory(device)) for device in where]
 
     def planned(self, plan: Plan) -> Plan:
-        """``plan`` with the optimizer, its momentum and its parameters filled in where they are left open."""
+        """``plan`` with what is known of the optimizer, the parameters and the start, where it leaves them open."""
         first = self.swept[0]
         return replace(
             plan,
             optimizer=plan.optimizer or family_of(first),
             momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
             parameters=plan.parameters or sum(map(trained_parameters, self.swept)) or None,
+            pretrained=is_pretrained(self.models) if plan.pretrained is None else plan.pretrained,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -218,18 +247,6 @@ class Training:
         """The first swept optimizer, with the groups of all."""
         first, *others = map(described, self.swept)
         return {**first, "groups": [*first["groups"], *chain.from_iterable(each["groups"] for each in others)]}
-
-
-def _unwrapped(optimizers: Any) -> Any:
-    """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's."""
-    if isinstance(optimizers, Mapping):
-        return {name: _unwrapped(each) for name, each in optimizers.items()}
-    if isinstance(optimizers, (list, tuple)):
-        return [_unwrapped(each) for each in optimizers]
-    inner = getattr(optimizers, "optimizer", None)
-    if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
-        return _unwrapped(inner)
-    return optimizers
 
 
 def _steps_by_itself(optimizer: Any) -> bool:
@@ -267,6 +284,8 @@ def _error(name: str) -> type[ConfigurationError]:
 def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
     """The optimizers to sweep."""
     if isinstance(optimizers, torch.optim.Optimizer):
+        if sweep not in (None, 0, [0]):
+            raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
         return [optimizers]
     if sweep is None and len(optimizers) == 1:
         return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)

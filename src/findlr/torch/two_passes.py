@@ -15,7 +15,7 @@ import torch
 from torch import optim
 
 from findlr.errors import OptimizerError
-from findlr.torch.rates import parameters_of
+from findlr.torch.rates import parameters_of, takes_closure
 
 Wanted = Literal["closure", "graph"]
 Loss = float | torch.Tensor
@@ -50,7 +50,7 @@ class Tried:
         no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
         closure = "closure" in text or asserted or no_call
         lacks = isinstance(error, TypeError) and "missing" in text and "step()" in text
-        takes = [_takes_closure(each) for each in self._optimizers]
+        takes = [takes_closure(each) for each in self._optimizers]
         if asserted and not any(takes):
             raise error
         if self._has_moved or not (graph or closure or lacks or isinstance(error, NotImplementedError)):
@@ -71,12 +71,6 @@ class Tried:
 def versions_of(optimizers: Iterable[optim.Optimizer]) -> list[int]:
     """The version counters of the parameters: they tell whether these were written to."""
     return [p._version for p in parameters_of(optimizers)]
-
-
-def _takes_closure(optimizer: optim.Optimizer) -> bool:
-    import inspect
-
-    return "closure" in inspect.signature(optimizer.step).parameters
 
 
 def closure_step(optimizer: optim.Optimizer, backward: Callable[[], Loss]) -> Loss:

@@ -15,7 +15,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
-from findlr.finding.telling import cost_text, plan_text, race_text
+from findlr.finding.telling import cost_text, none_text, plan_text, race_text
 from findlr.views.drawing import describe
 from findlr.views.parts import Drawing
 from findlr.views.progress import Growing
@@ -46,7 +46,7 @@ class LiveSweep:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.update(self._html(_line(self._growing.final or self._growing.parts)))
+        self._handle.update(self._html(_line(self._growing.final)))
 
     def __call__(self, step: Step) -> None:
         """Show a step."""
@@ -79,7 +79,7 @@ def html(finding: Finding) -> str:
     """
     suggestion = finding.suggestion
     if suggestion is None:
-        head = "<b>No suggestion</b>"
+        head = f"<b>No suggestion:</b> {_text(none_text(finding), 200)}"
     else:
         head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b> ({_text(suggestion.rule, 40)})'
         if suggestion.interval is not None:

@@ -31,25 +31,29 @@ class Growing:
         self.step: Step | None = None
         self.told: str | None = None
         """What is done while there are no steps."""
-        self._losses = array("d")  # read as it is, however many there are
+        self._losses: dict[int | None, array[float]] = {}  # by run; read as they are, however many there are
+        self._latest: dict[int | None, Step] = {}
         self._start = time.monotonic()
-        self._raced = 0  # steps of the race that were seen
+        self._raced = 0  # steps of the race that were seen; one of several runs in one pass is one
 
     def add(self, step: Step) -> None:
         """Take the next step."""
         before = self.step
-        if before is None or before.run != step.run:  # the curve is that of the sweep, or of the present run
-            self._losses = array("d")
+        if before is None or (before.run != step.run and (step.together == 1 or step.together != before.together)):
+            self._losses, self._latest = {}, {}  # the curve is that of the sweep, or of the present runs
         if step.run is not None:
-            if not self._raced:
+            if not self._raced and step.together == 1:
                 self._start = time.monotonic()
-            self._raced += 1
+            self._raced += step.run == 1 or step.together == 1
         self.step, self.told = step, None
-        self._losses.append(step.smoothed)
+        self._latest[step.run] = step
+        self._losses.setdefault(step.run, array("d")).append(step.smoothed)
 
     def tell(self, text: str) -> None:
         """Take what is done until the next step."""
         self.told = text
+        if not self._raced:  # the steps of runs in one pass come some at a time, the first ones too
+            self._start = time.monotonic()
 
     @property
     def line(self) -> str:
@@ -83,12 +87,14 @@ class Growing:
         assert step.peak is not None
         ended = len(step.ended) == step.run
         where = [f"run {step.run}/{step.runs}", f"lr {rate_text(step.peak)}"]
-        if ended:
+        if step.together > 1 and not step.ended:
+            where = [f"runs 1-{step.together}/{step.runs} in one pass", f"step {step.index + 1}/{step.num_steps}"]
+        elif ended:
             where.append(_end(step.ended[-1]))
         else:
             where += [f"step {step.index + 1}/{step.num_steps}", f"smoothed loss {step.smoothed:.4g}"]
         coming = 0 if ended else step.num_steps - step.index - 1
-        left = coming + (step.runs - step.run) * step.num_steps
+        left = coming + (step.runs - (step.run if step.together == 1 else step.together)) * step.num_steps
         spent = time.monotonic() - self._start
         if left and self._raced > 1:
             where.append(f"{duration(spent / (self._raced - 1) * left)} left")
@@ -98,10 +104,13 @@ class Growing:
 
     @property
     def ended(self) -> list[str]:
-        """What the runs before the present one ended at, in parts; none if there are none."""
+        """What the runs before the present one ended at, or where those in one pass are; in parts, perhaps none."""
         step = self.step
         if step is None or self.told is not None:
             return []
+        if step.together > 1 and not step.ended:
+            runs = [Run(now.peak or 0.0, now.num_steps, now.smoothed) for _, now in sorted(self._latest.items())]
+            return ["so far", *_ends(tuple(runs))]
         ends = _ends(step.ended[: len(step.ended) - (len(step.ended) == step.run)])
         return ["so far", *ends] if ends else []
 
@@ -124,6 +133,9 @@ class Growing:
         step = self.step
         if step is None:
             return 0, 1, 0
+        if step.together > 1:
+            assert step.run is not None
+            return step.index * step.together + step.run, (step.runs or 1) * step.num_steps, len(step.ended)
         before = ((step.run or 1) - 1) * step.num_steps
         return before + step.index + 1, (step.runs or 1) * step.num_steps, len(step.ended)
 
@@ -132,11 +144,14 @@ class Growing:
 
         Returns:
             Where each stands, as a share of the sweep or run; the losses; the lowest and the highest to show, for an
-            explosion is cut. None before there is a line to draw.
+            explosion is cut. Of runs in one pass it is the one that is lowest now. None before there is a line to draw.
         """
-        losses = np.array(self._losses, dtype=np.float64)
+        if self.step is None or self.told is not None:
+            return None
+        best = min(self._latest.values(), key=lambda step: step.smoothed if math.isfinite(step.smoothed) else math.inf)
+        losses = np.array(self._losses[best.run], dtype=np.float64)
         losses = losses[np.isfinite(losses)]
-        if self.step is None or self.told is not None or len(losses) < 2:
+        if len(losses) < 2:
             return None
         shares = np.arange(len(losses)) / max(self.step.num_steps - 1, 1)
         kept = extremes(losses, max(width // 2, 1))

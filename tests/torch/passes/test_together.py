@@ -179,18 +179,49 @@ def test_other_trainings_give_the_losses_of_runs_one_by_one(variant):
     check(training_of(**VARIANTS[variant]))
 
 
+@pytest.mark.parametrize("read_every", [1, 10])
+def test_the_losses_of_a_pass_are_shown_once_it_is_known_to_be_right(read_every):
+    training = training_of()
+    training.read_every = read_every
+    begin = training.snapshot()
+    losses, ends = one_by_one(training, begin)
+    calls = []
+    training.see_together = lambda first, rows: calls.append((first, rows))
+    np.testing.assert_allclose(training.run_together(begin, RATES), ends, rtol=1e-10)
+    assert [len(rows) for _, rows in calls] == ([4] + [1] * 8 if read_every == 1 else [10, 2])
+    assert {first for first, _ in calls} == {0}
+    np.testing.assert_allclose([row for _, rows in calls for row in rows], np.transpose(losses), rtol=1e-10)
+
+
+def test_a_race_in_one_pass_is_seen_step_by_step():
+    steps = []
+    torch.manual_seed(0)
+    net = mlp().double()
+    how = dict(total_steps=400, verify=True, one_pass=True, budget=900)
+    finding = find_lr(
+        *(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), batches_of()), **how, on_step=steps.append
+    )
+    assert finding.race.path == "one pass"
+    for number, run in enumerate(finding.race.runs, start=1):
+        own = [step for step in steps if step.run == number]
+        assert [step.index for step in own] == list(range(run.steps))
+        assert own[-1].ended == finding.race.runs[:number]
+
+
 def test_where_memory_is_short_there_are_several_passes(monkeypatch):
     training = training_of()
     begin = training.snapshot()
     whole = training.run_together(begin, RATES)
     free = 2 * 2 * obstacles._bytes_of_a_run(training.training)
     monkeypatch.setattr(obstacles, "free_memory", lambda device: free)
-    sizes = []
+    sizes, firsts = [], []
+    training.see_together = lambda first, rows: firsts.append((first, len(rows[0])))
     step = together._Pass._step
     monkeypatch.setattr(together._Pass, "_step", lambda self, *a: sizes.append(len(self._rates)) or step(self, *a))
     assert training.prepare_together(3) is None
     np.testing.assert_allclose(training.run_together(begin, RATES), whole, rtol=1e-12)
     assert set(sizes) == {2, 1}
+    assert set(firsts) == {(0, 2), (2, 1)}
     free -= 1
     assert training.prepare_together(3) == "there is not enough memory for two runs"
 
@@ -482,3 +513,11 @@ def test_two_runs_gain_nothing_on_a_cpu(monkeypatch):
     training = training_of()
     assert training.prepare_together(2) == "on a CPU, 2 runs gain nothing"
     assert training.prepare_together(3) is None
+
+
+def test_a_pass_that_is_not_to_be_trusted_shows_nothing():
+    training = training_of(criterion=annealed())
+    shown = []
+    training.see_together = lambda *given: shown.append(given)
+    assert "the losses differ" in training.run_together(training.snapshot(), RATES)
+    assert not shown

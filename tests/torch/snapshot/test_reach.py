@@ -1,6 +1,8 @@
 """What only a loss function, a loader or an optimizer reaches is found, and put back."""
 
 import random
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import find_lr, rewindable
+from findlr import RangeTest, find_lr, rewindable
 from findlr.torch.snapshot.reach import generators_in, reached_from
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
@@ -203,6 +205,67 @@ def test_a_generator_in_a_transform_of_a_dataset_inside_a_subset():
     assert generators_in(DataLoader(data, 4)) == [generator]
 
 
+class Counts(torch.utils.data.IterableDataset):
+    """It knows how often it was passed over, and what it gave."""
+
+    def __init__(self):
+        self.epoch, self.cache, self.last = 0, {}, []
+
+    def __iter__(self):
+        self.epoch += 1
+        for i in range(16):
+            self.cache[i] = self.cache.get(i, 0) + 1
+            self.last = [*self.last[-2:], i]
+            yield torch.full((4,), 0.1 * self.epoch + self.cache[i])
+
+
+def test_what_a_dataset_counts_and_keeps_is_put_back():
+    data = Counts()
+    loader = DataLoader(data, 4)
+    whole = torch.stack(list(loader))
+    before, last = {**vars(data), "cache": dict(data.cache)}, data.last
+    net = nn.Linear(4, 1)
+    loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    assert vars(data) == before
+    assert data.last is last
+    assert torch.allclose(torch.stack(list(loader)), whole + 1.1)
+
+
+class Hooked(nn.Linear):
+    def __init__(self, change):
+        super().__init__(4, 1)
+        self.inner, self.change = nn.Linear(1, 1), change
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.change(self)
+        return super().forward(x)
+
+
+OF_PARAMETERS = {
+    "a hook on its gradient": lambda m: m.weight.register_hook(lambda gradient: 2 * gradient),
+    "a hook after its gradient": lambda m: m.weight.register_post_accumulate_grad_hook(lambda _: None),
+    "an attribute": lambda m: setattr(m.weight, "tag", m.weight),
+    "the class": lambda m: "weight" in m.inner._parameters and nn.utils.parametrizations.weight_norm(m.inner),
+    "what is not saved": lambda m: m._non_persistent_buffers_set.add("seen"),
+}
+
+
+@pytest.mark.parametrize("change", OF_PARAMETERS)
+def test_hooks_and_attributes_of_parameters_and_the_class_of_a_module(change):
+    net = Hooked(OF_PARAMETERS[change])
+    own = net.weight.register_hook(lambda gradient: gradient)
+    loss = dict(loader=[torch.ones(2, 4)], loss_fn=lambda m, b: m(b).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    assert list(net.weight._backward_hooks) == [own.id]
+    assert not net.weight._post_accumulate_grad_hooks
+    assert vars(net.weight) == {}
+    assert type(net.inner) is nn.Linear
+    assert net.inner(torch.ones(1, 1)).shape == (1, 1)
+    assert list(net.state_dict()) == ["weight", "bias", "seen", "inner.weight", "inner.bias"]
+
+
 def test_long_containers_are_data_and_are_not_looked_into():
     data = TensorDataset(torch.ones(4, 1))
     data.extra = [random.Random(i) for i in range(2000)]
@@ -313,3 +376,117 @@ def test_an_open_pass_of_a_wrapped_loader_with_persistent_workers_goes_on():
         return torch.stack(given)
 
     assert torch.equal(batches(False), batches(True))
+
+
+class Shuffled(Prepared):
+    """Shuffles by the number of passes that it has ended, as Accelerate's with a seedable sampler."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        generator = torch.Generator()
+        super().__init__(DataLoader(TensorDataset(torch.arange(12.0)), 4, shuffle=True, generator=generator), Opened())
+        self.iteration = 0
+
+    def __iter__(self):
+        self.generator.manual_seed(self.iteration)
+        yield from super().__iter__()
+        self.iteration += 1
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_wrapped_loader_that_counts_its_passes():
+    from findlr.torch.data.batches import Batches
+
+    loader = Shuffled()
+    batches = Batches(loader)
+    given = torch.stack([batches.next()[0] for _ in range(9)])
+    assert loader.iteration == 0
+    assert torch.equal(given, torch.stack([batch for _ in range(3) for (batch,) in loader]))
+
+
+@pytest.mark.parametrize("drawn", [0, 2, 5, 6, 7])
+def test_the_passes_that_a_wrapped_loader_has_counted_are_put_back(drawn):
+    from findlr.torch.data.batches import Batches
+
+    batches = Batches(Shuffled())
+    for _ in range(drawn):
+        batches.next()
+    place = batches.new_memory()
+    batches.remember(place)
+    first = torch.stack([batches.next()[0] for _ in range(8)])
+    place.put_back()
+    assert torch.equal(torch.stack([batches.next()[0] for _ in range(8)]), first)
+
+
+class Wrapped:
+    """Steps an optimizer through a scaler, and says whether that skipped the last step."""
+
+    def __init__(self, optimizer, scaler=None):
+        self.optimizer, self.scaler, self.param_groups = optimizer, scaler, optimizer.param_groups
+        self.steps, self.shared = 0, Opened()
+
+    def step(self):
+        self.steps += 1
+        self.shared.loaders.append(self.steps)
+        self.optimizer.step()
+
+
+def test_what_a_wrapper_around_an_optimizer_knows():
+    net, batches = net_and_batches()
+    wrapped = Wrapped(optim.SGD(net.parameters(), lr=0.1))
+    with RangeTest(net, wrapped, num_steps=6, progress=False) as test:
+        for inputs, _ in test(batches):
+            loss = net(inputs).square().mean()
+            loss.backward()
+            wrapped.step()
+            test.record(loss)
+    assert (wrapped.steps, wrapped.shared.loaders) == (0, [])
+
+
+def test_the_scaler_of_a_wrapper_around_the_optimizer():
+    def search(wrap):
+        net, batches = net_and_batches()
+        scaler, scales = torch.amp.GradScaler("cpu", init_scale=2.0**127), []  # at first each step is skipped
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+        how = {} if wrap else {"scaler": scaler}
+        found = find_lr(
+            net,
+            Wrapped(optimizer, scaler) if wrap else optimizer,
+            loader=batches,
+            loss_fn=lambda m, b: 100 * m(b[0]).square().mean(),
+            on_step=lambda _: scales.append(scaler.get_scale()),
+            **QUICK,
+            **how,
+        )
+        assert scaler.get_scale() == 2.0**127
+        return found, scales
+
+    found, scales = search(True)
+    assert scales[0] < 2.0**127
+    assert (found, scales) == search(False)
+
+
+def test_the_batches_that_an_accelerator_has_counted(monkeypatch):
+    class Accelerator:
+        step = 0
+
+    counting = Accelerator()
+    counting.step = 2
+    monkeypatch.setitem(sys.modules, "accelerate", types.SimpleNamespace(Accelerator=Accelerator))
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+
+    def train_step(draw):
+        counting.step += 1
+        loss = net(draw()[0]).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    find_lr(net, optimizer, train_step=train_step, loader=batches, **QUICK)
+    assert counting.step == 2

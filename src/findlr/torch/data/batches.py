@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from functools import partial
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from findlr.search import batches
 from findlr.search.batches import has_state
 from findlr.search.memory import Memory
 from findlr.torch.data import nesting
-from findlr.torch.data.held_out import split, twin
+from findlr.torch.data.held_out import innermost, split, twin
 from findlr.torch.snapshot import memory as tensors
 from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
@@ -32,6 +35,9 @@ class Batches(batches.Batches):
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
         self._generators: list[Any] | None = None  # that the loader holds; looked for once
+        self._holders: list[Any] = []  # of what else its passes may change
+        self._holds_iterator = isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))
+        self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
@@ -40,15 +46,22 @@ class Batches(batches.Batches):
     def opened(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader itself; or one like it if the loader holds an iterator, because the user may have that open.
 
-        It holds one if its workers persist; torchdata's loader always does.
+        It holds one if its workers persist; torchdata's loader always does. Each pass opens the same one, because it
+        may count them: Accelerate's loaders shuffle by that number.
         """
-        if not (isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))):
+        if not self._holds_iterator:
             return loader
+        sibling: Iterable[Any] = self._sibling_of(loader)
         changes: dict[str, Any] = {"_iterator": None, "persistent_workers": False}
         if hasattr(loader, "_initial_iter_for_state_dict"):  # torchdata's, which made an iterator to learn its state
             changes["_initial_iter_for_state_dict"] = False
-        sibling: Iterable[Any] = twin(loader, **changes)
+        vars(innermost(sibling)).update(changes)  # not setattr, because a DataLoader does not let some be set
         return sibling
+
+    def _sibling_of(self, loader: Iterable[Any]) -> Any:
+        if self._sibling[0] is not loader:
+            self._sibling = loader, twin(loader)
+        return self._sibling[1]
 
     def shut(self, iterator: Iterator[Any]) -> None:
         """End the workers; an exception's traceback would keep them alive, so garbage collection is not enough."""
@@ -62,9 +75,14 @@ class Batches(batches.Batches):
         if has_state(self.loader) and not isinstance(self.loader, DataLoader):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
+        if self._holds_iterator:
+            self._sibling_of(self._source)  # one for all passes, made before the first is noted
+            note_samplers(self._sibling[1], memory)
+            memory.add(partial(setattr, self, "_sibling", self._sibling), name="the loader that is opened")
         if self._generators is None:
-            self._generators = generators_in(self.loader)
+            self._generators = generators_in(self.loader, self._holders)
         memory.note(*self._generators)
+        memory.each(_refill, self._holders, map(copy, self._holders))
         memory.copy()
 
     def remember_rng(self, memory: Memory) -> None:
@@ -110,6 +128,17 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 def _is_order(array: Any) -> bool:
     """True for indices; False for what looks like the data themselves, which may be too large to copy."""
     return array.ndim <= 1 and "int" in str(array.dtype)
+
+
+def _refill(container: Any, items: Any) -> None:
+    """Give a container back its items, if it has others."""
+    if len(container) != len(items) or not all(map(is_, *map(_in_order, (container, items)))):
+        container.clear()
+        (container.update if isinstance(container, (dict, set)) else container.extend)(items)
+
+
+def _in_order(container: Any) -> Any:
+    return chain.from_iterable(container.items()) if isinstance(container, dict) else container
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:

@@ -44,24 +44,28 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         some = _Some(sampler, (frozenset(chain.from_iterable(islice(order, batches))) - aside).__contains__)
     else:
         some = _Some(sampler, lambda index: index not in aside)
-    rest = twin(loader, batch_sampler=some)
+    rest = twin(loader)
+    vars(innermost(rest))["batch_sampler"] = some  # not setattr, because a DataLoader does not let it be set
     scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
     return list(scored), rest
 
 
-def twin(loader: Any, **changes: Any) -> Any:
-    """A loader with the same dataset, collate function, generator and workers, and with these attributes changed.
+def twin(loader: Any) -> Any:
+    """A loader with the same attributes, and so with the same dataset, samplers and generator.
 
-    Where a loader only wraps another one, as Accelerate's do, that one is changed.
+    Where a loader only wraps another one, as Accelerate's do, there is a twin of that one inside.
     """
     made = object.__new__(type(loader))  # no copy.copy, which Accelerate's do not bear
     vars(made).update(vars(loader))
-    inner = vars(loader).get("base_dataloader")
-    if isinstance(inner, DataLoader):
-        vars(made)["base_dataloader"] = twin(inner, **changes)
-    else:
-        vars(made).update(changes)  # not setattr, because a DataLoader does not let some be set
+    if isinstance(vars(made).get("base_dataloader"), DataLoader):
+        vars(made)["base_dataloader"] = twin(made.base_dataloader)
     return made
+
+
+def innermost(loader: Any) -> Any:
+    """The loader that makes the batches: the one that a wrapper holds, or ``loader`` itself."""
+    inner = vars(loader).get("base_dataloader")
+    return innermost(inner) if isinstance(inner, DataLoader) else loader
 
 
 class _Some:

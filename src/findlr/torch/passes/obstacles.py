@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +34,8 @@ class Passable(Protocol):
     taker: Step
     batches: Batches
     no_new_graphs: NoNewGraphs
+    read_every: int
+    see_together: Callable[[int, Sequence[Sequence[float]]], object] | None
 
     def step(self, lr: float) -> Loss | None:
         """Take one step."""

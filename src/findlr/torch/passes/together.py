@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
@@ -52,7 +52,7 @@ def run(trainable: Passable, begin: Memory, rates: Sequence[Sequence[float]]) ->
                 if not model.training:
                     model.train()
             with torch.inference_mode(False), torch.no_grad():
-                ends += _Pass(trainable, single, rates[at : at + size]).ends(judged=at == 0)
+                ends += _Pass(trainable, single, rates[at : at + size]).ends(at, judged=at == 0)
     except (_NotTheSameError, CannotRecordError) as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - of whatever kind: one after another they can run, or say what is wrong
@@ -128,23 +128,38 @@ class _Pass:
             self._groups.append((stacked.Group(optimizer, group, ratio, params, stacks), len(params)))
         self._recordings: list[tuple[Any, Any]] = []
 
-    def ends(self, *, judged: bool) -> list[float]:
+    def ends(self, first: int, *, judged: bool) -> list[float]:
         """Take all steps; return the held-out loss at the end of each run.
+
+        Args:
+            first: the number of its first run.
+            judged: whether its first losses are compared with those of a run by itself.
 
         Raises:
             _NotTheSameError: judged, and its first losses are not those of a run by itself.
         """
         kept = self._trainable.batches.kept
         losses: list[torch.Tensor] = []
+        shown = 0
+
+        def show() -> None:
+            nonlocal shown
+            if self._trainable.see_together is not None and shown < len(losses):
+                self._trainable.see_together(first, torch.stack(losses[shown:]).tolist())
+                shown = len(losses)
+
         finite = torch.ones(len(self._rates), dtype=torch.bool, device=self._rates.device)
         for number, lrs in enumerate(self._rates.T):
             losses.append(self._step(copied(kept[number]), lrs))
             if judged and number + 1 == TRIAL_STEPS:
                 self._judge(torch.stack(losses))
+            if number + 1 >= TRIAL_STEPS and (number + 1) % self._trainable.read_every == 0:
+                show()
             if number == 0 or (number + 1) % _LOOK_EVERY_STEPS == 0:  # as often as a run by itself is looked at
                 finite &= losses[-1].isfinite()
                 if not finite.any():
                     break
+        show()
         return [self._end(i) if fine else math.inf for i, fine in enumerate(finite.tolist())]
 
     def _judge(self, losses: torch.Tensor) -> None:
@@ -188,8 +203,7 @@ class _Pass:
         weights = dict(zip(self._weights, given[:count], strict=True))
 
         def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
-            found: torch.Tensor = functional_call(self._whole, own, (rebuilt(tensors),))
-            return found.reshape(())
+            return self._whole.under(own, rebuilt(tensors)).reshape(())
 
         with self._trainable.no_new_graphs, NamesKept(self._whole), warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch

@@ -24,6 +24,7 @@ from findlr.errors import ConfigurationError
 from findlr.search import memory
 from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.torch.data.nesting import tensors_in
+from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
 from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
 
@@ -135,7 +136,7 @@ class Memory(memory.Memory):
             else:
                 todo += self._note_other(value, worth, objects=objects)
 
-    def _note_attributes(self, value: Any) -> list[Any]:
+    def note_attributes(self, value: Any) -> list[Any]:
         """Note what the attributes of an object are; return them, because they may change in place as well."""
         found: list[Any] = []
         if hasattr(value, "__dict__"):
@@ -163,20 +164,22 @@ class Memory(memory.Memory):
             self.add(undo[0], Phase.RANDOM, undo[1])
         elif objects and is_plain(value):
             self._seen.add(id(value))
-            return self._note_attributes(value)
+            return self.note_attributes(value)
         return []
 
     def note_modules(self, modules: Iterable[nn.Module]) -> None:
         """Note all of ``modules`` and of those inside them.
 
-        Parameters and whether they are trained, buffers (non-persistent too), gradients, train flags, hooks,
-        submodules; and each other attribute: numbers by their value, containers, tensors and arrays by what they hold.
+        Parameters, their hooks and whether they are trained, buffers (non-persistent too), gradients, train flags,
+        hooks, submodules, the class; and each other attribute: numbers by their value, containers, tensors and arrays
+        by what they hold.
         """
         inside = {id(module): module for root in modules for module in root.modules()}
         new = [module for key, module in inside.items() if key not in self._seen]
         self._seen.update(map(id, new))
         scripted = [module for module in new if isinstance(module, torch.jit.ScriptModule)]  # no attributes in Python
         plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)] if scripted else new
+        self.each(put_classes, [plain], [[(type(m), set(m._non_persistent_buffers_set)) for m in plain]])
         self.each(_put_attributes, plain, [_attributes(module) for module in plain])
         self.note(*[module._parameters for module in plain], *[module._buffers for module in plain])
         self.note(
@@ -195,6 +198,7 @@ class Memory(memory.Memory):
             self.each(nn.Module.train, [module], [module.training])
             parameters += module.parameters(recurse=False)
         self.each(_set_requires_grad, [parameters], [list(map(operator.attrgetter("requires_grad"), parameters))])
+        self.each(put_extras, [parameters], [extras_of(parameters)])
         self.note_gradients(parameters)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:

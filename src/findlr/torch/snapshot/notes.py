@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
-from findlr.search.batches import has_state
+from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.torch.snapshot.memory import Memory
@@ -64,6 +64,8 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 def note_stateful(stateful: Any, memory: Memory) -> None:
     """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
 
+    What can remember itself, as a room's step can, does.
+
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
     """
@@ -73,6 +75,8 @@ def note_stateful(stateful: Any, memory: Memory) -> None:
         note_optimizer(stateful, memory)
     elif isinstance(stateful, GradScaler):  # its state dict lacks what an unfinished step left, and what is made lazily
         memory.note(vars(stateful))
+    elif isinstance(stateful, Remembers):
+        stateful.remember(memory)
     elif has_state(stateful):
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
@@ -105,3 +109,49 @@ def remember_torch_rng(devices: Iterable[torch.device], memory: Undos) -> None:
             backend = torch.get_device_module(device)
             state = backend.get_rng_state(device)
             memory.add(partial(backend.set_rng_state, state, device), Phase.RANDOM, f"the random state of {device}")
+
+
+class Attributes:
+    """Objects that no state dict tells of, such as a trainer: their attributes are put back, by name.
+
+    Containers among the values get their items back, and tensors in them their numbers. Modules, data and objects of
+    other classes are left alone: a snapshot of the training has the first, and the last may be given here, too.
+
+    Args:
+        owners: the objects.
+        but: names whose values are not looked into, because they may be data.
+        devices: whose random states are put back, beside Python's, NumPy's and torch's on the CPU.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from findlr.search.trainable import restored
+        >>> state = SimpleNamespace(iteration=3, losses=[0.5])
+        >>> with restored(Attributes(state)):
+        ...     state.iteration, state.epoch = 4, 1
+        ...     state.losses.append(0.25)
+        >>> state
+        namespace(iteration=3, losses=[0.5])
+    """
+
+    def __init__(self, *owners: Any, but: Iterable[str] = (), devices: Iterable[torch.device] = ()) -> None:
+        self._owners, self._but, self._devices = owners, frozenset(but), list(devices)
+
+    def remember(self, memory: Memory) -> None:
+        """Note them in a memory of a whole training."""
+        for owner in self._owners:
+            but = [value for name, value in vars(owner).items() if name in self._but]
+            for value in memory.note_attributes(owner):
+                if not (isinstance(value, nn.Module) or any(value is each for each in but)):
+                    memory.note(value)
+
+    def snapshot(self) -> Memory:
+        """What the attributes are now, and the random states."""
+        memory = Memory()
+        self.remember(memory)
+        memory.copy()
+        remember_rng(self._devices, memory)
+        return memory
+
+    def restore(self, snapshot: Memory) -> None:
+        """Put everything back."""
+        snapshot.put_back()

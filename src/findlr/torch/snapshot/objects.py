@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}  # whose objects are left alone
@@ -13,7 +13,10 @@ def is_plain(value: Any) -> bool:
     """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
     if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
         return False
-    return not is_foreign(type(value).__module__)
+    kind = type(value)
+    if kind.__module__ == "collections" or kind is SimpleNamespace:  # they hold what is the user's
+        return True
+    return not is_foreign(kind.__module__)
 
 
 def is_foreign(module: str) -> bool:

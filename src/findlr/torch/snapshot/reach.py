@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -134,16 +135,19 @@ def _global_names(code: CodeType) -> Iterable[str]:
 _SIMPLE = {bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray, torch.device, torch.dtype}
 
 
-def generators_in(root: Any) -> list[Any]:
+def generators_in(root: Any, holders: list[Any] | None = None) -> list[Any]:
     """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
 
     Args:
         root: what to look into; containers of more than 1,000 items are data, and left alone.
+        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
+            are in, such as those of a dataset that counts its epochs.
 
     Returns:
         Generators of Python's, NumPy's and torch's, each once.
     """
     found, seen, todo = [], set[int](), [root]
+    holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)
         if kind in _SIMPLE or id(value) in seen or isinstance(value, (type, ModuleType)):
@@ -151,30 +155,55 @@ def generators_in(root: Any) -> list[Any]:
         seen.add(id(value))
         if isinstance(value, _GENERATORS):
             found.append(value)
-        elif isinstance(value, (list, tuple, set, frozenset, deque)):
-            todo += value if len(value) <= _MOST_ITEMS else ()
-        elif isinstance(value, dict):
-            todo += value.values() if len(value) <= _MOST_ITEMS else ()
+        elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
+            if len(value) <= _MOST_ITEMS:
+                todo += value.values() if isinstance(value, dict) else value
+                holders += [value] if isinstance(value, (list, set, deque, dict)) else []
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
             todo += [item for item, _ in _inside(value, "")]
         elif hasattr(value, "__dict__") and (
             kind.__module__.startswith("torch.utils.data") or isinstance(value, nn.Module) or is_plain(value)
         ):
             todo += vars(value).values()
+            holders += [] if isinstance(value, nn.Module) else [vars(value)]
         if len(seen) > _MOST_OBJECTS:
             break
     return found
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
-    """The gradient scalers of this process, and the schedulers of these optimizers, whoever holds them.
+    """The scalers of this process, its Accelerators' counters, and these optimizers' schedulers, whoever holds them.
 
     They stand in no closure that can be asked: a loop of the user's own holds them, or a wrapper.
     """
     known = set(map(id, optimizers))
-    referrers = gc.get_referrers(*_with_subclasses(GradScaler), *_with_subclasses(LRScheduler))
-    found = [each for each in referrers if issubclass(type(each), (GradScaler, LRScheduler))]
-    return [each for each in found if isinstance(each, GradScaler) or id(getattr(each, "optimizer", None)) in known]
+    accelerator = getattr(sys.modules.get("accelerate"), "Accelerator", None)
+    kinds = (GradScaler, LRScheduler) if accelerator is None else (GradScaler, LRScheduler, accelerator)
+    attached: list[Any] = []
+    for each in gc.get_referrers(*set[type]().union(*map(_with_subclasses, kinds))):
+        kind = type(each)
+        if issubclass(kind, LRScheduler):
+            attached += [each] if id(getattr(each, "optimizer", None)) in known else []
+        elif issubclass(kind, GradScaler):
+            attached.append(each)
+        elif issubclass(kind, kinds):
+            attached.append(StepsCounted(each))
+    return attached
+
+
+class StepsCounted:
+    """The batches that an Accelerator has counted, which tell it where an accumulation ends."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def state_dict(self) -> dict[str, int]:
+        """The count."""
+        return {"step": self._accelerator.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Put it back."""
+        self._accelerator.step = state["step"]
 
 
 def _with_subclasses(cls: type) -> set[type]:

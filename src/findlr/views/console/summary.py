@@ -13,7 +13,7 @@ from findlr.analysis.rules import RULES
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
-from findlr.finding.telling import cost_text, plan_text, race_text
+from findlr.finding.telling import cost_text, none_text, plan_text, race_text
 from findlr.views.console.sketch import Sketch
 
 _NARROW = 60  # columns; the table of several Findings needs more
@@ -97,7 +97,7 @@ def summary(finding: Finding) -> Table:
     table.add_column(overflow="fold")
     suggestion = finding.suggestion
     if suggestion is None:
-        table.add_row("suggestion", Text("none", style="bold red"))
+        table.add_row("suggestion", Text(none_text(finding), style="bold red"))
     else:
         named = f"{rate_text(suggestion.lr)} ({printable(suggestion.rule)})"
         table.add_row("suggestion", Text(named, style="bold green"))

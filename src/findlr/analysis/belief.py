@@ -1,0 +1,158 @@
+"""What is believed of the best rate: what the sweep's dip says, and what is usual, weighed by how noisy the dip is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from findlr.analysis.curve import Curve
+from findlr.analysis.dip import read_dip
+from findlr.analysis.families import RATE_FREE
+from findlr.analysis.plan import Plan
+from findlr.analysis.usual import DECAY, MOMENTUM, delay, planned, usual
+from findlr.errors import NoSuggestionError
+
+# Fitted by ``python -m study.fit_rule`` on tasks of other families than the README reports; in decades.
+_LEVEL = -0.12  # a rate that is too high costs more than one that is too low
+_TRUST, _TRUST_IN_GAP = 2.4, 1.2  # how fast a dip that is noisy loses its weight
+_DENSITY = 0.33  # four times the steps move the dip by -0.2 decades
+_REACH = 1.5  # so far apart, a dip that is clear weighs twice as much as what is usual
+_INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.3, 0.5), (-0.42, 0.6), (-0.6, 0.8)
+_RATE_FREE_INTERVAL = (-0.3, 0.3)
+_FROM_EDGE = 0.3  # a sweep that diverged bears no rate nearer to where it did
+# What each doubt adds to the regret.
+_NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.05, 0.05, 0.02, 0.01
+_FEW_EPOCHS = 0.5  # decades
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What each source says of the best rate, and the answer between them.
+
+    Args:
+        lr: the answer.
+        interval: where the best rate lies in 80 of 100 such trainings.
+        dip: the rate that the sweep's dip alone says; None if the curve has no dip.
+        usual: the rate that is usual for such a training; None if nothing is known of its optimizer.
+        weight: of the dip, from 0 to 1.
+        doubts: what each reason to doubt adds to the expected regret: "noise" (the batches hide the dip), "epochs" (the
+            training sees its data more often than a sweep can tell about), "pretrained" (the start is trained
+            already), "gap" (the two sources disagree).
+    """
+
+    lr: float
+    interval: tuple[float, float]
+    dip: float | None
+    usual: float | None
+    weight: float
+    doubts: dict[str, float]
+
+    @property
+    def expected_regret(self) -> float:
+        """The mean regret of answers that are as sure as this one: 0 is the best rate, 1 is no training at all."""
+        return sum(self.doubts.values())
+
+
+def believe(curve: Curve, plan: Plan) -> Belief:
+    """Weigh what the dip says against what is usual.
+
+    log10 lr = (w d + u) / (w + 1) - 0.12,   w = e^(-2.4 s) (1 + (|u - d| e^(-1.2 s) / 1.5)^2)
+
+    d = place of the dip + 0.6 log10(1 - momentum) + planned + 0.33 density,   u = what is usual,   s = the dip's noise
+
+    The more steps a sweep takes in a decade, the more it learns there, and the sooner its loss turns. A momentum shows
+    late that a rate is too high; a schedule that falls bears a higher peak; a longer training wants less. Where nothing
+    is usual the dip stands alone, and where there is no dip, what is usual does. No answer lies nearer than a factor of
+    2 to a rate at which the sweep diverged.
+
+    Args:
+        curve: the raw losses of a sweep, with their baseline if measured.
+        plan: the training that is planned.
+
+    Returns:
+        The Belief.
+
+    Raises:
+        NoSuggestionError: there is no dip, and nothing is usual.
+
+    Example:
+        >>> rates = 10.0 ** np.linspace(-8, 1, 100)
+        >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
+        >>> belief = believe(curve, Plan("one_cycle", 1000, "AdamW", 0.9))
+        >>> f"{belief.dip:.2g} and {belief.usual:.2g} make {belief.lr:.2g}"
+        '0.0062 and 0.01 make 0.006'
+
+    Source: original. The schedule's factor follows Defazio et al. 2023 (arXiv:2310.07831) and Schaipp et al. 2025
+    (arXiv:2501.18965); the interval is conformal (Vovk, Gammerman and Shafer 2005).
+    """
+    to = usual(plan, _start(curve))
+    try:
+        dip = read_dip(curve)
+    except NoSuggestionError:
+        if to is None:
+            raise
+        return _settled(curve, plan, to, None, to, 0.0, _USUAL_INTERVAL)
+    density = -DECAY if plan.optimizer == "Adagrad" else _DENSITY
+    read = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density
+    if to is None:
+        weight, answer = 1.0, read
+    elif plan.optimizer in RATE_FREE:
+        weight, answer = 0.0, to
+    else:
+        trust = math.exp(-_TRUST * dip.noise)
+        trust *= 1 + (abs(to - read) * math.exp(-_TRUST_IN_GAP * dip.noise) / _REACH) ** 2
+        weight = trust / (trust + 1)
+        answer = weight * read + (1 - weight) * to
+    interval = _NOISY_INTERVAL if dip.noise else _INTERVAL
+    return _settled(curve, plan, answer, read, to, weight, interval, dip.noise)
+
+
+def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
+    """What is usual, whatever the curve's dip says; None if nothing is.
+
+    Args:
+        curve: the raw losses of a sweep, which tell the loss at the start and where it diverged.
+        plan: the training that is planned.
+    """
+    to = usual(plan, _start(curve))
+    return None if to is None else _settled(curve, plan, to, None, to, 0.0, _USUAL_INTERVAL)
+
+
+def _start(curve: Curve) -> float:
+    """The mean loss under the starting weights; NaN if there is no point."""
+    points = curve.paired()
+    losses = points.loss[: max(5, len(points) // 10)] if points.baseline is None else points.baseline
+    return float(losses.mean()) if len(losses) else math.nan
+
+
+def _settled(
+    curve: Curve,
+    plan: Plan,
+    answer: float,
+    read: float | None,
+    to: float | None,
+    weight: float,
+    interval: tuple[float, float],
+    noise: float = 1.8,
+) -> Belief:
+    answer += 0.0 if plan.optimizer in RATE_FREE else _LEVEL
+    if curve.diverged and len(curve):
+        answer = min(answer, float(np.log10(curve.lr[-1])) - _FROM_EDGE)
+    low, high = _RATE_FREE_INTERVAL if plan.optimizer in RATE_FREE else interval
+    apart = 0.0 if read is None or to is None else min(abs(to - read), 2.0)
+    doubts = {
+        "noise": _NOISE_COSTS * noise,
+        "epochs": _EPOCHS_COST * max(0.0, math.log10(plan.epochs or 1.0) - _FEW_EPOCHS),
+        "pretrained": _PRETRAINED_COSTS * bool(plan.pretrained),
+        "gap": _GAP_COSTS * apart,
+    }
+    return Belief(
+        lr=10**answer,
+        interval=(10 ** (answer + low), 10 ** (answer + high)),
+        dip=None if read is None else 10**read,
+        usual=None if to is None else 10**to,
+        weight=weight,
+        doubts=doubts,
+    )

@@ -1,0 +1,56 @@
+"""A Finding as plain values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from findlr.analysis.curve import Curve, Stop
+from findlr.analysis.plan import Plan
+from findlr.analysis.rules import Suggestion
+from findlr.analysis.runs import Race
+from findlr.analysis.verdict import Verdict
+from findlr.finding.cost import Cost
+from findlr.finding.saved import FORMAT, checked, damaged, marked, strict
+
+if TYPE_CHECKING:
+    from findlr.finding.finding import Finding
+
+
+def plain_of(finding: Finding) -> dict[str, Any]:
+    """The Finding as plain values; NaN and infinity become the strings "nan", "inf", "-inf", as JSON has none."""
+    return {
+        "format": FORMAT,
+        "suggestion": None if finding.suggestion is None else strict(vars(finding.suggestion)),
+        "verdict": finding.verdict.name,
+        "why": finding.why,
+        "stop": finding.stop.name,
+        "curve": strict(finding.curve.to_dict()),
+        "plan": finding.plan.to_dict(),
+        "cost": vars(finding.cost).copy(),
+        "facts": strict(finding.facts, marked),
+        "race": None if finding.race is None else strict(finding.race.to_dict()),
+    }
+
+
+def fields_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the Finding that ``plain_of`` described.
+
+    Raises:
+        FileFormatError: it is of another format, or damaged.
+    """
+    fields = checked(data)
+    try:
+        return {
+            "suggestion": None if fields["suggestion"] is None else Suggestion.from_dict(fields["suggestion"]),
+            "verdict": Verdict[fields["verdict"]],
+            "why": fields["why"],
+            "stop": Stop[fields["stop"]],
+            "curve": Curve(**fields["curve"]),
+            "plan": Plan.from_dict(fields["plan"]),
+            "cost": Cost(**fields["cost"]),
+            "facts": fields["facts"],
+            "race": None if fields["race"] is None else Race.from_dict(fields["race"]),
+        }
+    except (LookupError, ValueError, ArithmeticError) as error:
+        raise damaged(error) from error

@@ -1,0 +1,78 @@
+"""What a Trainer changes besides its model and its optimizer, and the way back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from transformers import Trainer
+
+from findlr.search.failure import carry
+from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.trainable import Unwritten, restored
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import remember_rng
+
+DATA = ("train_dataset", "eval_dataset")
+_MOST_ITEMS = 1_000  # of a container; a longer one is data
+
+
+@signals_wait
+def protected(trainer: Trainer, function: Callable[[], None], finder: Any) -> None:
+    """Call ``function``, and put back what it has changed in the trainer, on any exit.
+
+    Args:
+        trainer: what is protected, but for the values of its tensors: those are a search's own to put back.
+        function: it calls ``train``, or searches in the midst of it; signals act in it.
+        finder: its ``finding`` is what an exception carries that comes late.
+    """
+    signals = HeldSignals()
+    try:
+        signals.hold()
+        with Unwritten(restored(_Whole(trainer))):
+            function()
+    finally:
+        signals.release(lambda late: carry(late, finder.finding))
+
+
+class _Whole:
+    """What ``train`` changes before its first step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def snapshot(self) -> Memory:
+        trainer, memory = self._trainer, Memory()
+        for optimizer in (trainer.optimizer, getattr(trainer.optimizer, "optimizer", None)):
+            if optimizer is not None:
+                memory.note(vars(optimizer), objects=True, worth=lambda value: value.ndim == 0)
+        note_trainer(trainer, memory)
+        memory.copy()
+        memory.note_modules([trainer.model])  # after the copies: all but the values of its tensors
+        configs = [getattr(trainer.model, name, None) for name in ("config", "generation_config")]
+        _note_attributes(memory, trainer.accelerator, *filter(None, configs))
+        remember_rng([trainer.args.device], memory)
+        return memory
+
+    def restore(self, snapshot: Memory) -> None:
+        snapshot.put_back()
+
+
+def note_trainer(trainer: Trainer, memory: Memory) -> None:
+    """Note what a step changes in the trainer itself: attributes, containers, logs."""
+    _note_attributes(memory, trainer, trainer.callback_handler)
+    own = [value for name, value in vars(trainer).items() if name not in DATA]
+    memory.note(*[value for value in own if isinstance(value, (dict, list, set, deque)) and len(value) <= _MOST_ITEMS])
+    memory.note(vars(trainer.control), vars(trainer.state))
+
+
+def _note_attributes(memory: Memory, *owners: Any) -> None:
+    for owner in owners:
+        memory.add(partial(_bind, vars(owner), dict(vars(owner))), name=f"the {type(owner).__name__}")
+
+
+def _bind(names: dict[str, Any], saved: dict[str, Any]) -> None:
+    names.clear()
+    names.update(saved)

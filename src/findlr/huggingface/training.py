@@ -1,0 +1,160 @@
+"""A Trainer in the midst of its ``train``: its plan, its steps, and what a search asks of them."""
+
+# ruff: noqa: SLF001 - docs/huggingface.md names what has no public name
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import torch
+import transformers
+from transformers import Trainer
+
+from findlr.analysis.plan import Plan
+from findlr.errors import LoaderError
+from findlr.finding.schedulers import follows_metric, unwrapped
+from findlr.huggingface.memory import DATA, note_trainer
+from findlr.torch.losses import kept_loss
+from findlr.torch.own_step import OwnStep
+from findlr.torch.planned import read_schedule
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.reach import reached_from
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.step import Draw, Loss
+from findlr.torch.trainable import TorchTrainable
+from findlr.torch.training import Training
+
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant_with_warmup": "constant"}
+_NOT_A_STEPS = (*DATA, "args", "callback_handler", "control", "model", "model_wrapped", "processing_class", "state")
+
+
+def plan_of(trainer: Trainer) -> Plan:
+    """The training that the trainer is set up for."""
+    args, scheduler, steps = trainer.args, unwrapped(trainer.lr_scheduler), trainer.state.max_steps
+    if follows_metric(scheduler):
+        return Plan("constant", steps)  # until the metric stalls
+    name = _SCHEDULES.get(args.lr_scheduler_type)
+    warmup = args.get_warmup_steps(steps)
+    if name and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs and warmup < steps:
+        return Plan(name, steps, warmup=warmup or None)
+    return Plan(*read_schedule(scheduler, steps))
+
+
+class TrainerTrainable(TorchTrainable):
+    """A trainer in the midst of ``train``."""
+
+    makes_optimizer = True
+
+    @classmethod
+    def within(
+        cls,
+        trainer: Trainer,
+        *,
+        scored: bool = False,
+        validation_every: int = 1,
+        restore: Sequence[Any] = (),
+        snapshot: StoreKind = "auto",
+    ) -> Self:
+        """The training of a trainer whose ``train`` runs.
+
+        Args:
+            trainer: between two of its steps, or before the first.
+            scored: held-out losses come from its eval set, if it has one; of several, from the first.
+            validation_every: steps between two losses on all of that, at least 1.
+            restore: what else a step changes.
+            snapshot: where the copies live.
+        """
+        training = Training(trainer.model_wrapped, trainer.optimizer, restore=restore, snapshot=snapshot)
+        training.include(reached_from({k: v for k, v in vars(trainer).items() if k not in _NOT_A_STEPS}))
+        training.check_parameters()
+        held_out, loader = trainer.eval_dataset if scored else None, None
+        if held_out is not None:
+            first = next(iter(held_out.values())) if isinstance(held_out, dict) else held_out
+            loader = trainer.get_eval_dataloader(first)
+        step, data = TrainerStep(training, trainer), trainer.callback_handler.train_dataloader
+        return cls.of(training, step, data, validation_loader=loader, validation_every=validation_every)
+
+    def facts(self) -> dict[str, Any]:
+        """As of every training; and where the rate is written, if the trainer makes its optimizer itself."""
+        facts = super().facts()
+        facts["versions"]["transformers"] = transformers.__version__
+        return {**facts, "sets": "trainer.args.learning_rate"} if self.makes_optimizer else facts
+
+
+class TrainerStep(OwnStep):
+    """A step of the trainer's own: its batches, loss, backward pass, clipping and optimizer; no callbacks.
+
+    Args:
+        training: the trainer's model and optimizer.
+        trainer: in the midst of ``train``.
+    """
+
+    combine: Literal["mean", "sum"] = "sum"  # each batch's loss is its share of the step's
+    draws_first = True
+
+    def __init__(self, training: Training, trainer: Trainer) -> None:
+        super().__init__(training, self._step)
+        self._trainer = trainer
+        self._count: int = trainer.args.gradient_accumulation_steps
+        self.accumulation_steps = self._count
+        self.clip_grad_norm = trainer.args.max_grad_norm or None
+        self.autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
+        self._items: Any = None
+
+    def _step(self, draw: Draw) -> Loss:
+        trainer, model, count = self._trainer, self._trainer.model_wrapped, self._count
+        trainer.callback_handler.callbacks = []  # no logger hears of this step
+        batches, self._items = trainer.get_batch_samples((draw() for _ in range(count)), count, trainer.args.device)
+        trainer.current_gradient_accumulation_steps = count
+        loss: Loss = 0.0
+        for i, batch in enumerate(batches):
+            trainer.accelerator.gradient_state._set_sync_gradients(i == count - 1)
+            loss += kept_loss(trainer.training_step(model, batch, self._items))
+        if self.clip_grad_norm:
+            trainer.accelerator.clip_grad_norm_(model.parameters(), self.clip_grad_norm)
+        trainer.optimizer.step()
+        model.zero_grad()
+        return loss
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """The trainer's training loss of a batch of the last step; in eval mode, its evaluation loss of any batch.
+
+        Raises:
+            LoaderError: the eval set has no labels.
+        """
+        trainer, model = self._trainer, self._trainer.model_wrapped
+        if not trainer.model.training:
+            held_out: torch.Tensor | None = trainer.prediction_step(model, batch, prediction_loss_only=True)[0]
+            if held_out is None:
+                raise LoaderError("the eval set has no labels, so it has no loss: give it some, or leave it out")
+            return held_out
+        with trainer.compute_loss_context_manager():
+            inputs = trainer._prepare_inputs(batch)
+            loss: torch.Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=self._items)
+        return loss.mean() / self._divisor()  # of several devices
+
+    def _divisor(self) -> int:
+        """What ``training_step`` divides a loss by."""
+        trainer = self._trainer
+        scaled = getattr(trainer, "loss_is_scaled_for_ga", None)
+        if scaled is None:
+            by_items = trainer.model_accepts_loss_kwargs and self._items is not None
+            scaled = by_items or trainer.compute_loss_func is not None
+        return 1 if scaled else self._count
+
+    def why_no_loss(self) -> str | None:
+        """None, because the trainer has a loss of one batch."""
+        return None
+
+    def why_not_together(self) -> str | None:
+        """The trainer alone takes its steps."""
+        return "a Trainer takes its own steps"
+
+    def remembered(self) -> Sequence[Any]:
+        """Itself, by ``remember``."""
+        return [self]
+
+    def remember(self, memory: Memory) -> None:
+        """Remember what a step changes in the trainer."""
+        note_trainer(self._trainer, memory)

@@ -1,0 +1,150 @@
+"""PyTorch Ignite: ``find_lr(trainer, loader, to_save=...)``, in the words of its FastaiLRFinder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+
+from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
+from findlr.finding import Finding
+from findlr.search.find import find
+from findlr.search.settings import Search
+from findlr.search.trainable import Unwritten, restored
+from findlr.torch.arguments import check_counts
+from findlr.torch.losses import told_loss
+from findlr.torch.own_step import OwnStep
+from findlr.torch.planned import planned
+from findlr.torch.snapshot.notes import Attributes
+from findlr.torch.snapshot.reach import reached_from
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.step import Draw, LossFn
+from findlr.torch.trainable import TorchTrainable
+from findlr.torch.training import Sweep, Training
+
+try:
+    from ignite.engine import Engine
+except ImportError:
+    raise MissingExtraError.of("pytorch-ignite", "ignite") from None
+
+
+_NO_LOSS = (
+    "output_transform must return one number",
+    "output_transform must give the loss of an iteration, got {}: output_transform=lambda output: output['loss'], say",
+)
+
+
+def find_lr(
+    trainer: Engine,
+    loader: Iterable[Any],
+    *,
+    to_save: Mapping[str, Any],
+    gradient_accumulation_steps: int = 1,
+    output_transform: Callable[[Any], Any] = lambda output: output,
+    loss_fn: LossFn | None = None,
+    validation_loader: Iterable[Any] | None = None,
+    validation_every: int = 1,
+    schedule: Any = "constant",
+    total_steps: int | str | None = None,
+    warmup: float | None = None,
+    sweep: Sweep = "optimizer",
+    snapshot: StoreKind = "auto",
+    **search: Unpack[Search],
+) -> Finding:
+    """Find a learning rate for an Ignite trainer, and put everything back.
+
+    Steps are the trainer's own process function; none of its handlers runs.
+
+    Args:
+        trainer: the engine that trains.
+        loader: the training batches, as for ``trainer.run``.
+        to_save: what a step changes, by name, as for ``FastaiLRFinder.attach``: the "model", the "optimizer", a
+            gradient scaler; anything with state_dict and load_state_dict.
+        gradient_accumulation_steps: iterations to each optimizer step, at least 1.
+        output_transform: gives the loss of an iteration from what the process function returns.
+        loss_fn: ``loss_fn(model, batch)`` gives the loss of one batch, which a process function can't tell: then there
+            is a control variate, and a race is scored on held-out examples.
+        validation_loader: with ``loss_fn``: batches that a race is scored on, in place of some of ``loader``'s. Without
+            a race, all of them make the validation loss along the sweep.
+        validation_every: steps between two validation losses, at least 1.
+        schedule: this and the next two are as in ``findlr.find_lr``.
+        total_steps: optimizer steps of the planned training, or a text such as "5 epochs".
+        warmup: a share of the training, or steps.
+        sweep: the name of the optimizer to sweep in ``to_save``, or a list of them.
+        snapshot: where the copies live: "device", "cpu", "disk", or "auto".
+        **search: the other settings of ``findlr.find_lr``: min_lr, max_lr, num_steps, verify, budget and so on.
+
+    Returns:
+        The Finding.
+
+    Raises:
+        ConfigurationError: an argument that cannot work; nothing has changed.
+
+    Example:
+        >>> import torch
+        >>> from ignite.engine import create_supervised_trainer
+        >>> net = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> trainer = create_supervised_trainer(net, optimizer, torch.nn.MSELoss())
+        >>> loader = [(torch.ones(4, 2), torch.zeros(4, 1))] * 5
+        >>> finding = find_lr(trainer, loader, to_save={"model": net, "optimizer": optimizer}, progress=False)
+        >>> finding.apply(optimizer)
+        >>> 0.001 < optimizer.param_groups[0]["lr"] < 10
+        True
+    """
+    if not isinstance(trainer, Engine):
+        raise ConfigurationError(f"trainer must be an ignite Engine, got {type(trainer).__name__}")
+    check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
+    models, optimizers, others = _sorted(to_save)
+    training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot)
+    training.include(reached_from(trainer._process_function, loss_fn))  # noqa: SLF001
+    training.check_parameters()
+    state = Attributes(trainer.state, but=["dataloader"])
+    training.restore.append(state)
+    with Unwritten(restored(state)):
+        trainer.state.iteration = 0  # from which gradients are accumulated
+        step = _step(trainer, training, output_transform, loss_fn, int(gradient_accumulation_steps))
+        trainable = TorchTrainable.of(
+            *(training, step, loader), validation_loader=validation_loader, validation_every=validation_every
+        )
+        return find(trainable, planned(schedule, total_steps, warmup, trainable.steps_per_epoch), **search)
+
+
+def _step(
+    trainer: Engine, training: Training, output_transform: Callable[[Any], Any], loss_fn: LossFn | None, count: int
+) -> OwnStep:
+    """So many iterations of the trainer, which step its optimizer once."""
+
+    def take(draw: Draw) -> Any:
+        state, losses = trainer.state, list[Any]()
+        for _ in range(count):
+            state.iteration, state.batch = state.iteration + 1, draw()
+            state.output = trainer._process_function(trainer, state.batch)  # noqa: SLF001 - it has no public name
+            losses.append(told_loss(output_transform(state.output), *_NO_LOSS))
+        if not step.tried:
+            raise OptimizerError(
+                f"the process function was called {count} times, and the optimizer that is swept took no step: give "
+                "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
+            )
+        return sum(losses) / count
+
+    loss = None if loss_fn is None else partial(loss_fn, training.models[0])
+    step = OwnStep(training, take, loss, accumulation_steps=count)
+    return step
+
+
+def _sorted(to_save: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """The modules, the one called "model" first; the optimizers; and what else a step changes, but for engines."""
+    given = dict(to_save) if isinstance(to_save, Mapping) else {}
+    models = {name: part for name, part in given.items() if isinstance(part, nn.Module)}
+    optimizers = {name: part for name, part in given.items() if isinstance(part, torch.optim.Optimizer)}
+    if not (models and optimizers):
+        raise ConfigurationError(
+            'to_save must hold the model and the optimizer, as in {"model": model, "optimizer": optimizer}, got '
+            + (", ".join(map(repr, given)) or type(to_save).__name__)
+        )
+    others = [p for name, p in given.items() if not (name in models or name in optimizers or isinstance(p, Engine))]
+    return dict(sorted(models.items(), key=lambda item: item[0] != "model")), optimizers, others

@@ -1,0 +1,143 @@
+"""skorch: ``find_lr(net, X, y)``, between any two trainings of a net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+
+from findlr.analysis.length import steps_in
+from findlr.analysis.plan import Plan, Samples
+from findlr.errors import ConfigurationError, MissingExtraError
+from findlr.finding import Finding
+from findlr.search.find import find
+from findlr.search.memory import in_short
+from findlr.search.settings import Search
+from findlr.search.trainable import Unwritten, restored
+from findlr.torch.own_step import OwnStep
+from findlr.torch.planned import read_schedule
+from findlr.torch.snapshot.notes import Attributes
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.step import Draw
+from findlr.torch.trainable import TorchTrainable
+from findlr.torch.training import Training
+
+try:
+    from skorch import NeuralNet
+    from skorch.callbacks import LRScheduler
+    from skorch.dataset import unpack_data
+except ImportError:
+    raise MissingExtraError.of("skorch", "skorch") from None
+
+
+def find_lr(
+    net: NeuralNet,
+    X: Any,  # noqa: N803 - skorch's name
+    y: Any = None,
+    *,
+    fit_params: Mapping[str, Any] | None = None,
+    schedule: Any = None,
+    total_steps: int | str | None = None,
+    warmup: float | None = None,
+    sweep: str = "optimizer",
+    validation_every: int | None = None,
+    restore: Sequence[Any] = (),
+    snapshot: StoreKind = "auto",
+    **search: Unpack[Search],
+) -> Finding:
+    """Find a learning rate for a skorch net, and put the net back as it was.
+
+    Steps are the net's own ``train_step`` on its own batches. A net that is not initialized is initialized for the
+    search, and is not initialized after it. One that is goes on from its weights, as ``partial_fit`` does.
+
+    Args:
+        net: the net.
+        X: what ``fit`` takes.
+        y: what ``fit`` takes.
+        fit_params: what ``fit`` takes besides, by name.
+        schedule: as in ``findlr.find_lr``; None is that of the net's LRScheduler, or a constant rate.
+        total_steps: optimizer steps of the planned training, or a text such as "5 epochs"; None is the net's
+            ``max_epochs``.
+        warmup: as in ``findlr.find_lr``.
+        sweep: the name of the optimizer to sweep, if the net has several.
+        validation_every: steps between two losses on the net's validation split, at least 1; None measures none. A race
+            is scored on that split in any case.
+        restore: what else a step changes: anything with state_dict and load_state_dict.
+        snapshot: where the copies live: "device", "cpu", "disk", or "auto".
+        **search: the other settings of ``findlr.find_lr``: min_lr, max_lr, num_steps, verify, budget and so on.
+
+    Returns:
+        The Finding.
+
+    Raises:
+        ConfigurationError: an argument that cannot work; the net is as it was.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from skorch import NeuralNetRegressor
+        >>> X = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
+        >>> net = NeuralNetRegressor(torch.nn.Linear, module__in_features=4, module__out_features=1, batch_size=20)
+        >>> finding = find_lr(net, X, X.sum(axis=1, keepdims=True), progress=False)
+        >>> _ = net.set_params(lr=finding.lr)
+        >>> 0.001 < net.lr < 1
+        True
+    """
+    if not isinstance(net, NeuralNet):
+        raise ConfigurationError(f"net must be a skorch NeuralNet, got {type(net).__name__}")
+    device = torch.device(net.device or "cpu")
+    with Unwritten(restored(Attributes(net, devices=[device]))):
+        if not net.initialized_:
+            net.initialize()
+        net.check_data(X, y)
+        given = dict(fit_params or {})
+        train, held_out = net.get_split_datasets(X, y, **given)
+        validated = held_out is not None and (search.get("verify") or validation_every is not None)
+        parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
+        optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
+        modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+        training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
+        training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
+        training.check_parameters()
+        several = len(set(training.rates.ratios)) > 1  # rates, which no one line sets
+        trainable = TorchTrainable.of(
+            training,
+            _step(net, training, given),
+            net.get_iterator(train, training=True),
+            validation_loader=net.get_iterator(held_out, training=False) if validated else None,
+            validation_every=1 if validation_every is None else validation_every,
+            facts={"model": type(net.module_).__name__} | ({} if several else {"sets": "net.set_params(lr="}),
+        )
+        epochs = f"{net.max_epochs} epochs"
+        steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
+        shape = _shape(net, steps) if schedule is None else schedule
+        return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
+
+
+def _step(net: NeuralNet, training: Training, given: Mapping[str, Any]) -> OwnStep:
+    """The net's own step, and its loss of one batch in the mode that its module is in."""
+
+    def take(draw: Draw) -> Any:
+        return net.train_step(draw(), **given)["loss"]
+
+    def loss(batch: Any) -> Any:
+        inputs, targets = unpack_data(batch)
+        return net.get_loss(net.infer(inputs, **given), targets, X=inputs, training=net.module_.training)
+
+    return OwnStep(training, take, loss, accumulation_steps=1)
+
+
+def _shape(net: NeuralNet, steps: int) -> Any:
+    """The schedule of the net's LRScheduler; a constant rate if it has none, or one that follows a metric."""
+    for _, callback in net.callbacks_:
+        if isinstance(callback, LRScheduler) and callback.policy_ is not torch.optim.lr_scheduler.ReduceLROnPlateau:
+            try:
+                rates = callback.simulate(steps if callback.step_every == "batch" else net.max_epochs, initial_lr=1.0)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"the schedule of the net's LRScheduler can't be read over {steps} steps ({in_short(error)}): give "
+                    "schedule=, a name or a function of the progress"
+                ) from error
+            return Samples(rates / rates.max())
+    return "constant"

@@ -1,0 +1,180 @@
+"""What is believed: each term of the answer, its interval, and its doubts."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from findlr import Curve, NoSuggestionError, Plan, Verdict, rules
+from findlr.analysis.answer import answer
+from findlr.analysis.belief import believe
+from findlr.analysis.dip import read_dip
+from findlr.analysis.usual import usual
+from findlr.analysis.verdict import judge
+
+X = np.linspace(-8, 1, 100)  # the rates' decimal logarithms: 11 in a decade
+UNKNOWN = Plan("constant", total_steps=1000, optimizer="Own", momentum=0.0)  # nothing is usual for it
+SGD = replace(UNKNOWN, optimizer="SGD", parameters=10_000, epochs=1)  # 1: nothing to doubt
+ADAM = replace(SGD, optimizer="Adam")
+
+either = pytest.mark.parametrize("baseline", [True, False], ids=["baseline", "none"])
+
+
+def curve(middle=-2.0, differ_by=0.0, baseline=True, depth=1.0, start=2.3, **more):
+    """A symmetric valley, half a decade wide, where batches differ so much."""
+    swing = differ_by * np.where(np.arange(len(X)) % 2, 1.0, -1.0)
+    change = -depth * np.exp(-(((X - middle) / 0.5) ** 2) / 2)
+    return Curve(10**X, start + swing + change, start + swing if baseline else None, **more)
+
+
+def lr(*given):
+    return math.log10(believe(*given).lr)
+
+
+@either
+def test_where_nothing_is_usual_the_dip_stands_alone_less_a_level(baseline):
+    belief = believe(curve(baseline=baseline), UNKNOWN)
+    assert math.log10(belief.lr) == pytest.approx(-2 - 0.12, abs=0.02)
+    assert (belief.usual, belief.weight) == (None, 1.0)
+
+
+@either
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_a_momentum_lowers_the_rate(momentum, baseline):
+    given = curve(baseline=baseline)
+    assert lr(given, replace(UNKNOWN, momentum=momentum)) - lr(given, UNKNOWN) == pytest.approx(
+        0.6 * math.log10(1 - momentum)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "decades"), [({"schedule": "linear"}, 1.3 * math.log10(2)), ({"total_steps": 10_000}, -0.2)]
+)
+@pytest.mark.parametrize("plan", [UNKNOWN, SGD, ADAM], ids=lambda plan: plan.optimizer)
+def test_what_is_planned_moves_all_of_it(plan, change, decades):
+    assert lr(curve(), replace(plan, **change)) - lr(curve(), plan) == pytest.approx(decades)
+
+
+@pytest.mark.parametrize(("optimizer", "share"), [("Own", 0.33), ("SGD", 0.33), ("Adagrad", -0.5)])
+def test_a_dip_of_more_steps_is_read_higher_but_an_adagrads_lower(optimizer, share):
+    x = np.linspace(-8, 1, 397)  # 44 in a decade
+    dense = Curve(10**x, 2.3 - np.exp(-(((x + 2) / 0.5) ** 2) / 2), np.full(397, 2.3))
+    plan = replace(UNKNOWN, optimizer=optimizer)
+    there, here = believe(dense, plan).dip, believe(curve(), plan).dip
+    assert math.log10(there / here) == pytest.approx(share * math.log10(4), abs=0.01)
+
+
+@pytest.mark.parametrize("differ_by", [0.0, 0.3, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("middle", [-5.0, -2.0, -0.5])
+@pytest.mark.parametrize("plan", [SGD, ADAM], ids=lambda plan: plan.optimizer)
+def test_the_two_are_weighed_by_the_noise_and_by_how_far_apart_they_are(plan, middle, differ_by):
+    given = curve(middle, differ_by)
+    dip, to = read_dip(given), usual(plan, 2.3)
+    gap = abs(to - dip.place)
+    weight = math.exp(-2.4 * dip.noise) * (1 + (gap * math.exp(-1.2 * dip.noise) / 1.5) ** 2)
+    expected = (weight * dip.place + to) / (weight + 1) - 0.12
+    belief = believe(given, plan)
+    assert math.log10(belief.lr) == pytest.approx(expected, abs=1e-6)
+    assert belief.weight == pytest.approx(weight / (weight + 1))
+    assert (math.log10(belief.dip), math.log10(belief.usual)) == pytest.approx((dip.place, to), abs=1e-6)
+
+
+def test_a_calm_dip_near_what_is_usual_weighs_as_much():
+    assert believe(curve(usual(ADAM, 2.3)), ADAM).weight == pytest.approx(0.5, abs=1e-3)
+
+
+@either
+@pytest.mark.parametrize("scale", [1e-3, 10, 1e4])
+def test_an_sgds_answer_scales_with_the_loss(scale, baseline):
+    here = curve(-1.5, 0.5, baseline)
+    start = None if here.baseline is None else here.baseline * scale
+    there = Curve(here.lr / scale, here.loss * scale, start)  # what the same training gives
+    assert lr(there, SGD) == pytest.approx(lr(here, SGD) - math.log10(scale), abs=1e-6)
+
+
+@pytest.mark.parametrize("plan", [SGD, ADAM], ids=lambda plan: plan.optimizer)
+def test_without_a_dip_it_is_what_is_usual(plan):
+    flat = Curve(10**X, np.full(100, 2.3), np.full(100, 2.3))
+    belief = believe(flat, plan)
+    assert math.log10(belief.lr) == pytest.approx(usual(plan, 2.3) - 0.12)
+    assert (belief.dip, belief.weight) == (None, 0.0)
+    assert math.log10(belief.interval[1] / belief.interval[0]) == pytest.approx(1.4)
+
+
+def test_without_either_it_says_so():
+    with pytest.raises(NoSuggestionError, match="a loss that falls"):
+        believe(Curve(10**X, np.full(100, 2.3)), UNKNOWN)
+
+
+def test_no_answer_is_near_where_the_sweep_diverged():
+    whole = curve(-3.5)
+    cut = Curve(whole.lr[:55], whole.loss[:55], whole.baseline[:55], num_steps=100)
+    edge = math.log10(cut.lr[-1])
+    assert lr(cut, SGD) > edge - 0.3
+    assert lr(replace(cut, diverged=True), SGD) == pytest.approx(edge - 0.3)
+
+
+def test_the_start_is_the_mean_over_all_batches_where_it_was_measured():
+    batches = np.where(np.arange(100) < 50, 1.0, 3.0)
+    measured = Curve(10**X, curve(start=batches).loss, batches)
+    assert math.log10(believe(measured, SGD).usual) == pytest.approx(usual(SGD, 2.0))
+    unmeasured = replace(measured, baseline=None)
+    assert math.log10(believe(unmeasured, SGD).usual) == pytest.approx(usual(SGD, 1.0), abs=1e-3)
+
+
+@either
+@pytest.mark.parametrize(("differ_by", "ends"), [(0.01, (-0.3, 0.5)), (1.0, (-0.42, 0.6))])
+def test_the_interval_around_the_rate(differ_by, ends, baseline):
+    belief = believe(curve(-2, differ_by, baseline), ADAM)
+    assert belief.interval == pytest.approx(tuple(belief.lr * 10**end for end in ends))
+
+
+@pytest.mark.parametrize(
+    ("doubt", "change", "differ_by", "middle", "cost"),
+    [
+        ("noise", {}, 30.0, -2, 0.05 * 1.8),
+        ("epochs", {"epochs": 100}, 0.0, -2, 0.05 * 1.5),
+        ("epochs", {"epochs": 3}, 0.0, -2, 0.0),
+        ("pretrained", {"pretrained": True}, 0.0, -2, 0.02),
+        ("gap", {}, 0.0, -2.38 - 1, 0.01),
+        ("gap", {}, 0.0, -6, 0.01 * 2),
+    ],
+)
+def test_what_each_doubt_costs(doubt, change, differ_by, middle, cost):
+    plan = replace(ADAM, epochs=10, **change) if "epochs" not in change else replace(ADAM, **change)
+    belief = believe(curve(middle, differ_by), plan)
+    assert belief.doubts[doubt] == pytest.approx(cost, abs=1e-3)
+    assert belief.expected_regret == pytest.approx(sum(belief.doubts.values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "differ_by", "middle", "verdict", "why"),
+    [
+        ({}, 0.0, -2, Verdict.CLEAR, "rises"),
+        ({"epochs": 60}, 0.0, -2, Verdict.MANY_EPOCHS, "sees each example 60 times, .* for 500 steps"),
+        ({"epochs": 20}, 0.0, -2, Verdict.CLEAR, "rises"),
+        ({"pretrained": True}, 0.0, -2, Verdict.PRETRAINED, "trained already"),
+        ({}, 0.0, -6, Verdict.DISAGREE, "the dip says 9.8e-07, and 0.0083 is usual"),
+    ],
+)
+def test_a_clear_curve_is_doubted_where_what_it_cant_show_may_cost_more(change, differ_by, middle, verdict, why):
+    answered = answer(curve(middle, differ_by), replace(ADAM, **change))
+    assert answered.verdict is verdict
+    assert answered.suggestion is not None
+    assert re.search(why, answered.why)
+
+
+def test_a_curve_whose_dip_is_narrow_is_noisy_sooner():
+    swing = 0.6 * np.where(np.arange(len(X)) % 2, 1.0, -1.0)
+    narrow = -3.0 * np.exp(-(((X + 2) / 0.15) ** 2) / 2)
+    measured = Curve(10**X, 2.3 + swing + narrow, 2.3 + swing)
+    assert judge(measured).verdict is Verdict.CLEAR
+    answered = answer(measured, replace(ADAM, epochs=12))
+    assert answered.verdict is Verdict.NOISY
+    assert "But batches differ by 0.6, which hides where the dip is" in answered.why
+
+
+def test_a_rule_that_reads_the_curve_alone_is_not_doubted():
+    assert answer(curve(), replace(ADAM, pretrained=True), rules.valley).verdict is Verdict.CLEAR

@@ -1,0 +1,701 @@
+"""Hugging Face's Trainer: a training with a search in it is one without, and the numbers are the plain call's."""
+
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from findlr import ConfigurationError, LoaderError, Stop, find_lr
+from findlr import huggingface as room
+from findlr.huggingface.training import TrainerTrainable, plan_of
+from findlr.testing import TrainableConformance, TrainingConformance
+from findlr.testing.training import _differing, _draws
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning"
+)  # of what a framework will change
+
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+TIMES |= {name.replace("train", "eval") for name in TIMES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """A Trainer collects garbage as it begins, and looks at all of what was imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def sentences(count=40):
+    """A class that the first word tells."""
+    words = torch.randint(5, 60, (count, 10), generator=torch.Generator().manual_seed(0))
+    return [{"input_ids": each, "labels": int(each[0] > 32)} for each in words]
+
+
+def texts(count=40):
+    """Words that go up by one, with endings of several lengths that are not learned."""
+    starts = torch.randint(5, 40, (count,), generator=torch.Generator().manual_seed(0))
+    made = []
+    for i, start in enumerate(starts):
+        words = start + torch.arange(10)
+        made.append({"input_ids": words, "labels": words.where(torch.arange(10) < 10 - i % 5, -100)})
+    return made
+
+
+def bert():
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    return BertForSequenceClassification(BertConfig(vocab_size=64, max_position_embeddings=16, **sizes))
+
+
+def gpt2():
+    torch.manual_seed(0)
+    words = dict(vocab_size=64, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=16, **words))
+
+
+class Remembering(Trainer):
+    """Remembers what it was trained on."""
+
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        self.seen = []
+
+    def training_step(self, model, inputs, *args, **how):
+        self.seen.append(inputs["input_ids"].tolist())
+        return super().training_step(model, inputs, *args, **how)
+
+
+def trainer_of(model=bert, data=sentences, make=Remembering, parts=(), **args):
+    usual = dict(report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=2, save_strategy="no")
+    usual |= dict(per_device_train_batch_size=4, per_device_eval_batch_size=4, learning_rate=1e-3, max_steps=5)
+    return make(model(), TrainingArguments("out", **usual | args), train_dataset=data(), **dict(parts))
+
+
+def train(trainer, steps):
+    trainer.args.max_steps = steps
+    trainer.train()
+
+
+def state_of(trainer):
+    """Weights, optimizer, logs, what was seen, what was saved."""
+    optimizer = trainer.optimizer.state_dict()
+    return {
+        "weights": trainer.model.state_dict(),
+        "optimizer": [optimizer["param_groups"], list(optimizer["state"].values())],
+        "scheduler": trainer.lr_scheduler.state_dict(),
+        "hooks": [len(module._forward_hooks) for module in trainer.model.modules()],
+        "logs": [{k: v for k, v in log.items() if k not in TIMES} for log in trainer.state.log_history],
+        "seen": getattr(trainer, "seen", None),
+        "saved": {str(path): saved(path) for path in sorted(Path("out").rglob("*")) if path.is_file()},
+    }
+
+
+def saved(path):
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return None if path.name == "training_args.bin" else plain(torch.load(path, weights_only=False))
+    if path.name == "trainer_state.json":
+        history = json.loads(path.read_text())["log_history"]
+        return [{k: v for k, v in log.items() if k not in TIMES} for log in history]
+    return path.read_bytes() if path.suffix == ".safetensors" else None
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value if isinstance(value, torch.Tensor) else repr(value)
+
+
+class Conformance(TrainingConformance):
+    def training(self):
+        shutil.rmtree("out", ignore_errors=True)
+        return trainer_of(**self.how())
+
+    def how(self):
+        return {}
+
+    def train(self, training, steps):
+        train(training, steps)
+
+    def search(self, training, **how):
+        return room.find_lr(training, **how)
+
+    def state(self, training):
+        return state_of(training)
+
+
+class TestBert(Conformance):
+    """With dropout, and everything that a Trainer writes."""
+
+    def how(self):
+        steps = dict(save_strategy="steps", save_steps=4, eval_strategy="steps", eval_steps=3)
+        return dict(**steps, parts={"eval_dataset": sentences()})
+
+
+class TestGpt2(Conformance):
+    """Accumulation with num_items_in_batch, over the ends of epochs; a warmup; NEFTune's hook."""
+
+    def how(self):
+        long = dict(gradient_accumulation_steps=3, warmup_steps=2, lr_scheduler_type="cosine")
+        return dict(model=gpt2, data=texts, **long, neftune_noise_alpha=5.0)
+
+
+class StoppedError(Exception):
+    """Leaves a training."""
+
+
+class Stopping(TrainerCallback):
+    def __init__(self, at):
+        self.at = at
+
+    def on_train_begin(self, args, state, control, **_):
+        if self.at == 0:
+            raise StoppedError
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.at:
+            raise StoppedError
+
+
+def stopped(at=0, **how):
+    """A trainer in the midst of its training."""
+    trainer = trainer_of(**how)
+    trainer.callback_handler.callbacks = [Stopping(at)]
+    with pytest.raises(StoppedError):
+        trainer.train()
+    return trainer
+
+
+class OfTrainable(TrainableConformance):
+    at = 0
+
+    def how(self):
+        return {}
+
+    def trainable(self):
+        self.trainer = stopped(self.at, **self.how())
+        return TrainerTrainable.within(self.trainer, scored=True)
+
+    def state(self, trainable):
+        parameters = [parameter.tolist() for parameter in self.trainer.model.parameters()]
+        return repr((parameters, self.trainer.seen, vars(self.trainer.accelerator.gradient_state)))
+
+
+class TestBertsSteps(OfTrainable):
+    def how(self):
+        return dict(parts={"eval_dataset": sentences(12)})
+
+
+class TestGpt2sStepsInTheMiddleOfAnEpoch(OfTrainable):
+    at = 2
+
+    def how(self):
+        return dict(model=gpt2, data=texts, gradient_accumulation_steps=2, parts={"eval_dataset": {"a": texts(12)}})
+
+
+# The callback
+
+
+def exits(trainer, name):
+    """How a search ends, as a callback's settings."""
+    how = dict(min_lr=1e-5, max_lr=1e-1, num_steps=6, progress=False)
+    if name == "diverge":
+        return how | dict(min_lr=1e4, max_lr=1e6)
+    if name == "finish":
+        return how
+
+    def on_step(step):
+        if step.index == 3:
+            raise {"raise": StoppedError, "interrupt": KeyboardInterrupt}[name]
+
+    return how | dict(on_step=on_step)
+
+
+STOPS = {
+    "finish": [Stop.FINISHED],
+    "diverge": [Stop.DIVERGED, Stop.NOT_FINITE],
+    "raise": [Stop.INTERRUPTED],
+    "interrupt": [Stop.INTERRUPTED],
+}
+
+
+class Hears(TrainerCallback):
+    def __init__(self):
+        self.heard = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            self.heard.append(name)
+        return super().__getattribute__(name)
+
+
+class Guarded(room.FindLR):
+    """Lets the training go on after a search that was broken off."""
+
+    def on_step_end(self, *args, **how):
+        try:
+            super().on_step_end(*args, **how)
+        except (StoppedError, KeyboardInterrupt) as error:
+            self.finding = error.finding
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), [("finish", 0), ("diverge", 0), ("raise", 0), ("interrupt", 0), ("finish", 1)]
+)
+def test_a_search_in_the_middle_of_an_epoch(name, workers):
+    def run(search):
+        data = dict(dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0)
+        trainer = trainer_of(gpt2, texts, logging, max_steps=7, gradient_accumulation_steps=3, **data)
+        trainer.add_callback(hears := Hears())
+        if search:
+            callback = Guarded(trainer, at=2, **exits(trainer, name))
+            trainer.add_callback(callback)
+        trainer.train()
+        if search:
+            assert callback.finding.stop in STOPS[name]
+        return state_of(trainer) | _draws() | {"heard": hears.heard}
+
+    assert not list(_differing(run(search=True), run(search=False), ""))
+
+
+# Ways to train
+
+
+def by_tokens(outputs, labels, num_items_in_batch=None):
+    """A loss of the user's own."""
+    losses = functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    return losses / num_items_in_batch
+
+
+def adapted(**how):
+    """GPT-2 with adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        gpt2(), LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], lora_dropout=0.1, **how)
+    )
+
+
+def in_pairs(model, *args, **how):
+    """A Trainer that is given its optimizer and its scheduler."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    return Trainer(model, *args, optimizers=(optimizer, scheduler), **how)
+
+
+def made_anew(_, *args, **how):
+    """A Trainer that makes its model as it begins."""
+    return Remembering(None, *args, model_init=bert, **how)
+
+
+class Normed:
+    """A loss with a state of its own."""
+
+    def __init__(self):
+        self.norm = torch.nn.BatchNorm1d(64)
+
+    def __call__(self, outputs, labels, num_items_in_batch=None):
+        normed = self.norm(outputs.logits.flatten(0, 1))
+        losses = functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return losses + 0.1 * (normed - self.norm.running_mean).square().mean()
+
+
+def logging(*args, **how):
+    """A Trainer whose loss logs something, and counts."""
+
+    class Logging(Remembering):
+        calls = 0
+
+        def compute_loss(self, *args, **how):
+            self.calls += 1
+            self.log({"calls": self.calls})
+            return super().compute_loss(*args, **how)
+
+    return Logging(*args, **how)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Sentences that come one after the other."""
+
+    def __iter__(self):
+        return iter(sentences())
+
+
+def tokenizer():
+    """One that needs no hub."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(
+        models.WordLevel({"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, 64)}}, unk_token="<pad>")
+    )
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")
+
+
+def sft(model, args, train_dataset, **how):
+    """TRL's."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [{"text": " ".join(f"w{int(word)}" for word in row["input_ids"])} for row in train_dataset]
+    given = {name: getattr(args, name) for name in SFT}
+    settings = SFTConfig("out", max_length=24, packing=how.pop("packing"), **given)
+    data = Dataset.from_list(rows)
+    return SFTTrainer(model, settings, train_dataset=data, eval_dataset=data, processing_class=tokenizer(), **how)
+
+
+SFT = ["report_to", "use_cpu", "disable_tqdm", "logging_steps", "save_strategy", "per_device_train_batch_size"]
+SFT += ["learning_rate", "max_steps", "gradient_accumulation_steps", "bf16"]
+
+
+def lora():
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"])
+
+
+language = dict(model=gpt2, data=texts)
+twice = dict(gradient_accumulation_steps=2)
+WAYS = {
+    "label smoothing": lambda: dict(**language, **twice, label_smoothing_factor=0.1),
+    "compute_loss_func": lambda: dict(**language, **twice, parts={"compute_loss_func": by_tokens}),
+    "a loss with a state": lambda: dict(**language, parts={"compute_loss_func": Normed()}),
+    "gradient checkpointing": lambda: dict(**language, gradient_checkpointing=True),
+    "bf16": lambda: dict(**language, **twice, bf16=True),
+    "Adafactor": lambda: dict(**language, optim="adafactor"),
+    "LoRA": lambda: dict(data=texts, model=adapted),
+    "DoRA": lambda: dict(data=texts, model=lambda: adapted(use_dora=True), **twice),
+    "an optimizer of the user's": lambda: dict(make=in_pairs),
+    "a model that is made anew": lambda: dict(make=made_anew),
+    "a stream": lambda: dict(data=Stream, **twice),
+    "a loss that logs": lambda: dict(
+        make=logging, eval_strategy="steps", eval_steps=3, parts={"eval_dataset": sentences(8)}
+    ),
+    "SFT": lambda: dict(**language, **twice, make=sft, parts={"packing": False}),
+    "SFT, packed, LoRA": lambda: dict(**language, make=sft, parts={"packing": True, "peft_config": lora()}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_after_a_search_is_the_training_without(way):
+    def run(search):
+        trainer = trainer_of(**WAYS[way]())
+        for steps in (2, 5):
+            if search:
+                first = room.find_lr(trainer, min_lr=1e-5, max_lr=1e-1, num_steps=5, progress=False)
+                assert first == room.find_lr(trainer, min_lr=1e-5, max_lr=1e-1, num_steps=5, progress=False)
+            train(trainer, steps)
+        return state_of(trainer) | _draws()
+
+    assert not list(_differing(run(search=True), run(search=False), ""))
+
+
+# The number
+
+
+class Line(torch.nn.Module):
+    """A model that knows nothing of ``num_items_in_batch``."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
+
+    def forward(self, inputs, labels=None):
+        outputs = self.layers(inputs).squeeze(1)
+        return {"logits": outputs} if labels is None else {"loss": (outputs - labels).square().mean()}
+
+
+def line():
+    torch.manual_seed(0)
+    return Line()
+
+
+def points(count=120):
+    drawn = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return [{"inputs": each, "labels": each.sum()} for each in drawn]
+
+
+def of_line(**how):
+    return dict(model=line, data=points, make=Trainer, max_steps=90, warmup_steps=9) | how
+
+
+@pytest.mark.parametrize("how", [{}, {"gradient_accumulation_steps": 2}], ids=["1", "2"])
+def test_the_plain_call_finds_the_same(how):
+    how = of_line(max_grad_norm=0, optim="sgd", **how)
+    found = room.find_lr(trainer_of(**how), progress=False)
+    trainer = stopped(**how)
+    plainly = find_lr(
+        *(trainer.model, trainer.optimizer),
+        loss_fn=lambda model, batch: model(**batch)["loss"],
+        loader=trainer.callback_handler.train_dataloader,
+        accumulation_steps=trainer.args.gradient_accumulation_steps,
+        **dict(schedule="linear", total_steps=90, warmup=9, progress=False),
+    )
+    assert found.curve.loss.tolist() == plainly.curve.loss.tolist()
+    assert found.curve.lr.tolist() == plainly.curve.lr.tolist()
+    assert (found.lr, found.plan, found.interval) == (plainly.lr, plainly.plan, plainly.interval)
+    assert found.cost.steps == plainly.cost.steps
+
+
+def test_the_control_variate_follows_an_accumulation():
+    how = dict(gradient_accumulation_steps=3, label_smoothing_factor=0.1)
+    found = room.find_lr(trainer_of(gpt2, texts, **how), num_steps=10, max_lr=0.01, progress=False)
+    assert found.curve.baseline is not None
+    assert found.curve.baseline[0] == pytest.approx(found.curve.loss[0], rel=1e-5)
+    assert found.curve.baseline[-1] > found.curve.loss[-1]
+
+
+def test_the_finding_says_what_to_paste():
+    found = room.find_lr(trainer_of(**of_line(max_grad_norm=0.5, bf16=True)), progress=False)
+    assert found.code().startswith("trainer.args.learning_rate = 0.")
+    assert "trainer.args.learning_rate = 0." in str(found)
+    assert found.facts["clip_grad_norm"] == 0.5
+    assert found.facts["autocast"] == "bfloat16"
+    assert {"torch", "transformers"} <= set(found.facts["versions"])
+    theirs = room.find_lr(trainer_of(**of_line(make=in_pairs)), progress=False)
+    assert theirs.code().startswith("optimizer = torch.optim.SGD(")
+
+
+SCHEDULES = {
+    "linear": ("linear", 0.1),
+    "cosine": ("cosine", 0.1),
+    "constant": ("constant", None),
+    "constant_with_warmup": ("constant", 0.1),
+    "reduce_lr_on_plateau": ("constant", None),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_the_plan_is_that_of_the_arguments(kind):
+    metric = dict(eval_strategy="steps", parts={"eval_dataset": sentences(8)}) if "plateau" in kind else {}
+    plan = plan_of(stopped(lr_scheduler_type=kind, max_steps=50, warmup_steps=5, **metric))
+    assert (plan.schedule, plan.warmup) == SCHEDULES[kind]
+    assert plan.total_steps == 50
+
+
+def test_a_plan_without_a_name_is_the_schedulers():
+    how = dict(lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs={"num_cycles": 2})
+    plan = plan_of(stopped(max_steps=100, **how))
+    assert plan.share(0.51) > 0.99 > 0.02 > plan.share(0.49)
+    plan = plan_of(stopped(make=in_pairs, max_steps=20, lr_scheduler_type="linear"))
+    assert plan.share(0.5) == pytest.approx(0.5, abs=0.05)
+    assert plan.share(0.2) > 0.85
+
+
+def test_epochs_are_the_length():
+    assert plan_of(stopped(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=4)).total_steps == 9
+
+
+# Races
+
+
+def test_a_race_is_scored_on_the_eval_set():
+    def raced(data):
+        how = of_line(parts={"eval_dataset": data})
+        return room.find_lr(trainer_of(**how), verify=True, budget=200, num_steps=40, progress=False).race
+
+    seen = []
+
+    class Seen(list):
+        def __getitem__(self, i):
+            seen.append(i)
+            return super().__getitem__(i)
+
+    own, other = raced(Seen(points(40))), raced([{**each, "labels": -each["labels"]} for each in points(40)])
+    assert set(seen) > set(range(20))
+    assert own.runs[0].loss < own.start
+    assert other.runs[0].loss > other.start
+
+
+def test_without_an_eval_set_a_race_is_scored_on_examples_that_it_does_not_train_on():
+    found = room.find_lr(trainer_of(**of_line()), verify=True, budget=200, num_steps=40, progress=False)
+    assert len(found.race.runs) >= 3
+
+
+def test_the_eval_loss_along_the_sweep():
+    trainer = trainer_of(**of_line(parts={"eval_dataset": points(10)}))
+    found = room.find_lr(trainer, validation_every=5, num_steps=20, max_lr=0.1, progress=False)
+    assert found.curve.validation is not None
+    trainer.model.layers[1].p = 0.0
+    expected = trainer.evaluate()["eval_loss"]
+    assert found.curve.validation[np.isfinite(found.curve.validation)][0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_eval_set_without_labels_is_refused():
+    data = [{"inputs": each["inputs"]} for each in points(10)]
+    with pytest.raises(LoaderError, match="no labels"):
+        room.find_lr(trainer_of(**of_line(parts={"eval_dataset": data})), validation_every=5, progress=False)
+
+
+# In a training
+
+
+def test_the_rate_that_is_applied_is_the_one_that_a_training_could_have_begun_with():
+    trainer = trainer_of(**of_line(gradient_accumulation_steps=2))
+    trainer.add_callback(callback := room.FindLR(trainer, apply=True, progress=False))
+    trainer.train()
+    other = trainer_of(**of_line(gradient_accumulation_steps=2, learning_rate=callback.finding.lr))
+    other.train()
+    assert trainer.args.learning_rate == callback.finding.lr
+    assert not list(_differing(state_of(trainer), state_of(other), ""))
+
+
+def test_a_search_where_a_training_is_resumed():
+    def resumed(search):
+        trainer = trainer_of(max_steps=7)
+        if search:
+            trainer.add_callback(room.FindLR(trainer, num_steps=5, max_lr=0.1, progress=False))
+        trainer.train(resume_from_checkpoint="out/checkpoint-3")
+        return state_of(trainer)
+
+    trainer_of(max_steps=3, save_strategy="steps", save_steps=3).train()
+    assert not list(_differing(resumed(search=True), resumed(search=False), ""))
+
+
+def test_a_curve_that_refuses_changes_no_rate(caplog):
+    trainer = trainer_of(**of_line())
+    trainer.add_callback(room.FindLR(trainer, apply=True, min_lr=1e-9, max_lr=1e-8, num_steps=20, progress=False))
+    trainer.train()
+    assert trainer.args.learning_rate == 1e-3
+    assert "the training keeps its rate" in caplog.text
+
+
+def test_no_callback_hears_of_a_search():
+    trainer = trainer_of(**of_line())
+    trainer.add_callback(hears := Hears())
+    hears.heard.clear()
+    room.find_lr(trainer, num_steps=5, progress=False)
+    assert not hears.heard
+
+
+@pytest.mark.parametrize("way", [dict(make=in_pairs), dict(make=made_anew), dict(neftune_noise_alpha=5.0, bf16=True)])
+@pytest.mark.parametrize("trained", [False, True])
+def test_everything_is_the_same_object_after_a_search(way, trained):
+    trainer = trainer_of(**way, max_steps=2)
+    if trained:
+        trainer.train()
+    parts = ["args", "state", "control", "callback_handler", "accelerator", "model"]
+    owners = [trainer, *(getattr(trainer, name) for name in parts), trainer.model.config]
+    optimizer = trainer.optimizer
+    owners += [] if optimizer is None else [optimizer, getattr(optimizer, "optimizer", optimizer)]
+    owners += [] if optimizer is None else optimizer.param_groups
+    before, draws = [dict(named(owner)) for owner in owners], _draws()
+    room.find_lr(trainer, num_steps=5, max_lr=1e-2, progress=False)
+    for owner, names in zip(owners, before, strict=True):
+        assert named(owner).keys() == names.keys()
+        assert [name for name, value in named(owner).items() if value is not names[name]] == []
+    assert draws == _draws()
+
+
+def named(owner):
+    return owner if isinstance(owner, dict) else vars(owner)
+
+
+def test_the_trainers_bar_makes_room_for_ours(capsys):
+    trainer = trainer_of(**of_line(disable_tqdm=False, max_steps=3, logging_steps=10))
+    cleared = []
+    trainer.add_callback(room.FindLR(trainer, num_steps=5, progress=False))
+    bar = trainer.callback_handler.callbacks[-2]
+    begin = bar.on_train_begin
+
+    def begun(*args, **how):
+        begin(*args, **how)
+        clear = bar.training_bar.clear
+        bar.training_bar.clear = lambda *args, **how: (cleared.append(1), clear(*args, **how))
+
+    bar.on_train_begin = begun
+    trainer.train()
+    assert cleared
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (dict(auto_find_batch_size=True), "auto_find_batch_size"),
+        (dict(optim="lomo"), "optim='lomo'"),
+        (dict(optim="galore_adamw_layerwise"), "optim='galore_adamw_layerwise'"),
+    ],
+)
+def test_what_cannot_be_put_back_is_refused(how, told):
+    with pytest.raises(ConfigurationError, match=told):
+        room.find_lr(trainer_of(**of_line(**how)))
+
+
+@pytest.mark.parametrize(("flag", "told"), [("is_deepspeed_enabled", "DeepSpeed"), ("is_fsdp_enabled", "FSDP")])
+def test_what_takes_its_own_steps_is_refused(flag, told):
+    trainer = trainer_of(**of_line())
+    setattr(trainer, flag, True)  # as the Trainer itself says that it is so
+    with pytest.raises(ConfigurationError, match=told):
+        room.FindLR(trainer)
+
+
+def test_what_is_no_trainer_is_refused():
+    with pytest.raises(ConfigurationError, match="got Line"):
+        room.find_lr(line())
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (dict(num_iter=10), "'num_steps'"),
+        (dict(total_steps=10), "total_steps is read from the trainer"),
+        (dict(accumulation_steps=2), "accumulation_steps is read from the trainer"),
+        (dict(validation_every=2), "the trainer has none"),
+        (dict(restore=[3]), "state_dict"),
+    ],
+)
+def test_what_is_no_argument_is_refused(how, told):
+    with pytest.raises(ConfigurationError, match=told):
+        room.find_lr(trainer_of(**of_line()), **how)
+
+
+def test_what_is_missing_is_named():
+    code = "import sys; sys.modules['transformers'] = None; import findlr.huggingface"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: transformers is not installed; run: pip install 'findlr[huggingface]'" in done.stderr
+
+
+def test_an_error_before_the_first_step_leaves_the_trainer_as_it_was():
+    def fails(**_):
+        raise StoppedError
+
+    trainer = trainer_of(**of_line())
+    trainer.create_scheduler = fails
+    before = dict(vars(trainer))
+    with pytest.raises(StoppedError):
+        room.find_lr(trainer)
+    assert all(vars(trainer)[name] is value for name, value in before.items())
+    assert vars(trainer).keys() == before.keys()

@@ -1,0 +1,213 @@
+"""skorch: its net goes on as if there had been no search, between two trainings and before the first one."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from torch import nn, optim
+
+from findlr import ConfigurationError
+from findlr import find_lr as plain
+from findlr.skorch import find_lr
+from findlr.testing import TrainingConformance
+
+X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+Y = np.sin(X[:, :1])
+
+
+class Net(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Dropout(0.2))
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x):
+        return self.head(self.layers(x))
+
+
+def net_of(**how):
+    settings = dict(max_epochs=5, lr=0.01, batch_size=10, iterator_train__shuffle=True, verbose=0, warm_start=True)
+    torch.manual_seed(0)
+    return NeuralNetRegressor(Net, **settings | how)
+
+
+def told(net):
+    """The history, but for the seconds."""
+    return [{key: value for key, value in epoch.items() if key != "dur"} for epoch in net.history]
+
+
+SETTINGS = {
+    "adamw, clipped": {
+        "optimizer": optim.AdamW,
+        "callbacks": [GradientNormClipping(0.5), LRScheduler("StepLR", step_size=2)],
+    },
+    "momentum, no split": {"optimizer__momentum": 0.9, "train_split": None},
+}
+
+
+@pytest.mark.parametrize("how", SETTINGS.values(), ids=SETTINGS)
+class TestTraining(TrainingConformance):
+    before, after = 1, 2  # epochs
+
+    @pytest.fixture(autouse=True)
+    def _given(self, how):
+        self.how = how
+
+    def training(self):
+        return net_of(**self.how)
+
+    def train(self, training, steps):
+        training.max_epochs = steps
+        training.fit(X, Y)
+
+    def search(self, training, **how):
+        return find_lr(training, X, Y, **how)
+
+    def state(self, training):
+        return training.module_.state_dict(), training.optimizer_.state_dict()["state"], told(training)
+
+
+def test_a_net_that_is_not_initialized_is_as_it_was():
+    net = net_of()
+    before = dict(vars(net))
+    find_lr(net, X, Y)
+    assert vars(net) == before
+    assert not net.initialized_
+
+
+def test_the_same_finding_as_the_plain_call():
+    how = dict(num_steps=40, schedule="constant", total_steps=200)
+    net = net_of(iterator_train__shuffle=False, train_split=None, optimizer=optim.Adam)
+    finding = find_lr(net, X, Y, **how)
+    net = net_of().set_params(optimizer=optim.Adam).initialize()
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y)), batch_size=10
+    )
+    by_hand = plain(net.module_, net.optimizer_, nn.MSELoss(), loader, **how)
+    np.testing.assert_array_equal(finding.curve.loss, by_hand.curve.loss)
+    np.testing.assert_array_equal(finding.curve.baseline, by_hand.curve.baseline)
+    assert (finding.lr, finding.interval, finding.plan) == (by_hand.lr, by_hand.interval, by_hand.plan)
+
+
+def test_a_race_is_scored_on_the_nets_own_split_and_by_its_own_loss():
+    seen = []
+
+    class Watched(NeuralNetRegressor):
+        def get_loss(self, y_pred, y_true, X=None, training=False):
+            if not training:
+                seen.append(tuple(map(tuple, X.tolist())))
+            return super().get_loss(y_pred, y_true, X, training)
+
+    torch.manual_seed(0)
+    net = Watched(Net, max_epochs=40, batch_size=10, verbose=0)
+    finding = find_lr(net, X, Y, verify=True, max_lr=1.0)
+    assert len(finding.race.runs) == 3
+    _, held_out = net.get_split_datasets(X, Y)
+    batches = [inputs for inputs, _ in net.get_iterator(held_out)]
+    assert set(seen) == {tuple(map(tuple, batch.tolist())) for batch in batches}
+
+
+def test_the_split_is_measured_along_the_sweep_where_it_is_asked_for():
+    assert find_lr(net_of(), X, Y).curve.validation is None
+    assert find_lr(net_of(), X, Y, validation_every=5).curve.validation is not None
+
+
+def test_the_plan_is_the_nets():
+    assert find_lr(net_of(), X, Y).plan.to_dict() | {"momentum": 0, "optimizer": ""} == {
+        **find_lr(net_of(), X, Y, total_steps=25, schedule="constant").plan.to_dict(),
+        "momentum": 0,
+        "optimizer": "",
+    }
+    halved = find_lr(net_of(callbacks=[LRScheduler("StepLR", step_size=1, gamma=0.5)]), X, Y).plan
+    assert [halved.share(progress) for progress in (0.0, 0.25, 1.0)] == [1.0, 0.5, 0.5**4]
+    by_batch = LRScheduler("LambdaLR", lr_lambda=lambda step: 1 - step / 25, step_every="batch")
+    assert find_lr(net_of(callbacks=[by_batch]), X, Y).plan.share(0.5) == pytest.approx(0.52)
+    plateau = LRScheduler("ReduceLROnPlateau")
+    assert find_lr(net_of(callbacks=[plateau]), X, Y).plan.schedule == "constant"
+    assert find_lr(net_of(callbacks=[plateau]), X, Y, total_steps="3 epochs", schedule="cosine").plan.total_steps == 15
+
+
+def test_the_line_to_paste_is_skorchs():
+    net = net_of(optimizer=optim.Adam)
+    finding = find_lr(net, X, Y)
+    assert finding.code() == f"net.set_params(lr={finding.lr:.2g})"
+    assert finding.code() in str(finding)
+    exec(finding.code())
+    net.fit(X, Y)
+    assert net.optimizer_.param_groups[0]["lr"] == float(f"{finding.lr:.2g}")
+
+
+def test_the_ratios_of_the_groups_are_kept():
+    net = net_of(optimizer__param_groups=[("head*", {"lr": 0.001})])
+    finding = find_lr(net, X, Y)
+    assert sorted(np.array(finding.lrs) / finding.lr) == [pytest.approx(0.1), 1.0]
+
+
+def test_a_classifier_finds_a_rate_and_learns_at_it():
+    labels = (Y[:, 0] > 0).astype("int64")
+    net = NeuralNetClassifier(
+        nn.Linear,
+        module__in_features=4,
+        module__out_features=2,
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+        batch_size=10,
+    )
+    finding = find_lr(net, X, labels, num_steps=200, min_lr=1e-4, max_lr=100)
+    net.set_params(lr=finding.lr, max_epochs=20).fit(X, labels)
+    assert net.score(X, labels) > 0.9
+
+
+def test_what_is_given_to_fit_reaches_the_module_and_dicts_are_batches():
+    class Scaled(nn.Linear):
+        def forward(self, X, scale):
+            return super().forward(X) * scale
+
+    net = NeuralNetRegressor(Scaled, module__in_features=4, module__out_features=1, batch_size=10, train_split=None)
+    assert len(find_lr(net, {"X": X}, Y, fit_params={"scale": 2.0}, num_steps=20).curve) > 5
+
+
+def test_a_callback_that_is_asked_at_each_step_is_put_back():
+    class Counts(Callback):
+        def initialize(self):
+            self.seen = [0]
+            return self
+
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            self.seen[0] += 1
+
+    net = net_of(callbacks=[("counts", Counts())]).initialize()
+    find_lr(net, X, Y)
+    assert dict(net.callbacks_)["counts"].seen == [0]
+
+
+def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():
+    net = net_of()
+    before, drawn = dict(vars(net)), torch.get_rng_state()
+    with pytest.raises(ConfigurationError, match="must be a skorch NeuralNet, got Linear"):
+        find_lr(nn.Linear(1, 1), X, Y)
+    torch.set_rng_state(drawn)
+    for how, said in (
+        ({"max_lr": 0}, "max_lr"),
+        ({"steps": 9}, "it is called 'num_steps' here"),
+        ({"total_steps": "soon"}, "total_steps"),
+        ({"sweep": "second"}, "one of 'optimizer'"),
+        ({"validation_every": 0}, "validation_every"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            find_lr(net, X, Y, **how)
+    assert vars(net) == before
+    assert torch.equal(drawn, torch.get_rng_state())
+    short = LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=1, total_steps=3, step_every="batch")
+    with pytest.raises(ConfigurationError, match="can't be read over 25 steps"):
+        find_lr(net_of(callbacks=[short]), X, Y)
+
+
+def test_without_skorch_one_error_says_what_to_install():
+    code = "import sys; sys.modules['skorch'] = None; import findlr.skorch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: skorch is not installed; run: pip install 'findlr[skorch]'" in done.stderr
