@@ -9,13 +9,14 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.arguments import How
-from findlr.torch.planned import read_schedule, steps_in
+from findlr.torch.planned import read_schedule
 from findlr.torch.scaler import Stepper
 from findlr.torch.step import Criterion, LossFn
 from findlr.torch.trainable import TorchTrainable

@@ -48,8 +48,11 @@ class Memory:
         """Call ``release`` once nothing more will be put back."""
         self._releases.append(release)
 
-    def put_back(self) -> None:
+    def put_back(self, phases: Iterable[Phase] = Phase) -> None:
         """Put back everything that was remembered; if one thing can't be put back, the others still are.
+
+        Args:
+            phases: which, if not all.
 
         Raises:
             ConfigurationError: it was closed.
@@ -58,7 +61,7 @@ class Memory:
         if self._closed:
             raise ConfigurationError("the snapshot was closed, so nothing can be put back: take a new one")
         failures: list[tuple[str, Exception]] = []
-        for phase in Phase:
+        for phase in phases:
             failures += self._put(phase)
         if failures:
             named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({in_short(error)})" for name, error in failures))

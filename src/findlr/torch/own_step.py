@@ -34,6 +34,8 @@ class OwnStep:
 
     combine: Literal["mean", "sum"] = "mean"
     draws_first = False
+    name = "train_step"
+    """What the function is called in messages."""
 
     def __init__(
         self,
@@ -66,8 +68,8 @@ class OwnStep:
                 stack.callback(count_attempts(scaler, training.swept, counted.attempted))
             loss = told_loss(
                 self._function(draw),
-                "train_step must return one number",
-                "train_step must return the loss that its forward pass saw, got {}: return loss",
+                f"{self.name} must return one number",
+                f"{self.name} must return the loss that its forward pass saw, got {{}}: return loss",
             )
         self.passes += 1
         if counted.steps:
@@ -76,7 +78,7 @@ class OwnStep:
             return None if math.isfinite(loss) else loss
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
-            f"train_step returned, and the optimizer that is swept ({names}) took no step: let it call that "
+            f"{self.name} returned, and the optimizer that is swept ({names}) took no step: let it call that "
             "optimizer's step() once, or name the optimizer that it does step with sweep="
         )
 

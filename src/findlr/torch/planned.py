@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -133,6 +134,29 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
     counts_epochs = getattr(scheduler, "t_in_epochs", False)  # timm's
     steps = own if total_steps is None and not counts_epochs else total_steps
     return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist())), steps
+
+
+def stretched(scheduler: Any, total_steps: int | None, unit: int) -> str | Shape:
+    """The shape of a scheduler that a framework steps once in so many optimizer steps, over the whole training.
+
+    Args:
+        scheduler: as for ``read_schedule``; one that follows a metric is constant until that stalls.
+        total_steps: optimizer steps of the training; None is the scheduler's own length.
+        unit: optimizer steps to each of the scheduler's, such as those of an epoch; at least 1.
+
+    Raises:
+        ConfigurationError: see ``read_schedule``.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> shape = stretched(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5), 1000, unit=200)
+        >>> round(shape(0.5), 2)
+        0.65
+    """
+    if follows_metric(unwrapped(scheduler)):
+        return "constant"
+    return read_schedule(scheduler, None if total_steps is None else math.ceil(total_steps / unit))[0]
 
 
 def _places(length: int) -> list[int]:

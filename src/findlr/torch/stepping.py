@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from findlr.search.failure import note
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size, moved
+from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import read_losses
 from findlr.torch.misfits import described, layer_misfit
 from findlr.torch.ranks import next_on_all
@@ -25,6 +26,8 @@ from findlr.torch.validation import HeldOut
 
 logger = logging.getLogger("findlr")
 
+Place = Callable[[Any], Any]
+
 
 class Stepping:
     """What a sweep needs of a ``TorchTrainable``."""
@@ -35,6 +38,7 @@ class Stepping:
     batches: Batches
     no_new_graphs: NoNewGraphs
     _write: Any
+    _place: Place
     _may_compile: bool
     _held_out: HeldOut
     _baseline: Baseline
@@ -112,9 +116,9 @@ class Stepping:
         return loss
 
     def _draw(self) -> Any:
-        """The next batch, on the device."""
+        """The next batch, where the step needs it."""
         batches = self.batches
-        batch = moved(next_on_all(self.training.ranks, batches) if batches.ends else batches.next(), self.device)
+        batch = self._place(next_on_all(self.training.ranks, batches) if batches.ends else batches.next())
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self._batch_size is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,7 @@ from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
+from findlr.torch.data.nesting import moved
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
@@ -26,7 +28,7 @@ from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
-from findlr.torch.stepping import Stepping
+from findlr.torch.stepping import Place, Stepping
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -136,6 +138,7 @@ class TorchTrainable(Stepping):
         validation_every: int = 1,
         consume: bool = False,
         facts: Mapping[str, Any] | None = None,
+        place: Place | None = None,
     ) -> Self:
         """A trainable whose steps another framework takes: for a room of its own.
 
@@ -147,9 +150,10 @@ class TorchTrainable(Stepping):
             validation_every: see the class.
             consume: see the class.
             facts: what the Finding should record besides, or in place of what is known of the training.
+            place: brings a batch to where the step needs it; None moves all of it to the training's device.
         """
         made = cls.__new__(cls)
-        made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume)  # noqa: SLF001
+        made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume, place=place)  # noqa: SLF001
         made._told = facts or {}  # noqa: SLF001
         return made
 
@@ -163,6 +167,7 @@ class TorchTrainable(Stepping):
         validation_every: int,
         *,
         consume: bool,
+        place: Place | None = None,
     ) -> None:
         check_data(validation_every, consume)
         self.training, self.taker = training, taker
@@ -172,8 +177,9 @@ class TorchTrainable(Stepping):
         self._write = training.rates.write if isinstance(taker, LossStep) else training.write
         self.no_new_graphs = NoNewGraphs()
         self._may_compile = may_compile(training.modules, next(iter(functions), None), training.swept)
-        self.batches = Batches(loader, self.device, consume=consume)
-        self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs)
+        self._place = place or partial(moved, device=self.device)
+        self.batches = Batches(loader, self.device if place is None else None, consume=consume)
+        self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs, self._place)
         self.validation_every = None if validation_loader is None else plain(validation_every)
         self._batch_size: int | None = None
         self._first_batch: str | None = None

@@ -16,7 +16,7 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
-from findlr.torch.data.nesting import batch_size, moved
+from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Step
@@ -31,13 +31,19 @@ class HeldOut:
         taker: gives the loss of a batch.
         loader: validation batches; without them, some of the training's are set aside.
         no_new_graphs: keeps torch.compile from making graphs for the evaluation.
+        place: brings a batch to where the loss needs it.
     """
 
     def __init__(
-        self, training: Training, taker: Step, loader: Iterable[Any] | None, no_new_graphs: NoNewGraphs
+        self,
+        training: Training,
+        taker: Step,
+        loader: Iterable[Any] | None,
+        no_new_graphs: NoNewGraphs,
+        place: Callable[[Any], Any],
     ) -> None:
         self.forwards = 0
-        self._training, self._taker, self._no_new_graphs = training, taker, no_new_graphs
+        self._training, self._taker, self._no_new_graphs, self._place = training, taker, no_new_graphs, place
         self._validation = None if loader is None else Batches(loader)
         self._aside: list[Any] = []
         self._without_graph = WithoutGraph()
@@ -66,7 +72,7 @@ class HeldOut:
             length = self._validation.length()
             aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
             training_batches.hold_out(0, needed, share)
-        self._aside = [moved(batch, self._training.device) for batch in aside]
+        self._aside = [self._place(batch) for batch in aside]
         return len(self._aside)
 
     def evaluate(self) -> torch.Tensor:
@@ -80,11 +86,11 @@ class HeldOut:
             LoaderError: the validation loader is empty.
         """
         assert self._validation is not None
-        device, states = self._training.device, Memory()
-        remember_rng([device], states)
+        states = Memory()
+        remember_rng([self._training.device], states)
         try:
             with closing(self._validation.whole()) as batches:
-                return self._mean_loss(moved(batch, device) for batch in batches)
+                return self._mean_loss(map(self._place, batches))
         finally:
             states.put_back()
 

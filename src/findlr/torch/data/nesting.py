@@ -85,6 +85,11 @@ def _refilled(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     return own
 
 
+def own(batch: Any) -> Any:
+    """``batch`` in containers of its own, which may be taken apart; the tensors are the same."""
+    return _rebuilt(batch, lambda item, _: own(item))
+
+
 def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
     """Every tensor in a batch, in order, also in objects of any class."""
     return (leaf for leaf in _leaves(batch, set()) if isinstance(leaf, torch.Tensor))

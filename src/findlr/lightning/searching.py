@@ -1,0 +1,185 @@
+"""A Trainer in its ``fit`` as a search sees it: its module and optimizers, its batches, its plan."""
+
+# ruff: noqa: SLF001 - what Lightning has no public name for; docs/lightning.md lists it
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from copy import copy
+from functools import partial
+from importlib import import_module
+from typing import Any, Unpack
+
+from findlr.analysis.length import steps_in
+from findlr.analysis.plan import Plan
+from findlr.errors import ConfigurationError
+from findlr.finding import Finding
+from findlr.lightning.step import LightningStep
+from findlr.search.find import find
+from findlr.search.settings import Search
+from findlr.torch.data.batches import Batches
+from findlr.torch.planned import read_schedule, stretched
+from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.trainable import TorchTrainable
+from findlr.torch.training import Sweep, Training
+
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+_RATES = ("lr", "learning_rate")  # where Lightning's own finder looks, too
+
+
+def package_of(trainer: Any) -> str:
+    """The package that a Trainer is of.
+
+    Raises:
+        ConfigurationError: it is no Trainer.
+    """
+    for kind in type(trainer).__mro__:
+        package = kind.__module__.removesuffix(".trainer.trainer")
+        if package in PACKAGES:
+            return package
+    raise ConfigurationError(f"trainer must be a Trainer of lightning's, got {type(trainer).__name__}")
+
+
+def check(trainer: Any) -> None:
+    """Refuse what has no step of one process.
+
+    Raises:
+        ConfigurationError: several processes, or a strategy that steps by itself.
+    """
+    name = type(trainer.strategy).__name__
+    if trainer.world_size > 1 or trainer.strategy.launcher is not None:
+        raise ConfigurationError(
+            f"{name} starts processes of its own ({trainer.world_size}), and a search runs in one: search with "
+            "Trainer(devices=1, strategy='auto'), and train with that rate"
+        )
+    if trainer.strategy.handles_gradient_accumulation:
+        raise ConfigurationError(f"{name} takes the steps itself: search with Trainer(strategy='auto')")
+
+
+def leaves(data: Any, package: str) -> list[Any]:
+    """The loaders in what a ``fit`` takes: one, a list or dict of them, or a CombinedLoader; None has none."""
+    combined = import_module(f"{package}.utilities.combined_loader").CombinedLoader
+    found: list[Any] = (data if isinstance(data, combined) else combined([] if data is None else data)).flattened
+    return found
+
+
+def silent(trainer: Any) -> list[Any]:
+    """Loggers in place of the Trainer's: they take everything, and keep nothing."""
+    return [import_module(f"{package_of(trainer)}.loggers.logger").DummyLogger() for _ in trainer.loggers]
+
+
+def trainable_of(
+    trainer: Any,
+    *,
+    sweep: Sweep = None,
+    restore: Sequence[Any] = (),
+    snapshot: StoreKind = "auto",
+    verify: bool = False,
+) -> TorchTrainable:
+    """A Trainer that is in its ``fit``, past the hooks of its start; see ``findlr.lightning.find_lr``."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    others = [*(config.scheduler for config in trainer.lr_scheduler_configs), *([] if scaler is None else [scaler])]
+    by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))
+    optimizers = trainer.optimizers if by_place else _named(trainer.optimizers, trainer.lightning_module)
+    whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
+    training = Training(trainer.lightning_module, optimizers, **whose)
+    training.check_parameters()
+    package = package_of(trainer)
+    validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None
+    step = LightningStep(training, trainer, package, validates=validation is not None)
+    return _Trainable.of(training, step, _loader(trainer), validation_loader=validation, place=step.placed)
+
+
+def searched(
+    trainer: Any,
+    *,
+    schedule: Any = None,
+    total_steps: int | str | None = None,
+    warmup: float | None = None,
+    sweep: Sweep = None,
+    restore: Sequence[Any] = (),
+    snapshot: StoreKind = "auto",
+    **search: Unpack[Search],
+) -> tuple[Training, Finding]:
+    """Search in it; the module's ``log`` and ``log_dict`` reach nobody meanwhile."""
+    verify = search.get("verify", False)
+    trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
+    plan = _planned(trainer, trainable, schedule, total_steps, warmup)
+    own = vars(trainer.lightning_module)
+    with ExitStack() as exits:
+        exits.callback(partial(vars(trainer).update, callbacks=trainer.callbacks, _loggers=trainer._loggers))
+        bar = trainer.progress_bar_callback  # whose thread looks for it there
+        trainer.callbacks, trainer.loggers = [] if bar is None else [bar], silent(trainer)
+        for name in ("log", "log_dict"):
+            own[name] = trainable.taker.log  # type: ignore[attr-defined]
+            exits.callback(partial(own.pop, name))
+        return trainable.training, find(trainable, plan, **search)
+
+
+def _named(optimizers: Sequence[Any], module: Any) -> dict[str, Any]:
+    """Each optimizer by the submodule that it alone trains, or else by its place."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    trained = [{names.get(id(p), "") for group in each.param_groups for p in group["params"]} for each in optimizers]
+    inside = [{name.partition(".")[0] for name in each} for each in trained]
+    keys = [min(each) if len(each) == 1 and inside.count(each) == 1 else str(i) for i, each in enumerate(inside)]
+    return dict(zip(keys, optimizers, strict=True))
+
+
+def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps: Any, warmup: float | None) -> Plan:
+    """The plan that was given, and what is left open from the Trainer and the scheduler that it steps."""
+    if total_steps is None and math.isfinite(trainer.estimated_stepping_batches):
+        total_steps = trainer.estimated_stepping_batches
+    total_steps = steps_in(total_steps, trainable.steps_per_epoch)
+    is_known = schedule is None and trainer.lightning_module.automatic_optimization
+    for config in trainer.lr_scheduler_configs if is_known else ():
+        by_step = config.interval == "step"
+        if by_step or math.isfinite(trainer.num_training_batches):
+            unit = config.frequency * (1 if by_step else trainable.steps_per_epoch())
+            return Plan(stretched(config.scheduler, total_steps, unit), total_steps, warmup=warmup)
+    return Plan(*read_schedule(schedule or "constant", total_steps), warmup=warmup)
+
+
+def _loader(trainer: Any) -> Any:
+    combined, loader, limit = trainer.fit_loop._combined_loader, trainer.train_dataloader, trainer.num_training_batches
+    is_whole = combined.flattened == [loader] and limit in (math.inf, Batches(loader).length())
+    return loader if is_whole else _Epochs(combined, limit)
+
+
+class _Epochs:
+    """The batches of an epoch, where they are not those of one whole loader."""
+
+    def __init__(self, combined: Any, limit: float) -> None:
+        self.combined, self.loaders, self.limit = combined, combined.flattened, limit
+
+    def __iter__(self) -> Iterator[Any]:
+        combined = copy(self.combined)  # because the fit has that one open
+        combined.flattened = [Batches(loader).opened(loader) for loader in self.loaders]
+        for i, (batch, *_) in enumerate(combined):
+            if i >= self.limit:
+                return
+            yield batch
+
+    def __len__(self) -> int:
+        if not math.isfinite(self.limit):
+            raise TypeError("these loaders have no length")
+        return int(self.limit)
+
+
+class _Trainable(TorchTrainable):
+    """Tells Lightning's version, and where the module keeps its rate."""
+
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        module: Any = self.training.models[0]
+        package = sys.modules[package_of(module.trainer).partition(".")[0]]
+        facts["versions"][package.__name__] = package.__version__
+        given = {group.get(name) for group in self.optimizer.param_groups for name in ("lr", "initial_lr", "max_lr")}
+        for where, holder in (("model", vars(module)), ("model.hparams", module.hparams)):
+            for name in _RATES:
+                if isinstance(holder.get(name), float) and holder[name] in given:
+                    return {**facts, "sets": f"{where}.{name}"}
+        return facts

@@ -1,0 +1,157 @@
+"""A step as Lightning's loop takes it, with automatic and with manual optimization."""
+
+# ruff: noqa: SLF001 - what Lightning has no public name for; docs/lightning.md lists it
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from findlr.errors import ConfigurationError, LossError
+from findlr.torch.data.nesting import own
+from findlr.torch.losses import checked, kept_loss
+from findlr.torch.own_step import OwnStep
+from findlr.torch.step import Draw
+from findlr.torch.training import Training
+
+_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_MOST_BATCHES = 1000  # without a step
+
+
+class LightningStep(OwnStep):
+    """Goes through batches until the optimizer has stepped: the module's hooks, the strategy's precision and clipping.
+
+    Args:
+        training: the module and its optimizers.
+        trainer: a Trainer in its ``fit``.
+        package: the package that it is of.
+        validates: the module's validation step gives the loss in eval mode.
+
+    Raises:
+        ConfigurationError: the training step draws its own batches.
+    """
+
+    name = "training_step"
+
+    def __init__(self, training: Training, trainer: Any, package: str, *, validates: bool) -> None:
+        super().__init__(training, self._taken)
+        self._trainer, self._module, self._validates = trainer, trainer.lightning_module, validates
+        self._index = 0  # of the next batch
+        self._told: dict[str, Any] = {}  # by a validation step, to self.log
+        self._is_automatic = self._module.automatic_optimization
+        self._divisor = trainer.accumulate_grad_batches if self._is_automatic else 1
+        self.accumulation_steps = self._divisor if self._is_automatic else None
+        self.autocast = _TYPES.get(trainer.precision_plugin.precision)
+        takes = import_module(f"{package}.utilities.signature_utils").is_param_in_hook_signature
+        if takes(self._module.training_step, "dataloader_iter", explicit=True):
+            raise ConfigurationError(
+                "training_step(dataloader_iter) draws its own batches, so they could not be put back: let it take a "
+                "batch"
+            )
+        steps = ("training_step", "validation_step")
+        self._with_index = {name for name in steps if takes(getattr(self._module, name), "batch_idx", min_args=2)}
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of the next batch."""
+        return {"index": self._index}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go back to a batch's number."""
+        self._index = state["index"]
+
+    def remembered(self) -> Sequence[Any]:
+        """Itself, for the number of the next batch."""
+        return [self]
+
+    def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
+        """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
+        if not self._module.training:
+            self._told.update({name: value} if isinstance(name, str) else dictionary or name)
+
+    def placed(self, batch: Any) -> Any:
+        """A batch on its device, through the hooks of its transfer."""
+        batch = self._trainer.precision_plugin.convert_input(batch)
+        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    def _taken(self, draw: Draw) -> Any:
+        losses: list[Any] = []
+        while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
+            losses.append(self._loss_of_next(draw()))
+        return None if any(loss is None for loss in losses) else sum(losses) / len(losses)
+
+    def _loss_of_next(self, batch: Any) -> Any:
+        """Go through one batch, with which a step may end, and return its loss."""
+        module, index = self._module, self._index
+        outputs, losses = list[dict[str, Any]](), list[Any]()
+        module.on_train_batch_start(batch, index)
+
+        def closure() -> torch.Tensor:  # which LBFGS calls several times
+            outputs.append(self._output(batch))
+            loss = checked(self.name, outputs[-1].get("loss"))
+            losses.append(kept_loss(loss))
+            share = loss if self._divisor == 1 else loss / self._divisor
+            self._backward(share)
+            outputs[-1]["loss"] = share.detach()
+            return share
+
+        if not self._is_automatic:
+            outputs.append(self._output(batch))
+            losses.append(outputs[0].get("loss"))
+        elif (index + 1) % self._divisor:
+            closure()
+        else:
+            module.optimizer_step(self._trainer.current_epoch, index, module.optimizers(), closure)
+        if not outputs:
+            raise LossError("optimizer_step did not call its closure, so there is no loss: call optimizer_closure()")
+        module.on_train_batch_end(outputs[0], batch, index)
+        self._index += 1
+        self.passes += len(outputs) - 1
+        return losses[0]
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        trainer, module = self._trainer, self._module
+        optimizer = trainer.optimizers[0]  # automatic optimization has no other
+        if self._index % self._divisor == 0:
+            module.on_before_zero_grad(optimizer)
+            module.optimizer_zero_grad(trainer.current_epoch, self._index, optimizer)
+        trainer.strategy.backward(loss, optimizer)
+
+    def _output(self, batch: Any, step: str = "training_step") -> dict[str, Any]:
+        output = getattr(self._trainer.strategy, step)(own(batch), *([self._index] if step in self._with_index else []))
+        return dict(output) if isinstance(output, Mapping) else {"loss": output}
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch under the present weights; in eval mode the validation step's, where it has one.
+
+        What the module counts, it does not count here.
+        """
+        attributes = vars(self._module)
+        numbers = {name: value for name, value in attributes.items() if isinstance(value, (int, float))}
+        try:
+            loss = self._validation_loss(batch) if self._validates and not self._module.training else None
+            return self._output(batch)["loss"] if loss is None else torch.as_tensor(loss)
+        finally:
+            attributes.update(numbers)
+
+    def _validation_loss(self, batch: Any) -> Any:
+        """What the validation step returns or, if that is nothing, logs as its one loss; or None."""
+        self._told.clear()
+        self._trainer.validating = True
+        try:
+            loss = self._output(batch, "validation_step").get("loss")
+        finally:
+            self._trainer.training = True
+        named = [value for name, value in self._told.items() if "loss" in name]
+        return named[0] if loss is None and len(named) == 1 else loss
+
+    def why_no_loss(self) -> str | None:
+        """With manual optimization, only the step as a whole has a loss."""
+        return None if self._is_automatic else super().why_no_loss()
+
+    def why_not_together(self) -> str | None:
+        """Because the hooks are called for one model."""
+        return "Lightning takes the steps"

@@ -1,0 +1,82 @@
+"""A whole training of another framework, whose own call a search is made in: everything that this call may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from findlr.search.interrupts import signals_wait
+from findlr.torch.data.batches import Batches
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.modes import remember_modes
+from findlr.torch.snapshot.notes import remember_rng
+from findlr.torch.snapshot.reach import generators_in
+from findlr.torch.snapshot.stores import StoreKind, free_memory, store_for
+
+
+class Whole:
+    """Remembers objects by their attributes, modules whole, places in data, and random states.
+
+    The attributes are given back as they were, and the lists and dicts among them; of what those hold, modules and
+    random generators are put back, and arrays and tensors, which may be data, are not.
+
+    Args:
+        objects: the framework's: a trainer and its parts.
+        modules: what is trained.
+        loaders: data that the call opens; what can be read only once is refused.
+        holders: other things that may hold random generators.
+        devices: whose random states the call may move.
+        snapshot: where the copies live; see ``Training``.
+
+    Raises:
+        LoaderError: a loader can be read only once.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from findlr.search.trainable import restored
+        >>> trainer = SimpleNamespace(steps=3, log=[0.5])
+        >>> with restored(Whole([trainer], [nn.Linear(2, 1)])):
+        ...     trainer.steps = 4
+        ...     trainer.log.append(0.4)
+        >>> trainer
+        namespace(steps=3, log=[0.5])
+    """
+
+    def __init__(
+        self,
+        objects: Sequence[Any],
+        modules: Sequence[nn.Module],
+        *,
+        loaders: Iterable[Any] = (),
+        holders: Iterable[Any] = (),
+        devices: Sequence[torch.device] = (),
+        snapshot: StoreKind = "auto",
+    ) -> None:
+        self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
+        self._places = [Batches(loader) for loader in loaders]
+        self._holders = list(holders)
+
+    @signals_wait
+    def snapshot(self) -> Memory:
+        """Copies of everything."""
+        memory = Memory()
+        memory.note(*map(vars, self._objects), worth=lambda _: False)
+        memory.note_modules(self._modules)
+        memory.note(*generators_in(self._holders))
+        memory.copy(lambda nbytes: store_for(self._kind, nbytes, self._free))
+        for batches in self._places:
+            batches.remember(memory)
+        remember_modes(self._devices, memory)
+        remember_rng(self._devices, memory)
+        return memory
+
+    @signals_wait
+    def restore(self, snapshot: Memory) -> None:
+        """Put everything back in place."""
+        snapshot.put_back()
+
+    def _free(self, kind: str) -> list[int | None]:
+        return [free_memory(each) for each in (self._devices if kind == "device" else [torch.device("cpu")])]
