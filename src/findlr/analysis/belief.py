@@ -123,7 +123,7 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
 def _start(curve: Curve) -> float:
     """The mean loss under the starting weights; NaN if there is no point."""
     points = curve.paired()
-    losses = points.loss[: max(5, len(points) // 10)] if points.baseline is None else points.baseline
+    losses = points.loss[: max(5, len(points.loss) // 10)] if points.baseline is None else points.baseline
     return float(losses.mean()) if len(losses) else math.nan
 
 

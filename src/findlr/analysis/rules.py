@@ -56,8 +56,7 @@ Rule = Callable[[Curve, Plan], Suggestion]
 def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     """The default: the middle of the loss's dip, for the plan, and what is usual, weighed by how noisy the dip is.
 
-    For an optimizer that finds its rate by itself, such as Prodigy, it is 1; for L-BFGS, 1 or a third of the rate at
-    which the loss is lowest, whichever is less.
+    For an optimizer that finds its rate by itself it is 1; for L-BFGS, 1 or a third of the rate of the lowest loss.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -85,11 +84,11 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
 
 def told(belief: Belief, plan: Plan) -> Suggestion:
-    """A belief as the suggestion of ``quick``."""
+    """A belief as ``quick`` tells it."""
     if plan.optimizer in RATE_FREE:
         dips = "" if belief.dip is None else f" The loss dips around {rate_text(belief.dip)}."
         return Suggestion(belief.lr, "quick", f"{rate_free(plan.optimizer)}.{dips}", belief.interval)
-    lr, dip, usual = (None if rate is None else rate_text(rate) for rate in (belief.lr, belief.dip, belief.usual))
+    lr, dip, usual = (rate and rate_text(rate) for rate in (belief.lr, belief.dip, belief.usual))
     if dip is None:
         why = f"The loss has no dip; {usual} is usual for such a training, and a little less is safer: {lr}."
     elif usual is None:
@@ -103,9 +102,8 @@ def told(belief: Belief, plan: Plan) -> Suggestion:
 
 
 def usual_rate(curve: Curve, plan: Plan) -> Suggestion | None:
-    """What people begin with in such a training: a Suggestion by the name "usual"; None if nothing is usual."""
-    belief = believe_the_usual(curve, plan)
-    if belief is None:
+    """What people begin with in such a training; None if nothing is usual."""
+    if (belief := believe_the_usual(curve, plan)) is None:
         return None
     why = f"people begin at about {rate_text(belief.lr)} with such a training"
     return Suggestion(belief.lr, "usual", why, belief.interval)

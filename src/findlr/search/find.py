@@ -73,7 +73,19 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         raise ConfigurationError(f"find takes a Trainable, which has step, read, snapshot and restore; got {kind}")
     if not (plan is None or isinstance(plan, Plan)):
         raise ConfigurationError(f"plan must be a findlr.Plan or None, got {plan!r}: give Plan('one_cycle', 1000), say")
-    task = _Search(trainable, Plan() if plan is None else plan, Settings.of(search))
+    return found(trainable, Plan() if plan is None else plan, Settings.of(search))
+
+
+@signals_wait
+def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Finding:
+    """``find`` with settings that are checked already.
+
+    Args:
+        trainable: the training.
+        plan: the training that is planned.
+        settings: of the search.
+    """
+    task = _Search(trainable, plan, settings)
     signals, turn = HeldSignals(), Turn()
     try:
         signals.hold()

@@ -7,6 +7,7 @@ import inspect
 import math
 import platform
 from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ class Rates:
                 "rate of each step itself: leave the rate at 1, or build it with line_search_fn=None"
             )
         self.optimizer = optimizer
-        self.base, self.ratios = _ratios(optimizer)
-        trains = enumerate(_trains(optimizer))
-        self._largest = [number for number, does in trains if does and self.ratios[number] == 1.0][0]  # noqa: RUF015
+        trains = _trains(optimizer)
+        self.base, self.ratios = _ratios(optimizer, trains)
+        self._largest = [number for number, does in enumerate(trains) if does and self.ratios[number] == 1.0][0]  # noqa: RUF015
         self._is_plain = not isinstance(optimizer, (optim.ASGD, optim.Adafactor))
 
     def write(self, lr: float) -> None:
@@ -89,17 +90,16 @@ def _steps_taken(optimizer: optim.Optimizer) -> int:
     return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
 
 
-def _ratios(optimizer: optim.Optimizer) -> tuple[float, tuple[float, ...]]:
+def _ratios(optimizer: optim.Optimizer, trains: list[bool]) -> tuple[float, tuple[float, ...]]:
     """The rate of the largest group that trains, and that of each group as a share of it."""
     bases = [_base_rate(optimizer, number) for number in range(len(optimizer.param_groups))]
-    trains = _trains(optimizer)
-    largest = max((base for base, does in zip(bases, trains, strict=True) if does), default=0.0)
+    largest = max(compress(bases, trains), default=0.0)
     if not (all(map(math.isfinite, bases)) and largest > 0 and min(bases) >= 0):
         raise OptimizerError(
             f"the param groups have rates {', '.join(f'{base:g}' for base in bases)}, so their ratios cannot be told: "
             "give at least one group that trains a rate above 0"
         )
-    return largest, tuple(base / largest for base in bases)
+    return largest, tuple([base / largest for base in bases])
 
 
 def _trains(optimizer: optim.Optimizer) -> list[bool]:
@@ -160,8 +160,10 @@ def family_of(optimizer: optim.Optimizer) -> str:
         >>> family_of(Mine([torch.nn.Parameter(torch.zeros(1))]))
         'AdamW'
     """
-    kinds = type(optimizer).__mro__
-    found = next((name for kind in kinds if (name := family(kind.__name__))), type(optimizer).__name__)
+    found = None
+    for kind in type(optimizer).__mro__:
+        found = found or family(kind.__name__)
+    found = found or type(optimizer).__name__
     matched = all(group.get("adjust_lr_fn") == "match_rms_adamw" for group in optimizer.param_groups)
     return "AdamW" if found == "Muon" and matched else found
 

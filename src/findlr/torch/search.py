@@ -12,7 +12,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
-from findlr.search.find import find
+from findlr.search.find import found
 from findlr.search.settings import Progress, Settings, unknown_name
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
@@ -147,7 +147,7 @@ def find_lr(
     )
     if in_epochs:
         plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
-    return find(trainable, plan, **vars(search))
+    return found(trainable, plan, search)
 
 
 def argument_names() -> tuple[str, ...]:

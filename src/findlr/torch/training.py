@@ -273,14 +273,10 @@ def _listed(name: str, given: Any, kind: type) -> list[Any]:
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
     if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
         module = "torch.nn" if kind is nn.Module else "torch.optim"
-        raise _error(name)(
+        raise (OptimizerError if name == "optimizer" else ConfigurationError)(
             f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
         )
     return list(items)
-
-
-def _error(name: str) -> type[ConfigurationError]:
-    return OptimizerError if name == "optimizer" else ConfigurationError
 
 
 def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
