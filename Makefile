@@ -31,7 +31,7 @@ test: setup ## Run the tests
 $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ROOMS)
 	$(ROOMS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group rooms
+	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,lightning,skorch]' --group rooms
 	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
