@@ -64,7 +64,7 @@ def bare_pass(training: TorchTrainable, begin: Memory, single: together._Single,
     """The same without the trial."""
     training.restore(begin)
     with torch.no_grad():
-        return together._Pass(training, single, rates).ends(judged=False)
+        return together._Pass(training, single, rates).ends(0, judged=False)
 
 
 def timed(function: Callable[[], object]) -> float:

@@ -35,6 +35,7 @@ ALL = "test_what_is_planned_moves_all_of_it"
 DENSE = "test_a_dip_of_more_steps_is_read_higher_but_an_adagrads_lower"
 WITHOUT = "test_without_a_dip_it_is_what_is_usual"
 DIVERGED = "test_no_answer_is_near_where_the_sweep_diverged"
+SWEPT = "test_what_is_usual_leads_to_no_rate_that_was_not_swept"
 INTERVAL = "test_the_interval_around_the_rate"
 COST = "test_what_each_doubt_costs"
 STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
@@ -192,7 +193,10 @@ _USUAL = [
         "(plan.epochs or _USUAL_EPOCHS)",
     ),
     ("usual: at most 1000 epochs", RATE, ", 0.1), 1000.0)", ", 0.1), 1e9)"),
-    ("usual: a trained start", RATE, "(_PRETRAINED if plan.pretrained else 0.0)", "0.0"),
+    ("usual: a trained start", RATE, "before = _PRETRAINED if plan.pretrained else 0.0", "before = 0.0"),
+    ("usual: a large one", RATE, "_FINE_TUNED = 0.3", "_FINE_TUNED = 0.2"),
+    ("usual: a small one", RATE, "_FINE_TUNED * max(larger, 0.0)", "_FINE_TUNED * larger"),
+    ("usual: an adapter", RATE, "(plan.pretrained or 0.0) >= _WHOLE", "plan.pretrained"),
     ("usual: how much less it takes", RATE, "_PRETRAINED = 0.5", "_PRETRAINED = 0.4"),
     ("usual: SGD's by the loss", SCALED, " - math.log10(start)", ""),
     ("usual: SGD's alone by the loss", SCALED, "if plan.optimizer in _OF_THE_LOSS:", "if start > 0:"),
@@ -231,10 +235,12 @@ _BELIEF = [
     ("edge: not at all", DIVERGED, "if curve.diverged and len(curve):", "if False:"),
     ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve):", "if True:"),
     ("edge: how near", DIVERGED, "_FROM_EDGE = 0.3", "_FROM_EDGE = 0.2"),
+    ("swept: not beyond", SWEPT, "lr = float(np.clip(lr, curve.lr[0], curve.lr[-1]))", "pass"),
+    ("swept: by what is usual alone", SWEPT, "curve.lr[0] <= 10**read <= curve.lr[-1] and ", ""),
     ("interval: noisy", INTERVAL, "_NOISY_INTERVAL if dip.noise else _INTERVAL", "_INTERVAL"),
     ("interval: calm", INTERVAL, "_NOISY_INTERVAL if dip.noise else _INTERVAL", "_NOISY_INTERVAL"),
-    ("interval: its low end", INTERVAL, "10 ** (answer + low)", "10**answer"),
-    ("interval: its high end", INTERVAL, "10 ** (answer + high)", "10**answer"),
+    ("interval: its low end", INTERVAL, "lr * 10**low", "lr"),
+    ("interval: its high end", INTERVAL, "lr * 10**high", "lr"),
     ("interval: of what is usual", WITHOUT, "(-0.6, 0.8)", "(-0.5, 0.8)"),
     ("doubt: noise", COST, "_NOISE_COSTS * noise", "0.0 * noise"),
     ("doubt: epochs", COST, "math.log10(plan.epochs or 1.0) - _FEW_EPOCHS", "-_FEW_EPOCHS"),

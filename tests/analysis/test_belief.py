@@ -116,6 +116,16 @@ def test_no_answer_is_near_where_the_sweep_diverged():
     assert lr(replace(cut, diverged=True), SGD) == pytest.approx(edge - 0.3)
 
 
+def test_what_is_usual_leads_to_no_rate_that_was_not_swept():
+    whole = curve(-4.5, 1.0)
+    part = Curve(whole.lr[:50], whole.loss[:50], whole.baseline[:50])
+    assert lr(whole, SGD) > math.log10(part.lr[-1])
+    assert believe(part, SGD).lr == part.lr[-1]
+    later = curve(-3.8)  # a dip that the plan moves beyond them
+    late = Curve(later.lr[:50], later.loss[:50], later.baseline[:50])
+    assert believe(late, replace(SGD, schedule="linear", total_steps=100)).lr > late.lr[-1]
+
+
 def test_the_start_is_the_mean_over_all_batches_where_it_was_measured():
     batches = np.where(np.arange(100) < 50, 1.0, 3.0)
     measured = Curve(10**X, curve(start=batches).loss, batches)

@@ -109,7 +109,7 @@ def test_a_fall_that_is_small_against_the_batches_differences_is_noisy_and_its_i
         assert ("batches differ by 0.48" in why) == (verdict is Verdict.NOISY)
         low, high = suggestion.interval
         assert low < suggestion.lr < high
-        assert (np.log10(high / low) > 0.8) == (verdict is Verdict.NOISY)
+        assert (np.log10(high / low) > 0.9) == (verdict is Verdict.NOISY)
 
 
 @pytest.mark.parametrize("baseline", [False, True])

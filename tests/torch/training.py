@@ -90,6 +90,8 @@ OPTIMIZERS = {
 class Bomb:
     """Goes off at the ``at``-th time that the ``place`` it lies in is passed; unarmed until find_lr is called."""
 
+    __slots__ = ("armed", "at", "error", "place")  # else a dataset's bomb would be put back, and count anew
+
     def __init__(self, place=None, at=0, error=RuntimeError):
         self.place, self.at, self.error, self.armed = place, at, error, False
 

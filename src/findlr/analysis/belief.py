@@ -65,7 +65,7 @@ def believe(curve: Curve, plan: Plan) -> Belief:
     The more steps a sweep takes in a decade, the more it learns there, and the sooner its loss turns. A momentum shows
     late that a rate is too high; a schedule that falls bears a higher peak; a longer training wants less. Where nothing
     is usual the dip stands alone, and where there is no dip, what is usual does. No answer lies nearer than a factor of
-    2 to a rate at which the sweep diverged.
+    2 to a rate at which the sweep diverged, nor does what is usual lead beyond the rates that were swept.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -140,6 +140,9 @@ def _settled(
     answer += 0.0 if plan.optimizer in RATE_FREE else _LEVEL
     if curve.diverged and len(curve):
         answer = min(answer, float(np.log10(curve.lr[-1])) - _FROM_EDGE)
+    lr = 10**answer
+    if read is not None and curve.lr[0] <= 10**read <= curve.lr[-1] and plan.optimizer not in RATE_FREE:
+        lr = float(np.clip(lr, curve.lr[0], curve.lr[-1]))  # what is usual leads to no rate that was not swept
     low, high = _RATE_FREE_INTERVAL if plan.optimizer in RATE_FREE else interval
     apart = 0.0 if read is None or to is None else min(abs(to - read), 2.0)
     doubts = {
@@ -149,8 +152,8 @@ def _settled(
         "gap": _GAP_COSTS * apart,
     }
     return Belief(
-        lr=10**answer,
-        interval=(10 ** (answer + low), 10 ** (answer + high)),
+        lr=lr,
+        interval=(lr * 10**low, lr * 10**high),
         dip=None if read is None else 10**read,
         usual=None if to is None else 10**to,
         weight=weight,

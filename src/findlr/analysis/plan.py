@@ -53,11 +53,12 @@ class Plan:
             ``total_steps``); kept as a share. 0 is none. None is the schedule's own: 5 % where its name ends in
             "with_warmup", 30 % of one_cycle, 5 % of wsd and inverse_sqrt, else none.
         epochs: how often the training sees each example, above 0; None if not known.
-        pretrained: whether it starts from weights that were trained before; None if not known.
+        pretrained: the share of the model that it trains, where that was trained before: 1 (or True) is a full
+            fine-tuning, little an adapter or a head, 0 (or False) a fresh start; None if not known.
 
     Raises:
         ConfigurationError: an unknown schedule, a shape that is not finite or negative, a count that is no whole number
-            or below 1, a warmup that does not fit, epochs that are no number above 0, or pretrained that is no bool.
+            or below 1, a warmup that does not fit, epochs that are no number above 0, or pretrained that is no share.
 
     Example:
         >>> Plan("one_cycle", total_steps=1000).share(0.3)
@@ -73,7 +74,7 @@ class Plan:
     parameters: int | None = None
     warmup: float | None = None
     epochs: float | None = None
-    pretrained: bool | None = None
+    pretrained: float | None = None
 
     def __post_init__(self) -> None:
         keep = object.__setattr__  # the fields are frozen, and kept in one form each
@@ -88,8 +89,7 @@ class Plan:
                 raise ConfigurationError(f"momentum must be a number or None, got {self.momentum!r}")
             keep(self, "momentum", momentum)
         keep(self, "epochs", _epochs(self.epochs))
-        if self.pretrained not in (None, True, False):
-            raise ConfigurationError(f"pretrained must be True, False or None, got {self.pretrained!r}")
+        keep(self, "pretrained", _share(self.pretrained))
         schedule = self.schedule.value if isinstance(self.schedule, Enum) else self.schedule
         if isinstance(schedule, type):  # a scheduler's class
             schedule = schedule.__name__
@@ -171,6 +171,13 @@ def _epochs(value: Any) -> float | None:
     if value is not None and (epochs is None or not 0 < epochs < math.inf):
         raise ConfigurationError(f"epochs must be a number above 0, or None, got {value!r}")
     return epochs
+
+
+def _share(value: Any) -> float | None:
+    share = float(value) if isinstance(value, bool) else None if value is None else real(value)
+    if value is not None and (share is None or not 0 <= share <= 1):
+        raise ConfigurationError(f"pretrained must be a share from 0 to 1, True, False or None, got {value!r}")
+    return share
 
 
 def _warmup(given: Any, total_steps: int | None, schedule: str, default: float | None) -> float | None:

@@ -17,7 +17,9 @@ _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _USUAL_EPOCHS = 10.0
 _EPOCHS = 0.3  # the more often examples come again, the sooner a high rate overfits
-_PRETRAINED = 0.5  # decades: weights that are good already bear less
+_PRETRAINED = 0.5  # decades: weights that are good already bear less,
+_FINE_TUNED = 0.3  # and large ones far less: BERT's 1e8 are fine-tuned at 2e-5 to 5e-5 (its README), trained at 1e-4
+_WHOLE = 0.5  # of the model: less is an adapter or a head, which is new
 # For 10,000 parameters, 1,000 steps at a constant rate, 10 epochs and a fresh start, in decades; and how it falls with
 # the parameters (GPT-3's table 2.1: 6e-4 at 1.25e8). Those of Adam, RMSprop, Adagrad and SGD are fitted.
 _ADAM = (-2.38, 0.25)
@@ -47,7 +49,9 @@ _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as 
 def usual(plan: Plan, start: float) -> float | None:
     """What the rate of such a training usually is, in decades; None if the optimizer's is not known.
 
-    log10 lr = base - b log10(parameters / 10^4) + planned - 0.3 log10(epochs / 10) - 0.5 if pretrained
+    log10 lr = base - b log10(parameters / 10^4) + planned - 0.3 log10(epochs / 10) - pretrained
+
+    What is pretrained takes 0.5 decades less, and if the whole of it is trained 0.3 for each decade of parameters more.
 
     An SGD's is relative to the loss: less log10(start), and plus 0.6 log10(1 - momentum).
 
@@ -76,7 +80,10 @@ def usual(plan: Plan, start: float) -> float | None:
         base += MOMENTUM * delay(plan) - math.log10(start)
     larger = math.log10(max(plan.parameters or 10_000, 1000) / 10_000)
     again = math.log10(min(max(plan.epochs or _USUAL_EPOCHS, 0.1), 1000.0) / _USUAL_EPOCHS)
-    return base - falls * larger + planned(plan) - _EPOCHS * again - (_PRETRAINED if plan.pretrained else 0.0)
+    before = _PRETRAINED if plan.pretrained else 0.0
+    if (plan.pretrained or 0.0) >= _WHOLE:
+        before += _FINE_TUNED * max(larger, 0.0)
+    return base - falls * larger + planned(plan) - _EPOCHS * again - before
 
 
 def delay(plan: Plan) -> float:

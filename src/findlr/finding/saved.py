@@ -57,7 +57,7 @@ _SHAPE: dict[str, Any] = {
         None,
     ),
 }
-_PLAN: dict[str, Any] = {"warmup": float, "epochs": float, "pretrained": bool}  # there or not
+_PLAN: dict[str, Any] = {"warmup": float, "epochs": float, "pretrained": float}  # there or not
 _FACTS: dict[str, Any] = {
     "ratios": _NUMBERS,
     "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -15,6 +15,18 @@ _SHARE = 0.3  # of all weights, in layers that look trained
 _UNIFORM, _TRUNCATED = 1.78, 2.35  # standard deviations: the largest of a uniform, and of a normal cut at two
 _KURTOSIS = (2.1, 2.65)  # of a normal that is cut there; a uniform's is 1.8, a normal's 3
 _ERRORS = 5.0  # standard errors
+
+
+def pretrained(models: Sequence[nn.Module], trained: int) -> float:
+    """The share of the models that is trained, where their weights were trained before; 0 for a fresh start.
+
+    Args:
+        models: see ``is_pretrained``.
+        trained: how many numbers are trained.
+    """
+    if not is_pretrained(models):
+        return 0.0
+    return min(trained / sum([p.numel() for model in models for p in model.parameters()]), 1.0)
 
 
 def is_pretrained(models: Iterable[nn.Module]) -> bool:

@@ -18,7 +18,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
 from findlr.torch.joint import JointRates
-from findlr.torch.pretrained import is_pretrained
+from findlr.torch.pretrained import pretrained
 from findlr.torch.ranks import Alone, Ranks
 from findlr.torch.rates import (
     Rates,
@@ -225,13 +225,13 @@ class Training:
 
     def planned(self, plan: Plan) -> Plan:
         """``plan`` with what is known of the optimizer, the parameters and the start, where it leaves them open."""
-        first = self.swept[0]
+        first, trained = self.swept[0], sum(map(trained_parameters, self.swept))
         return replace(
             plan,
             optimizer=plan.optimizer or family_of(first),
             momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
-            parameters=plan.parameters or sum(map(trained_parameters, self.swept)) or None,
-            pretrained=is_pretrained(self.models) if plan.pretrained is None else plan.pretrained,
+            parameters=plan.parameters or trained or None,
+            pretrained=pretrained(self.models, trained) if plan.pretrained is None else plan.pretrained,
         )
 
     def facts(self) -> dict[str, Any]:
