@@ -231,7 +231,7 @@ _BELIEF = [
     ("weight: the reach", WEIGHED, "_REACH = 1.5", "_REACH = 1.0"),
     ("weight: the square", WEIGHED, "/ _REACH) ** 2", "/ _REACH)"),
     ("weight: which is which", WEIGHED, "weight * read + (1 - weight) * to", "weight * to + (1 - weight) * read"),
-    ("start: the baseline", STARTS, "if points.baseline is None else points.baseline", ""),
+    ("start: all batches", STARTS, "if points.baseline is None else points.baseline", ""),
     ("edge: not at all", DIVERGED, "if curve.diverged and len(curve):", "if False:"),
     ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve):", "if True:"),
     ("edge: how near", DIVERGED, "_FROM_EDGE = 0.3", "_FROM_EDGE = 0.2"),

@@ -8,18 +8,20 @@ from findlr import find_lr
 from tests.torch.training import Samples, Training, mlp
 
 
-def test_a_counter_in_a_dataset():
+def test_an_array_in_a_dataset():
     class Counting(Samples):
-        reads = 0
+        def __init__(self, bomb):
+            super().__init__(bomb)
+            self.reads = torch.zeros(len(self))
 
         def __getitem__(self, i):
-            self.reads += 1
+            self.reads[i] += 1
             return super().__getitem__(i)
 
     training = Training()
     data = Counting(training.bomb)
     find_lr(training.model, training.optimizer, training.criterion, torch.utils.data.DataLoader(data, 8), num_steps=5)
-    assert data.reads > 0
+    assert data.reads.sum() > 0
 
 
 def test_an_object_of_a_module():

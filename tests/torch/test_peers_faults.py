@@ -16,7 +16,7 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, RangeTest, Stop, find_lr
+from findlr import ConfigurationError, LoaderError, RangeTest, Stop, find_lr
 
 RANGE = dict(min_lr=1e-5, max_lr=0.5, num_steps=20)
 
@@ -98,7 +98,7 @@ def test_param_groups_keep_their_ratio_and_all_of_them_are_told(low):
 
 def test_after_a_run_that_raised_no_initial_lr_is_left_and_the_next_run_works():
     net, optimizer, criterion, loader = parts()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LoaderError, match="can't take the first batch"):
         find_lr(net, optimizer, criterion, [(torch.ones(2, 3), torch.ones(2))])
     assert "initial_lr" not in optimizer.param_groups[0]
     assert len(find_lr(net, optimizer, criterion, loader, **RANGE).curve) == 20
