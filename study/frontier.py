@@ -143,9 +143,8 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
     """One measure of regret over the cost."""
     low, high = 0.7 * min(values[title] for title in shares if title.startswith(VERIFIED)), 1.2
     gap = np.log(high / low) / 19  # as high as a word
-    sweeps = {title: words for title, words in SWEEPS.items() if title in values}  # that were asked
-    heights = apart([np.log(values[title]) for title in sweeps], gap)
-    for (title, words), height in zip(sweeps.items(), heights, strict=True):
+    heights = apart([np.log(values[title]) for title in SWEEPS], gap)
+    for (title, words), height in zip(SWEEPS.items(), heights, strict=True):
         ax.plot(shares[title], values[title], "o", color=GREY, ms=4.5, zorder=3)
         ax.annotate(
             words,
@@ -164,8 +163,6 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
         names = sorted((name for name in shares if name.startswith(f"{start}, budget")), key=shares.__getitem__)
         if start == VERIFIED:
             names = [QUICK, *names]
-        if not names:  # not asked on these tasks
-            continue
         ax.plot(
             [shares[name] for name in names],
             [values[name] for name in names],
@@ -220,7 +217,7 @@ def main() -> None:
     halves = {}
     for split, title in (("report", "the report half"), ("former", "the former report half"), ("all", "all tasks")):
         found = points(split)
-        if QUICK not in found:  # not asked yet
+        if not {QUICK, f"{VERIFIED}, budget 1", *SWEEPS} <= found.keys():  # not all were asked yet
             continue
         halves[f"{title}, {len(found[QUICK].score.answers)}"] = found
         print(f"{len(found[QUICK].score.answers)} tasks{TITLES[split]}\n")
