@@ -220,7 +220,7 @@ def test_the_line_to_paste_trains_at_the_rate():
     fit(learn, 1)
     with pytest.raises(OptimizerError, match="no param_groups to write the rate into; write this instead: learn"):
         finding.apply(learn.opt)
-    assert max(learn.recorder.lrs) == pytest.approx(finding.lr, rel=0.1)
+    assert max(learn.recorder.lrs) == pytest.approx(finding.lr, rel=0.15)  # two digits, and a peak between two steps
 
 
 def test_a_race_is_scored_on_the_validation_loader_and_by_the_learners_callbacks():
