@@ -24,6 +24,8 @@ from findlr import (
     find,
     rules,
 )
+from findlr.analysis.answer import answer
+from findlr.analysis.text import rate_text
 from findlr.finding import Cost
 from findlr.testing import Quadratic
 
@@ -308,3 +310,38 @@ def test_every_exception_is_exported_and_in_the_tree():
 
 def test_the_package_is_typed():
     assert (Path(findlr.__file__).parent / "py.typed").exists()
+
+
+FLAT = Curve(10.0 ** np.linspace(-8, 1, 100), [2.3] * 100)
+
+
+def refused(optimizer):
+    """A Finding of a flat curve."""
+    plan = Plan("linear", 1000, optimizer)
+    swept = answer(FLAT, plan)
+    return Finding(swept.suggestion, swept.verdict, swept.why, Stop.FINISHED, FLAT, plan, Cost(100, 100, 100, 1.0), {})
+
+
+def test_a_refusal_tells_what_people_begin_with_and_gives_a_space_to_search():
+    finding = refused("AdamW")
+    with pytest.raises(NoSuggestionError):
+        _ = finding.lr
+    fallback = finding.fallback
+    assert (fallback.rule, finding.belief.dip) == ("usual", None)
+    assert 1e-3 < fallback.lr < 3e-2
+    assert finding.search_space() == {"low": fallback.interval[0], "high": fallback.interval[1], "log": True}
+    assert f"people begin at about {rate_text(fallback.lr)} with such a training" in str(finding)
+
+
+def test_where_nothing_is_usual_there_is_no_fallback_either():
+    finding = refused("Mine")
+    assert (finding.fallback, finding.belief, finding.expected_regret) == (None, None, None)
+    with pytest.raises(NoSuggestionError):
+        finding.search_space()
+
+
+def test_a_finding_says_what_it_believes_and_how_sure_it_is():
+    finding = find(Quadratic())
+    assert finding.fallback is None
+    assert finding.belief.lr == finding.lr
+    assert finding.expected_regret == sum(finding.belief.doubts.values())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,18 +79,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         keep = object.__setattr__  # the fields are frozen, and kept in one form each
-        keep(self, "total_steps", _count("total_steps", self.total_steps))
-        keep(self, "parameters", _count("parameters", self.parameters))
-        if not isinstance(self.optimizer, str):
-            raise ConfigurationError(f"optimizer must be the name of its class, got {self.optimizer!r}")
+        for name, checked in _CHECKED.items():
+            value = getattr(self, name)
+            if value is not None:
+                keep(self, name, checked(value))
         keep(self, "optimizer", family(self.optimizer) or self.optimizer)
-        if self.momentum is not None:
-            momentum = real(self.momentum)
-            if momentum is None:
-                raise ConfigurationError(f"momentum must be a number or None, got {self.momentum!r}")
-            keep(self, "momentum", momentum)
-        keep(self, "epochs", _epochs(self.epochs))
-        keep(self, "pretrained", _share(self.pretrained))
         schedule = self.schedule.value if isinstance(self.schedule, Enum) else self.schedule
         if isinstance(schedule, type):  # a scheduler's class
             schedule = schedule.__name__
@@ -157,27 +151,41 @@ class Plan:
         return cls(shape, **known)
 
 
-def _count(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
+def _count(name: str, value: Any) -> int:
     count = whole(value)
     if count is None or count < 1:
         raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
     return count
 
 
-def _epochs(value: Any) -> float | None:
-    epochs = None if value is None else real(value)
-    if value is not None and (epochs is None or not 0 < epochs < math.inf):
+def _momentum(value: Any) -> float:
+    momentum = real(value)
+    if momentum is None:
+        raise ConfigurationError(f"momentum must be a number or None, got {value!r}")
+    return momentum
+
+
+def _epochs(value: Any) -> float:
+    epochs = real(value)
+    if epochs is None or not 0 < epochs < math.inf:
         raise ConfigurationError(f"epochs must be a number above 0, or None, got {value!r}")
     return epochs
 
 
-def _share(value: Any) -> float | None:
-    share = float(value) if isinstance(value, bool) else None if value is None else real(value)
-    if value is not None and (share is None or not 0 <= share <= 1):
+def _share(value: Any) -> float:
+    share = float(value) if isinstance(value, bool) else real(value)
+    if share is None or not 0 <= share <= 1:
         raise ConfigurationError(f"pretrained must be a share from 0 to 1, True, False or None, got {value!r}")
     return share
+
+
+_CHECKED: dict[str, Callable[[Any], Any]] = {
+    "total_steps": partial(_count, "total_steps"),
+    "parameters": partial(_count, "parameters"),
+    "momentum": _momentum,
+    "epochs": _epochs,
+    "pretrained": _share,
+}
 
 
 def _warmup(given: Any, total_steps: int | None, schedule: str, default: float | None) -> float | None:

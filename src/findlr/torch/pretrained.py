@@ -15,6 +15,9 @@ _SHARE = 0.3  # of all weights, in layers that look trained
 _UNIFORM, _TRUNCATED = 1.78, 2.35  # standard deviations: the largest of a uniform, and of a normal cut at two
 _KURTOSIS = (2.1, 2.65)  # of a normal that is cut there; a uniform's is 1.8, a normal's 3
 _ERRORS = 5.0  # standard errors
+_EMPTY = 0.5  # of the weights are zero: an identity, a sparse start, or pruned
+_SIDE = 256  # rows and columns that are compared
+_UNEVEN = 1.7  # times as much as chance, rows or columns differ in size: training finds some inputs more useful
 
 
 def pretrained(models: Sequence[nn.Module], trained: int) -> float:
@@ -33,7 +36,8 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
     """True if the weights of linear and convolutional layers are no fresh ones.
 
     Fresh ones lie within PyTorch's bounds, 1 / sqrt(fan_in), or are distributed as the usual initialisations are:
-    uniform, normal, or normal and cut at two standard deviations. What training does to them fits none of these.
+    uniform, normal, or normal and cut at two standard deviations, all rows and columns alike. What training does to
+    them fits none of these.
 
     Args:
         models: they are only read, at most 4,096 weights of each layer.
@@ -44,26 +48,28 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
 
     Source: original.
     """
-    some: list[tuple[int, float, torch.Tensor]] = []  # of each layer: how many weights, their bound, and some of them
+    some: list[
+        tuple[int, float, torch.Tensor, torch.Tensor]
+    ] = []  # of each layer: how many weights, their bound, and some of them
     for model in models:
         for module in model.modules():
             weight = module.weight if type(module) in _LAYERS else None
             if type(weight) is nn.Parameter and weight.numel() >= _FEWEST and not weight.is_meta:
                 count = weight.numel()
                 bound = 1.0001 * (count // len(weight)) ** -0.5
-                some.append((count, bound, weight.detach().flatten()[:: max(1, count // _MOST)]))
+                some.append((count, bound, weight.detach(), weight.detach().flatten()[:: max(1, count // _MOST)]))
     if not some:
         return False
-    largest = torch.stack([weights.abs().max().float().cpu() for _, _, weights in some]).tolist()
+    largest = torch.stack([weights.abs().max().float().cpu() for *_, weights in some]).tolist()
     all_weights = trained = 0
-    for (count, bound, weights), high in zip(some, largest, strict=True):
+    for (count, bound, weight, weights), high in zip(some, largest, strict=True):
         all_weights += count
-        trained += count * (high > bound and _looks_trained(weights.float(), bound))
+        trained += count * (high > bound and _looks_trained(weight, weights.float(), bound))
     return trained > _SHARE * all_weights
 
 
-def _looks_trained(weights: torch.Tensor, bound: float) -> bool:
-    if float((weights.abs() > bound).float().mean()) <= _BEYOND:
+def _looks_trained(weight: torch.Tensor, weights: torch.Tensor, bound: float) -> bool:
+    if float((weights.abs() > bound).float().mean()) <= _BEYOND or float((weights == 0).float().mean()) > _EMPTY:
         return False
     squares = (weights - weights.mean()).square()
     variance = float(squares.mean())
@@ -72,4 +78,9 @@ def _looks_trained(weights: torch.Tensor, bound: float) -> bool:
     largest, kurtosis = float(weights.abs().max()) / variance**0.5, float(squares.square().mean()) / variance**2
     normal = abs(kurtosis - 3) < _ERRORS * (24 / len(weights)) ** 0.5
     truncated = largest < _TRUNCATED and _KURTOSIS[0] < kurtosis < _KURTOSIS[1]
-    return not (largest < _UNIFORM or normal or truncated)
+    if not (largest < _UNIFORM or normal or truncated):
+        return True
+    part = weight.flatten(1)[:_SIDE, :_SIDE].float().square()
+    by_chance = [(kurtosis - 1) ** 0.5 / size**0.5 for size in (part.shape[1], part.shape[0])]
+    scatter = [float(means.std() / means.mean()) for means in (part.mean(1), part.mean(0))]
+    return any(seen > _UNEVEN * chance for seen, chance in zip(scatter, by_chance, strict=True))
