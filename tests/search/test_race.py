@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.runs import Race, Run, decide, narrow, next_candidate, parabola
 from findlr.finding import Cost
-from findlr.search.find import conclude
+from findlr.search.conclusion import conclude
 from findlr.search.race import run_race
 from findlr.search.recording import Recording
 from findlr.search.stopping import StopRule

@@ -87,13 +87,14 @@ def believe(curve: Curve, plan: Plan) -> Belief:
     Source: original. The schedule's factor follows Defazio et al. 2023 (arXiv:2310.07831) and Schaipp et al. 2025
     (arXiv:2501.18965); the interval is conformal (Vovk, Gammerman and Shafer 2005).
     """
-    to = usual(plan, _start(curve))
     try:
         dip = read_dip(curve)
     except NoSuggestionError:
-        if to is None:
+        alone = believe_the_usual(curve, plan)
+        if alone is None:
             raise
-        return _settled(curve, plan, to, None, to, 0.0, _USUAL_INTERVAL)
+        return alone
+    to = usual(plan, _start(curve))
     density = -DECAY if plan.optimizer == "Adagrad" else _DENSITY
     read = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density
     if to is None:

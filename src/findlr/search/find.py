@@ -11,18 +11,18 @@ from os import PathLike
 from typing import Any, Unpack
 
 from findlr.analysis.acting import has_acted
-from findlr.analysis.answer import answer, starting_point
+from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule
 from findlr.analysis.runs import Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
+from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
-from findlr.search.recording import Recording, recording_of
+from findlr.search.recording import recording_of
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
 from findlr.search.sweep import run_sweep, sweep_lrs
 from findlr.search.trainable import (
@@ -208,47 +208,8 @@ class _Search:
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - self._start)
 
     def _finding(self) -> Finding:
-        facts = self._trainable.facts() if isinstance(self._trainable, HasFacts) else {}
-        smoothing = self.settings.smoothing
+        smoothing, facts = self.settings.smoothing, self._facts()
         return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), facts, self._race)
-
-
-def conclude(
-    recording: Recording,
-    smoothing: float,
-    plan: Plan,
-    rule: Rule | None,
-    cost: Cost,
-    facts: Mapping[str, Any],
-    race: Race | None = None,
-) -> Finding:
-    """The Finding of a sweep that is over, and of the race that may have followed it.
-
-    Args:
-        recording: the points; why they ended is in it.
-        smoothing: beta of ``curve.smoothed()``.
-        plan: the training that is planned.
-        rule: how the rate is chosen; None is ``rules.quick``.
-        cost: what was spent.
-        facts: what the training told of itself.
-        race: the runs that verify the suggestion, if there were any.
-
-    Returns:
-        The Finding.
-
-    Raises:
-        Exception: what a rule of the user's own raises; it carries what was measured, read by ``rules.quick``.
-    """
-    assert recording.stop is not None
-    curve = recording.curve(smoothing)
-    try:
-        found = answer(curve, plan, rule, race, recording.ending(facts.get("accumulation_steps") or 1))
-    except Exception as error:  # a rule of the user's own
-        if rule is None:
-            raise
-        carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
-        raise
-    return Finding(*found, recording.stop, curve, plan, cost, facts, race)
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:

@@ -14,8 +14,9 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
+from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
-from findlr.search.find import conclude, display, entered
+from findlr.search.find import display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.recording import Recording
 from findlr.search.settings import Progress, SweepSettings, chosen_rule

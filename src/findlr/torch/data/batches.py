@@ -81,7 +81,7 @@ class Batches(batches.Batches):
         if self._generators is None:
             self._generators = generators_in(self.loader, self._holders)
         memory.note(*self._generators)
-        memory.each(_refill, self._holders, map(copy, self._holders))
+        memory.each(_refill_if_changed, self._holders, map(copy, self._holders))
         memory.copy()
 
     def remember_rng(self, memory: Memory) -> None:
@@ -129,14 +129,13 @@ def _is_order(array: Any) -> bool:
     return array.ndim <= 1 and "int" in str(array.dtype)
 
 
-def _refill(container: Any, items: Any) -> None:
+def _refill_if_changed(container: Any, items: Any) -> None:
     """Give a container back its items, if it has others."""
     same = len(container) == len(items) and all(map(is_, container, items))
     if same and isinstance(container, dict):
         same = all(map(is_, container.values(), items.values()))
     if not same:
-        container.clear()
-        (container.update if isinstance(container, (dict, set)) else container.extend)(items)
+        tensors.refill(container, items)
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:

@@ -112,7 +112,7 @@ class Memory(memory.Memory):
             worth: tells which tensors and arrays to copy; None copies all.
             objects: note the attributes of objects of other classes, too; else those are left alone.
         """
-        noted, seen, (containers, contents) = self._noted, self._seen, self._values.setdefault(_refill, ([], []))
+        noted, seen, (containers, contents) = self._noted, self._seen, self._values.setdefault(refill, ([], []))
         todo = list(values)
         for value in todo:  # which grows
             kind = type(value)
@@ -141,7 +141,7 @@ class Memory(memory.Memory):
         found: list[Any] = []
         if hasattr(value, "__dict__"):
             names = dict(vars(value))
-            self.each(_refill, [vars(value)], [names])
+            self.each(refill, [vars(value)], [names])
             found += names.values()
         slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
         if slots:
@@ -284,7 +284,7 @@ def _refill_whole(target: Any, items: Any) -> None:
     target[:] = items
 
 
-def _refill(target: Any, items: Any) -> None:
+def refill(target: Any, items: Any) -> None:
     """Give the container ``target`` back its items, in their order."""
     target.clear()
     (target.update if isinstance(target, (dict, set)) else target.extend)(items)
