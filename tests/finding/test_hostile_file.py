@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import os
 import subprocess
 import sys
@@ -80,9 +81,10 @@ def look_at(finding):
     assert "<img src=x" not in shown + page([finding], [ATTACK])
     finding.plot(Figure().subplots(), rules=[rules.valley])
     if finding.suggestion is not None:
-        known = ("zip", "parameters", "SGD", "lr_scheduler.CosineAnnealingLR")
+        # An optimizer of any name, if it is one, is looked for in torch.optim, and nowhere else.
+        known = re.compile(r"zip|\w+\.parameters|torch\.optim\.\w+|torch\.optim\.lr_scheduler\.CosineAnnealingLR")
         for node in ast.walk(ast.parse(finding.code())):
-            assert not isinstance(node, ast.Call) or ast.unparse(node.func).endswith(known)
+            assert not isinstance(node, ast.Call) or known.fullmatch(ast.unparse(node.func))
     else:
         with pytest.raises(NoSuggestionError):
             float(finding)
