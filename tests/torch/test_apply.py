@@ -212,13 +212,12 @@ def test_a_peak_that_cannot_be_written_is_refused_with_the_line_to_write(make, w
     optimizer = optimizer_at([0.4])
     scheduler = make(optimizer)
     before = copy.deepcopy([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
-    held = copy.deepcopy(
-        {k: v for k, v in vars(scheduler).items() if k not in ("optimizer", "lr_lambdas", "_schedulers")}
-    )
+    apart = ("optimizer", "lr_lambdas", "_schedulers")
+    held = copy.deepcopy({k: v for k, v in vars(scheduler).items() if k not in apart})
     with pytest.raises(OptimizerError, match=words):
         FINDING.apply(optimizer, scheduler)
     assert [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups] == before
-    assert {k: v for k, v in vars(scheduler).items() if k not in ("optimizer", "lr_lambdas", "_schedulers")} == held
+    assert {k: v for k, v in vars(scheduler).items() if k not in apart} == held
 
 
 class Stateless:
