@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
-from findlr.search.memory import Memory, Phase, remember_host_rng
+from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
+from findlr.search.objects import generators_in, refill_if_changed
 
 logger = logging.getLogger("findlr")
 
@@ -63,6 +65,8 @@ class Batches:
         self._drawn = 0
         self.kept: list[Any] = []  # they come before new ones are drawn; not to be written to
         self._at = 0  # the next of them
+        self._generators: list[Any] | None = None  # that the loader holds; looked for once
+        self._holders: list[Any] = []  # of what else its passes may change
 
     def next(self) -> Any:
         """The next batch; at the end of the loader, its first again.
@@ -238,7 +242,17 @@ class Batches:
         """End a pass that may have workers."""
 
     def remember_loader(self, memory: Memory) -> None:
-        """Remember what a pass changes in the loader: its generators, counters, orders."""
+        """Remember what a pass changes in the loader: its generators, counters, orders, its state."""
+        if has_state(self.loader):
+            state = copy.deepcopy(self.loader.state_dict())  # type: ignore[attr-defined]
+            memory.add(lambda: self.loader.load_state_dict(copy.deepcopy(state)), name="the loader's state")  # type: ignore[attr-defined]
+        if self._generators is None:
+            self._generators = generators_in(self.loader, self._holders)
+        for generator in self._generators:
+            if (undo := undo_of_generator(generator)) is not None:
+                memory.add(undo[0], name=undo[1])
+        for holder in self._holders:
+            memory.add(partial(refill_if_changed, holder, copy.copy(holder)), name="what the loader holds")
 
     def remember_rng(self, memory: Memory) -> None:
         """Remember random states beyond Python's and NumPy's."""
