@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import partial
-from typing import Any
+from operator import is_
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -81,6 +82,13 @@ class Batches(batches.Batches):
         memory.note(*self._generators)
         memory.each(refill_if_changed, self._holders, map(copy, self._holders))
         memory.copy()
+
+    def to_send(self) -> Self | str:
+        """See ``findlr.search.batches.Batches``; what the loader holds is looked for anew there."""
+        sent = super().to_send()
+        if not isinstance(sent, str):
+            sent._generators, sent._holders, sent._sibling = None, [], (None, None)  # noqa: SLF001 - its own
+        return sent
 
     def remember_rng(self, memory: Memory) -> None:
         """Torch's random state on the CPU, from which a DataLoader draws when it is opened."""
