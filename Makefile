@@ -59,6 +59,8 @@ $(DOCS)/.ready: pyproject.toml constraints.txt
 docs: $(DOCS)/.ready ## Build the site of the documents into build/site; a warning is an error
 	$(DOCS)/bin/python scripts/site.py build/pages
 	$(DOCS)/bin/zensical build --clean --strict
+	rm -f build/site/404.html # it looks for its style at the root of a server
+	$(DOCS)/bin/python scripts/check_site.py build/site
 
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py

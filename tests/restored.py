@@ -1,4 +1,4 @@
-"""All that is put back, and the breaks that prove it: README's table and ``make prove`` are made of this list.
+"""All that is put back, and the breaks that prove it: docs/restore.md and ``make prove`` are made of this list.
 
 A break is one replacement in the source, and the test that it turns red.
 """
@@ -754,11 +754,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
 
 
 def table() -> str:
-    """README's part on what is put back, and what is out of reach."""
+    """The page's table of what is put back."""
     rows = "".join(f"| {where} | {'; '.join(things)} |\n" for where, things in RESTORED.items())
     return f"| put back | |\n|---|---|\n{rows}"
 
 
 def out_of_reach() -> str:
-    """README's list of what can't be put back."""
+    """The page's list of what can't be put back."""
     return "".join(f"- {thing};\n" for thing in OUT_OF_REACH)
