@@ -1,6 +1,6 @@
 """Makes the package's page on an index: README with absolute links, and the project's addresses.
 
-The repository's address stands nowhere in it: GitHub tells it to each workflow, the release's too, as GITHUB_REPOSITORY.
+The repository's address stands nowhere: GitHub tells it to each workflow, the release's too, as GITHUB_REPOSITORY.
 Without that the links stay as they are, and the project names no address.
 """
 
