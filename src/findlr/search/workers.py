@@ -87,7 +87,6 @@ class Failed:
         return cls(told(error), trace, None)
 
 
-
 class Workers:
     """An executor, and the tasks that it was given by one search.
 
