@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 ROOMS := .venv-rooms
+# A module's tests stay together, because they share what takes long to make.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite lightning skorch)
 
 .PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
@@ -26,7 +28,7 @@ demo: setup ## Find a rate on real data, and show that it is good
 	$(RUN)/findlr demo
 
 test: setup ## Run the tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest $(PARALLEL)
 
 $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ROOMS)
@@ -36,7 +38,7 @@ $(ROOMS)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 test-rooms: $(ROOMS)/.ready ## Test the doors of Lightning, Hugging Face and others, with the real packages
-	$(ROOMS)/bin/python -m pytest tests/rooms $(wildcard $(ROOM_FILES))
+	$(ROOMS)/bin/python -m pytest $(PARALLEL) tests/rooms $(wildcard $(ROOM_FILES))
 
 lint: setup ## Check style, types and the layers
 	$(RUN)/ruff check .

@@ -34,7 +34,14 @@ from findlr import Finding, find_lr, rules
 HOME = Path(__file__).parent
 RUNS = HOME / ".runs"
 KEPT = HOME / "finetuning.json"
-PACKAGES = ("asyncio", "email", "unittest", "xml", "http", "logging")  # all modules of unittest count as tests: no texts
+PACKAGES = (
+    "asyncio",
+    "email",
+    "unittest",
+    "xml",
+    "http",
+    "logging",
+)  # all modules of unittest count as tests: no texts
 PACKAGES += ("multiprocessing", "importlib", "concurrent", "json", "urllib", "ctypes")
 TRAINED, BATCH, TOKENS = 1200, 16, 32
 STEPS, WARMUP = 150, 15

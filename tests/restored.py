@@ -9,7 +9,7 @@ STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
-REACHED = "torch/snapshot/reach.py"
+REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
@@ -214,7 +214,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "optimizer state: what was created lazily",
                 f"{MATRIX}[mlp-adam-fresh]",
-                STATE,
+                OBJECTS,
                 "    target.clear()\n",
                 "    if not isinstance(target, dict):\n        target.clear()\n",
             ),

@@ -131,9 +131,7 @@ def assert_about_equal(printed, shown):
 def test_the_notebook_runs_and_prints_what_it_shows(tmp_path):
     shown = nbformat.read(NOTEBOOK, as_version=4)
     rerun = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(
-        rerun, timeout=200, coalesce_streams=True, resources={"metadata": {"path": str(tmp_path)}}
-    )
+    client = NotebookClient(rerun, timeout=200, coalesce_streams=True, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     for old, new in zip(shown.cells, rerun.cells, strict=True):
         was, now = old.get("outputs", []), new.get("outputs", [])

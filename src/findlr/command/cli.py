@@ -223,7 +223,7 @@ def _add_views(made: "Typer") -> None:
 
         Outputs(page=output).check()
         findings, names = _labelled(files, label)
-        write_report(findings, output, labels=names)
+        write_report(findings, output, labels=names, source=f"from {', '.join(file.name for file in files)}")
 
 
 def _demo(images: Images, folder: Path | None, output: Path) -> "Finding":
