@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from findlr import Finding, find_lr, rules
 
 HOME = Path(__file__).parent
+RUNS = HOME / ".runs"
 KEPT = HOME / "finetuning.json"
 PACKAGES = (
     "asyncio",
@@ -90,7 +91,7 @@ def weights() -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         from all_minilm_l6_v2 import get_model_path
 
-        return Path(get_model_path(str(HOME / ".runs")))
+        return Path(get_model_path(str(RUNS)))
 
 
 class Bench:
@@ -169,6 +170,7 @@ class Bench:
             clip_grad_norm=1.0,
             verify=True,
             progress=False,
+            checkpoint=RUNS / f"finetuning-{way}-{seed}-race.json",
         )
 
 
@@ -210,17 +212,18 @@ def main(seed: int) -> None:
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
     bench = Bench()
+    RUNS.mkdir(exist_ok=True)
     for way in GRIDS:
         if f"{way} {seed} start" not in read():
             keep(f"{way} {seed} start", bench.held_out(bench.model(way, seed)))
         if f"{way} {seed} finding" not in read():
             found = bench.search(way, seed)
-            found.save(HOME / ".runs" / f"finetuning-{way}-{seed}.json")
+            found.save(RUNS / f"finetuning-{way}-{seed}.json")
             spent = {"sweep": len(found.curve) * 4 / 3, "race": found.cost.steps}
             runs = {f"{run.lr:.3g}": run.loss for run in found.race.runs}
             keep(f"{way} {seed} finding", {"answers": answers(found), "steps": spent, "runs": runs})
     for way, grid in GRIDS.items():
-        for lr in (*grid[::-1], *DEFAULTS.values()):
+        for lr in (*DEFAULTS.values(), *grid[::-1]):
             if f"{way} {seed} {lr:.3g}" not in read():
                 keep(f"{way} {seed} {lr:.3g}", bench.train(way, seed, lr))
 
