@@ -231,7 +231,7 @@ class Training:
             optimizer=plan.optimizer or family_of(first),
             momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
             parameters=plan.parameters or trained or None,
-            pretrained=pretrained(self.models, trained) if plan.pretrained is None else plan.pretrained,
+            pretrained=pretrained(self.models, self.swept) if plan.pretrained is None else plan.pretrained,
         )
 
     def facts(self) -> dict[str, Any]:
