@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 PACKAGES = {"huggingface": "transformers"}
-ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "lightning", "skorch")
+ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "lightning", "ray", "skorch")
 
 collect_ignore = [
     path

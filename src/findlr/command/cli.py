@@ -128,6 +128,9 @@ def _add_searches(made: "Typer") -> None:
         checkpoint: Annotated[
             Path | None, Option(help="Keep --verify's runs in this file; the same command goes on with them.")
         ] = None,
+        workers: Annotated[
+            int | None, Option(min=1, help="Processes that make --verify's first runs at the same time.")
+        ] = None,
         min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
         max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,
         num_steps: Annotated[
@@ -166,7 +169,7 @@ def _add_searches(made: "Typer") -> None:
             "progress": progress,
         }
         options = {name: value for name, value in given.items() if value is not None}
-        raise Exit(run(target, options, Outputs(as_json, output, plot, report), traceback))
+        raise Exit(run(target, options, Outputs(as_json, output, plot, report), traceback, workers))
 
     @made.command(help=help_texts.DEMO)
     def demo(
