@@ -2,8 +2,12 @@
 
 import logging
 import multiprocessing
+import re
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import findlr
 from findlr import ConfigurationError, find_lr
 from findlr.torch import trainable as module_of_trainables
+from tests.loses import Loses
 
 HOW = dict(total_steps=300, schedule="one_cycle", verify=True, budget=260, num_steps=40, progress=False)
 HEAD = nn.Linear(1, 1)  # a global, as a script may have it
@@ -125,14 +130,14 @@ CASES = [adam, clipped, half, with_head, own_step, tied]
 
 @pytest.mark.parametrize("make", CASES)
 def test_runs_and_finding_are_the_same_and_all_is_back(make, pool):
-    alone = find_lr(**make(), **HOW)
-    assert len(alone.race.runs) == 3
+    alone = find_lr(**make(), **HOW, executor=Loses())
+    assert len(alone.race.runs) == 4
     given = make()
     tensors, state = all_of(given)
     there = find_lr(**given, **HOW, executor=pool)
     assert there.race.path == "parallel"
-    assert there.race.runs == alone.race.runs
-    assert (there.lr, there.race.start, there.cost) == (alone.lr, alone.race.start, alone.cost)
+    assert there == alone
+    assert there.cost == alone.cost
     after, now = all_of(given)
     assert all(map(torch.equal, after, tensors))
     assert now == state
@@ -140,9 +145,9 @@ def test_runs_and_finding_are_the_same_and_all_is_back(make, pool):
 
 def test_where_the_batches_are_too_many_to_keep_the_loader_is_sent(pool, monkeypatch):
     monkeypatch.setattr(module_of_trainables, "_MOST_KEPT_BYTES", 0)
-    alone, there = find_lr(**adam(), **HOW), find_lr(**adam(), **HOW, executor=pool)
+    alone, there = find_lr(**adam(), **HOW, executor=Loses()), find_lr(**adam(), **HOW, executor=pool)
     assert there.race.path == "parallel"
-    assert there.race.runs == alone.race.runs
+    assert there == alone
 
 
 class Stream(IterableDataset):
@@ -158,15 +163,25 @@ def test_where_the_place_in_the_data_cannot_be_sent_the_runs_are_made_here(pool,
     assert "can't be kept" in caplog.text
 
 
+def test_the_script_on_the_page_runs_and_prints_what_stands_below_it(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text()
+    code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL).groups()
+    (tmp_path / "page.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == (shown, 0), done.stderr
+
+
 def test_threads_and_modes_of_home_hold_in_a_worker_for_the_length_of_a_run(pool):
     before = pool.submit(torch.get_num_threads).result()
     threads = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        alone, there = find_lr(**adam(), **HOW), find_lr(**adam(), **HOW, executor=pool)
+        alone, there = find_lr(**adam(), **HOW, executor=Loses()), find_lr(**adam(), **HOW, executor=pool)
     finally:
         torch.set_num_threads(threads)
-    assert there.race.runs == alone.race.runs
+    assert there == alone
     assert {pool.submit(torch.get_num_threads).result() for _ in range(6)} == {before}
 
 

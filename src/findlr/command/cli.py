@@ -129,7 +129,7 @@ def _add_searches(made: "Typer") -> None:
             Path | None, Option(help="Keep --verify's runs in this file; the same command goes on with them.")
         ] = None,
         workers: Annotated[
-            int | None, Option(min=1, help="Processes that make --verify's first runs at the same time.")
+            int | None, Option(min=1, help="Processes that make --verify's runs at the same time.")
         ] = None,
         min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
         max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,

@@ -115,7 +115,7 @@ def run(
         options: see ``findlr.command.target.search``.
         outputs: where the Finding goes.
         whole_traceback: print where the target's own code failed.
-        workers: processes that make a race's first runs; None makes them here.
+        workers: processes that make a race's runs; None makes them here.
 
     Returns:
         The exit code.
