@@ -127,11 +127,14 @@ def _add_searches(made: "Typer") -> None:
         progress: Annotated[
             bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
         ] = None,
+        workers: Annotated[
+            int | None, Option(min=1, help="Processes that make --verify's runs at the same time.")
+        ] = None,
         traceback: Traceback = False,
         **search: Any,
     ) -> None:
         options = chosen({**search, "progress": progress})
-        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback))
+        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback, workers))
 
     @made.command(help=help_texts.DOCTOR)
     @with_search

@@ -12,7 +12,7 @@ from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.losses import told_loss
 from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
-from findlr.torch.step import Draw, Loss, TrainStep
+from findlr.torch.step import BY_A_FRAMEWORK, Draw, Loss, TrainStep
 from findlr.torch.training import Training
 
 
@@ -104,6 +104,10 @@ class OwnStep:
     def why_not_together(self) -> str | None:
         """Nobody but the function knows what it does."""
         return "train_step is a function of your own"
+
+    def why_not_packed(self) -> str | None:
+        """None where a plain function takes the step; a room's own class of steps is bound to this process."""
+        return None if type(self) is OwnStep else BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:
         """Nothing: what else the function changes belongs in ``restore=``."""

@@ -27,6 +27,9 @@ Loss = float | torch.Tensor
 Draw = Callable[[], Any]
 TrainStep = Callable[[Draw], Any]
 
+BY_A_FRAMEWORK = "a framework takes the steps by what it has set up in this process, and a worker would be without that"
+"""Why some trainings can't be sent to another process."""
+
 
 class Step(Protocol):
     """Takes optimizer steps, and says what a search must know about them."""
@@ -223,6 +226,10 @@ class LossStep:
         if self.accumulation_steps > 1:
             return "gradients are accumulated"
         return "several optimizers are swept together" if len(self._training.swept) > 1 else None
+
+    def why_not_packed(self) -> str | None:
+        """None where torch's own way takes the step; another framework has states in each process of its own."""
+        return None if type(self._stepper) is Stepper else BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:
         """The scaler."""
