@@ -1,4 +1,4 @@
-"""All that is put back, and the breaks that prove it: README's table and ``make prove`` are made of this list.
+"""All that is put back, and the breaks that prove it: docs/restore.md and ``make prove`` are made of this list.
 
 A break is one replacement in the source, and the test that it turns red.
 """
@@ -9,7 +9,7 @@ STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
-REACHED = "torch/snapshot/reach.py"
+REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
@@ -214,7 +214,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "optimizer state: what was created lazily",
                 f"{MATRIX}[mlp-adam-fresh]",
-                STATE,
+                OBJECTS,
                 "    target.clear()\n",
                 "    if not isinstance(target, dict):\n        target.clear()\n",
             ),
@@ -754,11 +754,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
 
 
 def table() -> str:
-    """README's part on what is put back, and what is out of reach."""
+    """The page's table of what is put back."""
     rows = "".join(f"| {where} | {'; '.join(things)} |\n" for where, things in RESTORED.items())
     return f"| put back | |\n|---|---|\n{rows}"
 
 
 def out_of_reach() -> str:
-    """README's list of what can't be put back."""
+    """The page's list of what can't be put back."""
     return "".join(f"- {thing};\n" for thing in OUT_OF_REACH)

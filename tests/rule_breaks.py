@@ -90,7 +90,7 @@ _CENTRE = [
     ("weight: less the share", FORMULA, "fall / deepest - constants.share, 0.0", "fall / deepest, constants.share"),
     ("weight: of the deepest", UNIT, "fall / deepest - constants.share", "fall - constants.share"),
     ("weight: never below 0", FORMULA, "np.maximum(fall / deepest - constants.share, 0.0)", "fall / deepest"),
-    ("weight: in the mean", FORMULA, "weights=weight[low:high]", "weights=None"),
+    ("weight: in the mean", FORMULA, "weights=reading.weight[dip]", "weights=None"),
     ("first deep dip", TWO, "np.argmax(fall >= constants.deep * deepest)", "np.argmax(fall)"),
     ("first deep dip: deep", TWO, "np.argmax(fall >= constants.deep * deepest)", "np.argmax(weight > 0)"),
     ("one dip: its low end", TWO, "low = int(ends[ends < deep].max(initial=-1)) + 1", "low = 0"),

@@ -14,6 +14,7 @@ from findlr.analysis.text import rate_text
 from findlr.analysis.verdict import Verdict
 from findlr.finding import Cost
 from findlr.testing import Quadratic
+from findlr.views.drawing import describe
 from findlr.views.report import page
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--\"'`${alert(1)}\u2028\ud800"
@@ -64,7 +65,7 @@ def drawn(opened, run=0, layer=4):
     """A column of the chart's own data at its run's points; NaN where nothing is drawn."""
     values = opened.run(
         """const [chart, [run, layer]] = [window.findlrChart, arguments];
-        return chart.places[run].map((at) => chart.plot.data[1 + 5 * run + layer][at] ?? null)""",
+        return chart.places[run].map((at) => chart.plot.data[1 + 6 * run + layer][at] ?? null)""",
         run,
         layer,
     )
@@ -101,9 +102,17 @@ class TestOneRun:
         assert np.array_equal(drawn(shown, layer=0)[:usable], finding.curve.loss[:usable])
         there = np.flatnonzero(np.isfinite(finding.curve.validation[:usable]))
         np.testing.assert_allclose(drawn(shown, layer=2)[there], finding.curve.validation[there], rtol=1e-6)
-        part = finding.curve.clipped()
+        part = finding.curve.usable()
         corrected = part.loss - part.baseline + part.baseline.mean()
-        np.testing.assert_allclose(drawn(shown, layer=1)[10 : usable - 5], corrected, rtol=1e-6)
+        np.testing.assert_allclose(drawn(shown, layer=1)[:usable], corrected, rtol=1e-6)
+        read = describe(finding).read.line
+        np.testing.assert_allclose(drawn(shown, layer=5)[:usable], read.loss, rtol=1e-6)
+
+    def test_before_anybody_looks_the_values_are_those_at_the_suggestion(self, opened, finding):
+        lr, smoothed, *_ = map(float, opened([finding]).texts("#readout td")[:2])
+        at = int(np.argmin(np.abs(finding.curve.log10_lr - math.log10(finding.lr))))
+        assert lr == pytest.approx(finding.curve.lr[at], rel=1e-3)
+        assert smoothed == pytest.approx(finding.curve.smoothed().loss[at], rel=1e-3)
 
     @pytest.mark.parametrize("share", [0.2, 0.7])
     def test_the_mouse_over_the_chart_shows_the_values_there(self, opened, finding, share):
@@ -188,8 +197,8 @@ class TestOneRun:
         shown = opened([finding])
         whole = pixels(shown)
         labels = shown.texts("#layers label")
-        assert len(labels) == 5
-        for i in range(5):
+        assert len(labels) == 7
+        for i in range(7):
             shown.run("document.querySelectorAll('#layers input')[arguments[0]].click()", i)
             shown.settled()
             assert pixels(shown) != whole, labels[i]
@@ -359,6 +368,8 @@ class TestForEveryone:
     def test_a_phone_needs_no_scrolling_sideways(self, opened, finding, runs):
         shown = opened([finding] * runs, width=390, height=800)
         assert shown.run("return document.documentElement.scrollWidth") <= 390
+        cut = "return [...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth).length"
+        assert shown.run(cut) == 0  # and nothing is cut inside of it
 
     def test_the_scheme_of_the_system_is_followed_at_once(self, opened, finding):
         shown = opened([finding])

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from findlr import ConfigurationError, Curve, Plan, Stop, find, rules
+from findlr import ConfigurationError, Curve, Plan, Stop, Suggestion, find, rules
+from findlr.analysis.dip import read_dip
 from findlr.analysis.runs import Race, Run
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe, flattened, labels_of
@@ -22,18 +23,10 @@ def finding():
     return replace(found, curve=replace(curve, baseline=np.linspace(4, 6, len(curve)), validation=validation))
 
 
-def test_the_ends_are_what_the_line_leaves_out(finding):
-    usable, drawing = finding.curve.usable(), describe(finding)
-    assert drawing.ends.lr.tolist() == [*usable.lr[:10], *usable.lr[-5:]]
-    assert drawing.ends.loss.tolist() == [*usable.loss[:10], *usable.loss[-5:]]
-    assert describe(finding, raw=False).ends is None
-    assert describe(finding, smoothed=False).ends is None
-
-
 def test_losses_without_batch_noise_keep_their_mean_level(finding):
-    part, drawing = finding.curve.clipped(), describe(finding)
+    part, drawing = finding.curve.usable(), describe(finding)
     assert np.array_equal(drawing.corrected.loss, part.loss - part.baseline + part.baseline.mean())
-    assert np.array_equal(drawing.corrected.lr, drawing.line.lr)
+    assert np.array_equal(drawing.corrected.lr, part.lr)
     assert describe(replace(finding, curve=replace(finding.curve, baseline=None))).corrected is None
     assert describe(finding, raw=False).corrected is None
     assert describe(finding, smoothed=False).corrected is None
@@ -65,6 +58,57 @@ def test_an_early_end_is_marked_and_says_why(finding, stop):
         assert marked.why == f"stopped: {stop.name.lower().replace('_', ' ')}"
 
 
+class TestWhatTheRuleReads:
+    def test_its_dip_is_lowest_and_carries_the_suggestion(self, finding):
+        drawing = describe(finding)
+        line, dip = drawing.read.line, drawing.read.dip
+        assert drawing.main is line
+        assert dip.loss.min() == line.loss.min()
+        assert set(dip.lr) < set(line.lr)
+        assert dip.loss.max() < line.loss.max()
+        assert drawing.suggestion.loss == pytest.approx(
+            np.interp(np.log10(finding.lr), line.log10_lr, line.loss), rel=1e-12
+        )
+        middle = 10 ** np.average(dip.log10_lr, weights=dip.loss.max() - dip.loss)
+        assert middle == pytest.approx(10 ** read_dip(finding.curve).place, rel=0.05)
+
+    def test_the_signs_are_what_the_answer_is_made_of(self, finding):
+        belief = finding.belief
+        assert [sign.lr for sign in describe(finding).signs] == [belief.dip]  # nothing is usual for no optimizer
+        planned = replace(finding, plan=Plan(optimizer="SGD"))
+        assert [sign.lr for sign in describe(planned).signs] == [planned.belief.dip, planned.belief.usual]
+        assert describe(planned).signs[1].label == f"usual for such a training: {planned.belief.usual:.2g}"
+
+    def test_a_race_is_made_of_its_runs(self, finding):
+        raced = replace(finding, race=Race(RUNS, 3.0, 0.05, True), suggestion=Suggestion(0.04, "race", "why"))
+        assert [(sign.lr, sign.label) for sign in describe(raced).signs] == [(0.05, "best of the short runs: 0.05")]
+        assert describe(raced).read is not None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"suggestion": Suggestion(0.1, "article", "why")},
+            {"suggestion": None},
+            {"plan": Plan(optimizer="Prodigy")},
+            {"plan": Plan(optimizer="LBFGS")},
+        ],
+        ids=["another rule", "none", "rate-free", "quasi-Newton"],
+    )
+    def test_others_read_no_dip(self, finding, change):
+        drawing = describe(replace(finding, **change))
+        assert drawing.read is None
+        assert drawing.signs == ()
+        assert drawing.main is drawing.line
+
+    def test_it_can_be_left_out(self, finding):
+        for how in ({"read": False}, {"smoothed": False}):
+            drawing = describe(finding, **how)
+            assert drawing.read is None
+            assert drawing.suggestion.loss == pytest.approx(
+                np.interp(np.log10(finding.lr), drawing.line.log10_lr, drawing.line.loss), rel=1e-12
+            )
+
+
 RUNS = (Run(0.1, 50, 2.0), Run(0.025, 50, 1.0), Run(0.4, 50, math.inf))
 
 
@@ -74,6 +118,8 @@ def test_a_race_is_ordered_by_rate_on_limits_of_its_own(finding):
     assert [run.lr for run in race.runs] == [0.025, 0.1, 0.4]
     assert race.limits == pytest.approx((0.85, 2.15))
     assert race.label == "held-out loss after 50 steps"
+    assert [run.lr for run in race.inside] == [0.025, 0.1]
+    assert race.told_above == "above: diverged at 0.4"
     assert describe(raced, race=False).race is None
     assert describe(finding).race is None
 
@@ -83,10 +129,13 @@ def test_a_run_that_explodes_does_not_hide_the_others(finding):
     low, high = describe(replace(finding, race=exploded)).race.limits
     assert low < 1.0
     assert 3.0 < high < 6.0
+    assert describe(replace(finding, race=exploded)).race.told_above == "above: diverged at 0.4, loss 1e+45 at 0.8"
 
 
 def test_a_race_in_which_all_diverged_has_no_limits(finding):
-    assert describe(replace(finding, race=Race(RUNS[2:], 3.0, 0.4, False))).race.limits is None
+    race = describe(replace(finding, race=Race(RUNS[2:], 3.0, 0.4, False))).race
+    assert race.limits is None
+    assert race.above == RUNS[2:]
 
 
 def test_a_flat_curves_raw_losses_are_seen():

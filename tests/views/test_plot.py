@@ -52,7 +52,7 @@ class TestDrawing:
         finding = finding_of(article_like())
         drawing = describe(finding)
         assert drawing.line == finding.curve.smoothed().clipped()
-        assert drawing.points == finding.curve.clipped()
+        assert drawing.points == finding.curve.usable()
         assert drawing.line.lr.tolist() == finding.curve.lr[10:-6].tolist()  # the one that tripped is not usable
 
     def test_raw_shows_every_usable_point(self):
@@ -68,14 +68,15 @@ class TestDrawing:
         finding = finding_of(article_like())
         mark = describe(finding).suggestion
         assert mark.lr == finding.lr
-        assert mark.label == f"{finding.lr:.2g} (quick)"
-        line = finding.curve.smoothed().clipped()
+        assert mark.suggested == f"suggested {finding.lr:.2g}"
+        line = describe(finding).main
         at = int(np.searchsorted(line.lr, mark.lr))
         assert min(line.loss[at - 1 : at + 1]) <= mark.loss <= max(line.loss[at - 1 : at + 1])
 
     def test_a_suggestion_is_named_like_this(self):
         suggestion = Suggestion(0.1234, "article", "why")
-        assert describe(finding_of(article_like(), lambda curve, plan: suggestion)).suggestion.label == "0.12 (article)"
+        mark = describe(finding_of(article_like(), lambda curve, plan: suggestion)).suggestion
+        assert (mark.suggested, mark.label) == ("suggested 0.12 (article)", "0.12 (article)")
 
     def test_the_interval_is_the_rules_own(self):
         curve = article_like()
@@ -158,11 +159,14 @@ class TestAxes:
         ax = finding.plot(Figure().subplots(), rules=(rules.steep,))
         drawing = describe(finding, rules=(rules.steep,))
         lines = {line.get_label(): line for line in ax.lines}
-        for label, curve in (("smoothed loss", drawing.line), ("raw loss", drawing.points)):
+        read = "what the rule reads, dip shaded"
+        for label, curve in (("smoothed loss", drawing.line), ("raw loss", drawing.points), (read, drawing.read.line)):
             assert np.array_equal(lines[label].get_xdata(), curve.lr)
             assert np.array_equal(lines[label].get_ydata(), curve.loss)
         assert lines[drawing.others[0].label].get_xdata() == [drawing.others[0].lr]
-        assert [text.get_text() for text in ax.texts] == [drawing.suggestion.label]
+        assert [text.get_text() for text in ax.texts] == [drawing.suggestion.suggested]
+        assert [line for line in ax.lines if line.get_label() == drawing.signs[0].label]
+        assert max(ax.lines, key=lambda line: line.get_linewidth()).get_label() == read  # it leads the eye
         assert ax.texts[0].xy == (drawing.suggestion.lr, drawing.suggestion.loss)
         (band,) = ax.patches
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(finding.interval)
@@ -233,8 +237,13 @@ class TestRace:
         runs = {run.lr: run.loss for run in finding.race.runs}
         shown = dict(zip(*right.lines[0].get_data(), strict=True))
         assert shown == {lr: loss for lr, loss in runs.items() if low < loss < high}
-        assert {*right.lines[1].get_xdata()} == runs.keys() - shown.keys()
-        assert [text.get_text() for text in ax.get_legend().get_texts()][-1] == "race"
+        above = {lr for line in right.lines[1:] for lr in line.get_xdata()}
+        assert above == runs.keys() - shown.keys()
+        assert above
+        assert not right.lines[1].get_clip_on()  # a mark at the edge is whole
+        told = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert "short runs, on the right axis" in told
+        assert describe(finding).race.told_above in told
         figure = Figure()
         finding.plot(figure.subplots(), race=False)
         assert len(figure.axes) == 1
@@ -246,6 +255,37 @@ class TestRace:
         crosses = figure.axes[1].lines[1]
         assert list(crosses.get_xdata()) == [0.1, 0.2]
         figure.savefig(io.BytesIO())
+
+
+class TestLegend:
+    """Where it stands."""
+
+    def drawn(self, finding, **figure):
+        made = Figure(figsize=(6.4, 4.2), **figure)
+        ax = finding.plot(made.subplots(), rules=ALL_RULES)
+        made.savefig(io.BytesIO())
+        return made, ax
+
+    @pytest.mark.parametrize("layout", ["constrained", "tight"])
+    def test_it_stands_below_the_axes_and_inside_the_picture(self, layout):
+        figure, ax = self.drawn(find(Quadratic(), Plan("one_cycle", 400, "SGD"), verify=True), layout=layout)
+        legend, label = ax.get_legend().get_window_extent(), ax.xaxis.label.get_window_extent()
+        assert legend.y1 <= label.y0
+        assert legend.y0 >= 0
+        assert figure.bbox.x0 <= legend.x0
+        assert legend.x1 <= figure.bbox.x1
+
+    def test_without_a_layout_it_stays_inside_the_axes(self):
+        _, ax = self.drawn(find(Quadratic()))
+        legend, axes = ax.get_legend().get_window_extent(), ax.get_window_extent()
+        assert (axes.x0, axes.y0) <= (legend.x0, legend.y0)
+        assert legend.y1 <= axes.y1
+
+    def test_it_names_no_rule_that_nobody_asked_for(self):
+        ax = find(Quadratic(), Plan("one_cycle", 400, "SGD"), verify=True).plot(Figure().subplots())
+        texts = [text.get_text() for text in (*ax.get_legend().get_texts(), *ax.texts)]
+        assert not [text for text in texts if "quick" in text or "(race)" in text]
+        assert [text for text in texts if text.startswith("interval: ")]
 
 
 HOSTILE = r"_$\frac{1$ </script> \n %s {0}"

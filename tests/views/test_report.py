@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -13,6 +14,7 @@ import pytest
 from findlr import ConfigurationError, Curve, Plan, find
 from findlr.analysis.runs import Race, Run
 from findlr.testing import Quadratic
+from findlr.views.drawing import describe
 from findlr.views.report import page, write_report
 
 
@@ -150,10 +152,37 @@ def test_no_text_of_a_run_can_end_its_element(finding):
     assert data_of(text)[0]["label"] == evil
 
 
+def undated(text):
+    """A page without the date at its top."""
+    return re.sub(r"report, \d{4}-\d\d-\d\d \d\d:\d\d", "report", text, count=1)
+
+
+def test_the_head_has_the_date_and_what_it_is_from(finding):
+    before = datetime.now().astimezone()
+    head = re.search(r"learning-rate report, ([^<]*)<", page([finding]))[1]
+    date, _, script = head.partition(", ")
+    assert before <= datetime.strptime(f"{date}:59.999999", "%Y-%m-%d %H:%M:%S.%f").astimezone()
+    assert script == "pytest"
+    assert re.search(r"report, [-0-9: ]*, from &lt;a&gt;.json<", page([finding], source="from <a>.json"))
+    assert re.search(r"report, [-0-9: ]*<", page([finding], source=""))
+
+
+def test_what_the_rule_reads_is_there(finding):
+    (run,) = data_of(page([finding]))
+    drawing = describe(finding)
+    read = np.frombuffer(b64decode(run["read"]), "<f4")
+    np.testing.assert_allclose(read, drawing.read.line.loss, rtol=1e-6)
+    assert run["dip"]["top"] == drawing.read.dip.loss.max()
+    assert run["signs"] == [{"lr": finding.belief.dip, "label": drawing.signs[0].label}]
+    assert run["suggestion"]["label"] == f"suggested {finding.lr:.2g}"
+    (run,) = data_of(page([replace(finding, suggestion=None)]))
+    assert (run["read"], run["dip"], run["signs"], run["suggestion"]) == (None, None, [], None)
+
+
 def test_the_methods_file_is_the_functions(finding, tmp_path):
     path = finding.report(str(tmp_path / "one.html"))
     assert path == tmp_path / "one.html"
-    assert path.read_bytes() == write_report([finding], tmp_path / "two.html").read_bytes()
+    assert undated(path.read_text()) == undated(write_report([finding], tmp_path / "two.html").read_text())
 
 
 def test_wrong_input_writes_nothing(finding, tmp_path):

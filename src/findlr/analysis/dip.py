@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from findlr.analysis.curve import Curve
-from findlr.analysis.smoothing import centred_gaussian, centred_median, median
+from findlr.analysis.smoothing import Array, centred_gaussian, centred_median, median
 from findlr.errors import NoSuggestionError
 
 _BANDWIDTH = 0.5  # decades: the width of the smoothing
@@ -45,6 +45,27 @@ class Dip:
     density: float
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A curve as its dip is read from it.
+
+    Args:
+        places: decimal logarithms of evenly spaced rates, shape (n,).
+        fall: how far the loss lies under its start at each, smoothed without lag, shape (n,).
+        weight: how much each place counts in the middle of the dip, from 0 up, shape (n,).
+        start: the mean loss under the starting weights.
+        low: the first place of the dip.
+        high: the place after its last.
+    """
+
+    places: Array
+    fall: Array
+    weight: Array
+    start: float
+    low: int
+    high: int
+
+
 def read_dip(curve: Curve) -> Dip:
     """The middle of the loss's dip, and how noisy it is.
 
@@ -66,6 +87,28 @@ def read_dip(curve: Curve) -> Dip:
         NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
 
     Source: original.
+    """
+    reading = reading_of(curve)
+    x, dip = curve.paired().log10_lr, slice(reading.low, reading.high)
+    place = float(np.average(reading.places[dip], weights=reading.weight[dip]))
+    spread, deepest = curve.spread(), float(reading.fall.max())
+    calm = math.log10(deepest / spread) if spread else math.inf
+    around = np.clip([place - 0.5, place + 0.5], x[0], x[-1])
+    points = np.diff(np.interp(around, x, np.arange(len(x))))[0] / np.diff(around)[0]
+    return Dip(place, max(0.0, _CALM - max(calm, _NOISIEST)), math.log10(points / _USUAL_DENSITY))
+
+
+def reading_of(curve: Curve) -> Reading:
+    """The fall of the loss, and the stretch of it that is the dip; see ``read_dip``.
+
+    Args:
+        curve: the raw losses of a sweep, with their baseline if measured.
+
+    Returns:
+        The Reading.
+
+    Raises:
+        NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
     """
     constants = WITHOUT if curve.baseline is None else WITH_BASELINE
     usable = curve.paired()
@@ -91,9 +134,4 @@ def read_dip(curve: Curve) -> Dip:
     ends = np.flatnonzero(weight == 0)
     low = int(ends[ends < deep].max(initial=-1)) + 1
     high = int(ends[ends > deep].min(initial=n))
-    place = float(np.average(places[low:high], weights=weight[low:high]))
-    spread = curve.spread()
-    calm = math.log10(deepest / spread) if spread else math.inf
-    around = np.clip([place - 0.5, place + 0.5], x[0], x[-1])
-    points = np.diff(np.interp(around, x, np.arange(n)))[0] / np.diff(around)[0]
-    return Dip(place, max(0.0, _CALM - max(calm, _NOISIEST)), math.log10(points / _USUAL_DENSITY))
+    return Reading(places, fall, weight, float(start.mean()), low, high)

@@ -10,6 +10,7 @@ import numpy as np
 from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve, Ending, Stop
 from findlr.analysis.levels import FEWEST, Levels, levels_of
+from findlr.analysis.text import rate_text
 
 _TELLING = 5  # batches on the way down from which a sign test can tell
 _EDGES = (Stop.DIVERGED, Stop.NOT_FINITE, Stop.FAILED)  # what a rate that is too high does
@@ -112,7 +113,7 @@ def _judge_nothing(curve: Curve, ending: Ending) -> Judgement:
 def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement:
     """The sweep was cut where a batch happened to lie: what came before must tell a rate by itself."""
     at = len(curve) - 1
-    where = f"the loss of {_batch(at, ending)}, at lr {curve.lr[at]:.3g}, is NaN or infinite"
+    where = f"the loss of {_batch(at, ending)}, at lr {rate_text(curve.lr[at])}, is NaN or infinite"
     if curve.baseline is None:
         fault = f"{where} before any rate has acted: look for it in the data; if that batch is sound, start lower"
     else:
@@ -131,8 +132,8 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
     if levels.rises_early:
         return Judgement(
             Verdict.RISING,
-            f"The loss rises from {levels.start:.4g} at the first rate, {points.lr[0]:.3g}, and never falls below it: "
-            "lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
+            f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls below "
+            "it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
         )
     few = ""
     if points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
@@ -140,7 +141,7 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
     return Judgement(
         Verdict.FLAT,
         f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
-        f"{points.lr[-1]:.3g}{_end(ending)}: {few}check that the loss depends on the "
+        f"{rate_text(points.lr[-1])}{_end(ending)}: {few}check that the loss depends on the "
         "parameters and the targets fit the inputs; if the model is trained already, or batches differ a lot, take "
         "larger batches or more steps to show a fall.",
     )
@@ -160,17 +161,21 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
     if at_end and not levels.done_before_end:
         more = "raise max_lr until the loss turns up" if cut is None else "; ".join(cut)
         return Judgement(
-            Verdict.STILL_FALLING, f"The loss is lowest, {bottom}, at the end of the sweep, lr {last:.3g}: {more}."
+            Verdict.STILL_FALLING,
+            f"The loss is lowest, {bottom}, at the end of the sweep, lr {rate_text(last)}: {more}.",
         )
+    where = rate_text(points.lr[levels.bottom_index])
     seen = (
-        f"The loss falls from {before} to {bottom} near lr {points.lr[levels.bottom_index]:.3g}, {levels.evidence}, "
+        f"The loss falls from {before} to {bottom} near lr {where}, {levels.evidence}, "
         f"and then {'stays' if at_end else 'rises'}"
     )
     if at_end:
         more = "raise max_lr, or verify=True" if cut is None else f"{'; '.join(cut)}, or verify=True"
-        return Judgement(Verdict.NO_EDGE, f"{seen} low up to {last:.3g}: no rate is seen to be too high; {more}.")
+        return Judgement(
+            Verdict.NO_EDGE, f"{seen} low up to {rate_text(last)}: no rate is seen to be too high; {more}."
+        )
     if ending.stop is Stop.FAILED:
-        seen = f"{seen}, until the training fails at the next rate after {last:.3g} ({ending.error})"
+        seen = f"{seen}, until the training fails at the next rate after {rate_text(last)} ({ending.error})"
     if points.is_shallow(levels.fall):
         return Judgement(
             Verdict.NOISY,
@@ -183,12 +188,12 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
 def _why_too_short(curve: Curve, n: int, ending: Ending) -> str:
     seen = f"The sweep has {n} usable point{'s' * (n != 1)}, and a judgement needs {FEWEST}"
     if ending.stop is Stop.FAILED:
-        return f"{seen}; the training fails after lr {curve.lr[-1]:.3g} ({ending.error}): lower min_lr."
+        return f"{seen}; the training fails after lr {rate_text(curve.lr[-1])} ({ending.error}): lower min_lr."
     if ending.stop in _EDGES:
         what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
-        return f"{seen}; the loss {what} at lr {curve.lr[-1]:.3g}: lower min_lr, or raise num_steps."
+        return f"{seen}; the loss {what} at lr {rate_text(curve.lr[-1])}: lower min_lr, or raise num_steps."
     if ending.stop in _CUT:
-        return f"{seen}; it ended at lr {curve.lr[-1]:.3g}: {'; '.join(_CUT[ending.stop])}."
+        return f"{seen}; it ended at lr {rate_text(curve.lr[-1])}: {'; '.join(_CUT[ending.stop])}."
     return f"{seen}: raise num_steps."
 
 

@@ -60,8 +60,12 @@ class Outputs:
 
             check_picture(self.picture)
 
-    def write(self, finding: Finding) -> None:
+    def write(self, finding: Finding, source: str) -> None:
         """Print the Finding, then write it where it was asked for: each is done, should the other fail.
+
+        Args:
+            finding: what was found.
+            source: the training that it was found for.
 
         Raises:
             OSError: standard output takes no more, or a file cannot be written.
@@ -69,7 +73,7 @@ class Outputs:
         try:
             self._print(finding)
         finally:
-            self._save(finding)
+            self._save(finding, source)
 
     def _print(self, finding: Finding) -> None:
         if self.as_json:
@@ -80,13 +84,15 @@ class Outputs:
             show(finding)
         finish()
 
-    def _save(self, finding: Finding) -> None:
+    def _save(self, finding: Finding, source: str) -> None:
         if self.saved is not None:
             finding.save(self.saved)
         if self.picture is not None:
             finding.plot(self.picture)
         if self.page is not None:
-            finding.report(self.page)
+            from findlr.views.report import write_report
+
+            write_report([finding], self.page, source=source)
         if written := self._paths():
             say(f"written: {', '.join(map(str, written))}")
 
@@ -119,7 +125,7 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
         finding, code = _searched(target, options, whole_traceback)
     if finding is not None and (code is None or len(finding.curve)):
-        outputs.write(finding)
+        outputs.write(finding, target)
     return code_of(finding) if code is None and finding is not None else code or WRONG
 
 
@@ -131,20 +137,30 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
         return search(load(target)(), options, target), None
     except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told
         measured = _measured(error)
-        if isinstance(error, FindlrError):
-            code, said = WRONG, str(error)
-        elif isinstance(error, KeyboardInterrupt):
-            code, said = INTERRUPTED, "interrupted"
-        else:
-            code, said = TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
-        if code == TARGET_FAILED and whole_traceback:
-            traceback.print_exception(error)
+        code, said = ended(error, target, whole_traceback)
         if measured is not None and len(measured.curve):
             said += f"; {len(measured.curve)} steps were measured{_restored(error)}"
         if code == INTERRUPTED and (kept := options.get("checkpoint")) is not None and kept.exists():
             said += f"; the same command goes on with what {kept} has"
     say(said)
     return measured, code
+
+
+def ended(error: BaseException, target: str, whole_traceback: bool) -> tuple[int, str]:
+    """The exit code for what ended a target's code, and a line that says it.
+
+    Args:
+        error: what was raised.
+        target: whose code it was.
+        whole_traceback: print where it failed.
+    """
+    if isinstance(error, FindlrError):
+        return WRONG, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if whole_traceback:
+        traceback.print_exception(error)
+    return TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
 
 
 def _measured(error: BaseException) -> Finding | None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from findlr.analysis.curve import Curve, Stop
+from findlr.analysis.dip import reading_of
+from findlr.analysis.families import QUASI_NEWTON, RATE_FREE
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Finding
 from findlr.finding.telling import plan_text
-from findlr.views.parts import Drawing, Limits, Mark, RaceRuns, StopPoint
+from findlr.views.parts import OWN, Drawing, Limits, Mark, RaceRuns, Read, Sign, StopPoint
 
 _LARGEST = 1e150  # of a height: far above, a span is infinite
 
@@ -25,6 +27,7 @@ def describe(
     raw: bool = True,
     rules: Sequence[Rule | str] | str = (),
     race: bool = True,
+    read: bool = True,
 ) -> Drawing:
     """What to draw of a Finding.
 
@@ -32,9 +35,11 @@ def describe(
         finding: with or without a suggestion.
         smoothed: True is the article's plot: the smoothed losses without the first 10 and last 5 points; False is the
             raw losses, all that are usable.
-        raw: whether raw losses stand behind the smoothed ones, and those less their batches' differences.
+        raw: whether the raw losses stand behind the smoothed ones, all that are usable, and those less their batches'
+            differences.
         rules: other rules to ask, or their names; those that refuse are left out.
         race: whether the runs of a race are shown.
+        read: whether what the default rule reads is shown beside the smoothed losses, and carries the suggestion.
 
     Returns:
         The Drawing.
@@ -51,19 +56,20 @@ def describe(
     """
     curve = finding.curve
     line = curve.smoothed().clipped() if smoothed else curve.usable()
-    points = ends = corrected = None
+    points = corrected = None
     if smoothed and raw:
-        points = curve.clipped() if len(line) else curve.usable()
-        ends = _outside(curve.usable(), points)
-        corrected = _corrected(curve.clipped())
+        points, corrected = curve.usable(), _corrected(curve.usable())
     validation = _measured(curve)
+    reading = _read(finding) if smoothed and read else None
     named = _named(finding, rules)
-    marks = [Mark(lr, _height(line, lr), names) for lr, names in named.items()]
     suggested = finding.suggestion is not None  # named first, then
+    under = [line if reading is None else reading.line] * suggested + [line] * len(named)  # what each of them reads
+    marks = [Mark(lr, _height(curve, lr), names) for curve, (lr, names) in zip(under, named.items(), strict=False)]
     return Drawing(
         line=line,
         points=points,
-        ends=ends,
+        read=reading,
+        signs=() if reading is None else tuple(_signs(finding)),
         corrected=corrected,
         validation=validation,
         suggestion=marks[0] if suggested else None,
@@ -71,7 +77,7 @@ def describe(
         others=tuple(marks[suggested:]),
         stop=_stop(finding),
         race=_race(finding) if race else None,
-        limits=_limits(line, points, corrected, validation),
+        limits=_limits(line, None if reading is None else reading.line, points, corrected, validation),
         plan=plan_text(finding.plan),
         message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
         loss_label="smoothed loss" if smoothed else "loss",
@@ -130,13 +136,29 @@ def _tells(name: str) -> bool:
     return not name.startswith(("versions.", "optimizer.groups.", "optimizer.module", "momentum"))
 
 
-def _outside(usable: Curve, shown: Curve) -> Curve | None:
-    """The points before and after those that are shown."""
-    if len(usable) == len(shown):
+def _read(finding: Finding) -> Read | None:
+    """What the default rule reads, where the suggestion is its own, or that of a race, which begins at its."""
+    suggestion, plan = finding.suggestion, finding.plan
+    if suggestion is None or suggestion.rule not in OWN or plan.optimizer in (*RATE_FREE, *QUASI_NEWTON):
         return None
-    start = int(np.searchsorted(usable.lr, shown.lr[0]))
-    kept = np.r_[0:start, start + len(shown) : len(usable)]
-    return Curve(usable.lr[kept], usable.loss[kept])
+    try:
+        reading = reading_of(finding.curve)
+    except NoSuggestionError:
+        return None
+    line, dip = Curve(10**reading.places, reading.start - reading.fall), slice(reading.low, reading.high)
+    return Read(line, Curve(line.lr[dip], line.loss[dip]))
+
+
+def _signs(finding: Finding) -> Iterator[Sign]:
+    """What the suggestion is made of: of a race, its runs; of the default rule, the dip and what is usual."""
+    rule = None if finding.suggestion is None else finding.suggestion.rule
+    if rule == "race" and finding.race is not None:
+        yield Sign(finding.race.best_lr, "best of the short runs")
+    elif rule == "quick" and (belief := finding.belief) is not None:
+        if belief.dip is not None:
+            yield Sign(belief.dip, "the dip, for this plan")
+        if belief.usual is not None:
+            yield Sign(belief.usual, "usual for such a training")
 
 
 def _corrected(curve: Curve) -> Curve | None:

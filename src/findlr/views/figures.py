@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from io import StringIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_SIZE = (7, 5)  # inches
 _DPI = 150  # of a picture that is written
+_INK, _PAPER = "#0a0b0c", "#fdfcfb"  # which nothing else has
+_PAGE = "var(--jp-layout-color0, var(--vscode-editor-background, Canvas))"  # a notebook's own colour
 
 
 def picture(draw: Callable[[Axes], object]) -> Figure:
@@ -26,9 +31,38 @@ def picture(draw: Callable[[Axes], object]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=_SIZE, layout="constrained")
     draw(figure.subplots())
     return figure
+
+
+def svg(draw: Callable[[Axes], object], label: str) -> str:
+    """What ``draw`` draws as SVG for a page of any colour: its ink is the page's, and its paper is not drawn.
+
+    Args:
+        draw: such as ``finding.plot``.
+        label: what it is, for who can't see it; no quotes in it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise MissingExtraError.of("matplotlib", "plot") from None
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+    look = {**dict.fromkeys(inked, _INK), **dict.fromkeys(papers, _PAPER)}
+    with mpl.rc_context({**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}), StringIO() as file:
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        picture(draw).savefig(file, format="svg", transparent=True, metadata=nothing)
+        drawn = file.getvalue()
+    for colour, meant in ((_INK, "currentColor"), (_PAPER, _PAGE)):
+        drawn = drawn.replace(colour, meant)
+    drawn = re.sub(r"<style.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)  # it is for the whole page
+    drawn = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), drawn)  # a tenth
+    opened = f'<svg role="img" aria-label="{label}" style="max-width:100%;height:auto"'
+    return re.sub(r"\s+", " ", drawn.replace("<svg", opened, 1)).replace("> <", "><")
 
 
 def check_picture(path: str | PathLike[str]) -> None:
@@ -59,4 +93,4 @@ def _new_axes() -> Axes:
         from matplotlib import pyplot as plt
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
-    return plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
+    return plt.subplots(figsize=_SIZE, layout="constrained")[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from findlr.analysis.curve import Curve
@@ -9,6 +10,7 @@ from findlr.analysis.runs import Run
 from findlr.analysis.text import printable, rate_text
 
 Limits = tuple[float, float]
+OWN = ("quick", "race")  # the rules that nobody need have asked for
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,40 @@ class Mark:
 
     @property
     def label(self) -> str:
-        """The rate and its rules, as in "0.12 (quick)"."""
+        """The rate and its rules, as in "0.12 (valley)"."""
         return f"{rate_text(self.lr)} ({printable(', '.join(self.rules))})"
+
+    @property
+    def suggested(self) -> str:
+        """The rate as the one that is suggested, with the rules that were asked for by name."""
+        rules = [rule for rule in self.rules if rule not in OWN]
+        return f"suggested {rate_text(self.lr)}" + (f" ({printable(', '.join(rules))})" if rules else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What the default rule reads of a curve.
+
+    Args:
+        line: the loss, smoothed without lag.
+        dip: the part of it that the rule takes the middle of.
+    """
+
+    line: Curve
+    dip: Curve
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A rate at the foot of a picture, and what it is."""
+
+    lr: float
+    text: str
+
+    @property
+    def label(self) -> str:
+        """What it is, and the rate."""
+        return f"{self.text}: {rate_text(self.lr)}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +88,22 @@ class RaceRuns:
     limits: Limits | None
     label: str
 
+    @property
+    def inside(self) -> tuple[Run, ...]:
+        """The runs within the limits."""
+        return tuple(run for run in self.runs if self.limits is not None and run.loss <= self.limits[1])
+
+    @property
+    def above(self) -> tuple[Run, ...]:
+        """The runs that ended above them, or diverged."""
+        return tuple(run for run in self.runs if run not in self.inside)
+
+    @property
+    def told_above(self) -> str:
+        """What those ended at, as in "above: loss 3.2 at 0.87"."""
+        ends = (f"loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged" for run in self.above)
+        return "above: " + ", ".join(f"{end} at {rate_text(run.lr)}" for end, run in zip(ends, self.above, strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
@@ -62,7 +112,8 @@ class Drawing:
     Args:
         line: the curve to draw as a line; empty where the sweep has too few points.
         points: the raw losses behind it, or None.
-        ends: the raw losses that the line leaves out at its ends, or None.
+        read: what the default rule reads, where the suggestion is its own or a race's; None otherwise.
+        signs: rates that such a suggestion is made of.
         corrected: the raw losses less what makes their batch hard or easy; None where that was not measured.
         validation: the held-out losses, where they were measured, or None.
         suggestion: the rate that is suggested, or None.
@@ -78,7 +129,8 @@ class Drawing:
 
     line: Curve
     points: Curve | None
-    ends: Curve | None
+    read: Read | None
+    signs: tuple[Sign, ...]
     corrected: Curve | None
     validation: Curve | None
     suggestion: Mark | None
@@ -90,3 +142,8 @@ class Drawing:
     plan: str
     message: str
     loss_label: str
+
+    @property
+    def main(self) -> Curve:
+        """The line that the suggestion stands on."""
+        return self.line if self.read is None else self.read.line

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.rules import Rule
-from findlr.analysis.text import printable, rate_text
+from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
 from findlr.views.drawing import describe, labels_of
 from findlr.views.figures import drawn
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEGEND_WIDTH = 44  # letters
+_MANY = 500  # points
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
 # and dashes differ as well, for a picture in grey.
@@ -114,7 +115,7 @@ def compare(
         labels = list(findings) if labels is None else labels
         findings = list(findings.values())
     names = labels_of(findings, labels)
-    drawings = [describe(finding, raw=False, race=False) for finding in findings]
+    drawings = [describe(finding, raw=False, race=False, read=False) for finding in findings]
     return drawn(lambda axes: _draw_all(drawings, names, axes), ax)
 
 
@@ -140,7 +141,7 @@ def _draw_all(drawings: Sequence[Drawing], names: Sequence[str], ax: Axes) -> No
             if drawing.interval is not None:
                 ax.plot(drawing.interval, [mark.loss] * 2, "|-", color=colour, lw=1, ms=9, alpha=0.8)
             ax.plot(mark.lr, mark.loss, shape, color=colour, ms=9, mec=paper, zorder=4)
-    _legend(ax, handles, drawings[0])
+    _legend(ax, handles)
 
 
 def _draw(drawing: Drawing, ax: Axes) -> None:
@@ -149,49 +150,66 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
         ax.set_ylim(*drawing.limits)  # first, for no explosion to reach the axes
     handles = [*_curves(drawing, ax), *_marks(drawing, ax)]
     if drawing.race is not None:
-        handles.append(_draw_race(drawing.race, ax))
+        handles += _draw_race(drawing.race, ax)
+    handles += _signs(drawing, ax)
     if drawing.message:
         ax.set_title(drawing.message, parse_math=False, wrap=True)
     else:
         _tell_plan(drawing, ax)
     if drawing.limits is not None:
-        _legend(ax, handles, drawing)
+        _legend(ax, handles)
 
 
 def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
     """The lines and points; those further down lie over those before."""
+    read = drawing.read
+    many = {"rasterized": len(drawing.line) > _MANY}  # one by one they would make a vector picture very large
+    dots = {"color": _LINE, "ls": "", "marker": "o", "ms": 3, "mew": 0, "alpha": 0.5, **many}
     layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
-        ("raw loss", drawing.points, {"color": _LINE, "ls": "", "marker": "o", "ms": 3.5, "mew": 0, "alpha": 0.5}),
-        (
-            "left out of the line",
-            drawing.ends,
-            {"color": _GREY, "ls": "", "marker": "o", "ms": 3, "mfc": "none", "mew": 0.7},
-        ),
-        ("without batch noise (read by quick)", drawing.corrected, {"color": _GREY, "lw": 1}),
-        (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2}),
+        ("raw loss", drawing.points, dots),
+        ("raw loss less batch differences", drawing.corrected, {"color": _GREY, "lw": 0.8, **many}),
+        (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2} if read is None else {"color": _LINE, "lw": 1}),
+        ("what the rule reads, dip shaded", read and read.line, {"color": _LINE, "lw": 2.8}),
         ("validation loss", drawing.validation, {"color": _VALIDATION, "ls": "--", "lw": 1.6, "marker": "."}),
     )
     for label, curve, how in layers:
         if curve is not None and len(curve):
             yield from ax.plot(curve.lr, curve.loss, label=label, **how)
+    if read is not None:
+        dip = read.dip
+        ax.fill_between(dip.lr, dip.loss, dip.loss.max(), color=_LINE, alpha=0.2, lw=0, zorder=1)
 
 
 def _marks(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
     """The suggestion and its interval, other rules, and where the sweep stopped: what is named in the legend."""
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import to_rgba
 
     paper = ax.get_facecolor()
     if drawing.interval is not None:
-        alpha = 0.12 if sum(to_rgb(paper)) > 1.5 else 0.25  # a band needs more colour on black
-        yield ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=alpha, lw=0, zorder=0, label="interval")
+        alpha = 0.12 if sum(to_rgba(paper)[:3]) > 1.5 else 0.25  # a band needs more colour on black
+        label = f"interval: {interval_text(drawing.interval)}"
+        yield ax.axvspan(*drawing.interval, color=_SUGGESTION, alpha=alpha, lw=0, zorder=0, label=label)
     if drawing.suggestion is not None:
         _point_at(drawing.suggestion, ax)
     for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):
         yield from ax.plot(mark.lr, mark.loss, shape, color=colour, ms=8, mec=paper, label=mark.label, zorder=3)
     if drawing.stop is not None:  # at the top, for the loss there lies far above, or is no number
-        where: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
         ink = ax.xaxis.label.get_color()
-        yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **where)
+        yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **_at_edge(ax))
+
+
+def _signs(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
+    """What the suggestion is made of, at the foot: its own line falls between them."""
+    raced = drawing.suggestion is not None and "race" in drawing.suggestion.rules
+    for sign, colour in zip(drawing.signs, (_RACE if raced else _LINE, _GREY), strict=False):
+        yield from ax.plot(
+            sign.lr, 0.0, "^", color=colour, ms=9, mec=ax.get_facecolor(), label=sign.label, **_at_edge(ax)
+        )
+
+
+def _at_edge(ax: Axes) -> dict[str, Any]:
+    """For a mark at the top or the foot of a picture, whole."""
+    return {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 5}
 
 
 def _tell_plan(drawing: Drawing, ax: Axes) -> None:
@@ -208,39 +226,44 @@ def _style(ax: Axes) -> None:
     ax.grid(alpha=0.25, lw=0.6)
 
 
-def _legend(ax: Axes, handles: Sequence[Artist], drawing: Drawing) -> None:
-    """In the corner that the line leaves free; names as they are, no formulas in them."""
-    falls = not len(drawing.line) or drawing.line.loss[0] > sum(ax.get_ylim()) / 2
-    legend = ax.legend(
-        handles,
-        [str(handle.get_label()) for handle in handles],
-        loc="lower left" if falls else "upper left",
-        framealpha=0.7,
-        edgecolor="none",
-        fontsize="small",
-    )
-    for text in legend.get_texts():
+def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    """Below the axes, where a layout makes room for it; else where it covers least. No formulas in its names."""
+    from matplotlib.transforms import ScaledTranslation
+
+    names = [str(handle.get_label()) for handle in handles]
+    figure, size = ax.get_figure(root=True), ax.xaxis.label.get_fontsize()
+    look: dict[str, Any] = {"framealpha": 0.8, "edgecolor": "none", "fontsize": "small"}
+    if figure is not None and figure.get_layout_engine() is not None:
+        widest = max(len(line) for name in names for line in name.splitlines())
+        width = (
+            79 * figure.get_figwidth() * ax.get_position().width
+        )  # in points, a tenth more: the layout will widen it
+        below = ax.transAxes + ScaledTranslation(0, -3.4 * size / 72, figure.dpi_scale_trans)
+        look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
+        look |= {"ncols": max(int(width / (0.45 * size * (widest + 7))), 1), "columnspacing": 1.5}
+    elif max((len(line.get_xdata(orig=False)) for line in ax.lines), default=0) > _MANY:
+        look |= {"loc": "lower left"}  # to look for the best place would take long
+    for text in ax.legend(handles, names, **look).get_texts():
         text.set_parse_math(False)
 
 
-def _draw_race(race: RaceRuns, ax: Axes) -> Artist:
-    """The runs on an axis of their own; those that diverged stand at its top."""
+def _draw_race(race: RaceRuns, ax: Axes) -> Iterator[Artist]:
+    """The runs on an axis of their own; those that diverged, or ended far above, stand at its top."""
     right = ax.twinx()
     right.set_ylabel(race.label, color=_RACE)
     right.tick_params(axis="y", labelcolor=_RACE, color=_RACE)
     for name, spine in right.spines.items():
         spine.set_visible(name == "right")
         spine.set_color(_RACE)
-    top = race.limits[1] if race.limits is not None else -math.inf
-    finite = [(run.lr, run.loss) for run in race.runs if run.loss <= top]
-    diverged = [run.lr for run in race.runs if not run.loss <= top]
-    lrs, losses = zip(*finite, strict=True) if finite else ((), ())
-    (line,) = right.plot(lrs, losses, "D:", color=_RACE, lw=1.2, ms=6, mec=ax.get_facecolor(), label="race")
-    right.plot(diverged, [1.0] * len(diverged), "x", color=_RACE, ms=8, transform=right.get_xaxis_transform())
+    rates, losses = [run.lr for run in race.inside], [run.loss for run in race.inside]
+    name = "short runs, on the right axis"
+    yield from right.plot(rates, losses, "D:", color=_RACE, lw=1.2, ms=6, mec=ax.get_facecolor(), label=name)
+    if race.above:
+        rates, top = [run.lr for run in race.above], [1.0] * len(race.above)
+        yield from right.plot(rates, top, "x", color=_RACE, ms=9, mew=2.5, label=race.told_above, **_at_edge(right))
     right.set_ylim(*(race.limits or (0.0, 1.0)))
     if race.limits is None:
         right.set_yticks([])
-    return line
 
 
 def _point_at(mark: Mark, ax: Axes) -> None:
@@ -252,7 +275,7 @@ def _point_at(mark: Mark, ax: Axes) -> None:
     # A curve falls from the left above, so below on the left its name has room; a mark far on the left has it above.
     left = mark.lr > math.sqrt(math.prod(ax.get_xlim()))
     name = ax.annotate(
-        mark.label,
+        mark.suggested,
         (mark.lr, mark.loss),
         xytext=(-9, -9) if left else (9, 9),
         textcoords="offset points",

@@ -24,7 +24,7 @@ class Growing:
         >>> growing = Growing()
         >>> finding = find(Quadratic(), num_steps=30, max_lr=1e-3, on_step=growing.add)
         >>> growing.line  # doctest: +ELLIPSIS
-        'step 30/30  lr 1.0e-03  smoothed loss ...  best ...  ... s'
+        'step 30/30  lr 0.001  smoothed loss ...  best ...  ... s'
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Growing:
         left = spent / done * (step.num_steps - done)
         return [
             f"step {done}/{step.num_steps}",
-            f"lr {step.lr:.1e}",
+            f"lr {rate_text(step.lr)}",
             f"smoothed loss {step.smoothed:.4g}",
             f"best {step.best:.4g}",
             f"{duration(left)} left" if done < step.num_steps else duration(spent),
@@ -121,7 +121,8 @@ class Growing:
         if step is None:
             return []
         if step.run is None:
-            return self._of_sweep(step)
+            told = self._of_sweep(step)
+            return [told[0], told[-1]] if step.index + 1 == step.num_steps else told  # the rest is in the Finding
         if len(step.ended) < step.run:
             return self._of_race(step)
         spent = duration(time.monotonic() - self._start)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from findlr.errors import ConfigurationError
-from findlr.torch.snapshot import folders
+from findlr.torch.snapshot import folders, staging
 
 logger = logging.getLogger("findlr")
 
@@ -67,16 +67,24 @@ class Kept:
 
 
 class HostStore(Store):
-    """Keeps copies in the host's memory.
-
-    The copies are not pinned, because torch rounds each pinned block up to a power of two, and keeps it once freed.
-    """
+    """Keeps copies in the host's memory."""
 
     on_device = False
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
         """Copy tensors."""
-        return [tensor.to("cpu", copy=True) for tensor in tensors]
+        large = [tensor for tensor in tensors if staging.staged(tensor)]
+        copies = {id(tensor): copy for tensor, copy in zip(large, staging.to_host(large), strict=True)}
+        return [copies[id(t)] if id(t) in copies else t.to("cpu", copy=True) for t in tensors]
+
+    def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
+        """Write copies into their tensors."""
+        pairs = list(zip(tensors, copies, strict=True))
+        large = [pair for pair in pairs if staging.staged(pair[0])]
+        staging.to_device(large)
+        if len(large) < len(pairs):
+            small = pairs if not large else [pair for pair in pairs if not staging.staged(pair[0])]
+            super().copy_back(*map(list, zip(*small, strict=True)))
 
 
 class DiskStore(Store):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64encode
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from html import escape
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from string import Template
 
+from findlr.analysis.text import printable
 from findlr.finding import Finding
 from findlr.finding.saved import strict
 from findlr.views.drawing import labels_of
@@ -22,7 +26,11 @@ _SCRIPTS = ("numbers.js", "marks.js", "chart.js", "tables.js", "page.js")
 
 
 def write_report(
-    findings: Sequence[Finding], path: str | PathLike[str], *, labels: Sequence[str] | None = None
+    findings: Sequence[Finding],
+    path: str | PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    source: str | None = None,
 ) -> Path:
     """Write a page that shows one or several runs; it opens from disk, and asks the network for nothing.
 
@@ -30,6 +38,7 @@ def write_report(
         findings: at least one.
         path: the file, such as "run.html"; one that is there is replaced.
         labels: one per Finding; None names them by what their facts differ in.
+        source: where they come from, which stands at the top beside the date; None is the name of the script that runs.
 
     Returns:
         The path.
@@ -47,17 +56,30 @@ def write_report(
         >>> page.startswith("<!doctype html>")
         True
     """
-    text = page(findings, labels)
+    text = page(findings, labels, source)
     Path(path).write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def page(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> str:
+def page(findings: Sequence[Finding], labels: Sequence[str] | None = None, source: str | None = None) -> str:
     """The page that ``write_report`` writes."""
     names = labels_of(findings, labels) if labels is not None or len(findings) != 1 else ("",)
     betas = sorted({*_BETAS, findings[0].curve.smoothing})
     runs = [run_data(finding, name, betas) for finding, name in zip(findings, names, strict=True)]
-    return Template(_asset("page.html")).substitute(_inlined(), data=_harmless(runs))
+    made = escape(_made(_script() if source is None else source))
+    return Template(_asset("page.html")).substitute(_inlined(), data=_harmless(runs), made=made)
+
+
+def _made(source: str) -> str:
+    """When the page is written, and from what."""
+    now = datetime.now().astimezone()
+    return f"{now:%Y-%m-%d %H:%M}" + (f", {printable(source)}" if source else "")
+
+
+def _script() -> str:
+    """The name of the script that runs; "" in a notebook or a shell."""
+    path = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def _harmless(value: object) -> str:

@@ -8,6 +8,7 @@ function openedRun(run, index) {
     loss,
     smoothed: new Float64Array(loss.length),
     corrected: decoded(run.corrected, Float32Array),
+    read: decoded(run.read, Float32Array),
     validation: decoded(run.validation, Float32Array),
     kept: decoded(run.kept, Int32Array), // of a long run, which of its points these are
     colour: RUN_COLOURS[index % RUN_COLOURS.length],
@@ -62,10 +63,12 @@ class SweepChart {
     };
     const ends = this.xs.length ? [this.xs[0], this.xs[this.xs.length - 1]] : [-8, 1];
     const margin = 0.02 * (ends[1] - ends[0]) || 0.5;
+    const raced = covered(this.runs.map((run) => run.race && run.race.limits), [0, 1]);
+    const room = 0.04 * (raced[1] - raced[0]) * this.several; // for the marks of one that is alone at an end
     return {
       x: [ends[0] - margin, ends[1] + margin],
       loss: covered(this.runs.map((run) => run.limits), [0, 1]),
-      race: covered(this.runs.map((run) => run.race && run.race.limits), [0, 1]),
+      race: [raced[0] - room, raced[1] + room],
     };
   }
 
@@ -83,16 +86,17 @@ class SweepChart {
       const places = this.places[i];
       return [
         this.column(places, run.loss, 0, run.usable),
-        run.corrected ? this.column(places, run.corrected, run.start, run.end) : [],
+        run.corrected ? this.column(places, run.corrected, 0, run.usable) : [],
         run.validation ? this.column(places, run.validation, 0, run.usable) : [],
         run.raceColumn,
         this.column(places, run.smoothed, run.start, run.end),
+        run.read ? this.column(places, run.read, 0, run.usable) : [],
       ];
     })];
   }
 
   // Which layer each column after the first belongs to, run by run.
-  static LAYERS = ["raw", "corrected", "validation", "race", "smoothed"];
+  static LAYERS = ["raw", "corrected", "validation", "race", "smoothed", "read"];
 
   shows(index) {
     const { LAYERS } = SweepChart;
@@ -109,7 +113,8 @@ class SweepChart {
         { stroke: own("--grey"), width: 1, points: none, alpha: 0.8 },
         { stroke: own("--green"), width: 1.5, dash: [8, 4], points: { show: true, size: 5, fill: own("--green") } },
         { stroke: own("--pink"), width: 1.2, dash: [2, 3], points: none, scale: "race" },
-        { stroke: own("--line"), width: 2, dash: this.several ? run.dash : [], points: none },
+        { stroke: own("--line"), width: !this.several && run.read ? 1.2 : 2, dash: this.several ? run.dash : [], points: none },
+        { stroke: own("--line"), width: 3, points: none },
       ];
     }).map((each, i) => ({ scale: "loss", show: this.shows(i), ...each }))];
   }
@@ -138,7 +143,7 @@ class SweepChart {
           label: "learning rate (log scale)",
           size: 30,
           splits: (chart, _, low, high) => decadeTicks(low, high, Math.max(chart.bbox.width / uPlot.pxRatio / 75, 3)),
-          values: (_, splits) => splits.map((at) => brief(10 ** at, 3)),
+          values: (_, splits) => splits.map(tickText),
         },
         { ...axis, scale: "loss", label: "loss", values: written, size: widest },
         {
@@ -161,7 +166,7 @@ class SweepChart {
         points: { size: 9, fill: (chart, i) => chart.series[i].stroke(), width: 0 },
       },
       hooks: {
-        drawAxes: [(chart) => this.inside(chart, () => drawIntervals(chart, this.seen(), this.several))],
+        drawAxes: [(chart) => this.inside(chart, () => this.drawUnder(chart))],
         draw: [(chart) => this.inside(chart, () => this.drawOver(chart))],
         setSelect: [(chart) => this.zoomTo(chart.select)],
         setCursor: [(chart) => this.onMove(chart.cursor.left < 0 ? null : chart.posToVal(chart.cursor.left, "x"))],
@@ -191,9 +196,14 @@ class SweepChart {
     ctx.restore();
   }
 
+  drawUnder(chart) {
+    drawIntervals(chart, this.seen(), this.several);
+    if (this.state.layers.has("read")) this.runs.forEach((run) => run.read && drawDip(chart, run));
+  }
+
   drawOver(chart) {
     if (this.state.layers.has("race")) drawRace(chart, this.seen(), this.several);
-    drawMarks(chart, this.seen(), this.several, this.state.rules);
+    drawMarks(chart, this.seen(), this.several, this.state.rules, this.state.layers);
   }
 
   size() {

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.rules import RULES, Suggestion
-from findlr.analysis.text import interval_text, rate_text
+from findlr.analysis.text import duration, interval_text, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
 from findlr.finding.code import ASSUMED_STEPS
@@ -21,7 +21,6 @@ from findlr.views.thinning import extremes
 
 _MOST = 20_000  # points of a curve that is shown whole
 _STRETCHES = 500  # of a longer one: the chart is about twice as many pixels wide
-_UNITS = {"steps": "forward-backward equivalents", "seconds": "s"}
 
 
 def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, Any]:
@@ -42,7 +41,8 @@ def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, 
         "message": drawing.message,
         "verdict": finding.verdict.name,
         "why": finding.why if finding.fallback is None else f"{finding.why} Until then, {finding.fallback.why}.",
-        "suggestion": None if finding.suggestion is None else _answer(finding.suggestion),
+        "suggestion": _suggestion(finding, drawing),
+        "signs": [{"lr": sign.lr, "label": sign.label} for sign in drawing.signs],
         "answers": list(_answers(finding)),
         "betas": betas,
         "smoothing": finding.curve.smoothing,
@@ -53,6 +53,12 @@ def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, 
         "code": None if finding.suggestion is None else finding.code(),
         "facts": [[title, [list(pair) for pair in pairs]] for title, pairs in _facts(finding) if pairs],
     }
+
+
+def _suggestion(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
+    if finding.suggestion is None or drawing.suggestion is None:
+        return None
+    return {**_answer(finding.suggestion), "label": drawing.suggestion.suggested}
 
 
 def _answer(suggestion: Suggestion) -> dict[str, Any]:
@@ -85,11 +91,14 @@ def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str,
     validation = None if drawing.validation is None else curve.validation
     corrected = None if drawing.corrected is None else np.full(len(curve), np.nan)
     if corrected is not None and drawing.corrected is not None:
-        corrected[start : start + len(drawing.corrected)] = drawing.corrected.loss
+        corrected[: len(drawing.corrected)] = drawing.corrected.loss
+    read = None
+    if drawing.read is not None:
+        read = np.interp(curve.log10_lr, drawing.read.line.log10_lr, drawing.read.line.loss)
     kept, averages = np.arange(len(curve)), None
     if len(curve) > _MOST:
         smoothed = [curve.smoothed(beta).loss for beta in betas]
-        lines = [curve.loss, *(line for line in (corrected, validation) if line is not None), *smoothed]
+        lines = [curve.loss, *(line for line in (corrected, validation, read) if line is not None), *smoothed]
         ends = [at for at in (start, end - 1, usable - 1) if at >= 0]
         kept = np.unique(np.concatenate([ends, *(extremes(line, _STRETCHES) for line in lines)]))
         averages = [_packed(line[kept], "<f4") for line in smoothed]
@@ -97,6 +106,14 @@ def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str,
         "log10_lr": _packed(curve.log10_lr[kept], "<f4"),
         "loss": _packed(curve.loss[kept], "<f8"),
         "corrected": None if corrected is None else _packed(corrected[kept], "<f4"),
+        "dip": None
+        if drawing.read is None
+        else {
+            "low": float(drawing.read.dip.log10_lr[0]),
+            "high": float(drawing.read.dip.log10_lr[-1]),
+            "top": float(drawing.read.dip.loss.max()),
+        },
+        "read": None if read is None else _packed(read[kept], "<f4"),
         "validation": None if validation is None else _packed(validation[kept], "<f4"),
         "averages": averages,
         "kept": None if averages is None else _packed(kept, "<i4"),
@@ -150,8 +167,12 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
             ("control variate", "used" if curve.baseline is not None else "not used"),
         ],
     )
-    cost = vars(finding.cost)
-    yield "Cost", [(name, f"{value:.6g} {_UNITS.get(name, 'passes')}") for name, value in cost.items()]
+    cost = finding.cost
+    passes = [(name, f"{getattr(cost, name):,}") for name in ("forwards", "backwards")]
+    yield (
+        "Cost",
+        [("steps", f"{cost.steps:,.6g} forward-backward equivalents"), *passes, ("time", duration(cost.seconds))],
+    )
     plan = finding.plan.to_dict()
     if not isinstance(plan["schedule"], str):
         plan["schedule"] = "a function of the progress"

@@ -43,6 +43,22 @@ function drawShape(ctx, glyph, x, y, size, fill) {
   ctx.stroke();
 }
 
+// The dip that the rule takes the middle of, between the line that it reads and the height from which on it counts.
+function drawDip(chart, run) {
+  const { ctx } = chart;
+  const xs = Array.from(run.x.subarray(0, run.usable)).filter((x) => x >= run.dip.low && x <= run.dip.high);
+  const place = (x, loss) => [chart.valToPos(x, "x", true), chart.valToPos(loss, "loss", true)];
+  if (!xs.length) return;
+  ctx.beginPath();
+  ctx.moveTo(...place(xs[0], run.dip.top));
+  for (const x of xs) ctx.lineTo(...place(x, heightAt(run.x, run.read, 0, run.usable, x)));
+  ctx.lineTo(...place(xs[xs.length - 1], run.dip.top));
+  ctx.globalAlpha = 0.2;
+  ctx.fillStyle = colour("--line");
+  ctx.fill();
+  ctx.globalAlpha = 1;
+}
+
 // The interval of each run: a band for one, a bracket at the foot for several.
 function drawIntervals(chart, runs, several) {
   const { ctx, bbox } = chart;
@@ -61,14 +77,14 @@ function drawIntervals(chart, runs, several) {
   });
 }
 
-function drawMarks(chart, runs, several, rulesOn) {
+function drawMarks(chart, runs, several, rulesOn, layers) {
   const { ctx, bbox } = chart;
   const ratio = uPlot.pxRatio;
   for (const run of runs) {
     for (const answer of run.answers) {
       if (!rulesOn.has(answer.rule) || answer.lr === null) continue;
       const [glyph, tint] = RULES[answer.rule];
-      drawRate(chart, run, answer.lr, glyph, 5 * ratio, colour(several ? run.colour : tint));
+      drawRate(chart, run, answer.lr, glyph, 5 * ratio, colour(several ? run.colour : tint), run.smoothed);
     }
     const suggestion = run.suggestion;
     if (suggestion !== null && suggestion.lr !== null) {
@@ -82,8 +98,15 @@ function drawMarks(chart, runs, several, rulesOn) {
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
       ctx.setLineDash([]);
-      const y = drawRate(chart, run, suggestion.lr, several ? run.glyph : "●", 6 * ratio, tint);
-      if (!several) drawName(chart, `${rateText(suggestion.lr)} (${suggestion.rule})`, x, y, tint);
+      const line = layers.has("read") && run.read ? run.read : run.smoothed;
+      const y = drawRate(chart, run, suggestion.lr, several ? run.glyph : "●", 6 * ratio, tint, line);
+      if (!several) drawName(chart, suggestion.label, x, y, tint);
+    }
+    if (layers.has("signs")) {
+      run.signs.forEach(({ lr }, i) => {
+        const x = chart.valToPos(Math.log10(lr), "x", true);
+        drawShape(ctx, "▲", x, bbox.top + bbox.height - 6 * ratio, 6 * ratio, colour(signTint(run, i)));
+      });
     }
     if (run.stop !== null && run.stop.lr !== null) {
       const x = chart.valToPos(Math.log10(run.stop.lr), "x", true);
@@ -92,9 +115,15 @@ function drawMarks(chart, runs, several, rulesOn) {
   }
 }
 
-// A rule's mark on its run's line; in the middle where there is no line. Returns its height on the canvas.
-function drawRate(chart, run, lr, glyph, size, fill) {
-  const loss = heightAt(run.x, run.smoothed, run.start, run.end, Math.log10(lr));
+function signTint(run, i) {
+  if (run.suggestion !== null && run.suggestion.rule === "race") return "--pink";
+  return i === 0 ? "--line" : "--grey";
+}
+
+// A rule's mark on the line that it reads; in the middle where there is none. Returns its height on the canvas.
+function drawRate(chart, run, lr, glyph, size, fill, line) {
+  const [start, end] = line === run.read ? [0, run.usable] : [run.start, run.end];
+  const loss = heightAt(run.x, line, start, end, Math.log10(lr));
   const { bbox } = chart;
   const x = chart.valToPos(Math.log10(lr), "x", true);
   const y = Number.isFinite(loss) ? chart.valToPos(loss, "loss", true) : bbox.top + bbox.height / 2;

@@ -40,25 +40,27 @@ function heightAt(xs, ys, start, end, x) {
   return ys[right - 1] + share * (ys[right] - ys[right - 1]);
 }
 
-// Four digits, as in 0.0123, 2.302 or 1.5e-7.
+// A number as Python writes it, with four digits: as in 0.00047, 2.302 or 4.7e-05.
 function brief(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "infinite" : "-infinite";
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
-    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
-    return `${Number(mantissa)}e${Number(exponent)}`;
-  }
-  return String(Number(value.toPrecision(digits)));
-}
-
-// A learning rate as findlr.analysis.text.rate_text writes it: two digits, as in 0.3, 0.00047 or 4.7e-05.
-function rateText(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const rounded = Number(value.toPrecision(2));
-  if (rounded >= 1e-4 && rounded < 1e6) return String(rounded);
+  const rounded = Number(value.toPrecision(digits));
+  const size = Math.abs(rounded);
+  if (size === 0 || (size >= 1e-4 && size < 1e6)) return String(rounded);
   const [mantissa, exponent] = rounded.toExponential().split("e");
   return `${mantissa}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
+}
+
+// A learning rate as findlr.analysis.text.rate_text writes it: two digits.
+function rateText(value) {
+  return brief(value, 2);
+}
+
+// A tick of the axis of rates: a power of ten, or the rate between two of them.
+function tickText(log10) {
+  const power = Math.round(log10);
+  if (Math.abs(log10 - power) > 1e-9) return brief(10 ** log10, 3);
+  return `10${[...String(power)].map((sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(sign)])).join("")}`;
 }
 
 // Round places for the ticks of an axis in decades: powers of ten, or 1, 2, 5 where few of those are seen.

@@ -1,21 +1,25 @@
 // Puts the page together.
 
 const LAYERS = {
-  smoothed: ["━", "--line", "smoothed loss"],
-  raw: ["●", "--line", "raw losses"],
-  corrected: ["─", "--grey", "raw losses without batch noise"],
+  read: ["━", "--line", "what the rule reads"],
+  smoothed: ["─", "--line", "smoothed loss"],
+  raw: ["●", "--line", "raw loss"],
+  corrected: ["─", "--grey", "raw loss less batch differences"],
   validation: ["╌", "--green", "validation loss"],
-  race: ["◆", "--pink", "the race"],
+  race: ["◆", "--pink", "short runs of the race, on the right axis"],
+  signs: ["▲", "--line", "what the suggestion is made of"],
 };
 
 function present(runs) {
   const several = runs.length > 1;
   const there = {
+    read: !several && runs[0].read,
     smoothed: true,
     raw: true,
     corrected: runs.some((run) => run.corrected),
     validation: runs.some((run) => run.validation),
     race: runs.some((run) => run.race),
+    signs: !several && runs[0].signs.length > 0,
   };
   const names = Object.keys(LAYERS).filter((name) => there[name]);
   const on = names.filter((name) => !several || (name !== "raw" && name !== "corrected"));
@@ -58,7 +62,8 @@ function start() {
   buildRules(find("rules"), runs, state.rules, put(state.rules));
   for (const name of names) {
     const [sign, tint, text] = LAYERS[name];
-    find("layers").append(checkbox(layers.has(name), (on) => put(layers)(name, on), several ? "" : glyph(sign, tint), text));
+    const label = name === "signs" ? signTexts(runs[0]) : [several ? "" : glyph(sign, tint), text];
+    find("layers").append(checkbox(layers.has(name), (on) => put(layers)(name, on), ...label));
   }
   buildRace(find("race"), runs);
   buildCode(find("code"), runs);

@@ -41,6 +41,11 @@ function headings(...names) {
   return make("thead", {}, row);
 }
 
+// The rates that a suggestion is made of, each after the sign that stands for it in the chart.
+function signTexts(run) {
+  return run.signs.flatMap(({ label }, i) => [glyph("▲", signTint(run, i)), `${label} `]);
+}
+
 function named(run, text) {
   return run.label === "" ? text : `${run.label}: ${text}`;
 }
@@ -94,10 +99,19 @@ function buildRules(table, runs, rulesOn, onRule) {
     label.firstChild.disabled = answers.every(({ lr }) => lr === null);
     const row = make("tr", {}, make("th", { scope: "row" }, label));
     for (const { lr } of answers) row.append(cell(lr === null ? "refused" : rateText(lr), true));
-    if (!several) row.append(cell(answers[0].why === runs[0].why ? "For the reason above." : answers[0].why));
+    if (!several) row.append(cell(whyText(runs[0], at)));
     body.append(row);
   });
+  table.classList.toggle("single", !several);
   table.append(headings("rule", ...columns), body);
+}
+
+// Why a rule answers so, but not twice the same.
+function whyText(run, at) {
+  const { lr, why } = run.answers[at];
+  if (why === run.why) return "For the reason above.";
+  const before = run.answers.slice(0, at).find((other) => other.lr === lr && other.why === why);
+  return before ? `As ${before.rule}.` : why;
 }
 
 // The values at the cursor, a row for each run.
@@ -105,7 +119,7 @@ class Readout {
   constructor(table, runs) {
     this.runs = runs;
     const layers = [["smoothed"], ["loss"]];
-    if (runs.some((run) => run.corrected)) layers.push(["without noise"]);
+    if (runs.some((run) => run.corrected)) layers.push(["less batch differences"]);
     if (runs.some((run) => run.validation)) layers.push(["validation"]);
     this.layers = layers.map(([name]) => name);
     const body = make("tbody");
@@ -124,8 +138,10 @@ class Readout {
 
   show(x, visible) {
     this.runs.forEach((run, row) => {
-      const there = x !== null && run.x.length > 0 && visible.has(row);
-      const values = there ? this.values(run, nearest(run.x, x)) : [];
+      const suggested = run.suggestion && run.suggestion.lr ? Math.log10(run.suggestion.lr) : null;
+      const at = x ?? suggested; // until somebody looks at another place
+      const there = at !== null && run.x.length > 0 && visible.has(row);
+      const values = there ? this.values(run, nearest(run.x, at)) : [];
       this.rows[row].forEach((element, i) => { element.textContent = brief(values[i]); });
     });
   }
