@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -112,7 +113,7 @@ def test_the_rate_is_that_of_the_same_network_in_pytorch():
     ours = find_lr(model, x, y, batch_size=20, epochs=10, shuffle=False, progress=False)
     theirs = plain(net, optimizer, torch.nn.MSELoss(), loader, total_steps="10 epochs", progress=False)
     assert ours.lr == pytest.approx(theirs.lr, rel=0.1)
-    assert ours.plan == theirs.plan
+    assert ours.plan == replace(theirs.plan, pretrained=None)
     np.testing.assert_allclose(ours.curve.loss[:60], theirs.curve.loss[:60], rtol=1e-3)
     np.testing.assert_allclose(ours.curve.baseline[:60], theirs.curve.baseline[:60], rtol=1e-3)
 
@@ -336,7 +337,7 @@ def test_a_schedule_is_the_plan_and_is_put_back():
         if searched:
             found.append(search(model))
         fit(model, 2)
-        assert len(model.optimizer.variables) == 10
+        assert len(model.optimizer.variables) == 9
         return state(model)
 
     found = []
@@ -358,7 +359,7 @@ def test_the_finding_speaks_of_keras():
     finding = search(model, epochs=10)
     assert finding.code() == f"model.optimizer.learning_rate = {finding.lr:.2g}"
     assert finding.code() in str(finding)
-    with pytest.raises(OptimizerError, match="write this instead: model.optimizer.learning_rate = "):
+    with pytest.raises(OptimizerError, match=r"write this instead: model.optimizer.learning_rate = "):
         finding.apply(model.optimizer)
     exec(finding.code())
     assert float(model.optimizer.learning_rate) == pytest.approx(finding.lr, rel=0.05)
@@ -448,7 +449,7 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
     ):
         with pytest.raises(error, match=said):
             search(model, **{"x": X, "y": Y} | how)
-    with pytest.raises(ConfigurationError, match="model must be a keras.Model, got ndarray"):
+    with pytest.raises(ConfigurationError, match=r"model must be a keras.Model, got ndarray"):
         search(X)
     same(state(model), before)
     assert vars(model) == attributes
@@ -481,7 +482,7 @@ def test_a_step_that_does_not_use_the_optimizer_is_refused():
     model = Idle()
     model(X)
     model.compile("adam", loss="mse")
-    with pytest.raises(OptimizerError, match="does not step model.optimizer"):
+    with pytest.raises(OptimizerError, match=r"does not step model.optimizer"):
         search(model)
 
 
