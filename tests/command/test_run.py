@@ -164,6 +164,7 @@ class Kept(Quadratic):
 """
 
 
+@pytest.mark.posix
 def test_a_race_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW_LATER)
     command = [sys.executable, "-m", "findlr", "run", "slow.py:Kept", "--json", "--verify", "--total-steps", "1000"]
@@ -369,6 +370,7 @@ def test_the_folder_of_a_file_is_where_it_imports_from(run, tmp_path):
     assert run(f"{tmp_path / 'sub' / main}.py:f", "--json")[0] == 0
 
 
+@pytest.mark.posix
 def test_ctrl_c_prints_what_was_measured(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom findlr.testing import Quadratic\n"

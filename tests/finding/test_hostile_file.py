@@ -249,6 +249,7 @@ def test_texts_from_a_file_do_nothing(folder, monkeypatch):
     assert not (folder / "owned").exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "content",
     [
@@ -276,6 +277,7 @@ def test_a_huge_file_does_not_eat_the_memory(tmp_path, content):
     assert done.stderr.splitlines()[-1].startswith("findlr.errors.FileFormatError: "), done.stderr
 
 
+@pytest.mark.posix
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):

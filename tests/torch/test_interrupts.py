@@ -182,6 +182,7 @@ class Timer(Interrupter):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(0 if EVERY else 300)
 @pytest.mark.parametrize("door", ["find_lr", "own-loop"])
 def test_at_two_random_times(door):

@@ -337,6 +337,7 @@ HOLDING = """
 """
 
 
+@pytest.mark.posix
 def test_only_the_owner_may_enter_the_folder(folder):
     store = stores.DiskStore()
     (made,) = folder.iterdir()
@@ -344,6 +345,7 @@ def test_only_the_owner_may_enter_the_folder(folder):
     store.close()
 
 
+@pytest.mark.posix
 def test_a_killed_process_leaves_a_folder_that_the_next_start_removes_and_a_living_ones_stays(folder):
     killed, living = (run(HOLDING, folder, stdin=subprocess.PIPE) for _ in range(2))
     with killed, living:
@@ -360,6 +362,7 @@ def test_a_killed_process_leaves_a_folder_that_the_next_start_removes_and_a_livi
     other.rmdir()
 
 
+@pytest.mark.posix
 def test_a_file_or_a_link_with_such_a_name_is_left_alone(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "precious").touch()
@@ -373,6 +376,7 @@ def test_a_file_or_a_link_with_such_a_name_is_left_alone(folder, tmp_path_factor
     file.unlink()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("end", "code"), [("sys.exit(3)", 3), ("raise KeyboardInterrupt", None), ("os.fork() or sys.exit(0); os.wait()", 0)]
 )
@@ -383,6 +387,7 @@ def test_the_folder_is_removed_however_python_ends(end, code, folder):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.posix
 def test_a_fork_that_ends_does_not_remove_the_folder(folder):
     script = """
         store = DiskStore()
@@ -413,6 +418,7 @@ FULL = """
 """
 
 
+@pytest.mark.posix
 def test_a_disk_that_is_full_is_one_clear_error_and_nothing_is_left(folder):
     process = run(FULL, folder)
     out, errors = process.communicate()
