@@ -1,8 +1,8 @@
 """Gather the documents for the site: python scripts/site.py FOLDER.
 
-The pages are those that are read in the repository. Here their links to source files become links to the API, which
-Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the notebook
-becomes a page.
+The pages are those that are read in the repository. Here their links to source files become links to pages that
+Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the
+notebook becomes a page.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def api(out: Path) -> None:
     """One page of all that is public, find_lr first."""
     blocks = [
         "# API: find_lr and everything public",
-        "What `from findlr import ...` offers, and a call for each framework. "
+        "What `from findlr import ...` offers, and a call for each framework.",
         "How it works inside has [pages of its own](internals/index.md).",
     ]
     for title, names in PUBLIC.items():
