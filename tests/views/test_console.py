@@ -235,7 +235,7 @@ class TestLiveSweep:
         live = LiveSweep(Console(file=file, force_terminal=True, width=100, _environ={}))
         find(Timed(clock, 2.0), progress=live, num_steps=30, max_lr=1e-3)
         shown = file.getvalue()
-        assert "step 30/30  lr 1.0e-03  smoothed loss " in shown
+        assert "step 30/30  lr 0.001  smoothed loss " in shown
         assert "step 16/30  " in shown
         assert "28 s left" in shown
         assert "  60 s" in shown
@@ -270,7 +270,7 @@ class TestLiveSweep:
         written = file.getvalue().splitlines()
         assert abs(len(written) - lines) <= 1
         assert all(line.startswith("findlr: step ") for line in written)
-        assert written[-1].startswith("findlr: step 100/100  lr 1.0e-01  ")
+        assert written[-1].startswith("findlr: step 100/100  lr 0.1  ")
         assert len(set(written)) == len(written)
         assert file.getvalue().isprintable() or set(file.getvalue()) - set("\n") == set("".join(written))
         assert "\x1b" not in file.getvalue()

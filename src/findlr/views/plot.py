@@ -286,4 +286,5 @@ def _point_at(mark: Mark, ax: Axes) -> None:
         parse_math=False,
         zorder=6,
     )
+    name.set_in_layout(False)  # a long one must not squeeze the axes
     name.set_path_effects([withStroke(linewidth=3, foreground=ax.get_facecolor())])  # readable across the curve
