@@ -55,7 +55,7 @@ def test_every_released_file_is_loaded_and_shown(path):
     finding.plot(Figure().subplots())
     assert finding.why in page([finding])
     assert finding.verdict.name in html(finding)
-    assert Finding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding
+    assert json.loads(json.dumps(finding.to_dict())) == json.loads(path.read_text())
 
 
 def test_a_race_is_as_it_was():

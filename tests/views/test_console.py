@@ -136,7 +136,7 @@ class TestSketch:
     def test_the_line_falls_and_the_mark_stands_under_its_name(self):
         finding = find(Quadratic())
         lines = printed(Sketch(finding)).splitlines()
-        name = f"{finding.lr:.2g} (quick)"
+        name = f"suggested {finding.lr:.2g}"
         assert lines[0].strip() == name
         column = {line.index("\u25cf") for line in lines if "\u25cf" in line}
         assert len(column) == 1
@@ -150,8 +150,8 @@ class TestSketch:
 
     def test_rates_and_losses_are_written_at_the_axes(self):
         lines = printed(Sketch(find(Quadratic(), **REFUSED))).splitlines()
-        assert "1e-7" in lines[-2]
-        assert "1e-5" in lines[-2]
+        assert "10⁻⁷" in lines[-2]
+        assert "10⁻⁵" in lines[-2]
         top, bottom = (float(lines[i].split()[0]) for i in (0, 12))
         assert 5.09 < top < 5.2
         assert 5.0 < bottom < top

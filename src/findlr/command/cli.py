@@ -81,7 +81,8 @@ def app() -> "Typer":
     except ImportError:
         raise MissingExtraError.of("typer", "cli") from None
 
-    made = Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    # Plain help: rich's cuts the names of options off in a narrow terminal.
+    made = Typer(no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
     def tell_version(asked: bool) -> None:
         if asked:
@@ -140,7 +141,7 @@ def _add_searches(made: "Typer") -> None:
             ),
         ] = None,
         progress: Annotated[
-            bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
+            bool | None, Option(help="Show the search on stderr while it runs; on by default.", show_default=False)
         ] = None,
         as_json: Annotated[
             bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")
