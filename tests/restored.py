@@ -650,8 +650,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies on disk",
                 f"{KINDS}[plain-finish-disk]",
                 STORES,
-                "            tensor.copy_(self.read(file))",
-                "            pass",
+                "                self._fill(_flat(_bare(tensor)), copy.start)",
+                "                pass",
             ),
             Break(
                 "copies on disk: of what a state dict holds",
@@ -697,11 +697,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
-                "torch/snapshot/test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
-                "_and_a_living_ones_stays",
+                "torch/snapshot/test_snapshots.py::test_the_file_has_no_name_and_so_nothing_is_left_by_a_process_that_is"
+                "_killed",
                 STORES,
-                "        folders.remove_leftovers()",
-                "        pass",
+                "tempfile.TemporaryFile(buffering=0)",
+                "tempfile.NamedTemporaryFile(buffering=0, delete=False)",
             ),
         ],
         "no graph of `torch.compile`": [

@@ -1,5 +1,7 @@
 """Trainings of frameworks on a GPU, where there is one, and the same on the CPU: a search in them changes nothing."""
 
+# ruff: noqa: E402 - each framework may be missing
+
 import os
 
 import pytest

@@ -84,7 +84,8 @@ def app() -> Any:
         raise MissingExtraError.of("typer", "cli") from None
 
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-    made = Typer(no_args_is_help=True, context_settings=settings)
+    # Plain help: rich's cuts the names of options off in a narrow terminal.
+    made = Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=settings)
 
     def tell_version(asked: bool) -> None:
         if asked:
@@ -125,7 +126,7 @@ def _add_searches(made: "Typer") -> None:
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
         json: Annotated[bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")] = False,
         progress: Annotated[
-            bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
+            bool | None, Option(help="Show the search on stderr while it runs; on by default.", show_default=False)
         ] = None,
         workers: Annotated[
             int | None, Option(min=1, help="Processes that make --verify's runs at the same time.")

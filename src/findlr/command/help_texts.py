@@ -66,7 +66,7 @@ SHOW = """Print a Finding that was saved: the rate, why, and the curve.
 Example:
   findlr show findlr-demo/finding.json
 """
-COMPARE = """Print several saved Findings side by side, and draw their curves over each other.
+COMPARE = """Print saved Findings side by side, and draw their curves.
 
 \b
 Examples:

@@ -49,6 +49,7 @@ _ELSEWHERE = {
     "train_dataloader": "loader",
     "train_dataloaders": "loader",
     "dataloader": "loader",
+    "validation": "validation_loader",
     "val_loader": "validation_loader",
     "val_dataloaders": "validation_loader",
     "loss_func": "loss_fn",

@@ -152,6 +152,9 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
     if drawing.race is not None:
         handles += _draw_race(drawing.race, ax)
     handles += _signs(drawing, ax)
+    left, right = ax.dataLim.intervalx
+    if left == right:  # a single point has no width of its own
+        ax.set_xlim(left / 10, right * 10)
     if drawing.message:
         ax.set_title(drawing.message, parse_math=False, wrap=True)
     else:
@@ -286,4 +289,5 @@ def _point_at(mark: Mark, ax: Axes) -> None:
         parse_math=False,
         zorder=6,
     )
+    name.set_in_layout(False)  # a long one must not squeeze the axes
     name.set_path_effects([withStroke(linewidth=3, foreground=ax.get_facecolor())])  # readable across the curve

@@ -6,20 +6,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from findlr.errors import ConfigurationError
-from findlr.torch.snapshot import folders, staging
+from findlr.torch.snapshot import staging
 
 logger = logging.getLogger("findlr")
 
 StoreKind = Literal["auto", "device", "cpu", "disk"]
 
+_AT_ONCE = 1 << 22  # elements that are read or written at once
 _FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
 # torch has no public calls for many tensors at once. Its optimizers use these; torch 2.6 lacks _foreach_clone.
@@ -87,11 +90,22 @@ class HostStore(Store):
             super().copy_back(*map(list, zip(*small, strict=True)))
 
 
-class DiskStore(Store):
-    """Keeps copies in files, one each, in a private temporary folder that is removed by ``close``.
+@dataclass(frozen=True)
+class _Place:
+    """Where in the file a tensor is, and what it was: its bytes in the order of its memory."""
 
-    A tensor of a subclass is written as what it is without it. One that holds no data of its own, but other tensors, is
-    kept in the host's memory.
+    start: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    kind: type[torch.Tensor]
+
+
+class DiskStore(Store):
+    """Keeps copies in one temporary file without a name, so that the system frees it however the process ends.
+
+    A tensor of a subclass is written as what it is without it. One that holds no data of its own, but other tensors,
+    and one that is sparse or quantized, is kept in the host's memory.
 
     Raises:
         ConfigurationError: the temporary folder can't be written, or is full.
@@ -100,68 +114,86 @@ class DiskStore(Store):
     on_device = False
 
     def __init__(self) -> None:
-        folders.remove_leftovers()
         try:
-            self._folder = folders.Private()
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the store
         except OSError as error:
             raise _refused(error) from error
-        self._count = 0
-        self._kinds: dict[Path, type[torch.Tensor]] = {}  # subclasses
-        # For when close() is never reached, because the owner is lost or Python ends.
-        self._remove = weakref.finalize(self, self._folder.remove)
+        self._end = 0
+        self._close = weakref.finalize(self, self._file.close)  # for when close() is never reached
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
-        """Write each tensor to a file of its own."""
-        return [self._written(tensor) if _has_data(tensor) else HostStore().keep([tensor])[0] for tensor in tensors]
-
-    def _written(self, tensor: torch.Tensor) -> Path:
-        file = self._folder.file(f"{self._count}.pt")
-        self._count += 1
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            self._kinds[file] = type(tensor)
-            with torch._C.DisableTorchFunctionSubclass():
-                tensor = tensor.as_subclass(torch.Tensor)
-        tensor = tensor.detach()
-        if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # otherwise a view's file would hold all that it looks at
-        try:
-            torch.save(tensor.cpu(), file)
-        except (OSError, RuntimeError) as error:
-            self.close()
-            raise _refused(error) from error
-        return file
+        """Write each tensor behind those before it."""
+        return [self._written(tensor) if _has_bytes(tensor) else HostStore().keep([tensor])[0] for tensor in tensors]
 
     def read(self, copy: Any) -> torch.Tensor:
-        """The tensor in a file, which is read only as it is used."""
+        """The tensor at a place of the file."""
         if isinstance(copy, torch.Tensor):
             return copy
-        try:
-            kept = _loaded(copy)
-        except (OSError, RuntimeError):  # the training may have used up all descriptors
-            if not self._folder.spare():
-                raise
-            kept = _loaded(copy)
-        return kept.as_subclass(self._kinds[copy]) if copy in self._kinds else kept
+        tensor = torch.empty_strided(copy.shape, copy.stride, dtype=copy.dtype)
+        self._fill(_flat(tensor), copy.start)
+        return tensor if copy.kind is torch.Tensor else tensor.as_subclass(copy.kind)
 
     def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
-        """Write files' contents into their tensors, one after the other."""
-        for tensor, file in zip(tensors, copies, strict=True):
-            tensor.copy_(self.read(file))
+        """Read the file into the tensors, a few bytes at a time."""
+        for tensor, copy in zip(tensors, copies, strict=True):
+            plain = isinstance(copy, _Place) and not (tensor.is_conj() or tensor.is_neg())
+            if plain and (tensor.shape, tensor.stride()) == (copy.shape, copy.stride):
+                self._fill(_flat(_bare(tensor)), copy.start)
+            else:
+                tensor.copy_(self.read(copy))
 
     def close(self) -> None:
-        """Remove the folder."""
-        self._remove()
+        """Close the file, which frees it."""
+        self._close()
+
+    def _written(self, tensor: torch.Tensor) -> _Place:
+        kind, bare = type(tensor), _bare(tensor)
+        dense = torch.empty_like(bare, device="meta").stride()  # a view's, without what lies between its elements
+        if bare.stride() != dense or bare.is_conj() or bare.is_neg():
+            bare = bare.clone().resolve_conj().resolve_neg()
+        kind = torch.Tensor if kind is torch.nn.Parameter else kind
+        place = _Place(self._end, bare.shape, bare.stride(), bare.dtype, kind)
+        try:
+            self._file.seek(self._end)
+            for part in _flat(bare).split(_AT_ONCE):
+                left = memoryview(part.cpu().view(torch.uint8).numpy())
+                while left:
+                    left = left[self._file.write(left) :]
+        except OSError as error:
+            self.close()
+            raise _refused(error) from error
+        self._end += bare.nbytes
+        return place
+
+    def _fill(self, flat: torch.Tensor, start: int) -> None:
+        """Read what was written at a place into the elements of a tensor."""
+        self._file.seek(start)
+        for part in flat.split(_AT_ONCE):
+            on_host = part if part.is_cpu else torch.empty_like(part, device="cpu")
+            left = memoryview(on_host.view(torch.uint8).numpy())
+            while left:
+                left = left[self._file.readinto(left) :]
+            if on_host is not part:
+                part.copy_(on_host)
 
 
-def _has_data(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has data of its own, which a file can hold."""
+def _bare(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without its subclass, and without its gradient's graph."""
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        with torch._C.DisableTorchFunctionSubclass():
+            tensor = tensor.as_subclass(torch.Tensor)
+    return tensor.detach()
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements of a dense tensor in the order of its memory."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _has_bytes(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is its bytes: it wraps no other tensors, and has no parts."""
     wraps = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
-    return not wraps and tensor.layout is not torch._mkldnn  # type: ignore[attr-defined]
-
-
-def _loaded(file: Path) -> torch.Tensor:
-    loaded: torch.Tensor = torch.load(file, mmap=True, weights_only=True)
-    return loaded
+    return not wraps and tensor.layout is torch.strided and not tensor.is_quantized
 
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
