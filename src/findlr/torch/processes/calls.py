@@ -17,7 +17,6 @@ from torch.distributed import distributed_c10d
 
 from findlr.errors import RankError
 from findlr.search.failure import is_the_trainings, told
-from findlr.torch.snapshot.folders import remove_leftovers
 
 _LOOK_SECONDS = 0.25  # that a call may take before it is told where this process waits
 _PAUSE_SECONDS = 0.01  # between two looks into the store
@@ -200,7 +199,6 @@ class Calls:
         if self.lost is not None:
             return self.lost
         self._open = []
-        remove_leftovers()
         text = "another process is gone, and who can't be known, because the store of all is gone with it"
         with suppress(RuntimeError):
             text = self._who()
