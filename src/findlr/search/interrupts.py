@@ -47,8 +47,8 @@ def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | Non
     Args:
         handlers: what to call; None are those that are in place.
     """
-    agreed = handlers is not None or HeldSignals.outermost is None or not HeldSignals.outermost.together
-    if agreed and threading.current_thread() is threading.main_thread():
+    is_agreed = handlers is not None or not HeldSignals.joint
+    if is_agreed and threading.current_thread() is threading.main_thread():
         numbers = list(dict.fromkeys(waiting))
         waiting.clear()
         _handle([(number, handlers[number] if handlers else signal.getsignal(number)) for number in numbers])
@@ -87,6 +87,9 @@ class HeldSignals:
     outermost: HeldSignals | None = None
     """That of the outermost search: a search may run inside another one's step."""
 
+    joint = 0
+    """How many of them several processes share."""
+
     def __init__(self, *, together: bool = False) -> None:
         self.together = together
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -105,6 +108,7 @@ class HeldSignals:
             waiting.clear()  # of a search whose end was broken off
             raised.clear()
             HeldSignals.outermost = self
+        HeldSignals.joint += self.together
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if self.together and number == signal.SIGTERM and handler is signal.SIG_DFL:
@@ -122,6 +126,8 @@ class HeldSignals:
             tell: is given what a handler raises, before the user is.
         """
         late: BaseException | None = None
+        if self._handlers:
+            HeldSignals.joint -= self.together
         try:
             if HeldSignals.outermost is self and waiting:  # otherwise the search around this one delivers
                 deliver(self._handlers)
