@@ -52,7 +52,8 @@ def check(trainer: Any) -> None:
         ConfigurationError: processes that the Trainer starts itself, or a strategy that steps by itself.
     """
     name = type(trainer.strategy).__name__
-    if trainer.strategy.launcher is not None:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.strategy.launcher is not None and not getattr(environment, "creates_processes_externally", False):
         raise ConfigurationError(
             f"{name} starts processes of its own ({trainer.world_size}), which can't be searched in: start all of them "
             "by torchrun; or search with Trainer(devices=1, strategy='auto'), and train with that rate"

@@ -126,8 +126,7 @@ class HeldSignals:
             tell: is given what a handler raises, before the user is.
         """
         late: BaseException | None = None
-        if self._handlers:
-            HeldSignals.joint -= self.together
+        HeldSignals.joint -= self.together and bool(self._handlers)
         try:
             if HeldSignals.outermost is self and waiting:  # otherwise the search around this one delivers
                 deliver(self._handlers)
@@ -140,7 +139,7 @@ class HeldSignals:
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
-                    signal.signal(number, signal.SIG_DFL if number in self._ends else self._handlers[number])
+                    signal.signal(number, self._former(number))
             if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
             if late is not None:
@@ -149,6 +148,10 @@ class HeldSignals:
             if error is not late:
                 tell(error)
             raise
+
+    def _former(self, number: int) -> Any:
+        """What was in a signal's place before."""
+        return signal.SIG_DFL if number in self._ends else self._handlers[number]
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame) or (self.together and number not in waiting):
