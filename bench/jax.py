@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def step(state: Any, batch: Any) -> Any:
 def training_of(*widths: int) -> tuple[Any, list[Any]]:
     """A state, and 50 batches."""
     rng, (*layers, size) = np.random.default_rng(0), widths
-    shapes = zip(layers[:-1], layers[1:], strict=True)
+    shapes = itertools.pairwise(layers)
     params = [jnp.asarray(rng.normal(size=(m, n)) / m**0.5, jnp.float32) for m, n in shapes]
     made = [[rng.normal(size=(size, width)).astype("float32") for width in (layers[0], layers[-1])] for _ in range(50)]
     return (params, OPTIMIZER.init(params)), made
