@@ -7,7 +7,9 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 ROOMS := .venv-rooms
-ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite lightning skorch)
+# A module's tests stay together, because they share what takes long to make.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
+ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning skorch)
 
 .PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
 
@@ -26,17 +28,17 @@ demo: setup ## Find a rate on real data, and show that it is good
 	$(RUN)/findlr demo
 
 test: setup ## Run the tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest $(PARALLEL)
 
 $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ROOMS)
 	$(ROOMS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,lightning,skorch]' --group rooms
+	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,jax,keras,lightning,skorch]' --group rooms
 	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
 test-rooms: $(ROOMS)/.ready ## Test the doors of Lightning, Hugging Face and others, with the real packages
-	$(ROOMS)/bin/python -m pytest tests/rooms $(wildcard $(ROOM_FILES))
+	$(ROOMS)/bin/python -m pytest $(PARALLEL) tests/rooms $(wildcard $(ROOM_FILES))
 
 lint: setup ## Check style, types and the layers
 	$(RUN)/ruff check .
@@ -57,6 +59,8 @@ $(DOCS)/.ready: pyproject.toml constraints.txt
 docs: $(DOCS)/.ready ## Build the site of the documents into build/site; a warning is an error
 	$(DOCS)/bin/python scripts/site.py build/pages
 	$(DOCS)/bin/zensical build --clean --strict
+	rm -f build/site/404.html # it looks for its style at the root of a server
+	$(DOCS)/bin/python scripts/check_site.py build/site
 
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py

@@ -137,14 +137,18 @@ def link(device: torch.device, nbytes: int = 1 << 28) -> float:
     return nbytes / min(timed(device, lambda: here.copy_(there, non_blocking=True)) for _ in range(10)) / 1e9
 
 
-def to_host(device: torch.device) -> float:
-    """GB/s of a snapshot in the host's memory."""
+def through_host(device: torch.device) -> tuple[float, float]:
+    """GB/s of a snapshot in the host's memory, and of putting it back: the best of five."""
     net = Large().to(device)
     training = TorchTrainable(
         *(net, optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, [torch.zeros(1)]), snapshot="cpu"
     )
     nbytes = sum(parameter.nbytes for parameter in net.parameters())
-    return nbytes / min(timed(device, lambda: training.snapshot().close()) for _ in range(5)) / 1e9
+    there = min(timed(device, lambda: training.snapshot().close()) for _ in range(5))
+    snapshot = training.snapshot()
+    back = min(timed(device, lambda: training.restore(snapshot)) for _ in range(5))
+    snapshot.close()
+    return nbytes / there / 1e9, nbytes / back / 1e9
 
 
 def main() -> None:
@@ -155,7 +159,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     arguments = parser.parse_args()
     device: torch.device = arguments.device
-    if device.type == "cuda":
+    if device.index is not None:
         torch.cuda.set_device(device)
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else device)
     for case in CASES:
@@ -164,7 +168,7 @@ def main() -> None:
         print(f"{case.said}: {step:.3f} ms a step")
         for name in list(CONTESTANTS)[1:]:
             print("  {}: {median:.3f} ({low:.3f} to {high:.3f})".format(name, **ratio(times[name], times[BARE])))
-    print(f"a snapshot on the host: {to_host(device):.1f} GB/s")
+    print("a snapshot on the host: {:.1f} GB/s, and back {:.1f}".format(*through_host(device)))
     if device.type == "cuda":
         print(f"the link into pinned memory: {link(device):.1f} GB/s")
 

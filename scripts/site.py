@@ -1,7 +1,8 @@
 """Gather the documents for the site: python scripts/site.py FOLDER.
 
 The pages are those that are read in the repository. Here their links to source files become links to the API, which
-Zensical makes from the docstrings, and their formulas become MathML, which a browser shows without a script.
+Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the notebook
+becomes a page.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from scripts.notebook import NOTEBOOK, as_markdown  # noqa: E402 - scripts are no package that is installed
+from scripts.public import PUBLIC, ROOMS  # noqa: E402
+
 SOURCE = ROOT / "src" / "findlr"
-RESTORED = "## What is put back"
 
 
 def pages() -> dict[Path, str]:
@@ -25,7 +30,7 @@ def pages() -> dict[Path, str]:
     top = {ROOT / "README.md": "index.md"} | {
         ROOT / f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING")
     }
-    return top | {page: page.name for page in sorted((ROOT / "docs").glob("*.md"))}
+    return top | {page: page.name for page in sorted((ROOT / "docs").glob("*.md"))} | {NOTEBOOK: f"{NOTEBOOK.stem}.md"}
 
 
 def rooms() -> dict[str, list[str]]:
@@ -44,16 +49,20 @@ def on_the_site(target: str, page: Path, names: dict[Path, str]) -> str:
     link, _, anchor = target.partition("#")
     file = (page.parent / link).resolve() if link else page
     tail = f"#{anchor}" if anchor else ""
-    if file == ROOT / "README.md" and anchor == RESTORED[3:].lower().replace(" ", "-"):
-        return "restored.md"
     if file in names:
         return f"{names[file] if link else ''}{tail}"
     if file.is_relative_to(SOURCE):
         parts = [part for part in file.relative_to(SOURCE).with_suffix("").parts if part != "__init__"]
-        return f"api/{parts[0]}.md" + (f"#findlr.{'.'.join(parts)}" if len(parts) > 1 else "")
+        return f"internals/{parts[0]}.md" + (f"#findlr.{'.'.join(parts)}" if len(parts) > 1 else "")
     if file.is_relative_to(ROOT / "docs" / "img"):
         return f"img/{file.name}"
     return f"files/{file.relative_to(ROOT)}"
+
+
+def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
+    """A formula as a browser shows it; a prime is high up by itself, and must not be raised once more."""
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'
+    return re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, convert(formula, display=display))
 
 
 def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
@@ -69,54 +78,75 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
             shutil.copy(ROOT / new.removeprefix("files/"), out / new)
         return f"]({new})"
 
+    def formula(found: re.Match[str]) -> str:
+        return f"<span>{mathml(found[1])}</span>"  # a bare <math> that begins a line would be a block of its own
+
     parts = re.split(r"^(```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
     for i, part in enumerate(parts):
         if part.startswith("```math\n"):
-            parts[i] = f"\n{convert(part[8:-4], display='block')}\n"
+            parts[i] = f'\n<div class="formula">{mathml(part[8:-4], "block")}</div>\n'
         elif not part.startswith("```"):
-            prose = re.sub(r"(?<![\\`$])\$([^$`]+)\$", lambda found: convert(found[1]), part)
-            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, prose)
+            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
     return "".join(parts)
 
 
+def said(source: Path) -> str:
+    """The first sentence of a file."""
+    return (ast.get_docstring(ast.parse(source.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def directive(name: str) -> str:
+    """What makes a name's text from its docstring; of a suite, not its tests."""
+    members = "\n      members: false" if name.endswith("Conformance") else ""
+    return f"::: {name}\n    options:\n      heading_level: 3\n      show_source: false{members}"
+
+
 def api(out: Path) -> None:
+    """One page of all that is public, find_lr first."""
+    blocks = [
+        "# API: find_lr and everything public",
+        "What `from findlr import ...` offers, and a call for each framework. "
+        "How it works inside has [pages of its own](internals/index.md).",
+    ]
+    for title, names in PUBLIC.items():
+        blocks += [f"## {title}", *map(directive, names)]
+    blocks.append("## In a framework")
+    for room, names in ROOMS.items():
+        if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists():
+            blocks += [directive(f"findlr.{room}.{name}") for name in names]
+    (out / "api.md").write_text("\n\n".join(blocks) + "\n")
+
+
+def internals(out: Path) -> None:
     """A page for each room, made from its docstrings, and one that lists them."""
-    (out / "api").mkdir()
+    (out / "internals").mkdir()
     index = [
-        "# API",
-        "",
-        "These hold what `from findlr import ...` offers; how they stand on each other is in",
-        "[the house](../architecture.md).",
-        "",
-        "| | |",
-        "|---|---|",
+        *("# Every module", "", "How the modules stand on each other is in [the house](../architecture.md);"),
+        *("what you may call is on [one page of its own](../api.md).", "", "| | |", "|---|---|"),
     ]
     for room, modules in rooms().items():
         source = SOURCE / f"{room}.py" if (SOURCE / f"{room}.py").exists() else SOURCE / room / "__init__.py"
-        said = (ast.get_docstring(ast.parse(source.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
-        index.append(f"| [`findlr.{room}`]({room}.md) | {said} |")
+        index.append(f"| [`findlr.{room}`]({room}.md) | {said(source)} |")
         own = (
             "\n    options:\n      members: false" if len(modules) > 1 else ""
         )  # a package's names stand in their modules
         blocks = [f"# findlr.{room}", f"::: {modules[0]}{own}", *(f"::: {name}" for name in modules[1:])]
-        (out / "api" / f"{room}.md").write_text("\n\n".join(blocks) + "\n")
-    (out / "api" / "index.md").write_text("\n".join(index) + "\n")
+        (out / "internals" / f"{room}.md").write_text("\n\n".join(blocks) + "\n")
+    (out / "internals" / "index.md").write_text("\n".join(index) + "\n")
 
 
 def main(out: Path) -> None:
     """Write every page into ``out``, which is emptied first."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "img", out / "img")
+    for name in ("site.css", "site.js"):
+        shutil.copy(ROOT / "scripts" / name, out / name)
     names = pages()
     for page, name in names.items():
-        text = translated(page.read_text(), page, names, out)
-        if name == "index.md":
-            before, _, after = text.partition(RESTORED)
-            restored, _, rest = after.partition("\n## ")
-            text = f"{before}## {rest}"
-            (out / "restored.md").write_text(f"{RESTORED[1:]}{restored}\n")
-        (out / name).write_text(text)
+        text = as_markdown(page, out / "img") if page == NOTEBOOK else page.read_text()
+        (out / name).write_text(translated(text, page, names, out))
     api(out)
+    internals(out)
 
 
 if __name__ == "__main__":

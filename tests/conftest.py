@@ -2,9 +2,12 @@
 
 import gc
 
-import hypothesis  # noqa: F401 - before anything is frozen: it looks who holds its random generators
+import hypothesis  # before anything is frozen: it looks who holds its random generators
 import pytest
 import torch
+
+hypothesis.settings.register_profile("the same examples each time", derandomize=True)
+hypothesis.settings.load_profile("the same examples each time")
 
 
 @pytest.fixture(autouse=True, scope="session")

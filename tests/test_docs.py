@@ -5,6 +5,8 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
+import operator
 import os
 import re
 import subprocess
@@ -13,28 +15,41 @@ import tomllib
 from pathlib import Path
 
 import matplotlib as mpl
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
+from sklearn.datasets import load_digits
 from torch import nn
 
 import findlr
-from conftest import ROOMS  # whose pages run in tests/rooms
+from conftest import ROOMS
 from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 from findlr.torch.search import argument_names
+from scripts.public import PUBLIC
+from scripts.public import ROOMS as PUBLIC_ROOMS
 
 mpl.use("Agg")
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ELSEWHERE = {*ROOMS, "coming-from"}  # whose code runs in tests/rooms, with the frameworks
 IMAGES = ROOT / "docs" / "img"
+NOTEBOOK = ROOT / "docs" / "ten-minutes.ipynb"
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def prose(page):
     """A page without its blocks of code."""
-    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = notebook_text(page) if page == NOTEBOOK else page.read_text()
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def notebook_text(page):
+    cells = json.loads(page.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def anchors(page):
@@ -47,9 +62,14 @@ def test_all_pages_are_looked_at():
     assert names >= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
     assert names >= {"article.md", "architecture.md", "decisions.md", "extend.md", "gallery.md"}
     assert names >= {"names.md", "recipes.md", "science.md", "views.md"}
+    assert names >= {"choose.md", "coming-from.md", "curve.md", "faq.md", "finetuning.md", "install.md", "use.md"}
 
 
-@pages
+def test_the_readme_is_read_in_one_go():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", [*PAGES, NOTEBOOK], ids=lambda page: page.name)
 def test_relative_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith(("https://", "http://")):
@@ -62,10 +82,30 @@ def test_relative_links_lead_somewhere(page):
             assert anchor in anchors(file), target
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ROOMS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, NOTEBOOK], ids=lambda page: page.name)
+def test_a_link_says_what_is_there(page):
+    for text in re.findall(r"(?<!!)\[([^\]]+)\]\(", prose(page)):
+        assert not re.search(r"\.(md|ipynb)$|^(here|this|link)$", text), text
+
+
+def reader():
+    """What a reader of the first page has: a small training."""
+    torch.manual_seed(0)
+    images, labels = load_digits(return_X_y=True)
+    data = torch.utils.data.TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
+    model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10), nn.LogSoftmax(1))
+    return {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
+        "criterion": nn.NLLLoss(),
+        "train_loader": torch.utils.data.DataLoader(data, batch_size=16, shuffle=True),
+    }
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ELSEWHERE], ids=lambda page: page.name)
 def test_the_code_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = {"__name__": "__docs__"}
+    scope = {"__name__": "__docs__"} | (reader() if page.name == "README.md" else {})
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     printed = None
     for kind, text in blocks:
@@ -80,11 +120,23 @@ def test_the_code_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypat
 
 
 def assert_about_equal(printed, shown):
-    """The same words, and numbers not further apart than another machine's rounding may bring them."""
+    """The same words, and numbers not further apart than another machine's rounding may bring them; seconds may."""
+    printed, shown = (re.sub(r"[\d.]+ (m?s)\b", r"\1", text) for text in (printed, shown))
     number = r"\d+(?:\.\d+)?(?:e-?\d+)?"
     assert re.sub(number, "#", printed).split() == re.sub(number, "#", shown).split()
     for got, expected in zip(re.findall(number, printed), re.findall(number, shown), strict=True):
         assert float(expected) / 2 <= float(got) <= float(expected) * 2
+
+
+def test_the_notebook_runs_and_prints_what_it_shows(tmp_path):
+    shown = nbformat.read(NOTEBOOK, as_version=4)
+    rerun = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(rerun, timeout=200, coalesce_streams=True, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    for old, new in zip(shown.cells, rerun.cells, strict=True):
+        was, now = old.get("outputs", []), new.get("outputs", [])
+        assert [output.output_type for output in was] == [output.output_type for output in now]
+        assert_about_equal("".join(o.get("text", "") for o in now), "".join(o.get("text", "") for o in was))
 
 
 # The lines of code beside the formulas
@@ -326,6 +378,21 @@ def test_every_line_has_its_test_or_says_that_it_has_none(row):
     assert tests or re.search(r"not yet|test_cli", row[-1])
     for name, target in tests:
         assert f"\ndef {name}(" in (ROOT / "docs" / target).read_text(), name
+
+
+# The page of the API
+
+
+def test_the_api_page_has_every_public_name():
+    there = {name.removeprefix("findlr.") for group in PUBLIC.values() for name in group}
+    errors = {name for name in findlr.__all__ if name.endswith("Error")}
+    assert next(iter(PUBLIC.values()))[0] == "findlr.find_lr"
+    assert {*findlr.__all__} - errors - {"rules"} <= there
+    for group in PUBLIC.values():
+        for name in group:
+            operator.attrgetter(name.removeprefix("findlr."))(findlr)
+    assert {"find_lr"} <= {name for names in PUBLIC_ROOMS.values() for name in names}
+    assert {*ROOMS} <= {*PUBLIC_ROOMS}
 
 
 # The pictures

@@ -1,4 +1,4 @@
-"""README's lists of what is put back are made of what ``make prove`` breaks, and its breaks are in order."""
+"""The page's lists of what is put back are made of what ``make prove`` breaks, and its breaks are in order."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.readme import written
+from scripts.restored import PAGE, written
 from tests import restored, rule_breaks
 from tests.restored import OUT_OF_REACH, RESTORED
 
@@ -15,9 +15,9 @@ BREAKS = restored.BREAKS + rule_breaks.BREAKS
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme_says_what_the_list_says():
-    readme = (ROOT / "README.md").read_text()
-    assert written(readme) == readme, "run python scripts/readme.py"
+def test_the_page_says_what_the_list_says():
+    page = PAGE.read_text()
+    assert written(page) == page, "run python scripts/restored.py"
 
 
 def test_every_thing_has_a_break_that_proves_it():

@@ -32,7 +32,7 @@ if _typing.TYPE_CHECKING:
     from findlr.torch import RangeTest, TorchTrainable, find_lr, rewindable
     from findlr.views.plot import compare
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ConfigurationError",

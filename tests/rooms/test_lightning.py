@@ -367,11 +367,11 @@ def test_apply_puts_the_schedulers_peak_there(tmp_path):
     assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(search.finding.lr / 8)
 
 
-def test_apply_is_refused_where_a_scheduler_keeps_its_peak_and_the_finding_is_kept(tmp_path):
+def test_apply_moves_the_peak_that_a_scheduler_keeps(tmp_path):
     search = FindLR(apply=True, **SWEEP | {"num_steps": 100, "max_lr": 10.0})
-    with pytest.raises(OptimizerError, match="OneCycleLR keeps its own peak rates"):
-        trainer_of(tmp_path, search, max_steps=3).fit(Cycled(), loader_of(100))
-    assert search.finding.lr > 0
+    module = Cycled()
+    trainer_of(tmp_path, search, max_steps=3).fit(module, loader_of(100))
+    assert module.trainer.optimizers[0].param_groups[0]["max_lr"] == pytest.approx(search.finding.lr)
 
 
 def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):

@@ -11,6 +11,7 @@ from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
 from findlr.search.trainable import restored
+from findlr.torch.snapshot.stores import HostStore
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
@@ -168,3 +169,37 @@ def test_a_race_in_one_pass_ends_where_the_runs_by_themselves_end():
             for lr in lrs:
                 training.step(lr)
             assert end == pytest.approx(training.evaluate(), rel=1e-3)
+
+
+def shapes_and_kinds():
+    torch.manual_seed(0)
+    yield torch.randn(3000, 3000, device="cuda")  # more than one buffer
+    yield torch.randn(64, 32, 40, 40, device="cuda").to(memory_format=torch.channels_last)
+    yield torch.randn(1 << 19, device="cuda", dtype=torch.complex64)
+    yield torch.randn(1 << 20, device="cuda") > 0
+    yield torch.randn(1 << 20, device="cuda", dtype=torch.bfloat16)
+    yield torch.randn(1 << 22, device="cuda")[5 : 5 + (1 << 20)]  # a part of a larger one
+    yield torch.randn(1000, 2000, device="cuda").t()  # not in its memory's order
+    yield torch.randn(2000, 2000, device="cuda")[:, ::2]  # with gaps
+    yield nn.Parameter(torch.randn(1000, 1000, device="cuda"))
+    yield torch.randn(5, device="cuda")
+
+
+def test_copies_on_the_host_are_exact_whatever_their_shape_and_kind():
+    tensors = list(shapes_and_kinds())
+    store, before = HostStore(), [tensor.detach().clone() for tensor in tensors]
+    copies = store.keep(tensors)
+    assert all(torch.equal(copy, old.cpu()) for copy, old in zip(copies, before, strict=True))
+    assert [copy.stride() for copy in copies] == [tensor.stride() for tensor in before]
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.zero_()
+        store.copy_back(tensors, copies)
+    assert all(map(torch.equal, tensors, before))
+
+
+def test_what_is_kept_on_the_host_is_not_pinned():
+    tensors = [torch.randn(1 << 24, device="cuda") for _ in range(4)]  # 256 MiB
+    copies = HostStore().keep(tensors)
+    assert not any(copy.is_pinned() for copy in copies)
+    assert all(torch.equal(copy, tensor.cpu()) for copy, tensor in zip(copies, tensors, strict=True))

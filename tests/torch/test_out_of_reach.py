@@ -1,4 +1,4 @@
-"""What findlr can't put back, as README says: where one of these turns red, README has become too modest."""
+"""What findlr can't put back, as docs/restore.md says: where one of these turns red, the page has become too modest."""
 
 import pytest
 import torch

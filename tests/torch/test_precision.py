@@ -18,7 +18,15 @@ OPTIMIZERS = {
     "adam-fused": lambda p: optim.Adam(p, lr=1e-3, fused=True),
     "adagrad-fused": lambda p: optim.Adagrad(p, lr=1e-2, fused=True),
 }
-UNFUSED, FUSED = ["sgd", "adam"], ["sgd-fused", "adam-fused", "adagrad-fused"]
+
+
+def skips_inside(optimizer):
+    """Whether a fused kernel is told of overflows; Adagrad's is not before torch 2.12."""
+    return getattr(OPTIMIZERS[optimizer]([torch.zeros(1)]), "_step_supports_amp_scaling", False)
+
+
+FUSED = list(filter(skips_inside, OPTIMIZERS))
+UNFUSED = [optimizer for optimizer in OPTIMIZERS if optimizer not in FUSED]
 DTYPES = [torch.float16, torch.bfloat16, None]
 
 

@@ -121,7 +121,7 @@ def test_a_line_search_is_refused():
         dict(autocast="int4"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
         dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),
     ],
-    ids=str,
+    ids=lambda how: next(iter(how)),
 )  # fmt: skip
 def test_a_bad_argument_is_an_error_of_findlrs_and_nothing_is_touched(how):
     net, batches = parts()

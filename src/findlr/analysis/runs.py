@@ -25,6 +25,8 @@ RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
 NARROW = 4.0  # between the best run and its neighbours; no more are made then
 PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
 PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
+AT_ONCE = PASS  # the same, where workers make several at the same time
+AT_ONCE_IF_RICH = PASS_IF_RICH
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
@@ -51,7 +53,8 @@ class Race:
             losses less three standard errors, the highest of all runs: a start that is surely not too low.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
-        path: how the runs were made: "sequential", one after another; or "one pass", the first ones together.
+        path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
+            "parallel", the first ones by an executor's workers.
     """
 
     runs: tuple[Run, ...]
@@ -107,6 +110,15 @@ def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:
     return float(FIRST_SHARE * sweep_lr * (plan.total_steps / steps) ** DRIFT)
 
 
+def at_once(first: float, limits: tuple[float, float], *, rich: bool) -> list[float]:
+    """The rates whose runs don't wait for each other; the second is the one that a race mostly takes second."""
+    lrs: list[float] = []
+    for times in AT_ONCE_IF_RICH if rich else AT_ONCE:
+        lr = within(first * times, limits)
+        lrs += [lr] if _far(lr, lrs) else []
+    return lrs
+
+
 def within(lr: float, limits: tuple[float, float]) -> float:
     """``lr``, or the limit that it lies beyond."""
     return min(max(lr, limits[0]), limits[1])
@@ -138,7 +150,12 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
 
 def _apart(lr: float, done: Sequence[Run]) -> float | None:
     """``lr``, unless it is next to a run that is done."""
-    return None if any(abs(math.log2(lr / run.lr)) < CLOSEST_OCTAVES for run in done) else lr
+    return lr if _far(lr, [run.lr for run in done]) else None
+
+
+def _far(lr: float, others: Sequence[float]) -> bool:
+    """Whether a run at ``lr`` would tell more than those at other rates do."""
+    return all(abs(math.log2(lr / other)) >= CLOSEST_OCTAVES for other in others)
 
 
 def narrow(done: Sequence[Run]) -> bool:

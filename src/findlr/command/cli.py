@@ -1,12 +1,13 @@
 """The command line. It imports nothing before it needs it."""
 
-import math
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from findlr import __version__
 from findlr.command import help_texts
@@ -17,8 +18,10 @@ from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 if TYPE_CHECKING:
     from typer import Typer
 
-    from findlr.analysis.rules import Rule
     from findlr.finding import Finding
+
+
+_WIDE = 90  # columns
 
 
 class Images(StrEnum):
@@ -66,23 +69,28 @@ def _ended(error: BaseException) -> tuple[int, str]:
     message = error.format_message()
     if not message:  # no arguments: the help was printed
         return WRONG, ""
+    if re.search(r"extra argument\S* \((true|false|yes|no|on|off|1|0)\b", message, re.IGNORECASE):
+        message += ". A flag takes no value: --verify alone says yes, --no-verify no."
     context = getattr(error, "ctx", None)
     return WRONG, f"{message} See: {context.command_path if context else 'findlr'} --help"
 
 
-def app() -> "Typer":
-    """The command for typer to run; made only when it is needed, because typer is an extra.
+def app() -> Any:
+    """The command, as click's; made only when it is needed, because typer is an extra.
 
     Raises:
         MissingExtraError: typer is not installed.
     """
     try:
-        from typer import Exit, Option, Typer
+        from typer import Context, Exit, Option, Typer
+        from typer.main import get_command
     except ImportError:
         raise MissingExtraError.of("typer", "cli") from None
 
-    # Plain help: rich's cuts the names of options off in a narrow terminal.
-    made = Typer(no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+    # In a narrow terminal rich's help cuts the names of options off, and click's plain one does not.
+    markup: Literal["rich"] | None = "rich" if get_terminal_size().columns >= _WIDE else None
+    made = Typer(no_args_is_help=True, rich_markup_mode=markup, context_settings=settings)
 
     def tell_version(asked: bool) -> None:
         if asked:
@@ -99,75 +107,49 @@ def app() -> "Typer":
 
     _add_searches(made)
     _add_views(made)
-    return made
+    command: Any = get_command(made)
+    for each in (command, *command.commands.values()):
+        for option in each.get_params(Context(each, **settings)):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""  # a flag takes no value, so its help names none
+    return command
 
 
 def _add_searches(made: "Typer") -> None:
-    """``run`` and ``demo``."""
-    from typer import Argument, Exit, Option
+    """``run``, ``doctor`` and ``demo``."""
+    from typer import Exit, Option
+
+    from findlr.command.options import Config, Target, Traceback, chosen, with_search
 
     @made.command("run", help=help_texts.RUN)
+    @with_search
     def run_(
-        target: Annotated[str, Argument(metavar="TARGET", help="train.py:function or package.module:function.")],
-        verify: Annotated[bool, Option("--verify", help="Race the suggestion against rates near it.")] = False,
-        schedule: Annotated[
-            str | None,
-            Option(
-                help="Of the planned training: constant, one_cycle, cosine, linear, wsd, cosine_with_min_lr, "
-                "polynomial, inverse_sqrt.",
-                autocompletion=_schedules,
-            ),
-        ] = None,
-        total_steps: Annotated[int | None, Option(help="Optimizer steps of the planned training.")] = None,
-        epochs: Annotated[float | None, Option(help="Its epochs, in place of --total-steps.")] = None,
-        budget: Annotated[
-            float | None,
-            Option(
-                parser=_number, metavar="STEPS|SHARE", help="For --verify: 500 is steps, 0.5 a share of --total-steps."
-            ),
-        ] = None,
-        checkpoint: Annotated[
-            Path | None, Option(help="Keep --verify's runs in this file; the same command goes on with them.")
-        ] = None,
-        min_lr: Annotated[float | None, Option(help="The first rate; by default 1e-8.")] = None,
-        max_lr: Annotated[float | None, Option(help="The last rate; by default 10.")] = None,
-        num_steps: Annotated[
-            int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Steps of the sweep; by default 100.")
-        ] = None,
-        rule: Annotated[
-            str | None,
-            Option(
-                help="How the rate is chosen: quick, article, valley, slide, steep, minimum.", autocompletion=_rules
-            ),
-        ] = None,
-        progress: Annotated[
-            bool | None, Option(help="Show the search on stderr while it runs; on by default.", show_default=False)
-        ] = None,
-        as_json: Annotated[
-            bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")
-        ] = False,
+        target: Target,
+        config: Config = None,
         output: Annotated[Path | None, Option("-o", "--output", help="Save the Finding here, as JSON.")] = None,
         plot: Annotated[Path | None, Option(help="Draw the curve into this picture: .png, .svg, .pdf.")] = None,
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
-        traceback: Annotated[bool, Option("--traceback", help="Print where the training's own code failed.")] = False,
+        json: Annotated[bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")] = False,
+        progress: Annotated[
+            bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
+        ] = None,
+        traceback: Traceback = False,
+        **search: Any,
     ) -> None:
-        from findlr.analysis.plan import Plan
+        options = chosen({**search, "progress": progress})
+        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback))
 
-        Plan(schedule or "constant", total_steps)  # refused before the training's code is run
-        given: dict[str, Any] = {
-            "schedule": schedule,
-            "total_steps": _length(total_steps, epochs),
-            "verify": verify or None,
-            "budget": budget,
-            "checkpoint": checkpoint,
-            "min_lr": min_lr,
-            "max_lr": max_lr,
-            "num_steps": num_steps,
-            "rule": None if rule is None else _rule(rule),
-            "progress": progress,
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        raise Exit(run(target, options, Outputs(as_json, output, plot, report), traceback))
+    @made.command(help=help_texts.DOCTOR)
+    @with_search
+    def doctor(
+        target: Target = "",
+        config: Config = None,
+        traceback: Traceback = False,
+        **search: Any,
+    ) -> None:
+        from findlr.command.doctor import examine
+
+        raise Exit(examine(target, chosen(search), traceback))
 
     @made.command(help=help_texts.DEMO)
     def demo(
@@ -247,46 +229,3 @@ def _labelled(files: Sequence[Path], labels: Sequence[str] | None) -> tuple[list
     stems = [file.stem for file in files]
     names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
     return [Finding.load(file) for file in files], list(labels or names)
-
-
-def _length(steps: int | None, epochs: float | None) -> int | str | None:
-    """The length of the planned training, as ``find_lr`` takes it."""
-    if epochs is None:
-        return steps
-    if steps is not None:
-        raise ConfigurationError("--epochs and --total-steps are two ways to say the same: give one of them")
-    if not 0 < epochs < math.inf:
-        raise ConfigurationError(f"--epochs must be a number above 0, got {epochs:g}")
-    return f"{epochs:f} epochs"
-
-
-def _number(text: str) -> float:
-    """An int is a number of steps, a float a share."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
-
-
-def _steps(text: str) -> int | str:
-    return text if text == "epoch" else int(text)
-
-
-def _schedules() -> list[str]:
-    from findlr.analysis.plan import SCHEDULES
-
-    return [*SCHEDULES]
-
-
-def _rules() -> list[str]:
-    from findlr.analysis.rules import RULES
-
-    return [*RULES]
-
-
-def _rule(name: str) -> "Rule":
-    from findlr.analysis.rules import RULES
-
-    if name not in RULES:
-        raise ConfigurationError(f"--rule must be one of {', '.join(RULES)}, got {name!r}")
-    return RULES[name]

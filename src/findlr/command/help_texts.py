@@ -5,24 +5,27 @@ ROOT = """Find a good learning rate, and show why it is good.
 \b
 Examples:
   findlr run train.py:setup             find a rate for a training of yours
+  findlr doctor train.py:setup          prove that a search leaves nothing behind in it
   findlr demo                           find a rate on real data, and try it
   findlr show finding.json              print what finding.save() wrote
   findlr compare a.json b.json          several Findings, side by side
   findlr report a.json -o report.html   a page to look at, and to send
 
-Exit codes: 0 fine, 1 no suggestion, 2 wrong usage or input, 3 the training's own code failed, 130 interrupted.
+Exit codes: 0 fine, 1 no suggestion or no proof, 2 wrong usage or input, 3 the training's own code failed, 130 \
+interrupted.
 """
 RUN = """Find a rate for a training of yours.
 
 TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer, \
 criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__" \
-does not run. Options go before what the function returns.
+does not run. Options go before what the function returns, and before those in a --config file.
 
 \b
 Examples:
   findlr run train.py:setup
   findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
   findlr run train.py:setup --verify --epochs 20 --checkpoint race.json
+  findlr run --config findlr.yaml
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
@@ -30,6 +33,21 @@ Ctrl-C prints what was measured so far; with --checkpoint the same command then 
 
 Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
 own code failed, 130 interrupted.
+"""
+DOCTOR = """Tell what is installed; and prove on a training of yours that a search leaves nothing behind.
+
+Without TARGET it names versions, devices and extras. With it (see findlr run --help) it trains for a few steps, \
+searches with the same options as findlr run, and trains on; and does the same without the search, in a fresh process. \
+Weights, optimizer state, random states and losses must be the same, bit for bit. It names what differs, and says so \
+if two trainings without a search differ already.
+
+\b
+Examples:
+  findlr doctor
+  findlr doctor train.py:setup
+  findlr doctor --config findlr.yaml
+
+Exit codes: 0 fine, 1 something differs, 2 wrong usage or input, 3 the training's own code failed, 130 interrupted.
 """
 DEMO = """Find a rate for a small network on real data, and try it.
 

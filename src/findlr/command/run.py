@@ -137,20 +137,30 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
         return search(load(target)(), options, target), None
     except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told
         measured = _measured(error)
-        if isinstance(error, FindlrError):
-            code, said = WRONG, str(error)
-        elif isinstance(error, KeyboardInterrupt):
-            code, said = INTERRUPTED, "interrupted"
-        else:
-            code, said = TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
-        if code == TARGET_FAILED and whole_traceback:
-            traceback.print_exception(error)
+        code, said = ended(error, target, whole_traceback)
         if measured is not None and len(measured.curve):
             said += f"; {len(measured.curve)} steps were measured{_restored(error)}"
         if code == INTERRUPTED and (kept := options.get("checkpoint")) is not None and kept.exists():
             said += f"; the same command goes on with what {kept} has"
     say(said)
     return measured, code
+
+
+def ended(error: BaseException, target: str, whole_traceback: bool) -> tuple[int, str]:
+    """The exit code for what ended a target's code, and a line that says it.
+
+    Args:
+        error: what was raised.
+        target: whose code it was.
+        whole_traceback: print where it failed.
+    """
+    if isinstance(error, FindlrError):
+        return WRONG, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if whole_traceback:
+        traceback.print_exception(error)
+    return TARGET_FAILED, f"{target} failed: {_in_a_line(error)}"
 
 
 def _measured(error: BaseException) -> Finding | None:

@@ -75,26 +75,46 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
         >>> search(Quadratic(), {"schedule": "one_cycle", "num_steps": 80}).plan.schedule
         'one_cycle'
     """
-    if isinstance(made, Mapping):
-        from findlr.torch.search import argument_names, find_lr
-
-        arguments = {"progress": True, **made, **options}
-        for name in arguments:
-            if name not in argument_names():
-                raise ConfigurationError(f"{source} returned a dict, and {unknown_name(name, list(argument_names()))}")
-        lacking = [name for name in ("model", "optimizer") if name not in arguments]
-        if lacking:
-            raise ConfigurationError(f"{source} returned a dict without {lacking[0]!r}, which find_lr needs: add it")
-        return find_lr(**arguments)
-    if isinstance(made, Sequence) and not isinstance(made, str) and len(made) == 4:
+    if not is_trainable(made):
         from findlr.torch import find_lr
 
-        return find_lr(*made, **{"progress": True, **options})
-    if isinstance(made, Trainable) and not isinstance(made, type):
-        rest = {"progress": True, **options}
-        length = steps_in(rest.pop("total_steps", None), lambda: steps_per_epoch(made))
-        return find(made, Plan(rest.pop("schedule", "constant"), length), **rest)
-    raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
+        return find_lr(**{"progress": True, **arguments_of(made, options, source)})
+    arguments = {"progress": True, **options}
+    length = steps_in(arguments.pop("total_steps", None), lambda: steps_per_epoch(made))
+    plan = Plan(arguments.pop("schedule", "constant"), length, warmup=arguments.pop("warmup", None))
+    return find(made, plan, **arguments)
+
+
+def is_trainable(made: Any) -> bool:
+    """Whether a target's function returned a Trainable, which takes its steps itself."""
+    return isinstance(made, Trainable) and not isinstance(made, type)
+
+
+def arguments_of(made: Any, options: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What a target's function returned, and options, as ``find_lr``'s arguments.
+
+    Args:
+        made: (model, optimizer, criterion, loader), or a dict of ``find_lr``'s arguments.
+        options: arguments that override those of ``made``.
+        source: what to call the function in an error.
+
+    Raises:
+        ConfigurationError: ``made`` is something else.
+    """
+    from findlr.torch.search import argument_names
+
+    if isinstance(made, Sequence) and not isinstance(made, str) and len(made) == 4:
+        made = dict(zip(("model", "optimizer", "criterion", "loader"), made, strict=True))
+    if not isinstance(made, Mapping):
+        raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
+    arguments = {**made, **options}
+    for name in arguments:
+        if name not in argument_names():
+            raise ConfigurationError(f"{source} returned a dict, and {unknown_name(name, list(argument_names()))}")
+    lacking = [name for name in ("model", "optimizer") if name not in arguments]
+    if lacking:
+        raise ConfigurationError(f"{source} returned a dict without {lacking[0]!r}, which find_lr needs: add it")
+    return arguments
 
 
 @contextmanager

@@ -31,6 +31,9 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
     schedulers = [] if scheduler is None else flattened(unwrapped(scheduler))
     for each in schedulers:
         _check_scheduler(each, optimizer)
+    if len(schedulers) == 1 and (kept := _kept_peaks(schedulers[0], optimizer)):
+        _scale(schedulers[0], optimizer, [lr / peak for lr, peak in zip(lrs, kept, strict=True)])
+        return
     bases = _bases(schedulers[0], lrs) if schedulers else lrs
     if not schedulers and any("initial_lr" in group for group in groups):
         import logging  # here, for `import findlr` to cost little more than NumPy
@@ -51,19 +54,31 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
         each._last_lr = [float(group["lr"]) for group in groups]  # noqa: SLF001 - a scheduler has no public name for it
 
 
+def _kept_peaks(scheduler: Any, optimizer: Any) -> list[float] | None:
+    """The peak of each group, where a scheduler keeps it: a CyclicLR itself, a OneCycleLR in the groups; else None."""
+    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
+    if "OneCycleLR" in kinds:
+        return [float(group["max_lr"]) for group in optimizer.param_groups]
+    return list(map(float, scheduler.max_lrs)) if "CyclicLR" in kinds else None
+
+
+def _scale(scheduler: Any, optimizer: Any, by: Sequence[float]) -> None:
+    """Multiply all rates of each group that a scheduler goes by, which are shares of its peak."""
+    for i, (group, factor) in enumerate(zip(optimizer.param_groups, by, strict=True)):
+        for key in {"lr", "initial_lr", "max_lr", "min_lr"} & group.keys():
+            _write(group, key, float(group[key]) * factor)
+        for rates in (scheduler.base_lrs, getattr(scheduler, "max_lrs", None)):
+            if rates is not None:
+                _write(rates, i, float(rates[i]) * factor)
+    scheduler._last_lr = [float(group["lr"]) for group in optimizer.param_groups]  # noqa: SLF001 - as above
+
+
 def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
     name = type(scheduler).__name__
     driven = getattr(scheduler, "optimizer", optimizer)
     if driven is not optimizer and driven is not getattr(optimizer, "optimizer", None):
         raise OptimizerError(f"the {name} is attached to another optimizer: give the one that it drives")
     groups = optimizer.param_groups
-    if any("max_lr" in group for group in groups) or hasattr(scheduler, "max_lrs"):
-        base = "[lr / 4 for lr in finding.lrs], " if hasattr(scheduler, "max_lrs") else ""
-        length = getattr(scheduler, "total_steps", None)
-        raise OptimizerError(
-            f"a {name} keeps its own peak rates: build it anew, {name}(optimizer, {base}max_lr=list(finding.lrs), "
-            f"{'...' if length is None else f'total_steps={length}'})"
-        )
     if any("swa_lr" in group for group in groups):
         raise OptimizerError(f"a {name} anneals to a rate of its own: build it anew after finding.apply(optimizer)")
     if getattr(scheduler, "eta_min", 0) and any(_share(group) != 1.0 for group in groups):

@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, Self, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
-from findlr.search.memory import Memory, Phase, remember_host_rng
+from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
+from findlr.search.objects import generators_in, refill_if_changed
 
 logger = logging.getLogger("findlr")
 
@@ -63,6 +65,8 @@ class Batches:
         self._drawn = 0
         self.kept: list[Any] = []  # they come before new ones are drawn; not to be written to
         self._at = 0  # the next of them
+        self._generators: list[Any] | None = None  # that the loader holds; looked for once
+        self._holders: list[Any] = []  # of what else its passes may change
 
     def next(self) -> Any:
         """The next batch; at the end of the loader, its first again.
@@ -166,6 +170,18 @@ class Batches:
         self.kept, self._at = kept, 0
         return True
 
+    def to_send(self) -> Self | str:
+        """What a run in another process draws from; or why there is none.
+
+        Where the batches are kept it is these alone; else the loader, if its pass begins with the run.
+        """
+        if not self.kept and (self.ends or self._iterator is not None):
+            return "its batches can't be kept, and its place in the data can't be found in another process"
+        sent = copy.copy(self)
+        left = {"loader": (), "_source": ()} if self.kept else {}
+        vars(sent).update(left, _iterator=None, _opening=None, _drawn=0)
+        return sent
+
     def whole(self) -> Generator[Any, None, None]:
         """One pass over all batches; the place in the data is put back after it, the random states are not."""
         before = self.new_memory()
@@ -238,7 +254,17 @@ class Batches:
         """End a pass that may have workers."""
 
     def remember_loader(self, memory: Memory) -> None:
-        """Remember what a pass changes in the loader: its generators, counters, orders."""
+        """Remember what a pass changes in the loader: its generators, counters, orders, its state."""
+        if has_state(self.loader):
+            state = copy.deepcopy(self.loader.state_dict())  # type: ignore[attr-defined]
+            memory.add(lambda: self.loader.load_state_dict(copy.deepcopy(state)), name="the loader's state")  # type: ignore[attr-defined]
+        if self._generators is None:
+            self._generators = generators_in(self.loader, self._holders)
+        for generator in self._generators:
+            if (undo := undo_of_generator(generator)) is not None:
+                memory.add(undo[0], name=undo[1])
+        for holder in self._holders:
+            memory.add(partial(refill_if_changed, holder, copy.copy(holder)), name="what the loader holds")
 
     def remember_rng(self, memory: Memory) -> None:
         """Remember random states beyond Python's and NumPy's."""

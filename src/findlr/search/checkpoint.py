@@ -53,7 +53,7 @@ class Book:
         passes: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self.given = (0, 0)
-        """The passes that what was taken from the file had cost."""
+        """The passes that what was taken from the file had cost, or other processes have made."""
         self._passes, self._mark = passes, (0, 0)
         self._path = None if path is None else Path(path)
         self._asked = {} if path is None else _plain(asked or {})
@@ -157,15 +157,24 @@ class Book:
         self.given = self._taken(kept)
         return End(*(float(kept[name]) for name in ("first", "surely", "loss")))
 
-    def add_run(self, lr: float, steps: int, end: End) -> None:
-        """Write down a run."""
-        self._data["race"]["runs"].append({"lr": lr, "steps": steps, **vars(end), **self._cost()})
+    def add_run(self, lr: float, steps: int, end: End, elsewhere: tuple[int, int] = (0, 0)) -> None:
+        """Write down a run.
+
+        Args:
+            lr: its highest rate.
+            steps: that it took.
+            end: how it ended.
+            elsewhere: the forward and backward passes that another process made for it.
+        """
+        self.given = self.given[0] + elsewhere[0], self.given[1] + elsewhere[1]
+        self._data["race"]["runs"].append({"lr": lr, "steps": steps, **vars(end), **self._cost(elsewhere)})
         self._write()
 
-    def _cost(self) -> dict[str, int]:
+    def _cost(self, elsewhere: tuple[int, int] = (0, 0)) -> dict[str, int]:
         """The passes since the last look."""
         before, self._mark = self._mark, self._passes()
-        return {"forwards": self._mark[0] - before[0], "backwards": self._mark[1] - before[1]}
+        forwards, backwards = (now - then for now, then in zip(self._mark, before, strict=True))
+        return {"forwards": forwards + elsewhere[0], "backwards": backwards + elsewhere[1]}
 
     def _taken(self, cost: Mapping[str, Any]) -> tuple[int, int]:
         return self.given[0] + cost["forwards"], self.given[1] + cost["backwards"]

@@ -14,7 +14,7 @@ from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import Race
+from findlr.analysis.runs import AT_ONCE, Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
@@ -39,6 +39,7 @@ from findlr.search.trainable import (
 )
 from findlr.search.turns import Turn
 from findlr.search.watching import RaceWatch
+from findlr.search.workers import Workers
 
 logger = logging.getLogger("findlr")
 
@@ -124,6 +125,7 @@ class _Search:
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
         self._start, self._before = time.perf_counter(), _passes(self._counting)
         self._book = self._book_at(settings.checkpoint) if settings.verify else None
+        self._workers = None if settings.executor is None else Workers(settings.executor, trainable)
 
     def _book_at(self, path: str | PathLike[str] | None) -> Book:
         training = self._trainable
@@ -133,6 +135,8 @@ class _Search:
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
         try:
+            if self._workers is not None:
+                self._workers.wake(len(AT_ONCE))
             with Unwritten(restored(self._trainable)) as snapshot:
                 self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
                 self._measure(snapshot)
@@ -144,6 +148,9 @@ class _Search:
                 self.finding = getattr(late, "finding", None)
             carry(error, self.finding, left=self._left)
             raise
+        finally:
+            if self._workers is not None:
+                self._workers.close()
         self.finding = self._finding()
         return self.finding
 
@@ -177,6 +184,7 @@ class _Search:
                 rates_act=has_acted(curve),
                 watch=RaceWatch(self.recording.watchers, settings.smoothing),
                 book=self._book,
+                workers=self._workers,
             )
         except DataEndedError:
             logger.warning("there is no race: the data ended, and can be read only once")

@@ -7,6 +7,7 @@ functions that it finds running: a signal acts at once where a training runs, an
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -131,6 +132,19 @@ class HeldSignals:
         except BaseException as error:
             raised.append(error)
             raise
+
+
+def _forget() -> None:
+    """In a fork no search goes on, so each signal has the handler again that it had before the outermost one."""
+    held, HeldSignals.outermost = HeldSignals.outermost, None
+    waiting.clear()
+    raised.clear()
+    for number, handler in ({} if held is None else held._handlers).items():  # noqa: SLF001 - its own
+        signal.signal(number, handler)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _acts_in(frame: FrameType | None) -> bool:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
+from findlr.analysis.smoothing import Array
 from findlr.search.checkpoint import Book
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
-from findlr.search.run import train
+from findlr.search.run import End, train
 from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, ShowsTogether, Trainable
 from findlr.search.watching import RaceWatch
+from findlr.search.workers import Workers
 
 logger = logging.getLogger("findlr")
 
@@ -32,6 +35,7 @@ def run_race(
     rates_act: bool = True,
     watch: RaceWatch | None = None,
     book: Book | None = None,
+    workers: Workers | None = None,
 ) -> Race | None:
     """Train at a few rates for a few steps each, and tell which is best.
 
@@ -50,6 +54,7 @@ def run_race(
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
         book: keeps the runs, and gives those that it has in place of making them.
+        workers: make the first runs, at the same time.
 
     Returns:
         The Race; None if the budget is too small for three runs.
@@ -95,25 +100,75 @@ def run_race(
                 *(watch, book, most),
             )
             steps = steps if done else affordable(spent)
-        shares = plan.shares(steps)
-        path = "one pass" if done else "sequential"
         begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
-        candidate = runs.next_candidate(done, start, limits) if done else begins_at
-        while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS and not runs.narrow(done):
-            ended = book.run_of(candidate, steps)
-            if ended is None:
-                trainable.restore(begin)
-                watch.begin(candidate, steps, most, done)
-                ended = train(trainable, evaluator, candidate * shares, rates_act, watch)
-                book.add_run(candidate, steps, ended)
+        maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, book)
+        if workers is not None and steps >= runs.FEWEST_STEPS:
+            maker.send(workers, runs.at_once(begins_at, limits, rich=rich))
+        path = "one pass" if done else "parallel" if maker.sent else "sequential"
+        candidate = maker.sent_next(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
+        while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
+            ended = maker.end_of(candidate, done)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
-            candidate = runs.next_candidate(done, start, limits)
+            candidate = maker.sent_next(done) or (
+                None if runs.narrow(done) else runs.next_candidate(done, start, limits)
+            )
     if not done:
         return None
     best_lr, bracketed = runs.parabola(done)
     return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
+
+
+@dataclass
+class _Maker:
+    """Makes the runs of a race, by itself or by an executor's workers."""
+
+    trainable: Trainable[Any, Any]
+    evaluator: CanEvaluate | None
+    begin: Any
+    shares: Array
+    most: int
+    rates_act: bool
+    watch: RaceWatch
+    book: Book
+    workers: Workers | None = None
+    sent: Sequence[float] = ()
+    """The rates of the first runs, which were sent out."""
+
+    def send(self, workers: Workers, lrs: Sequence[float]) -> None:
+        """Send out the first runs but for those that are kept; none if this training's can't be sent."""
+        out = lrs[len(self.book) :]
+        if out:
+            self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")
+            self.trainable.restore(self.begin)
+            scored, watched = self.evaluator is not None, self.watch.watched
+            reason = workers.begin(out, self.shares, scored=scored, rates_act=self.rates_act, watched=watched)
+            if reason is not None:
+                logger.warning("executor= can't be had, so the race's runs are made one after another: %s", reason)
+                return
+        self.workers, self.sent = workers, lrs
+
+    def sent_next(self, done: Sequence[Run]) -> float | None:
+        """The rate of the next run of those that were sent out; None if there is none left."""
+        return self.sent[len(done)] if len(done) < len(self.sent) else None
+
+    def end_of(self, lr: float, done: Sequence[Run]) -> End:
+        """How the next run ends: as it is kept, as a worker has made it, or as it is made here."""
+        steps = len(self.shares)
+        kept = self.book.run_of(lr, steps)
+        if kept is not None:
+            return kept
+        made = self.workers.result(lr) if self.workers is not None and self.sent_next(done) else None
+        self.watch.begin(lr, steps, self.most, done)
+        if made is not None:
+            ended = made.shown(self.watch)
+            self.book.add_run(lr, steps, ended, (made.forwards, made.backwards))
+            return ended
+        self.trainable.restore(self.begin)
+        ended = train(self.trainable, self.evaluator, lr * self.shares, self.rates_act, self.watch)
+        self.book.add_run(lr, steps, ended)
+        return ended
 
 
 def _together(trainable: Trainable[Any, Any], count: int) -> RunsTogether | None:

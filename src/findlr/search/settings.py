@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import Spacing, sweep_lrs
+from findlr.search.workers import check_executor
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 
@@ -62,7 +64,7 @@ _ELSEWHERE = {
     "max_steps": "total_steps",
     "num_training_steps": "total_steps",
 }
-_NO_MATTER = ("progress", "on_step", "checkpoint")
+_NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
 _NOT_NEEDED = {"device": "the batches go to the device that the model is on"}
 _EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 
@@ -131,6 +133,8 @@ class Settings(SweepSettings):
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.
+        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
+            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
         checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
             it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
             is left complete at the end.
@@ -143,6 +147,7 @@ class Settings(SweepSettings):
     budget: float | None = None
     control_variate: bool | None = None
     one_pass: bool = False
+    executor: Executor | None = None
     checkpoint: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -155,6 +160,12 @@ class Settings(SweepSettings):
             raise ConfigurationError(
                 f"budget must be a number of steps or a share of total_steps above 0, got {self.budget!r}"
             )
+        if self.executor is not None:
+            check_executor(self.executor)
+            if not self.verify:
+                raise ConfigurationError("executor= makes the runs of a race: give verify=True, too, or leave it out")
+            if self.one_pass:
+                raise ConfigurationError("executor= and one_pass=True are two ways to make several runs: give one")
         if self.checkpoint is None:
             return
         if not isinstance(self.checkpoint, (str, PathLike)):
@@ -165,7 +176,11 @@ class Settings(SweepSettings):
     def asked(self) -> dict[str, Any]:
         """What decides a search, by name, in plain values; who watches it does not."""
         rule = self.rule if self.rule is None or isinstance(self.rule, str) else _name_of(self.rule)
-        return {**{name: value for name, value in vars(self).items() if name not in _NO_MATTER}, "rule": rule}
+        parallel = {} if self.executor is None else {"executor": True}  # which one does not matter
+        return {
+            **{name: value for name, value in vars(self).items() if name not in _NO_MATTER},
+            "rule": rule,
+        } | parallel
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -222,6 +237,7 @@ class Search(TypedDict, total=False):
     budget: float | None
     control_variate: bool | None
     one_pass: bool
+    executor: Executor | None
     checkpoint: str | PathLike[str] | None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pickle import Pickler
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from findlr.search.interrupts import signals_wait
@@ -166,6 +167,26 @@ class ShowsTogether(Protocol):
     see_together: Callable[[int, Sequence[Sequence[float]]], object] | None
     """Is called with the losses of the steps since the last call, a row for each step, and the number of the run, from
     0, that the first column belongs to; what it raises is raised by the search. None wants no call."""
+
+
+@runtime_checkable
+class Packs(Protocol):
+    """A training of which pickle would leave something behind, and which says how it is sent to another process."""
+
+    def why_not_packed(self, *, forked: bool) -> str | None:
+        """Why it can't be sent, as far as that is known before its first step, or None.
+
+        The processes are forks of this one, if ``forked``.
+        """
+
+    def try_packing(self, base: type[Pickler]) -> None:
+        """Pickle it, and throw the result away; a ``ConfigurationError`` says why that can't be done."""
+
+    def packed(self, base: type[Pickler]) -> Any:
+        """A ``findlr.search.parcel.Parcel``, from which a run begins where it is now; or the reason why there is none.
+
+        ``base`` is the class that pickles it.
+        """
 
 
 @runtime_checkable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,8 +86,3 @@ def same(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
 def equal(one: Any, other: Any) -> bool:
     """Whether two states are the same."""
     return bool(np.all(one == other))
-
-
-def random_states() -> str:
-    """Python's and NumPy's global random states, for comparing them."""
-    return repr((random.getstate(), np.random.get_state()))  # noqa: NPY002 - users draw from it

@@ -10,7 +10,8 @@ from findlr.analysis.curve import Step
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.trainable import Remembered, Trainable, restored
-from findlr.testing.checks import equal, must, random_states, same
+from findlr.testing.bits import bits, draws
+from findlr.testing.checks import equal, must, same
 from findlr.testing.optional import OptionalConformance
 
 
@@ -99,12 +100,12 @@ class TrainableConformance(OptionalConformance):
         must(equal(self.state(trainable), before), "state() is not the same after restore()")
 
     def test_global_random_states_are_put_back(self) -> None:
-        """Python's and NumPy's global random states are the same after ``restore``."""
+        """The global random states of Python, NumPy and torch are the same after ``restore``."""
         trainable = self.trainable()
         with restored(trainable):
-            states = random_states()
+            states = bits(draws())
             self._run(trainable, self.max_lr)
-        must(random_states() == states, "a step draws from a global random state that restore() does not put back")
+        must(bits(draws()) == states, "a step draws from a global random state that restore() does not put back")
 
     def test_broken_off_at_every_step(self) -> None:
         """A sweep that is broken off at any step, by an error or Ctrl-C, puts everything back and keeps its points."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 
 from findlr.analysis.curve import Step, Stop
 from findlr.finding import Finding
+from findlr.testing.bits import differing as _differing
+from findlr.testing.bits import draws as _draws
 from findlr.testing.checks import must
 from findlr.testing.conformance import BrokenOffError
 
@@ -119,7 +117,7 @@ class TrainingConformance:
         never = self._begun(before)
         self.train(never, self.after)
         expected = self.state(never), _draws()
-        differing = list(_differing(seen, expected, ""))
+        differing = list(_differing(seen, expected))
         must(not differing, f"after a search the training is another one; these differ: {', '.join(differing[:5])}")
 
 
@@ -129,37 +127,3 @@ def _breaks(error: type[BaseException], at: int) -> Any:
             raise error
 
     return on_step
-
-
-def _draws() -> dict[str, Any]:
-    """The global random states, and torch's if it is loaded."""
-    states = {"random": repr(random.getstate()), "numpy": repr(np.random.get_state())}  # noqa: NPY002
-    torch = sys.modules.get("torch")
-    return states if torch is None else states | {"torch": torch.get_rng_state().numpy().tobytes()}
-
-
-def _differing(one: Any, other: Any, where: str) -> Any:
-    """The places at which two nested values are not the same, bit for bit."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        if list(one) != list(other):
-            yield f"{where or 'the state'} (its keys)"
-            return
-        for key in one:
-            yield from _differing(one[key], other[key], f"{where}.{key}".lstrip("."))
-    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        if len(one) != len(other):
-            yield f"{where or 'the state'} (its length)"
-            return
-        for i, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            yield from _differing(mine, theirs, f"{where}[{i}]")
-    elif _bits(one) != _bits(other):
-        yield where or "the state"
-
-
-def _bits(value: Any) -> Any:
-    if hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu()
-        return str(value.dtype), tuple(value.shape), repr(value.tolist())
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    return repr(value) if isinstance(value, float) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from os import PathLike
 from typing import Any, Literal, Unpack
 
@@ -44,6 +45,7 @@ def find_lr(
     rule: Rule | str | None = None,
     control_variate: bool | None = None,
     one_pass: bool = False,
+    executor: Executor | None = None,
     restore: Sequence[Any] = (),
     progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
@@ -84,6 +86,9 @@ def find_lr(
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
             allow it: meant for a small model on a GPU. Their losses agree to rounding.
+        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
+            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
+            whose tasks have a process. It stays yours to shut down.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
@@ -132,6 +137,7 @@ def find_lr(
         rule=rule,
         control_variate=control_variate,
         one_pass=one_pass,
+        executor=executor,
         progress=progress,
         on_step=on_step,
         checkpoint=checkpoint,

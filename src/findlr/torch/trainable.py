@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pickle import Pickler
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
+from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
@@ -209,6 +211,22 @@ class TorchTrainable(Stepping):
     def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """The held-out losses of several runs in one pass; or why they must be made one after another."""
         return together.run(self, snapshot, rates)
+
+    def why_not_packed(self, *, forked: bool) -> str | None:
+        """Why it can't be sent to other processes, as far as that is known before its first step, or None."""
+        return parcel.why_not_packed(self, forked=forked)
+
+    def try_packing(self, base: type[Pickler]) -> None:
+        """Pickle it without its numbers, and throw the result away.
+
+        Raises:
+            ConfigurationError: it can't be pickled.
+        """
+        parcel.try_out(self, base)
+
+    def packed(self, base: type[Pickler]) -> parcel.TorchParcel | str:
+        """What another process makes a run of; or why that can't be had."""
+        return parcel.packed(self, base)
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""

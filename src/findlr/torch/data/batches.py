@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import partial
-from operator import is_
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from findlr.search import batches
 from findlr.search.batches import has_state
 from findlr.search.memory import Memory
+from findlr.search.objects import refill_if_changed
 from findlr.torch.data import nesting
 from findlr.torch.data.held_out import innermost, split, twin
 from findlr.torch.snapshot import memory as tensors
@@ -33,8 +33,6 @@ class Batches(batches.Batches):
     def __init__(self, loader: Iterable[Any], device: torch.device | None = None, *, consume: bool = False) -> None:
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
-        self._generators: list[Any] | None = None  # that the loader holds; looked for once
-        self._holders: list[Any] = []  # of what else its passes may change
         self._holds_iterator = isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))
         self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
 
@@ -81,8 +79,15 @@ class Batches(batches.Batches):
         if self._generators is None:
             self._generators = generators_in(self.loader, self._holders)
         memory.note(*self._generators)
-        memory.each(_refill_if_changed, self._holders, map(copy, self._holders))
+        memory.each(refill_if_changed, self._holders, map(copy, self._holders))
         memory.copy()
+
+    def to_send(self) -> Self | str:
+        """See ``findlr.search.batches.Batches``; what the loader holds is looked for anew there."""
+        sent = super().to_send()
+        if not isinstance(sent, str):
+            sent._generators, sent._holders, sent._sibling = None, [], (None, None)  # noqa: SLF001 - its own
+        return sent
 
     def remember_rng(self, memory: Memory) -> None:
         """Torch's random state on the CPU, from which a DataLoader draws when it is opened."""
@@ -127,15 +132,6 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 def _is_order(array: Any) -> bool:
     """True for indices; False for what looks like the data themselves, which may be too large to copy."""
     return array.ndim <= 1 and "int" in str(array.dtype)
-
-
-def _refill_if_changed(container: Any, items: Any) -> None:
-    """Give a container back its items, if it has others."""
-    same = len(container) == len(items) and all(map(is_, container, items))
-    if same and isinstance(container, dict):
-        same = all(map(is_, container.values(), items.values()))
-    if not same:
-        tensors.refill(container, items)
 
 
 def _bind(owner: Any, names: dict[str, Any]) -> None:

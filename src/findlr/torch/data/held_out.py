@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
+from operator import contains
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -41,9 +43,9 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
     aside = frozenset(chain.from_iterable(indices))
     batches = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
     if batches < min(needed, length - count):
-        some = _Some(sampler, (frozenset(chain.from_iterable(islice(order, batches))) - aside).__contains__)
+        some = _Some(sampler, partial(contains, frozenset(chain.from_iterable(islice(order, batches))) - aside))
     else:
-        some = _Some(sampler, lambda index: index not in aside)
+        some = _Some(sampler, partial(_is_outside, aside))
     rest = twin(loader)
     vars(innermost(rest))["batch_sampler"] = some  # not setattr, because a DataLoader does not let it be set
     scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
@@ -66,6 +68,10 @@ def innermost(loader: Any) -> Any:
     """The loader that makes the batches: the one that a wrapper holds, or ``loader`` itself."""
     inner = vars(loader).get("base_dataloader")
     return innermost(inner) if isinstance(inner, DataLoader) else loader
+
+
+def _is_outside(indices: frozenset[Any], index: Any) -> bool:
+    return index not in indices
 
 
 class _Some:

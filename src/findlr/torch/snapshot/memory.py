@@ -23,9 +23,9 @@ from torch import nn
 from findlr.errors import ConfigurationError
 from findlr.search import memory
 from findlr.search.memory import Phase, each, in_short, undo_of_generator
+from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
-from findlr.torch.snapshot.objects import is_plain, set_slots, slots_of
 from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
@@ -282,12 +282,6 @@ def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> Non
 
 def _refill_whole(target: Any, items: Any) -> None:
     target[:] = items
-
-
-def refill(target: Any, items: Any) -> None:
-    """Give the container ``target`` back its items, in their order."""
-    target.clear()
-    (target.update if isinstance(target, (dict, set)) else target.extend)(items)
 
 
 def _set_gradient(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:

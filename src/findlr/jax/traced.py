@@ -1,0 +1,128 @@
+"""What is compiled of a step: its loss alone, and several runs of it at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from findlr.jax.rates import Rate
+from findlr.jax.state import ARRAYS, Form, Leaves, Live, loss_in
+
+LOOK_EVERY_STEPS = 10
+
+
+class Traced:
+    """A step as functions of the arrays in its state.
+
+    Args:
+        form: of the state.
+        step: the user's.
+        loss: the user's function for the loss of one batch; None takes what the step tells.
+        rate: how its rate is written.
+    """
+
+    def __init__(self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate) -> None:
+        self._form, self._step, self._loss, self._rate = form, step, loss, rate
+        self._losses: dict[Any, Callable[..., Any]] = {}
+
+    def loss(self, leaves: Leaves, batch: Any, lr: float) -> jax.Array:
+        """The loss of one batch. If it is the step's, the compiler leaves out all of the step that it does not need.
+
+        Args:
+            leaves: of the state; none is used up.
+            batch: the batch.
+            lr: a rate for a step that takes one; the loss does not depend on it.
+        """
+        fixed = _fixed(leaves)
+        if fixed not in self._losses:
+            kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+
+            def loss(arrays: Sequence[jax.Array], batch: Any, lr: jax.Array) -> jax.Array:
+                live = self._form.live(_filled(kept, arrays))
+                if self._loss is not None:
+                    return jnp.asarray(loss_in(live.call(self._loss, batch)))
+                return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
+
+            self._losses[fixed] = jax.jit(loss)
+        return self._losses[fixed](_arrays(leaves), batch, jnp.asarray(lr))
+
+    def runs(self, leaves: Leaves, count: int) -> Runs:
+        """So many runs from one state."""
+        return Runs(self._form, self._step, self._rate, leaves, count)
+
+
+class Runs:
+    """Several runs that take each step at once, ``jax.vmap`` over their rates.
+
+    Args:
+        form: of the state.
+        step: the user's.
+        rate: how its rate is written.
+        leaves: of the state that each run starts from; none is used up.
+        count: of the runs.
+    """
+
+    def __init__(self, form: Form, step: Callable[..., Any], rate: Rate, leaves: Leaves, count: int) -> None:
+        self._kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+        self._arrays = jax.jit(lambda arrays: [jnp.stack([array] * count) for array in arrays])(_arrays(leaves))
+
+        def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
+            live: Live = form.live(_filled(self._kept, arrays))
+            rate.write(live, lr)
+            loss = live.take(step, batch, *rate.arguments(lr))
+            return _arrays(live.leaves()), jnp.asarray(loss)
+
+        self._step = jax.jit(jax.vmap(stepped, in_axes=(0, 0, None)), donate_argnums=0)
+        self.finite = [True] * count
+
+    def step(self, lrs: Sequence[float], batches: Sequence[Any]) -> jax.Array:
+        """Take one step of each run; the losses before it, on the device.
+
+        Args:
+            lrs: of the runs.
+            batches: of the step.
+        """
+        rates = jnp.stack([jnp.asarray(float(lr)) for lr in lrs])  # which has the type that one number has
+        total: Any = 0.0
+        for batch in batches:
+            self._arrays, losses = self._step(self._arrays, rates, batch)
+            total = total + losses
+        return total / len(batches)
+
+    def look(self, losses: Sequence[jax.Array]) -> list[list[float]]:
+        """Losses as numbers, a row for each step; runs whose last one is not finite have diverged."""
+        rows = [row.tolist() for row in jax.device_get(list(losses))]
+        self.finite = [fine and math.isfinite(loss) for fine, loss in zip(self.finite, rows[-1], strict=True)]
+        return rows
+
+    def leaves(self, run: int) -> Leaves:
+        """The state of a run."""
+        return _filled(self._kept, [array[run] for array in self._arrays])
+
+
+def mixed(start: Leaves, now: Leaves) -> Leaves:
+    """The weights of one state and the random draws of another: real numbers are weights, keys and counts are not."""
+    return [one if _is_real(one) else other for one, other in zip(start, now, strict=True)]
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, ARRAYS) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def _arrays(leaves: Leaves) -> list[Any]:
+    return [leaf for leaf in leaves if isinstance(leaf, ARRAYS)]
+
+
+def _fixed(leaves: Leaves) -> tuple[Any, ...]:
+    """What a compiled function of these leaves depends on besides the arrays: the others, by identity."""
+    return tuple(None if isinstance(leaf, ARRAYS) else id(leaf) for leaf in leaves)
+
+
+def _filled(kept: Sequence[Any], arrays: Sequence[Any]) -> Leaves:
+    """The leaves again, from those that are no arrays and from the arrays in their order."""
+    following = iter(arrays)
+    return [next(following) if leaf is None else leaf for leaf in kept]

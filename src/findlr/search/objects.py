@@ -1,0 +1,155 @@
+"""Objects of any class: whose they are, their slots, what they hold."""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from operator import is_
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+MOST_ITEMS = 1_000  # of a container; a longer one is data
+MOST_OBJECTS = 5_000  # that are looked at, in all
+GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
+_FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
+    if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
+        return False
+    kind = type(value)
+    if kind.__module__ == "collections" or kind is SimpleNamespace:  # they hold what is the user's
+        return True
+    return not is_foreign(kind.__module__)
+
+
+def is_foreign(module: str) -> bool:
+    """Whether a module is Python's own, torch's or NumPy's."""
+    return module.partition(".")[0] in _FOREIGN
+
+
+def slots_of(value: Any) -> list[str]:
+    """The names of an object's slots."""
+    found = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def set_slots(value: Any, slots: dict[str, Any]) -> None:
+    """Give an object's slots these values."""
+    for name, item in slots.items():
+        setattr(value, name, item)
+
+
+def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
+    """What a function, a container or an object holds, with its place."""
+    if isinstance(value, MethodType):
+        yield from ((value.__self__, f"{place}.self"), (value.__func__, place))
+    elif isinstance(value, functools.partial):
+        yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
+    elif isinstance(value, FunctionType):
+        yield from _inside_function(value, place)
+    elif isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
+        if len(value) <= MOST_ITEMS:
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            yield from ((item, f"{place}[{key!r}]") for key, item in items)
+    elif is_plain(value) and hasattr(value, "__dict__"):
+        yield from ((item, f"{place}.{name}") for name, item in list(vars(value).items()))
+
+
+def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, str]]:
+    """A function's closure, defaults, and the globals that it names."""
+    if is_foreign(function.__module__ or ""):
+        return
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield cell.cell_contents, f"{place}.{name}"
+        except ValueError:  # not bound yet
+            continue
+    for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
+        yield default, f"{place}.default{i}"
+    for name in _global_names(function.__code__):
+        value = function.__globals__.get(name)
+        if isinstance(value, FunctionType) and value.__module__ != function.__module__:
+            continue  # a library's
+        if not isinstance(value, (ModuleType, type, type(None))):
+            yield value, f"{place}.{name}"
+
+
+def _global_names(code: CodeType) -> Iterable[str]:
+    """The global names that a function uses, and those that the functions inside it use."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)
+
+
+def generators_in(
+    root: Any,
+    holders: list[Any] | None = None,
+    *,
+    kinds: tuple[type, ...] = GENERATORS,
+    simple: AbstractSet[type] = SIMPLE,
+    modules: tuple[str, ...] = (),
+    owners: tuple[type, ...] = (),
+) -> list[Any]:
+    """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
+
+    Args:
+        root: what to look into; containers of more than 1,000 items are data, and left alone.
+        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
+            are in, such as those of a dataset that counts its epochs.
+        kinds: the classes of generators.
+        simple: classes of values that hold nothing.
+        modules: where classes come from whose objects are looked into besides those of the user's own.
+        owners: classes that are looked into, too, whose attributes are put back by somebody else.
+
+    Returns:
+        The generators, each once.
+    """
+    found, seen, todo = [], set[int](), [root]
+    holders = [] if holders is None else holders
+    for value in todo:  # which grows
+        kind = type(value)
+        if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, kinds):
+            found.append(value)
+        elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
+            if len(value) <= MOST_ITEMS:
+                todo += value.values() if isinstance(value, dict) else value
+                holders += [value] if isinstance(value, (list, set, deque, dict)) else []
+        elif isinstance(value, (FunctionType, MethodType, functools.partial)):
+            todo += [item for item, _ in inside(value, "")]
+        elif hasattr(value, "__dict__") and (
+            kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value)
+        ):
+            todo += vars(value).values()
+            holders += [] if isinstance(value, owners) else [vars(value)]
+        if len(seen) > MOST_OBJECTS:
+            break
+    return found
+
+
+def refill(target: Any, items: Any) -> None:
+    """Give the container ``target`` back its items, in their order."""
+    target.clear()
+    (target.update if isinstance(target, (dict, set)) else target.extend)(items)
+
+
+def refill_if_changed(container: Any, items: Any) -> None:
+    """Give a container back its items, if it has others."""
+    same = len(container) == len(items) and all(map(is_, container, items))
+    if same and isinstance(container, dict):
+        same = all(map(is_, container.values(), items.values()))
+    if not same:
+        refill(container, items)
