@@ -86,8 +86,17 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
         if part.startswith("```math\n"):
             parts[i] = f'\n<div class="formula">{mathml(part[8:-4], "block")}</div>\n'
         elif not part.startswith("```"):
-            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
+            linked = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
+            parts[i] = re.sub(r"(!\[[^\]]*\])\(img/([\w-]+)\.png\)", on_both, linked)
     return "".join(parts)
+
+
+def on_both(found: re.Match[str]) -> str:
+    """A picture and its twin for dark pages, if it has one; else the style turns it."""
+    words, name = found.groups()
+    if not (ROOT / "docs" / "img" / f"{name}-dark.png").exists():
+        return found[0]
+    return f"{words}(img/{name}.png#only-light){words}(img/{name}-dark.png#only-dark)"
 
 
 def said(source: Path) -> str:

@@ -244,7 +244,7 @@ def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
         below = ax.transAxes + ScaledTranslation(0, -3.4 * size / 72, figure.dpi_scale_trans)
         look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
         look |= {"ncols": max(int(width / (0.45 * size * (widest + 7))), 1), "columnspacing": 1.5}
-    elif max((len(line.get_path().vertices) for line in ax.lines), default=0) > _MANY:
+    elif max((len(line.get_path()) for line in ax.lines), default=0) > _MANY:
         look |= {"loc": "lower left"}  # to look for the best place would take long
     for text in ax.legend(handles, names, **look).get_texts():
         text.set_parse_math(False)
