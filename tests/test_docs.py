@@ -29,6 +29,7 @@ from findlr.torch import cyclic
 from findlr.torch.search import argument_names
 from scripts.public import PUBLIC
 from scripts.public import ROOMS as PUBLIC_ROOMS
+from study import finetuning
 
 mpl.use("Agg")
 
@@ -309,6 +310,15 @@ def test_the_suites_on_the_page_pass(tmp_path):
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
+
+
+# What was measured
+
+
+def test_the_tables_of_the_true_story_are_those_that_were_measured():
+    page = (ROOT / "docs" / "finetuning.md").read_text()
+    assert finetuning.written(page, finetuning.read()) == page, "run python -m study.finetuning --table"
+    assert "| findlr, one sweep |" in page
 
 
 # The names of other finders

@@ -12,7 +12,7 @@ from findlr.command import cli
 from findlr.command.options import SEARCH
 from findlr.torch.search import argument_names
 
-OBJECTS = {"model", "optimizer", "criterion", "loader", "loss_fn", "train_step", "restore", "on_step"}
+OBJECTS = {"model", "optimizer", "criterion", "loader", "loss_fn", "train_step", "restore", "on_step", "executor"}
 OBJECTS |= {"validation_loader", "scaler", "consume"}
 TARGET = """
 import torch

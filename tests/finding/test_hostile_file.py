@@ -249,6 +249,7 @@ def test_texts_from_a_file_do_nothing(folder, monkeypatch):
     assert not (folder / "owned").exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "content",
     [
@@ -275,6 +276,7 @@ def test_a_huge_file_is_one_clear_error_where_the_memory_does_not_hold_it(tmp_pa
     assert done.stderr.splitlines()[-1].startswith("findlr.errors.FileFormatError: "), done.stderr
 
 
+@pytest.mark.posix
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):

@@ -18,6 +18,7 @@ from findlr import ConfigurationError, Plan, find
 from findlr.analysis import runs
 from findlr.search.run import train
 from findlr.testing import Quadratic
+from tests.loses import Loses
 
 HOME = os.getpid()
 PLAN = Plan("linear", total_steps=400)
@@ -112,19 +113,19 @@ class Locked(Counted):
 @pytest.mark.parametrize("make", [noisy, Counted])
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_each_run_is_the_same_to_the_bit(method, make, spawned, forked):
-    alone, training = found(make()), make()
+    alone, training = found(make(), Loses()), make()
     before = training.snapshot()
     there = found(training, spawned if method == "spawn" else forked)
     assert there.race.path == "parallel"
-    assert alone.race.path == "sequential"
-    assert there.race.runs == alone.race.runs
-    assert (there.lr, there.race.start, there.cost) == (alone.lr, alone.race.start, alone.cost)
+    assert there == alone
+    assert there.cost == alone.cost
     assert training.snapshot() == before
 
 
-def test_the_runs_of_a_rich_race_are_the_same_too_and_the_budget_counts_them(forked):
-    finding = found(Counted(), forked, RICH)
-    assert len(finding.race.runs) >= len(runs.AT_ONCE_IF_RICH)
+@pytest.mark.parametrize("budget", [POOR, RICH])
+def test_the_runs_are_those_of_the_rates_and_the_budget_counts_them(budget, forked):
+    finding = found(Counted(), forked, budget)
+    assert len(finding.race.runs) == len(runs.AT_ONCE)
     steps = len(finding.curve)
     for run in finding.race.runs:
         training = Counted()
@@ -132,23 +133,23 @@ def test_the_runs_of_a_rich_race_are_the_same_too_and_the_budget_counts_them(for
         assert end.loss == run.loss
         steps += training.backwards
     assert finding.cost.backwards == steps
-    assert finding.cost.steps <= RICH
-    assert finding == found(Counted(), forked, RICH)
+    assert finding.cost.steps <= budget
+    assert finding == found(Counted(), forked, budget)
 
 
 def test_who_watches_sees_the_same_steps_in_the_same_order(forked):
     alone, there = [], []
-    found(noisy(), on_step=alone.append)
+    found(noisy(), Loses(), on_step=alone.append)
     found(noisy(), forked, on_step=there.append)
     assert there == alone
-    assert {step.run for step in there} == {None, 1, 2, 3}
+    assert {step.run for step in there} == {None, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("training", [Killed, RaisesWhatCannotBeSent])
 def test_a_run_that_is_lost_is_made_here(training, forked, caplog):
     with caplog.at_level(logging.WARNING, "findlr"):
         finding = found(training(noise=0.05), forked)
-    assert finding.race.runs == found(noisy()).race.runs
+    assert finding.race.runs == found(noisy(), Loses()).race.runs
     assert "made here" in caplog.text
 
 
@@ -284,6 +285,7 @@ def test_an_executor_in_this_process_is_refused_and_everything_is_back():
 MODULE = """
 import random
 from findlr.testing import Quadratic
+from tests.loses import Loses
 
 SCALE = 1.0
 GENERATOR = random.Random(0)

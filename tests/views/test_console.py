@@ -1,7 +1,6 @@
 import io
 import math
 import os
-import pty
 import random
 import re
 import subprocess
@@ -312,6 +311,7 @@ class TestLiveSweep:
         assert random.getstate() == state
 
 
+@pytest.mark.posix
 class TestWhoSeesIt:
     """``progress=``, in real processes."""
 
@@ -319,6 +319,8 @@ class TestWhoSeesIt:
     def seen(progress, terminal=True, **environment):
         """What a search writes to standard error."""
         code = "from findlr import find; from findlr.testing import Quadratic; find(Quadratic()" + progress + ")"
+        import pty
+
         ours, theirs = pty.openpty() if terminal else os.pipe()
         known = {"TERM": "xterm-256color"} | {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         process = subprocess.Popen(

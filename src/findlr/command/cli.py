@@ -131,13 +131,16 @@ def _add_searches(made: "Typer") -> None:
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
         json: Annotated[bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")] = False,
         progress: Annotated[
-            bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
+            bool | None, Option(help="Show the search on stderr while it runs; on by default.", show_default=False)
+        ] = None,
+        workers: Annotated[
+            int | None, Option(min=1, help="Processes that make --verify's runs at the same time.")
         ] = None,
         traceback: Traceback = False,
         **search: Any,
     ) -> None:
         options = chosen({**search, "progress": progress})
-        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback))
+        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback, workers))
 
     @made.command(help=help_texts.DOCTOR)
     @with_search

@@ -92,38 +92,36 @@ class Functional:
 
 class _Carried:
     def __init__(self, treedef: Any, leaves: Leaves) -> None:
-        self._treedef, self._state = treedef, treedef.unflatten(leaves)
+        self._treedef, self._leaves = treedef, list(leaves)
 
     def leaves(self) -> Leaves:
-        return list(jax.tree.leaves(self._state))
+        return list(self._leaves)
 
     def write(self, values: Mapping[int, Any]) -> None:
-        leaves = self.leaves()
         for place, value in values.items():
-            leaves[place] = value
-        self._state = self._treedef.unflatten(leaves)
+            self._leaves[place] = value
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(self._state, *arguments)
+        return function(self._treedef.unflatten(self._leaves), *arguments)
 
     def take(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        told = step(self._state, *arguments)
+        told = self.call(step, *arguments)
         if not (isinstance(told, tuple) and len(told) in (2, 3)):
             raise LossError(f"step must return (state, loss) or (state, loss, aux), got {_kind(told)}")
         self._keep(told[0], "step must return (state, loss), with a state")
         return loss_in(told[1])
 
     def put(self, set_lr: Callable[..., Any], lr: Any) -> None:
-        self._keep(set_lr(self._state, lr), "set_lr must return a state")
+        self._keep(self.call(set_lr, lr), "set_lr must return a state")
 
     def _keep(self, state: Any, who: str) -> None:
-        structure = jax.tree.structure(state)
+        leaves, structure = jax.tree.flatten(state)
         if structure != self._treedef:
             raise ConfigurationError(
                 f"{who} of the structure that it was given, which had {self._treedef.num_leaves} leaves; got "
                 f"{_kind(state)} of {structure.num_leaves} leaves"
             )
-        self._state = state
+        self._leaves = leaves
 
 
 class InPlace:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from findlr.jax.rates import Rate
-from findlr.jax.state import ARRAYS, Form, Leaves, Live, loss_in
+from findlr.jax.state import ARRAYS, Form, Leaves, loss_in
 
 LOOK_EVERY_STEPS = 10
 
@@ -27,7 +28,8 @@ class Traced:
 
     def __init__(self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate) -> None:
         self._form, self._step, self._loss, self._rate = form, step, loss, rate
-        self._losses: dict[Any, Callable[..., Any]] = {}
+        self._losses: dict[Any, Callable[..., Any]] = {}  # by the leaves that are no arrays
+        self._steps: dict[Any, Callable[..., Any]] = {}
 
     def loss(self, leaves: Leaves, batch: Any, lr: float) -> jax.Array:
         """The loss of one batch. If it is the step's, the compiler leaves out all of the step that it does not need.
@@ -51,32 +53,33 @@ class Traced:
         return self._losses[fixed](_arrays(leaves), batch, jnp.asarray(lr))
 
     def runs(self, leaves: Leaves, count: int) -> Runs:
-        """So many runs from one state."""
-        return Runs(self._form, self._step, self._rate, leaves, count)
+        """So many runs from one state, none of whose leaves is used up."""
+        fixed = _fixed(leaves)
+        kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+        if fixed not in self._steps:
+
+            def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
+                live = self._form.live(_filled(kept, arrays))
+                self._rate.write(live, lr)
+                loss = live.take(self._step, batch, *self._rate.arguments(lr))
+                return _arrays(live.leaves()), jnp.asarray(loss)
+
+            self._steps[fixed] = jax.jit(jax.vmap(stepped, in_axes=(0, 0, None)), donate_argnums=0)
+        return Runs(self._steps[fixed], kept, _stacked(_arrays(leaves), count), count)
 
 
 class Runs:
     """Several runs that take each step at once, ``jax.vmap`` over their rates.
 
     Args:
-        form: of the state.
-        step: the user's.
-        rate: how its rate is written.
-        leaves: of the state that each run starts from; none is used up.
+        step: takes a step of all.
+        kept: the leaves that are no arrays.
+        arrays: the others, of each run.
         count: of the runs.
     """
 
-    def __init__(self, form: Form, step: Callable[..., Any], rate: Rate, leaves: Leaves, count: int) -> None:
-        self._kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
-        self._arrays = jax.jit(lambda arrays: [jnp.stack([array] * count) for array in arrays])(_arrays(leaves))
-
-        def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
-            live: Live = form.live(_filled(self._kept, arrays))
-            rate.write(live, lr)
-            loss = live.take(step, batch, *rate.arguments(lr))
-            return _arrays(live.leaves()), jnp.asarray(loss)
-
-        self._step = jax.jit(jax.vmap(stepped, in_axes=(0, 0, None)), donate_argnums=0)
+    def __init__(self, step: Callable[..., Any], kept: Leaves, arrays: Sequence[jax.Array], count: int) -> None:
+        self._step, self._kept, self._arrays = step, kept, arrays
         self.finite = [True] * count
 
     def step(self, lrs: Sequence[float], batches: Sequence[Any]) -> jax.Array:
@@ -101,7 +104,17 @@ class Runs:
 
     def leaves(self, run: int) -> Leaves:
         """The state of a run."""
-        return _filled(self._kept, [array[run] for array in self._arrays])
+        return _filled(self._kept, _one_of(self._arrays, run))
+
+
+@partial(jax.jit, static_argnums=1)
+def _stacked(arrays: Sequence[jax.Array], count: int) -> list[jax.Array]:
+    return [jnp.stack([array] * count) for array in arrays]
+
+
+@jax.jit
+def _one_of(arrays: Sequence[jax.Array], run: int) -> list[jax.Array]:
+    return [array[run] for array in arrays]
 
 
 def mixed(start: Leaves, now: Leaves) -> Leaves:

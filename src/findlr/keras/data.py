@@ -15,7 +15,7 @@ import numpy as np
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.keras.memory import remember_rng
 from findlr.search import batches
-from findlr.search.memory import Memory, undo_of_generator
+from findlr.search.memory import Memory, Phase, undo_of_generator
 
 _BATCH_SIZE = 32  # fit's
 _LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
@@ -53,12 +53,21 @@ def batches_of(
         if len(sizes) > 1:
             raise LoaderError(f"x, y and sample_weight must have as many examples each, got {sizes}")
         return Batches(Arrays(parts, sizes[0], batch_size or _BATCH_SIZE, shuffle=shuffle))
-    _alone(f"a {type(x).__name__}", y, sample_weight)
     if isinstance(x, (list, tuple, dict)) or not isinstance(x, Iterable):
         raise LoaderError(
             f"x must be arrays, a PyDataset, a DataLoader, or an iterable of batches, got {type(x).__name__}"
         )
+    _alone(f"a {type(x).__name__}", y, sample_weight)
     return Batches(x, consume=consume)
+
+
+def remember_place(data: batches.Batches, memory: Memory) -> None:
+    """The place in data whose own memory may be another kind than ``memory``."""
+    place = data.new_memory()
+    data.remember(place)
+    for phase in Phase:
+        memory.add(partial(place.put_back, [phase]), phase, "the place in the data")
+    memory.on_close(place.close)
 
 
 class Batches(batches.Batches):

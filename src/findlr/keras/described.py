@@ -157,7 +157,8 @@ def _optimizer(optimizer: Any) -> dict[str, Any]:
     kind = type(optimizer)
     config = {key: _plain(value) for key, value in optimizer.get_config().items()}
     public = getattr(keras.optimizers, kind.__name__, None)
-    made_by: Any = public if public is not None and isinstance(optimizer, public) else kind
+    is_keras = isinstance(optimizer, public) if isinstance(public, type) else False
+    made_by: Any = public if is_keras else kind
     try:
         defaults = made_by().get_config()
     except Exception:  # noqa: BLE001 - one that has no defaults
@@ -165,7 +166,7 @@ def _optimizer(optimizer: Any) -> dict[str, Any]:
     own = {name: v for name, v in config.items() if name not in _NOT_ARGUMENTS and v != _plain(defaults.get(name))}
     return {
         "name": kind.__name__,
-        "module": kind.__module__ if made_by is kind else "keras.optimizers",
+        "module": "keras.optimizers" if is_keras else kind.__module__,
         "arguments": own,
         "groups": [config],
         "parameters": "",

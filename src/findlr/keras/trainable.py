@@ -17,7 +17,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.keras import described
 from findlr.keras.control import Baseline
-from findlr.keras.data import size_of
+from findlr.keras.data import remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_variables, seeds_of
 from findlr.keras.steps import Data, steps_of
 from findlr.search.batches import Batches
@@ -77,7 +77,7 @@ class KerasTrainable:
     def _build(self) -> None:
         """Build what fit builds before its first batch."""
         place = Memory()
-        self.batches.remember(place)
+        remember_place(self.batches, place)
         remember_rng(place)
         try:
             self.model._symbolic_build(data_batch=self._next())  # noqa: SLF001 - only fit and its kin call it
@@ -182,7 +182,7 @@ class KerasTrainable:
         memory = Copies()
         for batches in (self.batches, self._validation):
             if batches is not None:
-                batches.remember(memory)
+                remember_place(batches, memory)
         remember_model(self.model, memory)
         return memory
 

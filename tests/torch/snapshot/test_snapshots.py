@@ -392,6 +392,7 @@ HOLDING = """
 """
 
 
+@pytest.mark.posix
 def test_the_file_has_no_name_and_so_nothing_is_left_by_a_process_that_is_killed(folder):
     with run(HOLDING, folder, stdin=subprocess.PIPE) as killed:
         assert killed.stdout.readline() == "ready\n"
@@ -401,6 +402,7 @@ def test_the_file_has_no_name_and_so_nothing_is_left_by_a_process_that_is_killed
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.posix
 def test_a_search_on_disk_takes_one_descriptor(folder):
     net, optimizer, criterion, loader, average = parts()
     memory = TorchTrainable(net, optimizer, criterion, loader, restore=[average], snapshot="disk").snapshot()
@@ -409,6 +411,7 @@ def test_a_search_on_disk_takes_one_descriptor(folder):
     assert nameless(folder) == []
 
 
+@pytest.mark.posix
 def test_a_fork_that_ends_does_not_take_the_file_away(folder):
     script = """
         store = DiskStore()
@@ -439,6 +442,7 @@ FULL = """
 """
 
 
+@pytest.mark.posix
 def test_a_disk_that_is_full_is_one_clear_error_and_nothing_is_left(folder):
     process = run(FULL, folder)
     out, errors = process.communicate()
