@@ -177,7 +177,7 @@ def run(device: str) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept = read()
     bench = Bench(device)
 
     def keep() -> None:
@@ -206,8 +206,14 @@ def key(lr: float) -> str:
     return f"{lr:.6g}"
 
 
+def read() -> dict[str, Any]:
+    """What was run."""
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    return kept
+
+
 def regret(entry: dict[str, Any], lr: float | None) -> float:
-    """What a rate loses against the best of all trainings, as a share of what that one gains; no rate trains nothing."""
+    """What a rate loses against the best training, as a share of what that one gains; no rate trains nothing."""
     if lr is None:
         return 1.0
     best, start = min(entry["losses"].values()), entry["start"]
@@ -215,36 +221,38 @@ def regret(entry: dict[str, Any], lr: float | None) -> float:
     return min(max(lost, 0.0), 1.0) if math.isfinite(lost) else 1.0
 
 
-def tables(way: str) -> tuple[str, str]:
-    """The grid's table and the finders', over the seeds."""
-    kept = json.loads(KEPT.read_text())
-    entries = [kept[f"{way} {seed}"] for seed in SEEDS]
-    grid = ["| rate | held-out loss | regret |", "|--:|--:|--:|"]
+def grid_table(way: str, entries: list[dict[str, Any]]) -> str:
+    """What each rate of the grid ends at, in the mean over the seeds."""
+    rows = ["| rate | held-out loss | regret |", "|--:|--:|--:|"]
     for lr in GRIDS[way]:
         loss = np.mean([entry["losses"][key(lr)] for entry in entries])
-        grid.append(f"| {lr:.2g} | {loss:.2f} | {np.mean([regret(entry, lr) for entry in entries]):.2f} |")
-    finders = ["| | rates, by seed | regret, by seed | mean | steps |", "|---|---|---|--:|--:|"]
-    rows = {name: [(entry["answers"][name]["lr"], entry["answers"][name]["steps"]) for entry in entries]
-            for name in (SWEEP, RACE, LIGHTNING, *RULES)}  # fmt: skip
-    rows |= {name: [(lr, 0)] * len(entries) for name, lr in DEFAULTS.items()}
-    for name, answered in rows.items():
-        lost = [regret(entry, lr) for entry, (lr, _) in zip(entries, answered, strict=True)]
-        rates = ", ".join("none" if lr is None else f"{lr:.1e}" for lr, _ in dict.fromkeys(answered))
-        steps = np.mean([steps for _, steps in answered])
-        finders.append(
-            f"| {name} | {rates} | {', '.join(f'{x:.2f}' for x in lost)} | {np.mean(lost):.2f} | {steps:.0f} |"
-        )
-    return "\n".join(grid), "\n".join(finders)
+        rows.append(f"| {lr:.2g} | {loss:.2f} | {np.mean([regret(entry, lr) for entry in entries]):.2f} |")
+    return "\n".join(rows)
 
 
-def write_tables() -> None:
-    """Put the tables between their marks in the page."""
-    page = PAGE.read_text(encoding="utf-8")
+def finders_table(way: str, entries: list[dict[str, Any]]) -> str:
+    """What each finder answers, and what that loses."""
+    answers = {name: [entry["answers"][name] for entry in entries] for name in (SWEEP, RACE, LIGHTNING, *RULES)}
+    answers |= {name: [{"lr": lr, "steps": 0}] * len(entries) for name, lr in DEFAULTS.items()}
+    rows = ["| | rates, by seed | regret, by seed | mean | steps |", "|---|---|---|--:|--:|"]
+    for name, given in answers.items():
+        lost = [regret(entry, each["lr"]) for entry, each in zip(entries, given, strict=True)]
+        rates = ["none" if each["lr"] is None else f"{each['lr']:.1e}" for each in given]
+        steps = np.mean([each["steps"] for each in given])
+        said = rates[:1] if name in DEFAULTS else rates
+        row = ", ".join(said), ", ".join(f"{each:.2f}" for each in lost), f"{np.mean(lost):.2f}", f"{steps:.0f}"
+        rows.append(f"| {name} | {' | '.join(row)} |")
+    return "\n".join(rows)
+
+
+def written(page: str, kept: dict[str, Any]) -> str:
+    """The page with the tables between their marks."""
     for way in GRIDS:
-        for name, table in zip(("grid", "finders"), tables(way), strict=True):
+        entries = [kept[f"{way} {seed}"] for seed in SEEDS]
+        for name, table in (("grid", grid_table(way, entries)), ("finders", finders_table(way, entries))):
             mark = f"<!-- {way} {name}: made by python -m study.finetuning --table -->"
             page = re.sub(rf"(?s){re.escape(mark)}\n.*?<!-- end -->", f"{mark}\n{table}\n<!-- end -->", page)
-    PAGE.write_text(page, encoding="utf-8")
+    return page
 
 
 if __name__ == "__main__":
@@ -252,4 +260,7 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true", help="put the tables into the page; train nothing")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
-    write_tables() if arguments.table else run(arguments.device)
+    if arguments.table:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+    else:
+        run(arguments.device)
