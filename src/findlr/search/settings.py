@@ -60,6 +60,9 @@ _ELSEWHERE = {
     "gradient_clip_val": "clip_grad_norm",
     "max_grad_norm": "clip_grad_norm",
     "callback": "on_step",
+    "pool": "executor",
+    "workers": "executor",
+    "n_jobs": "executor",
     "max_steps": "total_steps",
     "num_training_steps": "total_steps",
 }
