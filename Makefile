@@ -14,7 +14,7 @@ comma := ,
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning ray skorch)
 
-.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove floors release-check clean
+.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-gpu study study-truth prove floors release-check clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,9 @@ bench-faults: setup ## Count the page faults of a search's steps beside a bare l
 
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
 	$(RUN)/python bench/passes.py
+
+bench-workers: setup ## Time a race whose runs two processes make beside the same race one run after another
+	$(RUN)/python -m bench.workers
 
 $(PEERS)/.ready: study/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError
-from tests.loses import Loses
 
 HOW = dict(verify=True, progress=False)
 
@@ -110,11 +109,11 @@ def huggingface(**how):
 
 
 def test_an_ignite_trainers_runs_are_the_same(pool):
-    _, alone = ignite(**HOW, executor=Loses())
+    _, alone = ignite(**HOW)
     _, there = ignite(**HOW, executor=pool)
     finding = there()
     assert finding.race.path == "parallel"
-    assert finding == alone()
+    assert finding.race.runs == alone().race.runs
 
 
 @pytest.mark.parametrize("room", [accelerated, skorch, fastai, lightning, huggingface])

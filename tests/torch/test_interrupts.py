@@ -68,7 +68,7 @@ DOORS = {
     "own-loop": (mixed(OwnLoop), SHORT),
     "train_step": (mixed(OwnStep), SHORT),
     "race": (Training, RACE),
-    "race-workers": (Sent, {**RACE, "budget": 60, "executor": True}),
+    "race-workers": (Sent, {**RACE, "executor": True}),
 }
 
 

@@ -14,7 +14,7 @@ from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import AT_ONCE, Race
+from findlr.analysis.runs import AT_ONCE_IF_RICH, Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
@@ -140,7 +140,7 @@ class _Search:
         """Sweep, race, and put everything back."""
         try:
             if self._workers is not None:
-                self._workers.wake(len(AT_ONCE))
+                self._workers.wake(len(AT_ONCE_IF_RICH))
             with Unwritten(restored(self._trainable)) as snapshot:
                 self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
                 self._measure(snapshot)
