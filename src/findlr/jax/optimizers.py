@@ -18,18 +18,19 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.jax.state import ARRAYS
 
-# The state that an optimizer of optax keeps, and the optimizer. Those of one family keep the same.
+# The state that an optimizer of optax keeps, and the optimizer: the first that is there. One family keeps the same.
 _BY_STATE = {
-    "ScaleByAdamState": "adam",
-    "ScaleByAmsgradState": "adam",
-    "ScaleByLionState": "lion",
-    "ScaleByRmsState": "rmsprop",
-    "ScaleByRStdDevState": "rmsprop",
-    "ScaleByRssState": "adagrad",
-    "ScaleByAdaDeltaState": "adadelta",
-    "FactoredState": "adafactor",
+    "ScheduleFreeState": "schedule_free",
     "MuonState": "muon",
     "ProdigyState": "prodigy",
+    "ScaleByLionState": "lion",
+    "FactoredState": "adafactor",
+    "ScaleByAdamState": "adam",
+    "ScaleByAmsgradState": "adam",
+    "ScaleByAdaDeltaState": "adadelta",
+    "ScaleByRssState": "adagrad",
+    "ScaleByRmsState": "rmsprop",
+    "ScaleByRStdDevState": "rmsprop",
     "TraceState": "sgd",
 }
 _SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
@@ -80,11 +81,13 @@ class Known:
         return {name: _short(value) for name, value in numbers.items() if value is not None and name != "learning_rate"}
 
     def _told(self) -> str:
-        names = [type(each).__name__ for each in self._states]
-        found = next((_BY_STATE[name] for name in names if name in _BY_STATE), "")
+        names = {type(each).__name__ for each in self._states}
+        found = next((name for state, name in _BY_STATE.items() if state in names), "")
         if found == "adam" and "weight_decay" in self._settings:
             return "adamw"
-        return found or ("sgd" if names and set(names) <= _SAYS_NOTHING else "")
+        if found == "schedule_free":
+            return f"{found}_{'adamw' if any(name.startswith('ScaleBy') for name in names) else 'sgd'}"
+        return found or ("sgd" if names and names <= _SAYS_NOTHING else "")
 
     def planned(self, plan: Plan) -> Plan:
         """``plan`` with what is known, where it leaves that open."""
