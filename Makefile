@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 ROOMS := .venv-rooms
-ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite lightning skorch)
+ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax lightning skorch)
 
 .PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
 
@@ -36,8 +36,7 @@ $(ROOMS)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 test-rooms: $(ROOMS)/.ready ## Test the doors of Lightning, Hugging Face and others, with the real packages
-	$(ROOMS)/bin/python -m pytest tests/rooms --ignore tests/rooms/test_jax.py $(wildcard $(ROOM_FILES))
-	$(ROOMS)/bin/python -m pytest tests/rooms/test_jax.py src/findlr/jax # JAX has threads, and others' loaders fork
+	$(ROOMS)/bin/python -m pytest tests/rooms $(wildcard $(ROOM_FILES))
 
 lint: setup ## Check style, types and the layers
 	$(RUN)/ruff check .
