@@ -597,8 +597,24 @@ def test_the_line_to_paste_and_what_is_usual():
         (optax.rmsprop, "RMSprop", None),
         (optax.adagrad, "Adagrad", None),
         (optax.amsgrad, "Adam", 0.9),
+        (optax.contrib.muon, "Muon", None),
+        (optax.contrib.prodigy, "Prodigy", None),
+        (optax.contrib.schedule_free_adamw, "AdamWScheduleFree", 0.9),
+        (optax.contrib.schedule_free_sgd, "SGDScheduleFree", 0.9),
     ],
-    ids=["adam", "lion", "sgd", "momentum", "rmsprop", "adagrad", "amsgrad"],
+    ids=[
+        "adam",
+        "lion",
+        "sgd",
+        "momentum",
+        "rmsprop",
+        "adagrad",
+        "amsgrad",
+        "muon",
+        "prodigy",
+        "free adamw",
+        "free sgd",
+    ],
 )
 def test_the_optimizer_is_told_by_what_it_keeps(optimizer, family, momentum):
     how = getattr(optimizer, "keywords", {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from findlr.jax.state import Leaves, is_real
+from findlr.jax.state import Leaves, Live, is_real
 from findlr.jax.traced import Traced
 from findlr.search.failure import told
 
@@ -42,11 +42,12 @@ class Baseline:
         self._losses = []
         self.forwards += self._start is not None
 
-    def drawn(self, now: Leaves, batch: Any, lr: float) -> None:
+    def drawn(self, live: Live, batch: Any, lr: float) -> None:
         """Take a batch of the step before the step does, which may use up the state that it starts from."""
         if self._start is None:
             return
-        mixed = [one if is_real(one) else other for one, other in zip(self._start, now, strict=True)]
+        pairs = zip(self._start, live.leaves(), strict=True)
+        mixed = [one if is_real(one) else other for one, other in pairs]  # weights of the start, draws of now
         try:
             self._losses.append(self._traced.loss(mixed, batch, lr))
         except Exception as error:  # noqa: BLE001 - of whatever kind: there is no control variate then

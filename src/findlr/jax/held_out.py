@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from findlr.analysis.runs import HELD_OUT_BATCHES
+from findlr.errors import FindlrError
 from findlr.jax.data import batch_size
 from findlr.jax.state import Form, Leaves, loss_in
 from findlr.jax.traced import Traced
@@ -51,15 +52,18 @@ class HeldOut:
             return HELD_OUT_BATCHES
         place = training.new_memory()
         training.remember(place)
-        self.aside = [self._place(batch) for batch in training.hold_out(count, needed, share)]
         try:
+            self.aside = [self._place(batch) for batch in training.hold_out(count, needed, share)]
             for batch in self.aside[:1]:
                 self._traced.check_loss(leaves, batch)
+        except FindlrError:
+            raise
         except Exception as error:  # noqa: BLE001 - of whatever kind: there is another way to score
             logger.info("the runs are scored on their training losses: the step can't be traced (%s)", told(error))
             self.aside = []
             place.put_back()
-        place.close()
+        finally:
+            place.close()
         return len(self.aside)
 
     def score(self, leaves: Leaves) -> float:

@@ -52,12 +52,14 @@ def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[.
         set_lr: writes a rate into a state; None looks for another way.
 
     Raises:
-        ConfigurationError: there is no way, or ``set_lr`` is no function.
+        ConfigurationError: there is no way, or there are two, or ``set_lr`` is no function.
     """
     name = _name_of_rate(step, count)
     if set_lr is not None:
         if not callable(set_lr):
             raise ConfigurationError(f"set_lr must be a function, set_lr(state, lr) -> state, got {set_lr!r}")
+        if name is not None:
+            raise ConfigurationError(f"step takes the rate itself, as {name!r}: leave set_lr out")
         return _Set(set_lr)
     if name is not None:
         return _Argument(name)
@@ -111,7 +113,7 @@ class _Injected:
             raise OptimizerError(f"the state's learning_rate is not one finite number: {self._leaves}")
         base = [float(leaf) for leaf in self._leaves]
         largest = max(base)
-        if largest <= 0 < len(base) - 1:
+        if len(base) > 1 and largest <= 0:
             raise OptimizerError(f"the state's learning rates are {base}: give at least one group a rate above 0")
         self.ratios = tuple(rate / largest for rate in base) if largest > 0 else (1.0,)
 

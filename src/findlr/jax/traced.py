@@ -38,11 +38,11 @@ class Traced:
             batch: the batch.
             lr: a rate for a step that takes one; the loss does not depend on it.
         """
-        return self._loss_of(leaves)(_arrays(leaves), batch, jnp.asarray(lr))
+        return self._loss_of(leaves)(_arrays(leaves), batch, float(lr))
 
     def check_loss(self, leaves: Leaves, batch: Any) -> None:
         """Trace the loss of one batch, without computing it; raises what that raises."""
-        self._loss_of(leaves).lower(_arrays(leaves), batch, jnp.asarray(0.0))
+        self._loss_of(leaves).lower(_arrays(leaves), batch, 0.0)
 
     def _loss_of(self, leaves: Leaves) -> Any:
         fixed = _fixed(leaves)
