@@ -370,7 +370,7 @@ class TestForEveryone:
         assert shown.run("return document.documentElement.scrollWidth") <= 390
         wide = "[...document.querySelectorAll('main > section:not(#points) .scroll')]"
         cut = f"return {wide}.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.getAttribute('aria-label'))"
-        assert shown.run(cut) == []  # and nothing is cut inside of it
+        assert shown.run(cut) == ["Values at the cursor"] * (runs > 1)  # six columns; else nothing is cut inside of it
 
     def test_the_scheme_of_the_system_is_followed_at_once(self, opened, finding):
         shown = opened([finding])

@@ -44,7 +44,11 @@ class TestHtml:
         text = " ".join("".join(parsed(finding).itertext()).split())
         low, high = finding.interval
         assert text.startswith(f"{finding.lr:.2g} interval {low:.2g} to {high:.2g}")
-        assert f"quick: {finding.suggestion.why}" in text
+        assert finding.suggestion.why in text
+        assert "quick" not in text
+        assert f"valley: {finding.suggest('valley').why}" in html(
+            replace(finding, suggestion=finding.suggest("valley"))
+        )
         assert f"CLEAR {finding.why}" in text
 
     def test_it_says_what_the_number_is_for_and_what_to_paste(self):

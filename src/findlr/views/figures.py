@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIZE = (7, 5)  # inches
+_SIZE = (7.0, 5.0)  # inches
+_SMALL = (5.8, 4.4)  # whose letters can still be read on a phone
 _DPI = 150  # of a picture that is written
 _INK, _PAPER = "#0a0b0c", "#fdfcfb"  # which nothing else has
 _PAGE = "var(--jp-layout-color0, var(--vscode-editor-background, Canvas))"  # a notebook's own colour
 
 
-def picture(draw: Callable[[Axes], object]) -> Figure:
+def picture(draw: Callable[[Axes], object], size: tuple[float, float] = _SIZE) -> Figure:
     """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
+
+    Args:
+        draw: is given the axes.
+        size: width and height in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -32,7 +37,7 @@ def picture(draw: Callable[[Axes], object]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     return figure
 
@@ -58,7 +63,7 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     with mpl.rc_context(how), warnings.catch_warnings(), StringIO() as file:
         warnings.filterwarnings("ignore", "Glyph")  # which one is missing here is for the browser's fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        picture(draw).savefig(file, format="svg", transparent=True, metadata=nothing)
+        picture(draw, _SMALL).savefig(file, format="svg", transparent=True, metadata=nothing)
         drawn = file.getvalue()
     for colour, meant in ((_INK, "currentColor"), (_PAPER, _PAGE)):
         drawn = drawn.replace(colour, meant)
