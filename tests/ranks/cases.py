@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
@@ -227,6 +229,58 @@ def ways(*_):  # noqa: C901 - a list of them
     for name, (search, wrap) in tried.items():
         for before in (0, 3):
             found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), search, before)
+    return found
+
+
+def sharded_ways(*_):
+    """What a sharded model can be told."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    def search(training, **how):
+        return find_lr(*training.parts, **SWEEP, **how)
+
+    def loop(training):
+        with RangeTest(training.model, training.optimizer, **SWEEP) as test:
+            for inputs, targets in test(training.loader):
+                training.optimizer.zero_grad()
+                loss = training.criterion(training.model(inputs), targets)
+                loss.backward()
+                nn.utils.clip_grad_norm_(training.model.parameters(), 0.5)
+                training.optimizer.step()
+                test.record(loss)
+        return test.finding
+
+    def small():
+        return nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 4))
+
+    def by_tensor(_):
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        return parallelize_module(small(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+    def fails(place, training):
+        FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
+        return search(training)
+
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    tried = {
+        "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
+        "cpu": (lambda t: search(t, snapshot="cpu"), by_fsdp),
+        "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
+        "loop": (loop, by_fsdp),
+        "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
+        "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
+        "all fail forward": (partial(fails, "forward"), by_fsdp),
+        "all fail backward": (partial(fails, "backward"), by_fsdp),
+        "keeps whole": (search, lambda model: by_fsdp(model, reshard_after_forward=False)),
+        "tensor parallel": (search, by_tensor),
+    }
+    found = {}
+    for name, (ask, wrap) in tried.items():
+        for before in (0, 3):
+            found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), ask, before)
     return found
 
 

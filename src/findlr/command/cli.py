@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from findlr import __version__
 from findlr.command import help_texts
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from typer import Typer
 
     from findlr.finding import Finding
+
+
+_WIDE = 90  # columns
 
 
 class Images(StrEnum):
@@ -84,8 +88,9 @@ def app() -> Any:
         raise MissingExtraError.of("typer", "cli") from None
 
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-    # Plain help: rich's cuts the names of options off in a narrow terminal.
-    made = Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=settings)
+    # In a narrow terminal rich's help cuts the names of options off, and click's plain one does not.
+    markup: Literal["rich"] | None = "rich" if get_terminal_size().columns >= _WIDE else None
+    made = Typer(no_args_is_help=True, rich_markup_mode=markup, context_settings=settings)
 
     def tell_version(asked: bool) -> None:
         if asked:

@@ -6,6 +6,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.analysis.numbers import real
+from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.jax.state import ARRAYS
 
@@ -83,6 +85,15 @@ class Known:
         if found == "adam" and "weight_decay" in self._settings:
             return "adamw"
         return found or ("sgd" if names and set(names) <= _SAYS_NOTHING else "")
+
+    def planned(self, plan: Plan) -> Plan:
+        """``plan`` with what is known, where it leaves that open."""
+        return replace(
+            plan,
+            optimizer=plan.optimizer or self.name,
+            momentum=self.momentum if plan.momentum is None else plan.momentum,
+            parameters=plan.parameters or self.parameters,
+        )
 
     def described(self) -> dict[str, Any]:
         """The optimizer in plain values, as ``findlr.finding.code`` reads it."""

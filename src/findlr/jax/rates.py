@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.jax.state import ARRAYS, Form, Leaves, Live
 
-_NAMES = ("lr", "learning_rate", "rate")
+_RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
 _AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
 
 
@@ -53,11 +54,11 @@ def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[.
     Raises:
         ConfigurationError: there is no way, or ``set_lr`` is no function.
     """
+    name = _name_of_rate(step, count)
     if set_lr is not None:
         if not callable(set_lr):
             raise ConfigurationError(f"set_lr must be a function, set_lr(state, lr) -> state, got {set_lr!r}")
         return _Set(set_lr)
-    name = _name_of_rate(step, count)
     if name is not None:
         return _Argument(name)
     places = [i for i, path in enumerate(form.paths) if path[-2:] == ("hyperparams", "learning_rate")]
@@ -71,16 +72,24 @@ def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[.
 
 
 def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
-    """The name of a parameter of ``step`` that follows the state and the batch; None if it takes no rate."""
+    """The name of a parameter of ``step`` that follows the state and the batch; None if it takes no rate.
+
+    Raises:
+        ConfigurationError: something else must follow.
+    """
     try:
         parameters = list(inspect.signature(step).parameters.values())
     except (TypeError, ValueError):  # it has no signature that can be read
         return None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) <= count:
-        return None
-    following = positional[count]
-    return following.name if following.default is following.empty or following.name in _NAMES else None
+    following = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][count:]
+    if following and _RATE.search(following[0].name):
+        return following[0].name
+    if following and following[0].default is following[0].empty:
+        raise ConfigurationError(
+            f"step is called with the state and a batch, and its parameter {following[0].name!r} would stay empty: put "
+            "it into the state; a rate is called lr or learning_rate"
+        )
+    return None
 
 
 class _Injected:

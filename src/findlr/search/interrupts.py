@@ -48,8 +48,8 @@ def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | Non
     Args:
         handlers: what to call; None are those that are in place.
     """
-    agreed = handlers is not None or HeldSignals.outermost is None or not HeldSignals.outermost.together
-    if agreed and threading.current_thread() is threading.main_thread():
+    is_agreed = handlers is not None or not HeldSignals.joint
+    if is_agreed and threading.current_thread() is threading.main_thread():
         numbers = list(dict.fromkeys(waiting))
         waiting.clear()
         _handle([(number, handlers[number] if handlers else signal.getsignal(number)) for number in numbers])
@@ -88,6 +88,9 @@ class HeldSignals:
     outermost: HeldSignals | None = None
     """That of the outermost search: a search may run inside another one's step."""
 
+    joint = 0
+    """How many of them several processes share."""
+
     def __init__(self, *, together: bool = False) -> None:
         self.together = together
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -106,6 +109,7 @@ class HeldSignals:
             waiting.clear()  # of a search whose end was broken off
             raised.clear()
             HeldSignals.outermost = self
+        HeldSignals.joint += self.together
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if self.together and number == signal.SIGTERM and handler is signal.SIG_DFL:
@@ -123,6 +127,7 @@ class HeldSignals:
             tell: is given what a handler raises, before the user is.
         """
         late: BaseException | None = None
+        HeldSignals.joint -= self.together and bool(self._handlers)
         try:
             if HeldSignals.outermost is self and waiting:  # otherwise the search around this one delivers
                 deliver(self._handlers)
@@ -135,7 +140,7 @@ class HeldSignals:
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
-                    signal.signal(number, signal.SIG_DFL if number in self._ends else self._handlers[number])
+                    signal.signal(number, self._former(number))
             if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
             if late is not None:
@@ -144,6 +149,10 @@ class HeldSignals:
             if error is not late:
                 tell(error)
             raise
+
+    def _former(self, number: int) -> Any:
+        """What was in a signal's place before."""
+        return signal.SIG_DFL if number in self._ends else self._handlers[number]
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame) or (self.together and number not in waiting):

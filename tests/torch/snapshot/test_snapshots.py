@@ -324,7 +324,7 @@ def test_any_tensor_comes_back_from_disk(kind):
     assert torch.equal(dense(read), before)
     strides_matter = kind not in ("sparse", "a view with gaps", "expanded", "negated")
     assert not strides_matter or read.stride() == tensor.stride()
-    if kind != "expanded":  # such are written as what they look at
+    if kind not in ("expanded", "quantized"):  # the one is written as what it looks at, the other can't be zeroed
         with torch.no_grad():
             tensor.copy_(torch.zeros_like(tensor))
             store.copy_back([tensor], [kept])

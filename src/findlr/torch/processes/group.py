@@ -13,7 +13,7 @@ from torch import nn
 
 from findlr.errors import RankError
 from findlr.search import interrupts
-from findlr.search.memory import Memory
+from findlr.search.memory import Memory, Phase
 from findlr.torch.processes.calls import Calls
 from findlr.torch.processes.past import PastReducers
 from findlr.torch.processes.sharded import StandIns
@@ -48,6 +48,7 @@ class Group:
         if self._stand_ins is not None:
             memory.on_close(self._stand_ins.end)
             self._stand_ins.begin()
+            memory.add(self._stand_ins.reset, Phase.PLACES, "the shards")
 
     def mean(self, losses: list[float]) -> list[float]:
         """Each loss's mean over the processes, in float64; a signal that waits on one of them ends the search on all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from findlr.torch.data.nesting import tensors_in
+from findlr.torch.ranks import is_fully_sharded
 
 
 class StandIns:
@@ -27,7 +29,10 @@ class StandIns:
         self._within: set[nn.Module] = set()  # in their forward pass
 
     def begin(self) -> None:
-        """From here on, forward passes are watched."""
+        """From here on, forward passes are watched; what is gathered is sharded again, as a snapshot sees it."""
+        for root in self._roots:
+            for module in filter(is_fully_sharded, root.modules()):
+                module.reshard()  # type: ignore[operator]
         for root in self._roots if not self._handles else ():
             self._handles.append(root.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
             self._handles.append(root.register_forward_hook(self._after, with_kwargs=True))
@@ -37,6 +42,15 @@ class StandIns:
         while self._handles:
             self._handles.pop().remove()
         self._inputs, self._outputs, self._within = {}, {}, set()
+
+    def reset(self) -> None:
+        """Shard again what a pass that was broken off has left gathered, or half sent."""
+        for root in self._roots:
+            if hasattr(root, "reset_iter_state"):  # torch 2.10 has none
+                with suppress(RuntimeError):  # the connection is lost, and the shards are put back all the same
+                    root.reset_iter_state()  # type: ignore[operator]
+            for module in filter(is_fully_sharded, root.modules()):
+                module.reshard()  # type: ignore[operator]
 
     def _before(self, module: nn.Module, *_: Any) -> None:
         if torch.is_grad_enabled():

@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,12 +14,12 @@ import torch
 
 from findlr.errors import ConfigurationError
 from findlr.torch.snapshot import staging
+from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 
 logger = logging.getLogger("findlr")
 
 StoreKind = Literal["auto", "device", "cpu", "disk"]
 
-_AT_ONCE = 1 << 22  # elements that are read or written at once
 _FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
 # torch has no public calls for many tensors at once. Its optimizers use these; torch 2.6 lacks _foreach_clone.
@@ -90,17 +87,6 @@ class HostStore(Store):
             super().copy_back(*map(list, zip(*small, strict=True)))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where in the file a tensor is, and what it was: its bytes in the order of its memory."""
-
-    start: int
-    shape: torch.Size
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    kind: type[torch.Tensor]
-
-
 class DiskStore(Store):
     """Keeps copies in one temporary file without a name, so that the system frees it however the process ends.
 
@@ -115,85 +101,33 @@ class DiskStore(Store):
 
     def __init__(self) -> None:
         try:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the store
+            self._file = TensorFile()
         except OSError as error:
             raise _refused(error) from error
-        self._end = 0
-        self._close = weakref.finalize(self, self._file.close)  # for when close() is never reached
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
         """Write each tensor behind those before it."""
-        return [self._written(tensor) if _has_bytes(tensor) else HostStore().keep([tensor])[0] for tensor in tensors]
-
-    def read(self, copy: Any) -> torch.Tensor:
-        """The tensor at a place of the file."""
-        if isinstance(copy, torch.Tensor):
-            return copy
-        tensor = torch.empty_strided(copy.shape, copy.stride, dtype=copy.dtype)
-        self._fill(_flat(tensor), copy.start)
-        return tensor if copy.kind is torch.Tensor else tensor.as_subclass(copy.kind)
-
-    def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
-        """Read the file into the tensors, a few bytes at a time."""
-        for tensor, copy in zip(tensors, copies, strict=True):
-            plain = isinstance(copy, _Place) and not (tensor.is_conj() or tensor.is_neg())
-            if plain and (tensor.shape, tensor.stride()) == (copy.shape, copy.stride):
-                self._fill(_flat(_bare(tensor)), copy.start)
-            else:
-                tensor.copy_(self.read(copy))
-
-    def close(self) -> None:
-        """Close the file, which frees it."""
-        self._close()
-
-    def _written(self, tensor: torch.Tensor) -> _Place:
-        kind, bare = type(tensor), _bare(tensor)
-        dense = torch.empty_like(bare, device="meta").stride()  # a view's, without what lies between its elements
-        if bare.stride() != dense or bare.is_conj() or bare.is_neg():
-            bare = bare.clone().resolve_conj().resolve_neg()
-        kind = torch.Tensor if kind is torch.nn.Parameter else kind
-        place = _Place(self._end, bare.shape, bare.stride(), bare.dtype, kind)
         try:
-            self._file.seek(self._end)
-            for part in _flat(bare).split(_AT_ONCE):
-                left = memoryview(part.cpu().view(torch.uint8).numpy())
-                while left:
-                    left = left[self._file.write(left) :]
+            return [self._file.write(t) if has_bytes(t) else HostStore().keep([t])[0] for t in tensors]
         except OSError as error:
             self.close()
             raise _refused(error) from error
-        self._end += bare.nbytes
-        return place
 
-    def _fill(self, flat: torch.Tensor, start: int) -> None:
-        """Read what was written at a place into the elements of a tensor."""
-        self._file.seek(start)
-        for part in flat.split(_AT_ONCE):
-            on_host = part if part.is_cpu else torch.empty_like(part, device="cpu")
-            left = memoryview(on_host.view(torch.uint8).numpy())
-            while left:
-                left = left[self._file.readinto(left) :]
-            if on_host is not part:
-                part.copy_(on_host)
+    def read(self, copy: Any) -> torch.Tensor:
+        """The tensor at a place of the file."""
+        return self._file.read(copy) if isinstance(copy, Place) else copy
 
+    def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
+        """Read the file into the tensors."""
+        for tensor, copy in zip(tensors, copies, strict=True):
+            if isinstance(copy, Place):
+                self._file.read_into(tensor, copy)
+            else:
+                tensor.copy_(copy)
 
-def _bare(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without its subclass, and without its gradient's graph."""
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        with torch._C.DisableTorchFunctionSubclass():
-            tensor = tensor.as_subclass(torch.Tensor)
-    return tensor.detach()
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of a dense tensor in the order of its memory."""
-    return tensor.as_strided((tensor.numel(),), (1,))
-
-
-def _has_bytes(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is its bytes: it wraps no other tensors, and has no parts."""
-    wraps = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
-    return not wraps and tensor.layout is torch.strided and not tensor.is_quantized
+    def close(self) -> None:
+        """Close the file, which frees it."""
+        self._file.close()
 
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
