@@ -318,7 +318,7 @@ def test_the_suites_on_the_page_pass(tmp_path):
 def test_the_tables_of_the_true_story_are_those_that_were_measured():
     page = (ROOT / "docs" / "finetuning.md").read_text()
     assert finetuning.written(page, finetuning.read()) == page, "run python -m study.finetuning --table"
-    assert "| findlr, one sweep |" in page
+    assert "| **findlr, one sweep** |" in page
 
 
 # The names of other finders
