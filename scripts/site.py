@@ -27,9 +27,7 @@ SOURCE = ROOT / "src" / "findlr"
 
 def pages() -> dict[Path, str]:
     """Each page's file, and its name on the site."""
-    top = {ROOT / "README.md": "index.md"} | {
-        ROOT / f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING")
-    }
+    top = {page: "index.md" if page.stem == "README" else f"{page.stem.lower()}.md" for page in ROOT.glob("*.md")}
     return top | {page: page.name for page in sorted((ROOT / "docs").glob("*.md"))} | {NOTEBOOK: f"{NOTEBOOK.stem}.md"}
 
 
@@ -56,7 +54,7 @@ def on_the_site(target: str, page: Path, names: dict[Path, str]) -> str:
         return f"internals/{parts[0]}.md" + (f"#findlr.{'.'.join(parts)}" if len(parts) > 1 else "")
     if file.is_relative_to(ROOT / "docs" / "img"):
         return f"img/{file.name}"
-    return f"files/{file.relative_to(ROOT)}"
+    return f"files/{str(file.relative_to(ROOT)).lstrip('.')}"  # what begins with a dot is not published
 
 
 def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
@@ -88,7 +86,7 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
         new = on_the_site(target, page, names)
         if new.startswith("files/"):
             (out / new).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / new.removeprefix("files/"), out / new)
+            shutil.copy(page.parent / target.partition("#")[0], out / new)
         return f"]({new})"
 
     in_prose = (

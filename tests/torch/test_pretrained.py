@@ -90,10 +90,15 @@ def test_a_new_head_on_what_is_frozen_is_a_fresh_start_and_an_adapter_is_none(tr
 
 @pytest.mark.parametrize(
     "odd",
-    [nn.Sequential(), nn.Linear(3, 3), nn.Embedding(1000, 8), nn.Linear(64, 64, dtype=torch.float16)],
-    ids=["empty", "few weights", "another layer", "half"],
+    [
+        *(nn.Sequential(), nn.Linear(3, 3), nn.Embedding(1000, 8), nn.Linear(64, 64, dtype=torch.float16)),
+        nn.utils.skip_init(nn.Linear, 256, 1),
+    ],
+    ids=["empty", "few weights", "another layer", "half", "one output"],
 )
 def test_what_tells_nothing_is_a_fresh_start(odd):
+    if isinstance(odd, nn.Linear) and odd.out_features == 1:
+        nn.init.orthogonal_(odd.weight, 3.0)  # beyond torch's bounds, and so looked at by rows and columns
     assert not is_pretrained([odd])
 
 

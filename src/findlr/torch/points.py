@@ -33,7 +33,7 @@ class Points:
     _plan: LoopPlan
 
     def _start_points(self) -> None:
-        self._open = False
+        self._open = self._given = False
         self._memory: Memory | None = None
         self._loaders: dict[int, Batches] = {}
         self._point = Point()
@@ -121,6 +121,7 @@ class Points:
             if self._points == len(self._lrs):
                 self._recording.end(Stop.FINISHED)
                 return
+            self._given = True
             yield self._points
 
     def record(self, loss: torch.Tensor | float) -> None:
@@ -128,10 +129,15 @@ class Points:
 
         Raises:
             LossError: it is not one number.
-            ConfigurationError: called outside the block.
+            ConfigurationError: called outside the block, or before the first item was drawn.
         """
         self._need_open("record a loss")
         self._point.record(loss)
+        if not self._given:
+            raise ConfigurationError(
+                "a loss was recorded before the first item, so the rate would never rise: draw one for each step from "
+                "test(loader), test.epoch(loader) or test.steps()"
+            )
 
     def _before_step(self, *_: Any) -> None:
         lr = self._lr()

@@ -98,6 +98,8 @@ def _looks_trained(weight: torch.Tensor, weights: torch.Tensor, bound: float) ->
     if not (largest < _UNIFORM or normal or truncated):
         return True
     part = weight.flatten(1)[:_SIDE, :_SIDE].float().square()
-    by_chance = [(kurtosis - 1) ** 0.5 / size**0.5 for size in (part.shape[1], part.shape[0])]
-    scatter = [float(means.std() / means.mean()) for means in (part.mean(1), part.mean(0))]
-    return any(seen > _UNEVEN * chance for seen, chance in zip(scatter, by_chance, strict=True))
+    for means, size in ((part.mean(1), part.shape[1]), (part.mean(0), part.shape[0])):
+        by_chance = (kurtosis - 1) ** 0.5 / size**0.5
+        if len(means) > 1 and float(means.std() / means.mean()) > _UNEVEN * by_chance:
+            return True
+    return False
