@@ -12,7 +12,7 @@ OLDEST := torch,plot,cli,pandas,demo,testing
 comma := ,
 # A module's tests stay together, because they share what takes long to make.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
-ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite lightning skorch)
+ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning ray skorch)
 
 .PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove floors release-check clean
 
@@ -36,7 +36,7 @@ test: setup ## Run the tests
 $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ROOMS)
 	$(ROOMS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,lightning,skorch]' --group rooms
+	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,jax,keras,lightning,ray,skorch]' --group rooms
 	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 

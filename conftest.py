@@ -1,9 +1,11 @@
 """A framework's room has no tests where the framework is not installed: `make test-rooms` has them all."""
 
+import os
 from importlib.util import find_spec
 
 PACKAGES = {"huggingface": "transformers"}
-ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "lightning", "skorch")
+os.environ.setdefault("KERAS_BACKEND", "torch")  # one to a process; tests of the other start their own
+ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "jax", "keras", "lightning", "ray", "skorch")
 
 collect_ignore = [
     path

@@ -1,8 +1,8 @@
 """Gather the documents for the site: python scripts/site.py FOLDER.
 
-The pages are those that are read in the repository. Here their links to source files become links to the API, which
-Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the notebook
-becomes a page.
+The pages are those that are read in the repository. Here their links to source files become links to pages that
+Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the
+notebook becomes a page.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 from latex2mathml.converter import convert
 
@@ -58,8 +59,27 @@ def on_the_site(target: str, page: Path, names: dict[Path, str]) -> str:
     return f"files/{file.relative_to(ROOT)}"
 
 
+def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
+    """A formula as a browser shows it; a prime is high up by itself, and must not be raised once more."""
+    prime = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'
+    return re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, convert(formula, display=display))
+
+
+def formula(found: re.Match[str]) -> str:
+    """One in a line; a bare <math> that begins a line would be a block of its own."""
+    return f"<span>{mathml(found[1])}</span>"
+
+
+def picture(found: re.Match[str]) -> str:
+    """One for light pages, and its twin for dark ones where there is one."""
+    alt, name = found[1], found[2]
+    if not (ROOT / "docs" / "img" / f"{name}-dark.png").exists():
+        return found[0]
+    return f"![{alt}](img/{name}.png#only-light)![{alt}](img/{name}-dark.png#only-dark)"
+
+
 def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
-    """A page's text with the links and the formulas of the site."""
+    """A page's text with the links, the formulas and the pictures of the site."""
 
     def link(found: re.Match[str]) -> str:
         target = found[1]
@@ -71,15 +91,19 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
             shutil.copy(ROOT / new.removeprefix("files/"), out / new)
         return f"]({new})"
 
-    def formula(found: re.Match[str]) -> str:
-        return f"<span>{convert(found[1])}</span>"  # a bare <math> that begins a line would be a block of its own
-
+    in_prose = (
+        (r'<picture>.*?<img src="(\S+)" alt="([^"]*)">\s*</picture>', r"![\2](\1)"),  # the first page's, for any host
+        (r"(?<![\\`$])\$([^$`]+)\$", formula),
+        (r"\]\(([^)\s]+)\)", link),
+        (r"!\[([^\]]*)\]\(img/([\w-]+)\.png\)", picture),
+    )
     parts = re.split(r"^(```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
     for i, part in enumerate(parts):
         if part.startswith("```math\n"):
-            parts[i] = f'\n<div class="formula">{convert(part[8:-4], display="block")}</div>\n'
+            parts[i] = f'\n<div class="formula">{mathml(part[8:-4], "block")}</div>\n'
         elif not part.startswith("```"):
-            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
+            for pattern, new in in_prose:
+                parts[i] = re.sub(pattern, new, parts[i], flags=re.DOTALL)
     return "".join(parts)
 
 
@@ -88,19 +112,25 @@ def said(source: Path) -> str:
     return (ast.get_docstring(ast.parse(source.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
 
 
+def directive(name: str) -> str:
+    """What makes a name's text from its docstring; of a suite, not its tests."""
+    members = "\n      members: false" if name.endswith("Conformance") else ""
+    return f"::: {name}\n    options:\n      heading_level: 3\n      show_source: false{members}"
+
+
 def api(out: Path) -> None:
     """One page of all that is public, find_lr first."""
     blocks = [
         "# API: find_lr and everything public",
-        "What `from findlr import ...` offers, and a call for each framework. "
-        "How it works inside stands [apart](internals/index.md).",
+        "What `from findlr import ...` offers, and a call for each framework.",
+        "How it works inside has [pages of its own](internals/index.md).",
     ]
     for title, names in PUBLIC.items():
-        blocks += [f"## {title}", *(f"::: {name}\n    options:\n      heading_level: 3" for name in names)]
+        blocks += [f"## {title}", *map(directive, names)]
     blocks.append("## In a framework")
     for room, names in ROOMS.items():
         if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists():
-            blocks += [f"::: findlr.{room}.{name}\n    options:\n      heading_level: 3" for name in names]
+            blocks += [directive(f"findlr.{room}.{name}") for name in names]
     (out / "api.md").write_text("\n\n".join(blocks) + "\n")
 
 

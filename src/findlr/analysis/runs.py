@@ -25,8 +25,7 @@ RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
 NARROW = 4.0  # between the best run and its neighbours; no more are made then
 PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
 PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
-AT_ONCE = PASS  # the same, where workers make several at the same time
-AT_ONCE_IF_RICH = PASS_IF_RICH
+AT_ONCE = (1.0, SPACING, 1 / SPACING, SPACING**2)  # the same where workers make runs: all, the likeliest first
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
@@ -110,10 +109,10 @@ def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:
     return float(FIRST_SHARE * sweep_lr * (plan.total_steps / steps) ** DRIFT)
 
 
-def at_once(first: float, limits: tuple[float, float], *, rich: bool) -> list[float]:
-    """The rates whose runs don't wait for each other; the second is the one that a race mostly takes second."""
+def at_once(first: float, limits: tuple[float, float]) -> list[float]:
+    """The rates of runs that don't wait for each other."""
     lrs: list[float] = []
-    for times in AT_ONCE_IF_RICH if rich else AT_ONCE:
+    for times in AT_ONCE:
         lr = within(first * times, limits)
         lrs += [lr] if _far(lr, lrs) else []
     return lrs

@@ -54,7 +54,7 @@ def run_race(
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
         book: keeps the runs, and gives those that it has in place of making them.
-        workers: make the first runs, at the same time.
+        workers: make the runs, at the same time.
 
     Returns:
         The Race; None if the budget is too small for three runs.
@@ -68,7 +68,7 @@ def run_race(
     assert plan.total_steps is not None
     total_steps = plan.total_steps
     rich = runs.is_rich(budget, total_steps)
-    most = runs.RUNS_IF_RICH if rich else runs.RUNS
+    most = len(runs.AT_ONCE) if workers is not None else runs.RUNS_IF_RICH if rich else runs.RUNS
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
 
@@ -103,7 +103,7 @@ def run_race(
         begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
         maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, book)
         if workers is not None and steps >= runs.FEWEST_STEPS:
-            maker.send(workers, runs.at_once(begins_at, limits, rich=rich))
+            maker.send(workers, runs.at_once(begins_at, limits))
         path = "one pass" if done else "parallel" if maker.sent else "sequential"
         candidate = maker.sent_next(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
@@ -134,10 +134,10 @@ class _Maker:
     book: Book
     workers: Workers | None = None
     sent: Sequence[float] = ()
-    """The rates of the first runs, which were sent out."""
+    """The rates of the runs that were sent out, the first ones."""
 
     def send(self, workers: Workers, lrs: Sequence[float]) -> None:
-        """Send out the first runs but for those that are kept; none if this training's can't be sent."""
+        """Send out the runs at these rates but for those that are kept; none if this training's can't be sent."""
         out = lrs[len(self.book) :]
         if out:
             self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")

@@ -49,6 +49,7 @@ _ELSEWHERE = {
     "train_dataloader": "loader",
     "train_dataloaders": "loader",
     "dataloader": "loader",
+    "validation": "validation_loader",
     "val_loader": "validation_loader",
     "val_dataloaders": "validation_loader",
     "loss_func": "loss_fn",
@@ -132,8 +133,8 @@ class Settings(SweepSettings):
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.
-        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
+        executor: makes the runs of ``verify``, four, at the same time, in processes of its own, each to the bit what
+            it is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
         checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
             it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
             is left complete at the end.

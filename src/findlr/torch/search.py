@@ -86,8 +86,8 @@ def find_lr(
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
             allow it: meant for a small model on a GPU. Their losses agree to rounding.
-        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
+        executor: makes the runs of ``verify``, four, at the same time, in processes of its own, each to the bit what
+            it is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
             whose tasks have a process. It stays yours to shut down.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, MissingExtraError
 
@@ -53,7 +54,9 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     look = {**dict.fromkeys(inked, _INK), **dict.fromkeys(papers, _PAPER)}
-    with mpl.rc_context({**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}), StringIO() as file:
+    how: dict[Any, Any] = {**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}
+    with mpl.rc_context(how), warnings.catch_warnings(), StringIO() as file:
+        warnings.filterwarnings("ignore", "Glyph")  # which one is missing here is for the browser's fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         picture(draw).savefig(file, format="svg", transparent=True, metadata=nothing)
         drawn = file.getvalue()
@@ -78,12 +81,19 @@ def check_picture(path: str | PathLike[str]) -> None:
 
 
 def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -> Axes:
-    """The axes with what ``draw`` draws: the ones given, new ones, or those of a picture that is written."""
+    """The axes with what ``draw`` draws: the ones given, new ones, or those of a picture that is written.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ConfigurationError: it writes no such picture, or ``ax`` is neither axes nor a path.
+    """
     if isinstance(ax, (str, PathLike)):
         check_picture(ax)
         (figure := picture(draw)).savefig(ax, dpi=_DPI)
         return figure.axes[0]
     ax = _new_axes() if ax is None else ax
+    if not hasattr(ax, "set_xscale"):
+        raise ConfigurationError(f"ax must be matplotlib's axes, or the path of a picture, got {type(ax).__name__}")
     draw(ax)
     return ax
 

@@ -1,0 +1,139 @@
+"""Batches for JAX: from any iterable, from a function that opens a pass, from torch's and grain's loaders."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from findlr.errors import LoaderError
+from findlr.jax.state import ARRAYS
+from findlr.search import batches
+from findlr.search.batches import Remembers, has_state
+from findlr.search.memory import Memory, Phase
+
+_LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
+_FEWEST_BATCHES = 2  # to train on
+
+
+def batches_of(loader: Any, *, consume: bool) -> batches.Batches:
+    """An endless stream of a loader's batches.
+
+    Args:
+        loader: an iterable that can be read again, a function that opens a pass, or a one-shot iterator that knows its
+            place.
+        consume: take any other one-shot iterator, and use its batches up.
+
+    Raises:
+        LoaderError: it is none of these.
+    """
+    if callable(loader) and not isinstance(loader, Iterable):
+        loader = _Opened(loader)
+    if isinstance(loader, Iterator) and not (isinstance(loader, Remembers) or has_state(loader)):
+        if callable(getattr(loader, "get_state", None)) and callable(getattr(loader, "set_state", None)):
+            loader = _Place(loader)
+        elif not consume:
+            raise LoaderError(
+                f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: give "
+                "what can be read again, such as a list of batches, a DataLoader, or the function that makes the "
+                "generator; or let find_lr use its batches up with consume=True"
+            )
+    torch = sys.modules.get("torch.utils.data")
+    if torch is not None and isinstance(loader, torch.DataLoader):
+        from findlr.torch.data.batches import Batches as TorchBatches  # torch is there: the loader is its
+
+        return TorchBatches(loader)
+    return Batches(loader, consume=consume)
+
+
+class Batches(batches.Batches):
+    """An endless stream of batches; see ``findlr.search.batches.Batches``."""
+
+    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:
+        """The last batches of a list, and a list of a share of the others; None if it is no list, or a short one."""
+        if not isinstance(self.loader, Sequence):
+            return None
+        length = len(self.loader)
+        if count and not (count := min(count, int(length * _LARGEST_SHARE_OF_A_PASS))):
+            return None
+        some = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
+        rest = self.loader[: some if some < min(needed, length - count) else length - count]
+        return list(self.loader[length - count :]), rest
+
+    def copied(self, batch: Any) -> Any:
+        """A copy that no step can write into; JAX's arrays can't be written into."""
+        return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else copy.deepcopy(leaf), batch)
+
+    def bytes_in(self, batch: Any) -> int:
+        """The bytes of the arrays in ``batch``."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(batch) if isinstance(leaf, ARRAYS))
+
+
+class _Opened:
+    """What a function gives that opens a pass, as an iterable that can be read again.
+
+    Args:
+        opens: takes nothing and returns an iterator over batches, as a generator function does.
+    """
+
+    def __init__(self, opens: Callable[[], Iterable[Any]]) -> None:
+        self._opens = opens
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._opens())
+
+
+class _Place:
+    """A one-shot iterator that can tell its place, as grain's do.
+
+    Args:
+        iterator: has ``get_state`` and ``set_state``.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def remember(self, memory: Memory) -> None:
+        """Add the way back to this place to ``memory``."""
+        state = copy.deepcopy(self._iterator.get_state())
+        memory.add(lambda: self._iterator.set_state(copy.deepcopy(state)), Phase.PLACES, "the place in the data")
+
+
+def without_torch(batch: Any) -> Any:
+    """A batch with NumPy's arrays in place of torch's tensors, which a compiled step does not take."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return batch
+    return jax.tree.map(partial(_as_array, torch.Tensor), batch)
+
+
+def _as_array(tensor: Any, leaf: Any) -> Any:
+    return leaf.detach().cpu().numpy() if isinstance(leaf, tensor) else leaf
+
+
+def batch_size(batch: Any) -> int | None:
+    """The leading dimension of the first array in ``batch``."""
+    sizes = [np.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if isinstance(leaf, ARRAYS) and np.ndim(leaf)]
+    return int(sizes[0]) if sizes else None
+
+
+def own(batch: Any) -> Any:
+    """A batch with copies of JAX's arrays, for a step that uses them up."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf, batch)
+
+
+def is_used_up(batch: Any) -> bool:
+    """Whether a step has used up an array of ``batch``: it was given away (donated)."""
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(batch))

@@ -1,0 +1,169 @@
+"""What a state tells of its optimizer: optax's by the classes of what it keeps."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from findlr.analysis.numbers import real
+from findlr.analysis.plan import Plan
+from findlr.errors import ConfigurationError
+from findlr.jax.state import ARRAYS
+
+# The state that an optimizer of optax keeps, and the optimizer. Those of one family keep the same.
+_BY_STATE = {
+    "ScaleByAdamState": "adam",
+    "ScaleByAmsgradState": "adam",
+    "ScaleByLionState": "lion",
+    "ScaleByRmsState": "rmsprop",
+    "ScaleByRStdDevState": "rmsprop",
+    "ScaleByRssState": "adagrad",
+    "ScaleByAdaDeltaState": "adadelta",
+    "FactoredState": "adafactor",
+    "MuonState": "muon",
+    "ProdigyState": "prodigy",
+    "TraceState": "sgd",
+}
+_SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
+
+
+def optax_states(state: Any) -> list[Any]:
+    """All that optax keeps in a state, the outermost first."""
+    found: list[Any] = []
+    todo = [state]
+    for each in todo:  # which grows
+        inside = [node for node in jax.tree.leaves(each, is_leaf=_is_optax) if _is_optax(node)]
+        found += inside
+        todo += [field for node in inside for field in node]
+    return found
+
+
+def _is_optax(node: Any) -> bool:
+    return type(node).__module__.partition(".")[0] == "optax" and isinstance(node, tuple)
+
+
+class Known:
+    """What is known of a training's optimizer and of what it trains.
+
+    Args:
+        state: the user's.
+        optimizer: its name, such as "adamw", as optax or PyTorch call it; "" looks into the state.
+
+    Raises:
+        ConfigurationError: the name is no text.
+    """
+
+    def __init__(self, state: Any, optimizer: str) -> None:
+        if not isinstance(optimizer, str):
+            raise ConfigurationError(f'optimizer must be a name, such as "adamw", got {optimizer!r}')
+        self._states = optax_states(state)
+        self._settings = self._injected()
+        self._given = optimizer
+        self.name = optimizer or self._told()
+        self.momentum = next((v for n, v in self._settings.items() if n in ("momentum", "b1")), None)
+        self.parameters = _numbers_trained(state)
+        self.counts_steps = any("gradient_step" in getattr(each, "_fields", ()) for each in self._states)
+
+    def _injected(self) -> dict[str, float]:
+        """The numbers that ``inject_hyperparams`` keeps beside the rate: of the first optimizer."""
+        keeps = next((each for each in self._states if "hyperparams" in getattr(each, "_fields", ())), None)
+        values = {} if keeps is None else dict(keeps.hyperparams)
+        numbers = {name: real(np.asarray(_raw(value)).tolist()) for name, value in values.items()}
+        return {name: _short(value) for name, value in numbers.items() if value is not None and name != "learning_rate"}
+
+    def _told(self) -> str:
+        names = [type(each).__name__ for each in self._states]
+        found = next((_BY_STATE[name] for name in names if name in _BY_STATE), "")
+        if found == "adam" and "weight_decay" in self._settings:
+            return "adamw"
+        return found or ("sgd" if names and set(names) <= _SAYS_NOTHING else "")
+
+    def planned(self, plan: Plan) -> Plan:
+        """``plan`` with what is known, where it leaves that open."""
+        return replace(
+            plan,
+            optimizer=plan.optimizer or self.name,
+            momentum=self.momentum if plan.momentum is None else plan.momentum,
+            parameters=plan.parameters or self.parameters,
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The optimizer in plain values, as ``findlr.finding.code`` reads it."""
+        arguments = self._arguments()
+        return {
+            "name": self.name,
+            "module": "optax",
+            "parameters": "",
+            "rate": "learning_rate",
+            "arguments": arguments or {},
+            "groups": [dict(self._settings)],
+        }
+
+    def makes(self) -> bool:
+        """Whether the line that makes the optimizer is known: optax has what the user names, with these settings."""
+        return bool(self._given) and self._arguments() is not None
+
+    def _arguments(self) -> dict[str, float] | None:
+        """The settings that are not the defaults; None if optax has no such optimizer."""
+        made = getattr(sys.modules.get("optax"), self.name, None)
+        if made is None:
+            return None
+        parameters = inspect.signature(made).parameters
+        if not set(self._settings) <= set(parameters):
+            return None
+        return {name: value for name, value in self._settings.items() if parameters[name].default != value}
+
+
+def _numbers_trained(state: Any) -> int | None:
+    """How many numbers are trained: those of the real arrays that are not the optimizer's."""
+    trained = getattr(state, "params", None)
+    if trained is None:
+        trained = state["params"] if isinstance(state, dict) and "params" in state else state
+    param: Any = getattr(sys.modules.get("flax.nnx"), "Param", ())
+    nodes = jax.tree.leaves(
+        trained, is_leaf=lambda node: isinstance(node, param) or _is_optax(node) or _is_optimizer(node)
+    )
+    params = [node for node in nodes if isinstance(node, param)]
+    arrays = [array for array in map(_raw, params or nodes) if isinstance(array, ARRAYS)]
+    return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)) or None
+
+
+def _is_optimizer(node: Any) -> bool:
+    return type(node).__name__ == "Optimizer" and hasattr(node, "opt_state")
+
+
+def _raw(value: Any) -> Any:
+    """The array in a variable of nnx."""
+    return value.get_raw_value() if hasattr(value, "get_raw_value") else value
+
+
+def _short(value: float) -> float:
+    """A number as it was written, before it was rounded to float32."""
+    return float(np.format_float_positional(np.float32(value), trim="0")) if np.float32(value) == value else value
+
+
+def model_names(state: Any) -> str:
+    """The classes of what is trained, as far as the state tells."""
+    parts: Sequence[Any] = state if type(state) in (tuple, list) else (state,)
+    kinds = [type(part) for part in parts if not (_is_optax(part) or _is_optimizer(part))]
+    return ", ".join(
+        kind.__name__ for kind in kinds if kind not in (dict, tuple, list) and not issubclass(kind, ARRAYS)
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    used = {name: sys.modules[name] for name in ("jax", "optax", "flax", "equinox") if name in sys.modules}
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        **{name: str(module.__version__) for name, module in used.items()},
+    }

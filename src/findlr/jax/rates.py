@@ -1,0 +1,230 @@
+"""How a rate is written: into what ``optax.inject_hyperparams`` keeps, by a function, or as an argument of the step."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from findlr.errors import ConfigurationError, OptimizerError
+from findlr.jax.state import ARRAYS, Form, Leaves, Live
+
+_RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
+_AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
+
+
+class Rate(Protocol):
+    """How a rate is written."""
+
+    ratios: tuple[float, ...]
+    name: str
+    """What the user calls it."""
+
+    def write(self, live: Live, lr: Any) -> None:
+        """Write a rate into a state; a number, or an array of one."""
+
+    def arguments(self, lr: Any, /) -> tuple[Any, ...]:
+        """What a step is given besides the state and the batch."""
+
+    def acting(self, lr: float) -> float:
+        """The rate that acts when asked for ``lr``: rounded to an array's type."""
+
+    def check(self, live: Live, lr: float) -> None:
+        """Look at the state after a step at ``lr``.
+
+        Raises:
+            ConfigurationError: another rate acted.
+        """
+
+
+def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[..., Any] | None) -> Rate:
+    """The way in which a training takes its rate.
+
+    Args:
+        step: the step.
+        form: of its state.
+        count: arguments that a step takes without a rate.
+        set_lr: writes a rate into a state; None looks for another way.
+
+    Raises:
+        ConfigurationError: there is no way, or ``set_lr`` is no function.
+    """
+    name = _name_of_rate(step, count)
+    if set_lr is not None:
+        if not callable(set_lr):
+            raise ConfigurationError(f"set_lr must be a function, set_lr(state, lr) -> state, got {set_lr!r}")
+        return _Set(set_lr)
+    if name is not None:
+        return _Argument(name)
+    places = [i for i, path in enumerate(form.paths) if path[-2:] == ("hyperparams", "learning_rate")]
+    if not places:
+        raise OptimizerError(
+            "no learning rate was found in the state: build the optimizer as "
+            "optax.inject_hyperparams(optax.adamw)(learning_rate=0.1), say, or give set_lr=, a function "
+            "set_lr(state, lr) -> state, or let step take the rate, as step(state, batch, lr)"
+        )
+    return _Injected(places, form.start)
+
+
+def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
+    """The name of a parameter of ``step`` that follows the state and the batch; None if it takes no rate.
+
+    Raises:
+        ConfigurationError: something else must follow.
+    """
+    try:
+        parameters = list(inspect.signature(step).parameters.values())
+    except (TypeError, ValueError):  # it has no signature that can be read
+        return None
+    following = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][count:]
+    if following and _RATE.search(following[0].name):
+        return following[0].name
+    if following and following[0].default is following[0].empty:
+        raise ConfigurationError(
+            f"step is called with the state and a batch, and its parameter {following[0].name!r} would stay empty: put "
+            "it into the state; a rate is called lr or learning_rate"
+        )
+    return None
+
+
+class _Injected:
+    """The rates that ``inject_hyperparams`` keeps, wherever they are; those of several groups keep their ratios.
+
+    Args:
+        places: of the rates among the leaves.
+        leaves: of the user's state.
+
+    Raises:
+        OptimizerError: a rate is no number, or none is above 0.
+    """
+
+    name = "learning_rate"
+
+    def __init__(self, places: list[int], leaves: Leaves) -> None:
+        self._places, self._leaves = places, [leaves[place] for place in places]
+        if any(np.size(leaf) != 1 or not np.isfinite(float(leaf)) for leaf in self._leaves):
+            raise OptimizerError(f"the state's learning_rate is not one finite number: {self._leaves}")
+        base = [float(leaf) for leaf in self._leaves]
+        largest = max(base)
+        if largest <= 0 < len(base) - 1:
+            raise OptimizerError(f"the state's learning rates are {base}: give at least one group a rate above 0")
+        self.ratios = tuple(rate / largest for rate in base) if largest > 0 else (1.0,)
+
+    def write(self, live: Live, lr: Any) -> None:
+        made = zip(self._places, self._leaves, self.ratios, strict=True)
+        live.write({place: _like(leaf, lr * ratio) for place, leaf, ratio in made})
+
+    def arguments(self, _: Any) -> tuple[Any, ...]:
+        return ()
+
+    def acting(self, lr: float) -> float:
+        return _rounded(lr, getattr(self._leaves[0], "dtype", None))
+
+    def check(self, live: Live, lr: float) -> None:
+        now = live.leaves()
+        acted = [float(now[place]) for place in self._places]
+        asked = [self.acting(lr * ratio) for ratio in self.ratios]
+        if not np.allclose(acted, asked, rtol=_AS_CLOSE, atol=0):
+            raise _overridden(asked, acted)
+
+
+class _Set:
+    """A rate that a function of the user's own writes.
+
+    Args:
+        set_lr: ``set_lr(state, lr)`` returns the state with that rate, or writes it into objects of nnx.
+    """
+
+    ratios: tuple[float, ...] = (1.0,)
+
+    def __init__(self, set_lr: Callable[..., Any]) -> None:
+        self._set, self.name = set_lr, "learning_rate"
+
+    def write(self, live: Live, lr: Any) -> None:
+        before = live.leaves()
+        live.put(self._set, lr if isinstance(lr, jax.Array) else jnp.asarray(float(lr)))
+        # Of the type that the state had: for another one the step would be traced again.
+        live.write({place: _like(old, new) for place, old, new in _differing(before, live.leaves())})
+
+    def arguments(self, _: Any) -> tuple[Any, ...]:
+        return ()
+
+    def acting(self, lr: float) -> float:
+        return _rounded(lr)
+
+    def check(self, live: Live, lr: float) -> None:
+        after_step = live.leaves()
+        self.write(live, lr)
+        for _, stood, asked in _differing(after_step, live.leaves()):
+            if not np.allclose(np.asarray(stood, float), np.asarray(asked, float), rtol=_AS_CLOSE, atol=0):
+                raise _overridden(np.asarray(asked).tolist(), np.asarray(stood).tolist())
+        self.write(live, lr + 1)
+        if all(np.array_equal(one, other) for _, one, other in _differing(after_step, live.leaves())):
+            raise OptimizerError("set_lr changes nothing in the state: it must write the rate where the step reads it")
+        self.write(live, lr)
+
+
+class _Argument:
+    """A rate that the step takes itself.
+
+    Args:
+        name: of its parameter.
+    """
+
+    ratios: tuple[float, ...] = (1.0,)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def write(self, live: Live, lr: Any) -> None:
+        pass  # the step has it
+
+    def arguments(self, lr: Any) -> tuple[Any, ...]:
+        return (lr if isinstance(lr, jax.Array) else jnp.asarray(float(lr)),)
+
+    def acting(self, lr: float) -> float:
+        return _rounded(lr)
+
+    def check(self, live: Live, lr: float) -> None:
+        pass  # nothing tells what a step does with it
+
+
+def _rounded(lr: float, dtype: Any = None) -> float:
+    return float(np.asarray(lr, jnp.result_type(float) if dtype is None else dtype))
+
+
+def _like(leaf: Any, value: Any) -> Any:
+    """A number as an array of the same type and on the same devices as ``leaf``, so that nothing is traced again."""
+    if isinstance(value, jax.Array):
+        same = not isinstance(leaf, ARRAYS) or (value.dtype, value.weak_type) == (leaf.dtype, _is_weak(leaf))
+        value = value if same else value.astype(leaf.dtype)
+    elif not isinstance(leaf, ARRAYS) or _is_weak(leaf):
+        value = jnp.asarray(float(value))
+    else:
+        value = np.asarray(value, leaf.dtype)  # which a compiled step takes as it is, at a tenth of the cost
+    if isinstance(value, jax.core.Tracer) or not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        return value
+    return jax.device_put(value, leaf.sharding) if leaf.committed else value
+
+
+def _is_weak(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and leaf.weak_type
+
+
+def _differing(before: Leaves, after: Leaves) -> list[tuple[int, Any, Any]]:
+    """The places at which another leaf stands, with both."""
+    pairs = enumerate(zip(before, after, strict=True))
+    return [(place, old, new) for place, (old, new) in pairs if old is not new]
+
+
+def _overridden(asked: Any, acted: Any) -> OptimizerError:
+    return OptimizerError(
+        f"the step was asked for the rate {asked} and took {acted}: a schedule inside the optimizer writes its own "
+        "over it. Build the optimizer with a number, as optax.inject_hyperparams(optax.adamw)(learning_rate=0.1), and "
+        "give the schedule to find_lr as schedule="
+    )

@@ -1,0 +1,166 @@
+"""One step of a compiled model, by its own ``train_function``, on each backend; the loss of a batch under other values.
+
+``train_on_batch`` does the same, but on JAX it writes all variables back after each step, which costs as much as a
+step of a small model, and it waits for the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import keras
+
+from findlr.keras.memory import copy_of
+
+Data = tuple[Any, Any, Any]
+"""Inputs, targets, sample weights; None where there are none."""
+
+
+class Steps(Protocol):
+    """The steps of a model on one backend."""
+
+    def take(self, data: Data) -> Mapping[str, Any]:
+        """Take one step, and return its logs, with metrics that begin anew."""
+
+    def of_variable(self, variable: Any) -> Any:
+        """The present value of a variable of the model or its optimizer, on its device."""
+
+    def train(self, mode: bool) -> None:
+        """Put the model into train mode, or into that of an evaluation, where it has any."""
+
+    def sync(self) -> None:
+        """Write what steps have changed into the variables."""
+
+    def forget(self) -> None:
+        """Begin anew with the values that the variables have now."""
+
+    def loss_at(self) -> Callable[[list[Any], Data], Any]:
+        """A function that gives the loss of a batch under values of all the model's variables."""
+
+
+class _OnTorch:
+    """Steps in place.
+
+    Args:
+        model: compiled and built, with an optimizer that is built.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        import torch
+
+        self._no_grad = torch.no_grad
+        self._model = model
+        model.make_train_function()
+        self._metrics: list[tuple[Any, Any]] | None = None
+
+    def take(self, data: Data) -> Mapping[str, Any]:
+        if self._metrics is None:
+            self._model.train()  # as fit does
+            self._model.reset_metrics()
+            self._metrics = [(v.value, copy_of(v.value)) for v in self._model.metrics_variables]
+        with self._no_grad():
+            for value, start in self._metrics:
+                value.copy_(start)
+        logs: Mapping[str, Any] = self._model.train_function([data])
+        return logs
+
+    def of_variable(self, variable: Any) -> Any:
+        return variable.value
+
+    def train(self, mode: bool) -> None:
+        self._model.train(mode)
+
+    def sync(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        self._metrics = None
+
+    def loss_at(self) -> Callable[[list[Any], Data], Any]:
+        return self._no_grad()(_loss_at(self._model))
+
+
+class _OnJax:
+    """Steps that hand a state on, as fit's do: the variables are written when they are asked for.
+
+    Args:
+        model: compiled and built, with an optimizer that is built.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        model.make_train_function()
+        self._state: Any = None
+        self._metrics: list[Any] = []
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def take(self, data: Data) -> Mapping[str, Any]:
+        model = self._model
+        if self._state is None:
+            model.reset_metrics()
+            self._metrics = [copy_of(v.value) for v in model.metrics_variables]
+            variables = self._variables()
+            self._places = {id(v): (kind, i) for kind, each in enumerate(variables) for i, v in enumerate(each)}
+            # A step is given its state for good, and two variables may share one buffer: an average after a fit does.
+            self._state = tuple([copy_of(v.value) for v in each] for each in variables)
+        trained, others, optimizer, _ = self._state
+        _, place = self._places[id(model.optimizer.learning_rate)]
+        optimizer[place] = model.optimizer.learning_rate.value
+        logs: Mapping[str, Any]
+        metrics = [copy_of(start) for start in self._metrics]
+        logs, self._state = model.train_function((trained, others, optimizer, metrics), iter([data]))
+        return logs
+
+    def of_variable(self, variable: Any) -> Any:
+        if self._state is None:
+            return variable.value
+        kind, place = self._places[id(variable)]
+        return self._state[kind][place]
+
+    def train(self, mode: bool) -> None:
+        pass
+
+    def sync(self) -> None:
+        if self._state is not None:
+            for variables, values in zip(self._variables(), self._state, strict=True):
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+        self._state = None
+
+    def forget(self) -> None:
+        self._state = None
+
+    def loss_at(self) -> Callable[[list[Any], Data], Any]:
+        import jax
+
+        loss = _loss_at(self._model)
+        return loss if self._model.run_eagerly or not self._model.jit_compile else jax.jit(loss)
+
+    def _variables(self) -> tuple[list[Any], ...]:
+        """In the order in which the train function takes them."""
+        model = self._model
+        return (
+            *(model.trainable_variables, model.non_trainable_variables),
+            *(model.optimizer.variables, model.metrics_variables),
+        )
+
+
+def steps_of(model: keras.Model) -> Steps:
+    """The steps of a model on the backend that is in use."""
+    return _OnTorch(model) if keras.backend.backend() == "torch" else _OnJax(model)
+
+
+def variables_of(model: keras.Model) -> list[Any]:
+    """All variables on which the loss of a batch may depend."""
+    return [*model.variables, *model.metrics_variables]
+
+
+def _loss_at(model: keras.Model) -> Callable[[list[Any], Data], Any]:
+    def loss(values: list[Any], data: Data) -> Any:
+        x, y, sample_weight = data
+        with keras.StatelessScope(list(zip(variables_of(model), values, strict=True)), collect_losses=True):
+            outputs = model(x, training=True)
+            return model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight)
+
+    return loss

@@ -1,0 +1,771 @@
+"""JAX: the user's state is never touched, a search is one trace, and the rate that acts is the one asked for."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+from flax.training.train_state import TrainState
+from jax import numpy as jnp
+
+from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, Plan, find
+from findlr import find_lr as plain
+from findlr.jax import JaxTrainable, find_lr
+from findlr.testing import TrainableConformance, TrainingConformance
+
+X = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
+Y = np.sin(X.sum(axis=1, keepdims=True)).astype("float32")
+SRC = Path(__file__).parents[2] / "src"
+
+adamw = optax.inject_hyperparams(optax.adamw)(learning_rate=0.01, weight_decay=0.01)
+
+
+class Shuffled:
+    """Batches in another order at each pass, from a generator of the loader's own."""
+
+    def __init__(self, size=20):
+        self.rng, self.size = np.random.default_rng(0), size
+
+    def __len__(self):
+        return len(X) // self.size
+
+    def __iter__(self):
+        order = self.rng.permutation(len(X))
+        for at in range(0, len(X), self.size):
+            rows = order[at : at + self.size]
+            yield X[rows], Y[rows]
+
+
+def batches(size=20):
+    return [(X[at : at + size], Y[at : at + size]) for at in range(0, len(X), size)]
+
+
+class Traces:
+    """How often a step was traced."""
+
+    count = 0
+
+
+# Training loops, each with a state that has begun: dropout draws, statistics, an optimizer
+
+
+class EquinoxNet(eqx.Module):
+    layers: list
+    dropout: eqx.nn.Dropout
+
+    def __init__(self, key):
+        first, second = jax.random.split(key)
+        self.layers = [eqx.nn.Linear(4, 16, key=first), eqx.nn.Linear(16, 1, key=second)]
+        self.dropout = eqx.nn.Dropout(0.2)
+
+    def __call__(self, x, key):
+        return self.layers[1](self.dropout(jnp.tanh(self.layers[0](x)), key=key))
+
+
+@partial(eqx.filter_jit, donate="all-except-first")
+def equinox_donated(batch, state):
+    return equinox_loss_and_step(state, batch)
+
+
+@eqx.filter_jit
+def equinox_step(state, batch):
+    return equinox_loss_and_step(state, batch)
+
+
+def equinox_loss_and_step(state, batch):
+    Traces.count += 1
+    net, memory, key = state
+    key, now = jax.random.split(key)
+    x, y = batch
+
+    def loss_of(net):
+        return jnp.mean((jax.vmap(net)(x, jax.random.split(now, len(x))) - y) ** 2)
+
+    loss, gradients = eqx.filter_value_and_grad(loss_of)(net)
+    updates, memory = adamw.update(gradients, memory, eqx.filter(net, eqx.is_inexact_array))
+    return (eqx.apply_updates(net, updates), memory, key), loss
+
+
+def equinox_state():
+    net = EquinoxNet(jax.random.key(0))
+    return net, adamw.init(eqx.filter(net, eqx.is_inexact_array)), jax.random.key(1)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.norm = nnx.Linear(4, 16, rngs=rngs), nnx.BatchNorm(16, rngs=rngs)
+        self.dropout, self.second = nnx.Dropout(0.2, rngs=rngs), nnx.Linear(16, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(self.dropout(jnp.tanh(self.norm(self.first(x)))))
+
+
+@nnx.jit
+def nnx_step(model, optimizer, batch):
+    Traces.count += 1
+    x, y = batch
+    loss, gradients = nnx.value_and_grad(lambda model: jnp.mean((model(x) - y) ** 2))(model)
+    optimizer.update(model, gradients)
+    return loss
+
+
+def nnx_state():
+    model = NnxNet(nnx.Rngs(0))
+    return model, nnx.Optimizer(model, adamw, wrt=nnx.Param)
+
+
+def mlp(params, x):
+    return jnp.tanh(x @ params["first"]) @ params["second"]
+
+
+def mlp_params(dtype=jnp.float32):
+    rng = np.random.default_rng(1)
+    return {
+        "first": jnp.asarray(rng.normal(size=(4, 16)) / 2, dtype),
+        "second": jnp.asarray(rng.normal(size=(16, 1)) / 4, dtype),
+    }
+
+
+def mse(params, batch):
+    x, y = batch
+    return jnp.mean((mlp(params, x) - y) ** 2)
+
+
+def step_of(optimizer, loss=mse):
+    """The usual step, its buffers given away."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, batch):
+        Traces.count += 1
+        params, memory = state
+        value, gradients = jax.value_and_grad(loss)(params, batch)
+        updates, memory = optimizer.update(gradients, memory, params)
+        return (optax.apply_updates(params, updates), memory), value
+
+    return step
+
+
+def state_of(optimizer, dtype=jnp.float32):
+    params = mlp_params(dtype)
+    return params, optimizer.init(params)
+
+
+donated_step = step_of(adamw)
+
+
+@partial(jax.jit, donate_argnums=0)
+def given_step(params, batch, lr):
+    Traces.count += 1
+    loss, gradients = jax.value_and_grad(mse)(params, batch)
+    return jax.tree.map(lambda p, g: p - lr * g, params, gradients), loss
+
+
+@jax.jit
+def train_state_step(state, batch):
+    Traces.count += 1
+    loss, gradients = jax.value_and_grad(mse)(state.params, batch)
+    return state.apply_gradients(grads=gradients), (loss, {"seen": state.step})
+
+
+def train_state():
+    return TrainState.create(apply_fn=mlp, params=mlp_params(), tx=adamw)
+
+
+class HandWritten(eqx.Module):
+    """A state with a rate of its own."""
+
+    params: dict
+    lr: jax.Array
+
+
+@eqx.filter_jit
+def hand_written_step(state, batch):
+    params, loss = given_step.__wrapped__(state.params, batch, state.lr)
+    return HandWritten(params, state.lr), loss
+
+
+def hand_written():
+    return HandWritten(mlp_params(), jnp.asarray(0.1, jnp.float32))
+
+
+def set_lr(state, lr):
+    return eqx.tree_at(lambda state: state.lr, state, lr)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once(tmp_path_factory):
+    """The same step is compiled for many searches: what XLA has made of it is kept in files."""
+    kept = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    for name, value in kept.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+WAYS = {
+    "equinox": (equinox_step, equinox_state, {}),
+    "nnx": (nnx_step, nnx_state, {}),
+    "donated": (donated_step, partial(state_of, adamw), {}),
+    "train state": (train_state_step, train_state, {}),
+    "argument": (given_step, mlp_params, {}),
+    "set_lr": (hand_written_step, hand_written, {"set_lr": set_lr}),
+}
+ways = pytest.mark.parametrize(("step", "state", "how"), WAYS.values(), ids=WAYS)
+
+
+def values(state):
+    """What ``==`` and the suites can compare, of any state."""
+    if not isinstance(state, list):
+        state = jax.tree.leaves(
+            nnx.split(state)[1] if isinstance(state[0] if isinstance(state, tuple) else state, nnx.Pytree) else state
+        )
+    return [
+        np.asarray(leaf if not is_key(leaf) else jax.random.key_data(leaf)).tolist()
+        for leaf in state
+        if not callable(leaf)
+    ]
+
+
+def is_key(leaf):
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+SUITES = {name: WAYS[name] for name in ("equinox", "nnx", "donated")}
+
+
+@pytest.mark.parametrize(("step", "start", "how"), SUITES.values(), ids=SUITES)
+class TestTrainable(TrainableConformance):
+    steps = 12  # a pass is 10
+
+    @pytest.fixture(autouse=True)
+    def _given(self, step, start, how):
+        self.step, self.start, self.how = step, start, how
+
+    def trainable(self):
+        return JaxTrainable(self.step, self.start(), Shuffled(), **self.how)
+
+    def state(self, trainable):
+        return values(trainable.leaves()), str(trainable.batches.loader.rng.bit_generator.state)
+
+
+class Loop:
+    """A training: its state, its data, the pass that is open."""
+
+    def __init__(self, step, state):
+        self.step, self.state, self.loader, self.losses = step, state, Shuffled(), []
+        self.open = iter(self.loader)
+
+    def train(self, steps):
+        for _ in range(steps):
+            batch = next(self.open, None)
+            if batch is None:
+                self.open = iter(self.loader)
+                batch = next(self.open)
+            if self.step is nnx_step:
+                loss = self.step(*self.state, batch)
+            else:
+                self.state, loss = self.step(self.state, batch)
+            self.losses.append(float(loss))
+
+
+@pytest.mark.parametrize(("step", "start", "how"), SUITES.values(), ids=SUITES)
+class TestTraining(TrainingConformance):
+    @pytest.fixture(autouse=True)
+    def _given(self, step, start, how):
+        self.step, self.start, self.how = step, start, how
+
+    def training(self):
+        return Loop(self.step, self.start())
+
+    def train(self, training, steps):
+        training.train(steps)
+
+    def search(self, training, **how):
+        return find_lr(training.step, training.state, training.loader, **self.how, **how)
+
+    def state(self, training):
+        return values(training.state), training.losses, str(training.loader.rng.bit_generator.state)
+
+
+# The user's state, and the traces
+
+
+@ways
+def test_a_search_traces_a_step_once_and_does_not_touch_the_state(step, state, how):
+    Traces.count = 0
+    jax.clear_caches()
+    mine = state()
+    before, kept = values(mine), jax.tree.leaves(mine)
+    finding = find_lr(step, mine, batches(), **how, num_steps=60, verify=True, total_steps=200, one_pass=True)
+    assert Traces.count == 1
+    assert finding.race.path == "one pass"
+    assert finding.curve.baseline is not None
+    assert values(mine) == before
+    assert all(one is other for one, other in zip(jax.tree.leaves(mine), kept, strict=True))
+    assert not any(leaf.is_deleted() for leaf in kept if isinstance(leaf, jax.Array))
+
+
+def test_batches_that_a_step_uses_up_are_still_there():
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(state, batch):
+        state, loss = donated_step.__wrapped__(state, batch)
+        return state, (loss, jax.tree.map(lambda array: array + 1, batch))  # for which the batch's memory is used
+
+    once = jnp.asarray(X[:20])
+    step(state_of(adamw), (once, jnp.asarray(Y[:20])))
+    assert once.is_deleted()
+    loader = [jax.tree.map(jnp.asarray, batch) for batch in batches()]
+    find_lr(step, state_of(adamw), loader, num_steps=30, verify=True, total_steps=400)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(loader))
+
+
+def test_losses_are_read_ten_at_a_time():
+    class Counted(JaxTrainable):
+        reads = 0
+
+        def read(self, losses):
+            type(self).reads += 1
+            return super().read(losses)
+
+    find(Counted(donated_step, state_of(adamw), batches()), num_steps=100, control_variate=False, max_lr=0.1)
+    assert Counted.reads == 10
+
+
+SHARDED = """
+import jax, numpy as np, optax, sys
+from jax import numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from findlr.jax import JaxTrainable, find_lr
+assert len(jax.devices()) == 4
+mesh = Mesh(jax.devices(), ("x",))
+split, whole = NamedSharding(mesh, P("x")), NamedSharding(mesh, P())
+rng = np.random.default_rng(0)
+X = rng.normal(size=(160, 8)).astype("float32")
+batches = [(X[i : i + 16], X[i : i + 16].sum(axis=1)) for i in range(0, 160, 16)]
+optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
+params = {"w": jax.device_put(np.ones((8, 4), "float32") / 8, split), "v": jax.device_put(np.ones(4, "float32"), whole)}
+state = params, jax.device_put(optimizer.init(params), jax.tree.map(lambda _: whole, optimizer.init(params)))
+traces = compiled = 0
+def step(state, batch):
+    global traces
+    traces += 1
+    params, memory = state
+    loss, gradients = jax.value_and_grad(lambda p: jnp.mean((batch[0] @ p["w"] @ p["v"] - batch[1]) ** 2))(params)
+    updates, memory = optimizer.update(gradients, memory)
+    return (optax.apply_updates(params, updates), memory), loss
+shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
+place = lambda batch: jax.device_put(batch, split)
+before = jax.device_get(state)
+found = find_lr(step, state, batches, place=place, verify=True, total_steps=200, one_pass=True, progress=False)
+assert traces == 1 and step._cache_size() == 1, (traces, step._cache_size())
+assert found.race.path == "sequential" and found.curve.baseline is not None
+assert jax.tree.all(jax.tree.map(np.array_equal, before, jax.device_get(state)))
+assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
+training = JaxTrainable(step, state, batches, place=place)
+training.step(0.01)
+assert [leaf.sharding for leaf in training.leaves()] == jax.tree.leaves(shardings)
+state, _ = step(state, place(batches[0]))
+assert traces == 1 and step._cache_size() == 1
+"""
+
+
+def in_a_process(code, **env):
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "JAX_PLATFORMS": "cpu", **env}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_sharded_state_goes_through_unchanged():
+    in_a_process(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import jax, optax
+from jax import numpy as jnp
+from findlr.jax import find_lr
+optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+@jax.jit
+def step(state, batch):
+    loss, gradients = jax.value_and_grad(lambda w: jnp.mean((batch @ w - batch[:, 0]) ** 2))(state[0])
+    updates, memory = optimizer.update(gradients, state[1])
+    return (optax.apply_updates(state[0], updates), memory), loss
+batches = [jax.random.normal(jax.random.key(i), (8, 4)) for i in range(20)]
+finding = find_lr(step, (jnp.zeros(4), optimizer.init(jnp.zeros(4))), batches, verify=True, total_steps=200)
+print(finding.verdict, finding.code())
+"""
+
+
+def test_nothing_asks_for_torch():
+    assert "learning_rate = " in in_a_process(WITHOUT_TORCH)
+
+
+def test_without_jax_one_error_says_what_to_install():
+    code = "import sys; sys.modules['jax'] = None; import findlr.jax"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: jax is not installed; run: pip install 'findlr[jax]'" in done.stderr
+
+
+# The control variate, and runs in one pass
+
+
+@pytest.mark.parametrize("name", ["equinox", "nnx", "argument", "set_lr"])
+def test_the_control_variate_is_a_run_at_rate_zero(name):
+    step, state, how = WAYS[name]
+    training = JaxTrainable(step, state(), batches(), **how)
+    snapshot = training.snapshot()
+    still = training.read([training.step(0.0) for _ in range(15)])
+    training.restore(snapshot)
+    assert training.prepare_baseline(snapshot) is None
+    pairs = [(training.step(0.05), training.baseline()) for _ in range(15)]
+    moved, under_start = (training.read(list(column)) for column in zip(*pairs, strict=True))
+    np.testing.assert_allclose(under_start, still, rtol=1e-5)
+    assert abs(moved[-1] - still[-1]) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["adamw", "momentum"])
+def test_runs_in_one_pass_end_where_they_end_one_by_one(name):
+    optimizers = {
+        "adamw": optax.inject_hyperparams(optax.adamw)(learning_rate=0.1),
+        "momentum": optax.inject_hyperparams(optax.sgd)(learning_rate=0.1, momentum=0.9),
+    }
+    with jax.enable_x64(True):
+        optimizer = optimizers[name]
+        training = JaxTrainable(step_of(optimizer), state_of(optimizer, jnp.float64), batches())
+        assert all(leaf.dtype == jnp.float64 for leaf in training.leaves() if jnp.issubdtype(leaf.dtype, jnp.inexact))
+        training.hold_out(2, 30, 30)
+        training.keep_batches(30)
+        snapshot = training.snapshot()
+        rates = [[lr * (1 - i / 60) for i in range(30)] for lr in (1e-3, 1e-2, 3e-2, 1e-1)]
+        together = training.run_together(snapshot, rates)
+        singly = []
+        for row in rates:
+            training.restore(snapshot)
+            for lr in row:
+                training.step(lr)
+            singly.append(training.evaluate())
+        np.testing.assert_allclose(together, singly, rtol=1e-12)
+        assert len(set(singly)) == 4
+
+
+def test_a_run_that_diverges_leaves_the_others_alone_and_all_are_seen():
+    seen = []
+    training = JaxTrainable(given_step, mlp_params(), batches())
+    training.hold_out(2, 40, 40)
+    training.keep_batches(40)
+    training.see_together = lambda first, rows: seen.extend(rows)
+    fine, exploded = training.run_together(training.snapshot(), [[0.01] * 40, [1e9] * 40])
+    assert fine < 1
+    assert exploded == float("inf")
+    assert len(seen) == 40
+
+
+def test_what_cannot_be_traced_is_searched_without_and_says_so(caplog):
+    def step(state, batch):
+        assert not isinstance(state["first"], jax.core.Tracer)
+        params, loss = given_step(jax.tree.map(jnp.copy, state), batch, lr_now[0])
+        return params, float(loss)
+
+    lr_now = [0.0]
+
+    def written(state, lr):
+        lr_now[0] = lr
+        return {**state, "lr": lr}
+
+    def looked(state, batch):
+        assert not isinstance(state["lr"], jax.core.Tracer)
+        params = {name: state[name] for name in ("first", "second")}
+        params, loss = given_step(jax.tree.map(jnp.copy, params), batch, state["lr"])
+        return {**params, "lr": state["lr"]}, float(loss)
+
+    with caplog.at_level("INFO", "findlr"):
+        state = {**mlp_params(), "lr": jnp.asarray(0.1)}
+        finding = find_lr(looked, state, batches(), set_lr=written, verify=True, total_steps=300, one_pass=True)
+    assert finding.curve.baseline is None
+    assert finding.race.path == "sequential"
+    said = " ".join(caplog.messages)
+    assert "no control variate: the step can't be traced (AssertionError" in said
+    assert "scored on their training losses" in said
+
+
+# The rate
+
+
+def test_a_schedule_inside_the_optimizer_is_refused():
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=optax.constant_schedule(1e-3))
+    with pytest.raises(OptimizerError, match=r"asked for the rate \[.*\] and took \[0.001.*\]: a schedule inside"):
+        find_lr(step_of(optimizer), state_of(optimizer), batches())
+
+
+def test_a_rate_that_set_lr_writes_in_vain_is_refused():
+    def restless(state, batch):
+        state, loss = hand_written_step(state, batch)
+        return set_lr(state, jnp.asarray(0.5, jnp.float32)), loss
+
+    with pytest.raises(OptimizerError, match=r"and took 0\.5"):
+        find_lr(restless, hand_written(), batches(), set_lr=set_lr)
+    with pytest.raises(OptimizerError, match="set_lr changes nothing"):
+        find_lr(hand_written_step, hand_written(), batches(), set_lr=lambda state, lr: state)
+    with pytest.raises(ConfigurationError, match="set_lr must return a state of the structure"):
+        find_lr(hand_written_step, hand_written(), batches(), set_lr=lambda state, lr: None)
+
+
+def test_groups_keep_the_ratio_of_their_rates():
+    rates = {"first": 0.1, "second": 0.01}
+    made = {name: optax.inject_hyperparams(optax.sgd)(learning_rate=lr) for name, lr in rates.items()}
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.multi_transform(made, {name: name for name in made}))
+    step = step_of(optimizer)
+    training = JaxTrainable(step, state_of(optimizer), batches())
+    finding = find(training, max_lr=10.0)
+    assert finding.ratios == pytest.approx((1.0, 0.1))
+    assert finding.code() == "learning_rates = [{:.2g}, {:.2g}]".format(*finding.lrs)
+    twin = optax.multi_transform({"first": optax.sgd(0.5), "second": optax.sgd(0.05)}, {name: name for name in made})
+    by_hand, _ = step_of(optax.chain(optax.clip_by_global_norm(1.0), twin))(
+        (mlp_params(), optax.chain(optax.clip_by_global_norm(1.0), twin).init(mlp_params())), batches()[0]
+    )
+    training = JaxTrainable(step, state_of(optimizer), batches())
+    training.step(0.5)
+    np.testing.assert_allclose(training.leaves()[0], by_hand[0]["first"], rtol=1e-6)
+    np.testing.assert_allclose(training.leaves()[1], by_hand[0]["second"], rtol=1e-6)
+
+
+def test_accumulated_gradients_are_one_step():
+    def accumulated(every):
+        return optax.MultiSteps(adamw, every_k_schedule=every)
+
+    step, state = step_of(accumulated(4)), state_of(accumulated(4))
+    with pytest.raises(ConfigurationError, match=r"called 1 times, and optax.MultiSteps made 0 steps of it"):
+        find_lr(step, state, batches(5))
+    finding = find_lr(step, state, batches(5), accumulation_steps=4, total_steps="3 epochs")
+    assert finding.plan.total_steps == 30
+    assert finding.cost.backwards == 100
+    whole = find_lr(donated_step, state_of(adamw), batches(20))
+    np.testing.assert_allclose(finding.curve.loss, whole.curve.loss, rtol=1e-3)
+
+
+def test_a_rate_of_bfloat16_is_recorded_as_it_acts():
+    params = mlp_params(jnp.bfloat16)
+    finding = find_lr(donated_step, (params, adamw.init(params)), batches(), num_steps=30, max_lr=1.0)
+    assert finding.curve.lr[1] == np.asarray(finding.curve.lr[1], jnp.bfloat16)
+
+
+# The Finding
+
+
+def test_the_line_to_paste_and_what_is_usual():
+    finding = find_lr(donated_step, state_of(adamw), batches())
+    assert (finding.plan.optimizer, finding.plan.momentum, finding.plan.parameters) == ("AdamW", 0.9, 80)
+    assert finding.code() == f"learning_rate = {finding.lr:.2g}"
+    assert finding.belief.usual is not None
+    with pytest.raises(OptimizerError, match=r"tuple has no param_groups .*; write this instead: learning_rate = "):
+        finding.apply(state_of(adamw))
+    named = find_lr(donated_step, state_of(adamw), batches(), optimizer="adamw")
+    assert named.code() == f"optimizer = optax.adamw(learning_rate={named.lr:.2g}, weight_decay=0.01)"
+    exec(named.code(), {"optax": optax})
+    assert named.lr == finding.lr
+    shouted = find_lr(donated_step, state_of(adamw), batches(), optimizer="AdamW")
+    assert (shouted.plan.optimizer, shouted.lr) == ("AdamW", finding.lr)
+    assert shouted.code() == finding.code()  # optax has no AdamW
+    assert find_lr(given_step, mlp_params(), batches()).code().startswith("lr = ")
+    in_epochs = find_lr(donated_step, state_of(adamw), batches(), total_steps="5 epochs", schedule="cosine")
+    assert (in_epochs.plan.total_steps, in_epochs.plan.epochs, in_epochs.plan.schedule) == (50, 5.0, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "family", "momentum"),
+    [
+        (optax.adam, "Adam", 0.9),
+        (optax.lion, "Lion", 0.9),
+        (optax.sgd, "SGD", None),
+        (partial(optax.sgd, momentum=0.8), "SGD", 0.8),
+        (optax.rmsprop, "RMSprop", None),
+        (optax.adagrad, "Adagrad", None),
+        (optax.amsgrad, "Adam", 0.9),
+    ],
+    ids=["adam", "lion", "sgd", "momentum", "rmsprop", "adagrad", "amsgrad"],
+)
+def test_the_optimizer_is_told_by_what_it_keeps(optimizer, family, momentum):
+    how = getattr(optimizer, "keywords", {})
+    injected = optax.inject_hyperparams(getattr(optimizer, "func", optimizer))(learning_rate=0.1, **how)
+    plan = JaxTrainable(step_of(injected), state_of(injected), batches()).planned(Plan())
+    assert (plan.optimizer, plan.momentum) == (family, momentum)
+
+
+@pytest.mark.parametrize("name", ["equinox", "nnx", "train state", "argument"])
+def test_the_numbers_that_are_trained_are_the_networks(name):
+    step, state, how = WAYS[name]
+    facts = JaxTrainable(step, state(), batches(), **how).facts()
+    expected = {"equinox": (97, "EquinoxNet, ArrayImpl"), "nnx": (129, "NnxNet"), "train state": (80, "TrainState")}
+    parameters, model = expected.get(name, (80, ""))
+    assert facts["parameters"] == parameters
+    assert facts["model"].startswith(model.partition(",")[0])
+
+
+def test_a_schedule_of_optax_is_a_plan():
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.3, 10, 100)
+    plan = find_lr(donated_step, state_of(adamw), batches(), schedule=schedule, total_steps=100).plan
+    assert plan.share(0.0) == 0
+    assert plan.share(10 / 99) == pytest.approx(1.0)
+    assert plan.share(1.0) < 0.01
+    with pytest.raises(ConfigurationError, match="does not say how long the training is"):
+        find_lr(donated_step, state_of(adamw), batches(), schedule=schedule)
+
+
+def test_a_race_is_scored_by_evaluate_or_by_the_loss_that_is_given():
+    held_out = (X[:40], Y[:40])
+
+    def evaluate(state):
+        return mse(state[0], held_out)
+
+    how = dict(verify=True, total_steps=400, max_lr=1.0)
+    own = find_lr(donated_step, state_of(adamw), batches()[2:], evaluate=evaluate, **how).race
+    assert own.start == pytest.approx(float(mse(mlp_params(), held_out)))
+    assert len(own.runs) == 3
+    doubled = find_lr(donated_step, state_of(adamw), batches(), loss=lambda state, b: 2 * mse(state[0], b), **how)
+    single = find_lr(donated_step, state_of(adamw), batches(), **how, control_variate=False)
+    assert doubled.race.start == pytest.approx(2 * single.race.start)
+    assert doubled.curve.baseline is None  # it is not the step's loss
+
+
+def test_the_same_network_in_pytorch_has_the_same_rate():
+    params = mlp_params()
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(4, 16, bias=False), torch.nn.Tanh(), torch.nn.Linear(16, 1, bias=False)
+    )
+    with torch.no_grad():
+        layers[0].weight.copy_(torch.tensor(np.asarray(params["first"]).T))
+        layers[2].weight.copy_(torch.tensor(np.asarray(params["second"]).T))
+    loader = [(torch.tensor(x), torch.tensor(y)) for x, y in batches()]
+    theirs = plain(layers, torch.optim.AdamW(layers.parameters(), weight_decay=0.01), torch.nn.MSELoss(), loader)
+    ours = find_lr(donated_step, state_of(adamw), batches())
+    assert ours.lr == pytest.approx(theirs.lr, rel=0.1)
+    assert len(ours.curve) == pytest.approx(len(theirs.curve), abs=10)
+    np.testing.assert_allclose(ours.curve.loss[:60], theirs.curve.loss[:60], rtol=1e-3)
+
+
+# Loaders
+
+
+def test_a_loader_of_torchs_goes_on_where_it_was():
+    def loader():
+        generator = torch.Generator().manual_seed(0)
+        data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+        return torch.utils.data.DataLoader(data, 20, shuffle=True, generator=generator)
+
+    mine = loader()
+    mid_pass = iter(mine)
+    next(mid_pass)
+    finding = find_lr(donated_step, state_of(adamw), mine, verify=True, total_steps="20 epochs")
+    assert finding.facts["batch_size"] == 20
+    never = loader()
+    untouched = iter(never)
+    next(untouched)
+    for one, other in zip([*mid_pass, *mine], [*untouched, *never], strict=True):
+        assert torch.equal(one[0], other[0])
+
+
+class Counting:
+    """A one-shot iterator that tells its place, as grain's do."""
+
+    def __init__(self):
+        self.at = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.at += 1
+        return batches()[self.at % 10]
+
+    def get_state(self):
+        return {"at": self.at}
+
+    def set_state(self, state):
+        self.at = state["at"]
+
+
+def test_a_function_an_iterator_with_a_place_and_a_list_give_the_same():
+    def opened():
+        yield from [*batches()[1:], batches()[0]]
+
+    place = Counting()
+    findings = [find_lr(donated_step, state_of(adamw), loader, max_lr=1.0) for loader in (opened, place, opened)]
+    assert place.at == 0
+    assert findings[0] == findings[1] == findings[2]
+
+
+def test_the_held_out_batches_of_a_list_are_trained_on_by_no_run():
+    training = JaxTrainable(donated_step, state_of(adamw), batches())
+    assert training.hold_out(8, 30, 30) == 2  # at most a fifth
+    aside = {batch[0].tobytes() for batch in training._held_out.aside}
+    assert aside == {batch[0].tobytes() for batch in batches()[8:]}
+    assert not aside & {training.batches.next()[0].tobytes() for _ in range(30)}
+
+
+def test_bad_loaders_are_one_clear_error():
+    for loader, said in (
+        ([], "loader is empty"),
+        ((batch for batch in batches()), "one-shot iterator .*the function that makes the generator"),
+        (3, "must be an iterable"),
+    ):
+        with pytest.raises(LoaderError, match=said):
+            find_lr(donated_step, state_of(adamw), loader)
+    finding = find_lr(donated_step, state_of(adamw), (batch for batch in batches()), consume=True)
+    assert len(finding.curve) == 10
+
+
+# Bad input
+
+
+def test_bad_input_is_one_clear_error():
+    state = state_of(adamw)
+    for arguments, how, said in (
+        ((None, state), {}, "step must be a function"),
+        ((donated_step, {"a": "b"}), {}, "pytree with arrays to train"),
+        ((donated_step, state_of(optax.adam(0.1))), {}, "no learning rate was found in the state"),
+        ((donated_step, state), {"set_lr": 0.1}, "set_lr must be a function"),
+        ((donated_step, state), {"evaluate": 0.1}, "evaluate must be a function"),
+        ((donated_step, state), {"accumulation_steps": 0}, "accumulation_steps must be a whole number above 0"),
+        ((donated_step, state), {"optimizer": optax.adam}, "optimizer must be a name"),
+        ((donated_step, state), {"steps": 9}, "it is called 'num_steps' here"),
+        ((donated_step, state), {"total_steps": "soon"}, "total_steps"),
+        ((donated_step, state), {"verify": True}, "needs total_steps"),
+        ((lambda state, batch: mse(state[0], batch), state), {}, r"step must return \(state, loss\)"),
+        ((lambda state, batch: (mse(state[0], batch), state), state), {}, "with a state of the structure"),
+        ((lambda state, batch: (state, state), state), {}, "one real number"),
+        ((lambda state, batch: (state, batch[0]), state), {}, r"one number, got shape \(20, 4\)"),
+        ((lambda state, batch: (state, None), state), {}, "one real number"),
+    ):
+        with pytest.raises((ConfigurationError, LossError), match=said):
+            find_lr(*arguments, batches(), **how)
+
+
+def test_a_state_that_was_given_away_is_refused():
+    state = state_of(adamw)
+    donated_step(state, batches()[0])
+    with pytest.raises(ConfigurationError, match=r"given away to a step .*the state that the last step returned"):
+        find_lr(donated_step, state, batches())
+
+
+def test_a_batch_of_nan_is_told_from_the_rate():
+    bad = batches()
+    bad[3] = (bad[3][0] * np.nan, bad[3][1])
+    finding = find_lr(donated_step, state_of(adamw), bad)
+    assert finding.verdict.name == "NOT_FINITE"
+    assert len(finding.curve) == 4

@@ -1,0 +1,515 @@
+"""Keras: a model goes on as if there had been no search, on torch and, in a process of its own, on JAX."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from findlr import ConfigurationError, Finding, LoaderError, LossError, OptimizerError, Plan, Stop, rewindable
+from findlr import find_lr as plain
+from findlr.analysis.usual import usual
+from findlr.keras import FindLR, KerasTrainable, described, find_lr
+from findlr.keras.data import batches_of
+from findlr.testing import TrainableConformance, TrainingConformance
+
+BACKEND = keras.backend.backend()
+X = np.random.default_rng(0).normal(size=(45, 4))
+Y = np.sin(X[:, :1])
+
+
+def model_of(optimizer=None, *, rich=False, **how):
+    """A small model, the same every time."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)] if rich else []
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "tanh"), *layers, keras.layers.Dense(1)])
+    model.compile(optimizer or keras.optimizers.Adam(0.01), **{"loss": "mse"} | how)
+    return model
+
+
+def state(model):
+    """All variables, and what fit has told."""
+    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    values = [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+    return values, getattr(getattr(model, "history", None), "history", None)
+
+
+def same(one, other):
+    """That both are the same, bit for bit."""
+    if isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            same(mine, theirs)
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+def fit(model, epochs=1, **how):
+    return model.fit(X, Y, batch_size=10, epochs=epochs, verbose=0, **how)
+
+
+class TestSuite(TrainableConformance):
+    def trainable(self):
+        model = model_of(rich=True, metrics=["mae"])
+        validation = batches_of(X[:20], Y[:20], batch_size=10, shuffle=False)
+        return KerasTrainable(model, batches_of(X, Y, batch_size=10), validation=validation, validation_every=2)
+
+    def state(self, trainable):
+        trainable._steps.sync()
+        return [value.tolist() for value in state(trainable.model)[0][: -len(trainable.model.metrics_variables)]]
+
+
+SETTINGS = {
+    "adam": lambda: model_of(rich=True, metrics=["mae"]),
+    "momentum, accumulation": lambda: model_of(
+        # On JAX a second fit with an average fails, search or not.
+        keras.optimizers.SGD(0.01, momentum=0.9, gradient_accumulation_steps=2, use_ema=BACKEND == "torch", clipnorm=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", SETTINGS.values(), ids=SETTINGS)
+class TestTraining(TrainingConformance):
+    before, after = 1, 2  # epochs
+
+    @pytest.fixture(autouse=True)
+    def _given(self, make):
+        self.make = make
+
+    def training(self):
+        return self.make()
+
+    def train(self, training, steps):
+        fit(training, steps)
+
+    def search(self, training, **how):
+        return find_lr(training, X, Y, batch_size=10, **how)
+
+    def state(self, training):
+        return state(training)
+
+
+def search(model, x=X, y=Y, **how):
+    return find_lr(model, x, y, **{"batch_size": 10, "num_steps": 30, "progress": False} | how)
+
+
+def test_the_rate_is_that_of_the_same_network_in_pytorch():
+    torch = pytest.importorskip("torch")
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(400, 4)).astype("float32")
+    y = np.sin(x[:, :1] + x[:, 1:2])
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(epsilon=1e-8), loss="mse")
+    net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), model.get_weights(), strict=True):
+            parameter.copy_(torch.tensor(value.T))
+    pairs = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    loader = torch.utils.data.DataLoader(pairs, batch_size=20)
+    optimizer = torch.optim.Adam(net.parameters())
+    ours = find_lr(model, x, y, batch_size=20, epochs=10, shuffle=False, progress=False)
+    theirs = plain(net, optimizer, torch.nn.MSELoss(), loader, total_steps="10 epochs", progress=False)
+    assert ours.lr == pytest.approx(theirs.lr, rel=0.1)
+    assert ours.plan == replace(theirs.plan, pretrained=None)
+    np.testing.assert_allclose(ours.curve.loss[:60], theirs.curve.loss[:60], rtol=1e-3)
+    np.testing.assert_allclose(ours.curve.baseline[:60], theirs.curve.baseline[:60], rtol=1e-3)
+
+
+class Counts(keras.layers.Layer):
+    """Counts how often it is traced for a step, or called in one."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, inputs, training=False):
+        if training:
+            counted.append(self)
+            self.calls += 1
+        return inputs
+
+
+counted = []
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_step_is_traced_once_for_a_whole_search(eager):
+    keras.utils.set_random_seed(0)
+    layer = Counts()
+    model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse", run_eagerly=eager)
+    before = layer.calls
+    counted.clear()
+    finding = search(model, X[:40], Y[:40], epochs=50, verify=True, budget=200, control_variate=False, max_lr=1.0)
+    assert len(finding.race.runs) > 2
+    assert (len(counted) == 1) is (BACKEND == "jax" and not eager)
+    assert layer.calls == before
+    counted.clear()
+    search(model, X[:40], Y[:40])
+    assert (len(counted) == 2) is (BACKEND == "jax" and not eager)  # and once for the loss under the first weights
+
+
+def test_torch_is_not_imported_where_the_backend_is_jax():
+    code = """import sys
+import numpy as np, keras
+from findlr.keras import find_lr
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+model.compile("adam", loss="mse")
+print(len(find_lr(model, np.ones((40, 4)), np.ones((40, 1)), num_steps=5).curve), "torch" in sys.modules)"""
+    how = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=how)
+    assert done.stdout.split() == ["5", "False"]
+
+
+# Data
+
+
+class Pairs(keras.utils.PyDataset):
+    """Batches of ten in a new order after each epoch, as people write it."""
+
+    def __init__(self, weights=False):
+        super().__init__()
+        self.order, self.rng, self.epochs, self.weights = np.arange(len(X)), np.random.default_rng(5), 0, weights
+
+    @property
+    def num_batches(self):
+        return 4
+
+    def __getitem__(self, i):
+        at = self.order[10 * i : 10 * i + 10]
+        return (X[at], Y[at], np.ones(10)) if self.weights else (X[at], Y[at])
+
+    def on_epoch_end(self):
+        self.rng.shuffle(self.order)
+        self.epochs += 1
+
+
+def test_a_pydataset_goes_on_where_it_was():
+    def trained(searched):
+        model, data = model_of(), Pairs()
+        model.fit(data, verbose=0)
+        if searched:
+            assert len(find_lr(model, data, num_steps=30, progress=False).curve) > 10
+            assert len(find_lr(model, data, epochs=20, num_steps=20, verify=True, max_lr=1.0).race.runs) > 2
+        model.fit(data, epochs=2, verbose=0)
+        return state(model), data.order.tolist(), data.epochs, data.rng.bit_generator.state
+
+    same(trained(True), trained(False))
+
+
+def test_a_generator_gives_its_batches_again():
+    def batches():
+        rng = np.random.default_rng(3)
+        while True:
+            at = rng.integers(0, len(X), 10)
+            yield X[at], Y[at]
+
+    stream, model = rewindable(batches()), model_of()
+    first = find_lr(model, stream, progress=False, num_steps=30)
+    assert first == find_lr(model, stream, progress=False, num_steps=30)
+    np.testing.assert_array_equal(next(stream)[0], next(batches())[0])
+    with pytest.raises(LoaderError, match="rewindable"):
+        find_lr(model, batches())
+    assert len(find_lr(model, batches(), consume=True, num_steps=5).curve) == 5
+
+
+def test_a_torch_loader_goes_on_where_it_was():
+    torch = pytest.importorskip("torch")
+    pairs = torch.utils.data.TensorDataset(torch.tensor(X).float(), torch.tensor(Y).float())
+
+    def trained(searched):
+        model = model_of()
+        loader = torch.utils.data.DataLoader(pairs, 10, shuffle=True, generator=torch.Generator().manual_seed(7))
+        if searched:
+            finding = find_lr(model, loader, epochs=20, num_steps=20, verify=True, max_lr=1.0, progress=False)
+            assert len(finding.race.runs) > 2
+        model.fit(loader, epochs=2, verbose=0, shuffle=False)
+        return state(model)
+
+    same(trained(True), trained(False))
+
+
+def test_weights_of_classes_and_of_examples():
+    labels = (Y[:, 0] > 0).astype(int)
+    weights = np.where(labels == 1, 3.0, 1.0)
+
+    def curve(**how):
+        return search(model_of(), X, labels, **how).curve.loss
+
+    np.testing.assert_array_equal(curve(class_weight={1: 3.0}), curve(sample_weight=weights))
+    assert curve()[0] != curve(sample_weight=weights)[0]
+    with pytest.raises(ConfigurationError, match="without sample weights"):
+        curve(class_weight={1: 3.0}, sample_weight=weights)
+
+
+def test_inputs_by_name_and_several_outputs():
+    keras.utils.set_random_seed(0)
+    inputs = {"a": keras.Input((2,), name="a"), "b": keras.Input((2,), name="b")}
+    joined = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
+    model = keras.Model(inputs, [keras.layers.Dense(1)(joined), keras.layers.Dense(1)(joined)])
+    model.compile("adam", loss=["mse", "mae"])
+    x = {"a": X[:, :2], "b": X[:, 2:]}
+    before = state(model)
+    assert search(model, x, [Y, Y]).curve.baseline is not None
+    same(state(model), before)
+
+
+# What a model is made of
+
+
+class OwnStep(keras.Model):
+    """A step of the user's own, as Keras's guides write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.seen = 0
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def train_step(self, *args):
+        self.seen += 1
+        result = super().train_step(*args)
+        logs, *rest = result if isinstance(result, tuple) else (result,)
+        logs = {"loss": logs["loss"] * self.factor} if self.factor else {"other": logs["loss"]}
+        return (logs, *rest) if rest else logs
+
+    factor = 1
+
+
+def own_step(factor=1):
+    keras.utils.set_random_seed(0)
+    model = OwnStep()
+    model.factor = factor
+    model(X)
+    model.compile("adam", loss="mse")
+    return model
+
+
+def test_a_train_step_of_the_users_own():
+    model = own_step()
+    finding = search(model)
+    assert model.seen == 0
+    np.testing.assert_allclose(finding.curve.loss, search(own_step(2)).curve.loss / 2, rtol=1e-5)
+    assert finding.curve.baseline is not None
+    assert search(own_step(2)).curve.baseline is None  # because its loss is another one than compute_loss gives
+    with pytest.raises(LossError, match="must return a dict with the 'loss' of its batch in it, got 'other'"):
+        search(own_step(0))
+
+
+def test_a_scaled_loss_and_steps_that_are_skipped():
+    def scaled(scale):
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
+        return model_of(optimizer)
+
+    model = scaled(2.0**10)
+    before = state(model)
+    finding = search(model)
+    same(state(model), before)
+    np.testing.assert_allclose(finding.curve.loss, search(model_of("sgd")).curve.loss, rtol=1e-4)
+    skipped = search(scaled(2.0**127), control_variate=False)  # some steps, until the scale has come down
+    assert len(skipped.curve) < 30 + 1
+    assert skipped.cost.backwards > len(skipped.curve)
+    fit(model)
+
+
+def test_an_average_of_the_weights():
+    def trained(searched):
+        model = model_of(keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5))
+        if searched:
+            search(model)
+        fit(model)
+        return state(model)
+
+    same(trained(True), trained(False))
+
+
+def test_a_schedule_is_the_plan_and_is_put_back():
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=200)
+
+    def trained(searched, before=0):
+        model = model_of(keras.optimizers.Adam(schedule))
+        fit(model, before)
+        if searched:
+            found.append(search(model))
+        fit(model, 2)
+        assert len(model.optimizer.variables) == 9
+        return state(model)
+
+    found = []
+    for before in (0, 1):
+        same(trained(True, before), trained(False, before))
+    plan = found[0].plan
+    assert (plan.total_steps, plan.share(0.0), round(plan.share(0.5), 2)) == (200, 1.0, 0.5)
+    assert found[0].code().startswith("optimizer = keras.optimizers.Adam(learning_rate=")
+    assert found[0].code().endswith("# the peak of the planned schedule")
+    steps = keras.optimizers.schedules.PiecewiseConstantDecay([10], [0.01, 0.001])
+    with pytest.raises(ConfigurationError, match="does not say how long the training is: give epochs="):
+        search(model_of(keras.optimizers.Adam(steps)))
+    assert search(model_of(keras.optimizers.Adam(steps)), epochs=4).plan.share(0.9) == pytest.approx(0.1)
+    assert search(model_of(), schedule=schedule).plan == search(model_of(keras.optimizers.Adam(schedule))).plan
+
+
+def test_the_finding_speaks_of_keras():
+    model = model_of(keras.optimizers.AdamW(0.01, beta_1=0.8))
+    finding = search(model, epochs=10)
+    assert finding.code() == f"model.optimizer.learning_rate = {finding.lr:.2g}"
+    assert finding.code() in str(finding)
+    with pytest.raises(OptimizerError, match=r"write this instead: model.optimizer.learning_rate = "):
+        finding.apply(model.optimizer)
+    exec(finding.code())
+    assert float(model.optimizer.learning_rate) == pytest.approx(finding.lr, rel=0.05)
+    plan = finding.plan
+    assert (plan.optimizer, plan.momentum, plan.parameters, plan.epochs) == ("AdamW", 0.8, 25, 10)
+    assert plan.total_steps == 50
+    assert finding.facts["optimizer"]["arguments"] == {"beta_1": 0.8}
+    assert finding.facts["batch_size"] == 10
+    assert Finding.from_dict(finding.to_dict()) == finding
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("nadam", "NAdam"), ("lion", "Lion"), ("muon", "AdamW"), ("rmsprop", "RMSprop")]
+)
+def test_what_is_usual_is_known_of_keras_optimizers(name, family):
+    plan = described.planned(Plan(), model_of(name))
+    assert plan.optimizer == family
+    assert usual(plan, 1.0) is not None
+
+
+def test_a_rate_that_is_capped_ends_the_sweep():
+    finding = search(model_of(keras.optimizers.Adafactor()), num_steps=60)
+    assert finding.stop is Stop.CAPPED
+    assert finding.curve.lr[-1] <= 1 / np.sqrt(len(finding.curve))
+
+
+def test_a_race_is_scored_on_the_validation_data():
+    how = dict(epochs=40, verify=True, max_lr=1.0)
+    ours, other = (
+        search(model_of(rich=True), validation_data=(X[:10], y), **how).race.runs for y in (Y[:10], Y[:10] + 5)
+    )
+    assert min(run.loss for run in other) > 10 * min(run.loss for run in ours)
+    assert search(model_of(), validation_data=(X, Y)).curve.validation is None
+    curve = search(model_of(), validation_data=(X, Y), validation_every=5).curve
+    assert np.isfinite(curve.validation).sum() == len(curve) // 5
+
+
+# Among the callbacks of a fit
+
+
+def test_a_callback_searches_once_and_the_fit_goes_on():
+    def fitted(*callbacks):
+        model = model_of(rich=True, metrics=["mae"])
+        fit(model, 2, callbacks=list(callbacks))
+        fit(model, 1, callbacks=list(callbacks))
+        return state(model)
+
+    callback = FindLR(X, Y, batch_size=10, num_steps=20, progress=False)
+    same(fitted(callback), fitted())
+    assert callback.finding.plan.epochs == 2
+    applied = FindLR(X, Y, batch_size=10, num_steps=40, apply=True, progress=False)
+    model = model_of()
+    fit(model, 1, callbacks=[applied])
+    assert float(model.optimizer.learning_rate) == pytest.approx(applied.finding.lr)
+
+
+def test_a_callback_that_finds_none_says_so(caplog):
+    flat = FindLR(X, np.zeros_like(Y), batch_size=10, num_steps=20, max_lr=1e-7, apply=True, progress=False)
+    model = model_of()
+    fit(model, 1, callbacks=[flat])
+    assert "no rate was found" in caplog.text
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
+    broken = FindLR(X, Y, batch_size=10, on_step=lambda _: 1 / 0, progress=False)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, 1, callbacks=[broken])
+    assert len(broken.finding.curve) == 1
+
+
+# What is refused
+
+
+def test_bad_input_is_one_clear_error_and_nothing_has_changed():
+    model = model_of(metrics=["mae"])
+    before, attributes = state(model), dict(vars(model))
+    for error, how, said in (
+        (ConfigurationError, {"max_lr": 0}, "max_lr"),
+        (ConfigurationError, {"steps": 9}, "it is called 'num_steps' here"),
+        (ConfigurationError, {"batch_size": 0.5}, "batch_size must be a whole number"),
+        (ConfigurationError, {"epochs": 2, "total_steps": 5}, "give one of them"),
+        (ConfigurationError, {"epochs": "soon"}, "total_steps"),
+        (ConfigurationError, {"validation_data": (X, Y), "validation_every": 0}, "validation_every"),
+        (LoaderError, {"y": Y[:7]}, r"as many examples each, got \[7, 45\]"),
+        (LoaderError, {"x": [1, 2]}, "x must be arrays"),
+        (LoaderError, {"x": None, "y": None}, "x must be arrays"),
+        (LoaderError, {"x": Pairs()}, "leave y and sample_weight out"),
+        (LoaderError, {"x": X[:0], "y": Y[:0]}, "empty"),
+    ):
+        with pytest.raises(error, match=said):
+            search(model, **{"x": X, "y": Y} | how)
+    with pytest.raises(ConfigurationError, match=r"model must be a keras.Model, got ndarray"):
+        search(X)
+    same(state(model), before)
+    assert vars(model) == attributes
+
+
+def test_models_that_can_not_be_searched():
+    layers = [keras.Input((4,)), keras.layers.Dense(1)]
+    with pytest.raises(ConfigurationError, match="not compiled"):
+        search(keras.Sequential(layers))
+    unbuilt = keras.Sequential([keras.layers.Dense(1)])
+    unbuilt.compile("adam", loss="mse")
+    with pytest.raises(ConfigurationError, match="not built"):
+        search(unbuilt)
+    frozen = model_of()
+    frozen.trainable = False
+    with pytest.raises(OptimizerError, match="nothing to train"):
+        search(frozen)
+    none = model_of()
+    none.optimizer = None
+    with pytest.raises(OptimizerError, match="no optimizer"):
+        search(none)
+
+
+def test_a_step_that_does_not_use_the_optimizer_is_refused():
+    class Idle(OwnStep):
+        def train_step(self, *args):
+            logs = {"loss": keras.ops.zeros(())}
+            return (logs, args[0]) if len(args) > 1 else logs
+
+    model = Idle()
+    model(X)
+    model.compile("adam", loss="mse")
+    with pytest.raises(OptimizerError, match=r"does not step model.optimizer"):
+        search(model)
+
+
+def test_what_a_step_raises_is_raised_and_all_is_put_back():
+    model = model_of()
+    before = state(model)
+    with pytest.raises(Exception, match=r"shape|incompatible"):
+        search(model, X[:, :3])
+    same(state(model), before)
+
+
+def test_a_backend_that_was_not_tried_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(ConfigurationError, match="'tensorflow' was not tried"):
+        described.check_model(model_of())
+
+
+def test_without_keras_one_error_says_what_to_install():
+    code = "import sys; sys.modules['keras'] = None; import findlr.keras"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: keras is not installed; run: pip install 'findlr[keras]'" in done.stderr
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="starts the other one")
+def test_all_of_this_on_jax(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    how = {**os.environ, "KERAS_BACKEND": "jax", "OMP_NUM_THREADS": "1"}
+    how |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(command, check=False, env=how, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
