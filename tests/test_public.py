@@ -82,7 +82,7 @@ def test_the_signature_is_the_designs():
         *("model", "optimizer", "criterion", "loader", "loss_fn", "train_step"),
         *("min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing"),
         *("schedule", "total_steps", "warmup", "verify", "budget"),
-        *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how"),
+        *("rule", "control_variate", "one_pass", "executor", "restore", "progress", "on_step", "checkpoint", "how"),
     ]
 
 
