@@ -63,6 +63,14 @@ def test_a_file_says_what_the_command_line_does_not(run):
     assert (finding.curve.lr[0], finding.curve.num_steps) == (1e-6, 50)
 
 
+def test_a_file_of_run_is_one_of_doctor_too(run, capfd):
+    text = "target: some_training.py:parts\nnum_steps: 20\noutput: found.json\njson: true"
+    assert run(*config(text))[1].curve.num_steps == 20
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["doctor", "--config", "findlr.yaml"])
+    assert exit_.value.code == 0, capfd.readouterr()
+
+
 def test_how_a_step_is_taken_can_be_said(run):
     _, finding, _ = run("some_training.py:parts", "--accumulation-steps", 4, "--clip-grad-norm", 0.5, "--warmup", 0.1,
                         "--schedule", "linear", "--total-steps", 100, "--sweep", 0)  # fmt: skip
