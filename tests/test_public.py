@@ -81,13 +81,8 @@ def test_the_signature_is_the_designs():
     assert list(inspect.signature(find_lr).parameters) == [
         *("model", "optimizer", "criterion", "loader", "loss_fn", "train_step"),
         *("min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing"),
-<<<<<<< HEAD
         *("schedule", "total_steps", "warmup", "verify", "budget", "executor"),
         *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how"),
-=======
-        *("schedule", "total_steps", "warmup", "verify", "budget"),
-        *("rule", "control_variate", "one_pass", "executor", "restore", "progress", "on_step", "checkpoint", "how"),
->>>>>>> heads/release
     ]
 
 
