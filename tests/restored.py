@@ -11,7 +11,8 @@ TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/valida
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
 REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
-STORES, REWIND, MODES = "torch/snapshot/stores.py", "torch/data/rewind.py", "torch/snapshot/modes.py"
+STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
+REWIND, MODES = "torch/data/rewind.py", "torch/snapshot/modes.py"
 FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
@@ -641,16 +642,16 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies in the host's memory",
                 f"{KINDS}[plain-finish-cpu]",
                 STORES,
-                'return [tensor.to("cpu", copy=True) for tensor in tensors]',
-                'return [tensor.to("cpu") for tensor in tensors]',
+                'else t.to("cpu", copy=True) for t in tensors',
+                'else t.to("cpu") for t in tensors',
             ),
         ],
         "on disk": [
             Break(
                 "copies on disk",
                 f"{KINDS}[plain-finish-disk]",
-                STORES,
-                "            tensor.copy_(self.read(file))",
+                FILES,
+                "            self._fill(_flat(_bare(tensor)), place.start)",
                 "            pass",
             ),
             Break(
@@ -697,11 +698,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "nothing left on disk: by a process that was killed",
-                "torch/snapshot/test_snapshots.py::test_a_killed_process_leaves_a_folder_that_the_next_start_removes"
-                "_and_a_living_ones_stays",
-                STORES,
-                "        folders.remove_leftovers()",
-                "        pass",
+                "torch/snapshot/test_snapshots.py::test_the_file_has_no_name_and_so_nothing_is_left_by_a_process_that_is"
+                "_killed",
+                FILES,
+                "tempfile.TemporaryFile(buffering=0)",
+                "tempfile.NamedTemporaryFile(buffering=0, delete=False)",
             ),
         ],
         "no graph of `torch.compile`": [

@@ -29,6 +29,7 @@ from findlr.torch import cyclic
 from findlr.torch.search import argument_names
 from scripts.public import PUBLIC
 from scripts.public import ROOMS as PUBLIC_ROOMS
+from study import finetuning
 
 mpl.use("Agg")
 
@@ -71,7 +72,7 @@ def test_the_readme_is_read_in_one_go():
 
 @pytest.mark.parametrize("page", [*PAGES, NOTEBOOK], ids=lambda page: page.name)
 def test_relative_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+    for target in re.findall(r"""(?:\]\(|(?:src|srcset)=")([^)"\s]+)""", prose(page)):
         if target.startswith(("https://", "http://")):
             continue
         path, _, anchor = target.partition("#")
@@ -311,6 +312,15 @@ def test_the_suites_on_the_page_pass(tmp_path):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
 
 
+# What was measured
+
+
+def test_the_tables_of_the_true_story_are_those_that_were_measured():
+    page = (ROOT / "docs" / "finetuning.md").read_text()
+    assert finetuning.written(page, finetuning.read()) == page, "run python -m study.finetuning --table"
+    assert "| **findlr, one sweep** |" in page
+
+
 # The names of other finders
 
 
@@ -410,7 +420,9 @@ def test_the_gallery_says_what_each_verdict_is():
 
 def test_the_pictures_are_small_and_shown():
     shown = {Path(name) for page in PAGES for name in re.findall(r"img/([\w-]+\.png)", page.read_text())}
-    assert {Path(path.name) for path in IMAGES.iterdir()} == shown
+    twins = {Path(f"{name.stem}-dark.png") for name in shown}
+    there = {Path(path.name) for path in IMAGES.iterdir()}
+    assert shown <= there <= shown | twins
     for path in IMAGES.iterdir():
         assert path.stat().st_size < 80_000
 
@@ -421,7 +433,13 @@ def test_the_scripts_make_every_picture(tmp_path):
         script = [sys.executable, str(ROOT / "docs" / name), str(tmp_path)]
         done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
-    made_by_the_benchmark = {"accuracy.png", "frontier.png", "growth.png"} | {"keras.png"}  # and by its page
+    made_by_the_benchmark = {
+        "accuracy.png",
+        "frontier.png",
+        "growth.png",
+        "jax.png",
+        "keras.png",
+    }  # or by the code on a page
     assert {path.name for path in tmp_path.iterdir()} == {
         path.name for path in IMAGES.iterdir()
     } - made_by_the_benchmark

@@ -81,7 +81,7 @@ def test_the_signature_is_the_designs():
     assert list(inspect.signature(find_lr).parameters) == [
         *("model", "optimizer", "criterion", "loader", "loss_fn", "train_step"),
         *("min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing"),
-        *("schedule", "total_steps", "warmup", "verify", "budget"),
+        *("schedule", "total_steps", "warmup", "verify", "budget", "executor"),
         *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how"),
     ]
 

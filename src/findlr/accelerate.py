@@ -30,6 +30,9 @@ except ImportError:
     raise MissingExtraError.of("accelerate", "accelerate") from None
 
 
+_KINDS = ("NO", "MULTI_CPU", "MULTI_GPU")  # of accelerator.distributed_type
+
+
 class Asked(How, Search, total=False):
     """The keywords of ``findlr.find_lr`` that are handed on."""
 
@@ -54,7 +57,7 @@ def find_lr(
     after the call is bit-identical to training without it.
 
     Args:
-        accelerator: of one process.
+        accelerator: of one process, or of several that DistributedDataParallel joins.
         model: what ``accelerator.prepare`` gave for it.
         optimizer: the same; several, as a list or dict, are swept together, with their ratio kept.
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.
@@ -86,10 +89,10 @@ def find_lr(
     """
     if not isinstance(accelerator, accelerate.Accelerator):
         raise ConfigurationError(f"the accelerator comes first, got {type(accelerator).__name__}: give an Accelerator")
-    if accelerator.distributed_type != "NO":
+    if accelerator.distributed_type not in _KINDS:
         raise ConfigurationError(
-            f"the accelerator trains by {accelerator.distributed_type.value}, and only the steps of one plain process "
-            "are known to be put back: search with accelerate launch --num_processes 1, and train at that rate"
+            f"the accelerator trains by {accelerator.distributed_type.value}, whose steps are not known to be put "
+            "back: search with accelerate launch --num_processes 1, and train at that rate"
         )
     given: dict[str, Any] = {**how}
     if decided := [name for name in ("autocast", "scaler", "accumulation_steps") if name in given]:

@@ -9,6 +9,7 @@
     |       +-- DataEndedError              a one-shot iterator has no batch left; a sweep with points ends there
     +-- LossError (ValueError)              the loss is no differentiable scalar
     +-- RestoreError (RuntimeError)         something could not be put back; says what
+    +-- RankError (RuntimeError)            another process of the training failed, or is gone; says which
     +-- NoSuggestionError (ValueError)      the curve bears no suggestion; says why, and what to change
     +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
     +-- MissingExtraError (ImportError)     an optional dependency is not installed
@@ -45,6 +46,16 @@ class LossError(FindlrError, ValueError):
 
 class RestoreError(FindlrError, RuntimeError):
     """Something could not be put back as it was."""
+
+
+class RankError(FindlrError, RuntimeError):
+    """Another process of the same training failed, was interrupted, or is gone; the message names its rank."""
+
+    own: BaseException | None = None
+    """This process's own exception, if it is one of those that failed."""
+
+    is_the_trainings = False
+    """Whether the training itself raised what failed, on each process that did."""
 
 
 class NoSuggestionError(FindlrError, ValueError):

@@ -117,7 +117,7 @@ class _Task(Future[Any]):
         if self.done():
             return False
         with suppress(Exception):  # Ray was shut down
-            ray.cancel(self._reference, force=False)
+            ray.cancel(self._reference, force=True)  # an import that is broken off would stay half done in its worker
         return super().cancel()
 
     def _ended(self, inner: Future[Any]) -> None:

@@ -125,7 +125,11 @@ def _step(net: NeuralNet, training: Training, given: Mapping[str, Any]) -> OwnSt
         inputs, targets = unpack_data(batch)
         return net.get_loss(net.infer(inputs, **given), targets, X=inputs, training=net.module_.training)
 
-    return OwnStep(training, take, loss, accumulation_steps=1)
+    return _Step(training, take, loss, accumulation_steps=1)
+
+
+class _Step(OwnStep):
+    """Stays in its process: pickled in a net's own way, the net would have other parameters than the search."""
 
 
 def _shape(net: NeuralNet, steps: int) -> Any:

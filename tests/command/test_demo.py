@@ -8,7 +8,7 @@ import torch
 
 from findlr import FileFormatError, Finding
 from findlr.command import demo
-from findlr.command.idx import read_idx
+from findlr.command.demo import read_idx
 
 
 def idx(array):
@@ -106,9 +106,7 @@ class TestIdx:
     )
     def test_another_magic_number_is_refused(self, tmp_path, start):
         (tmp_path / "a").write_bytes(start + idx(np.zeros((2, 3, 4)))[4:])
-        with pytest.raises(
-            FileFormatError, match=f"no idx file of bytes in 3 dimensions: it starts with {start.hex(' ')}"
-        ):
+        with pytest.raises(FileFormatError, match=f"no idx file of 3-D bytes: it starts with {start.hex(' ')}"):
             read_idx(tmp_path / "a", dimensions=3)
 
     @pytest.mark.parametrize("shape", [(0, 3, 4), (2**32 - 1, 2**32 - 1, 2**32 - 1), (2, 3, 5), (2, 3, 3)])

@@ -13,6 +13,7 @@ from findlr.command.doctor import _extras
 from findlr.testing.bits import bits, differing
 
 TARGETS = """
+import functools
 import torch
 from torch import nn
 from findlr.testing import Quadratic
@@ -46,6 +47,8 @@ def unseeded():
 def uses_up():
     made = arguments(consume=True)
     return {**made, "loader": iter(made["loader"])}
+
+partial = functools.partial(arguments)
 
 class Forgets(Quadratic):
     def restore(self, snapshot):
@@ -106,7 +109,7 @@ def test_an_extra_that_is_missing_or_old_says_what_to_do(monkeypatch, required, 
     assert lines == [] if told is None else told in lines[0]
 
 
-@pytest.mark.parametrize("target", ["own.py:parts", "findlr.testing:Quadratic"])
+@pytest.mark.parametrize("target", ["own.py:parts", "own.py:partial", "findlr.testing:Quadratic"])
 def test_a_search_that_leaves_nothing_is_proved(doctor, target):
     code, out, err = doctor(target, "--num-steps", "20")
     assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ from findlr.command import cli
 from findlr.command.options import SEARCH
 from findlr.torch.search import argument_names
 
-OBJECTS = {"model", "optimizer", "criterion", "loader", "loss_fn", "train_step", "restore", "on_step"}
+OBJECTS = {"model", "optimizer", "criterion", "loader", "loss_fn", "train_step", "restore", "on_step", "executor"}
 OBJECTS |= {"validation_loader", "scaler", "consume"}
 TARGET = """
 import torch
@@ -61,6 +61,14 @@ def test_a_file_says_what_the_command_line_does_not(run):
     assert code < 2
     assert (finding.plan.schedule, finding.plan.total_steps) == ("cosine", 400)
     assert (finding.curve.lr[0], finding.curve.num_steps) == (1e-6, 50)
+
+
+def test_a_file_of_run_is_one_of_doctor_too(run, capfd):
+    text = "target: some_training.py:parts\nnum_steps: 20\noutput: found.json\njson: true"
+    assert run(*config(text))[1].curve.num_steps == 20
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["doctor", "--config", "findlr.yaml"])
+    assert exit_.value.code == 0, capfd.readouterr()
 
 
 def test_how_a_step_is_taken_can_be_said(run):

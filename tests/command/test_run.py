@@ -164,6 +164,7 @@ class Kept(Quadratic):
 """
 
 
+@pytest.mark.posix
 def test_a_race_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW_LATER)
     command = [sys.executable, "-m", "findlr", "run", "slow.py:Kept", "--json", "--verify", "--total-steps", "1000"]
@@ -192,6 +193,24 @@ def test_a_race_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
     (tmp_path / "race.json").unlink()
     with begun() as process:
         assert result(process.communicate(timeout=60)[0]) == again
+
+
+def test_workers_make_the_runs_of_a_race(tmp_path):
+    (tmp_path / "targets.py").write_text(TARGETS)
+    command = [sys.executable, "-m", "findlr", "run", "targets.py:quadratic", "--json", "--no-progress"]
+    command += ["--verify", "--total-steps", "500"]
+    command += ["--workers", "2"]
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    )
+    assert result(first).race.path == "parallel"
+    assert result(first) == result(second)
+
+
+def test_workers_without_a_race_are_one_line(run):
+    code, _, err = run("findlr.testing:Quadratic", "--workers", "2")
+    assert code == 2
+    assert "give verify=True" in err
 
 
 def test_a_module_is_a_target(run):
@@ -351,6 +370,7 @@ def test_the_folder_of_a_file_is_where_it_imports_from(run, tmp_path):
     assert run(f"{tmp_path / 'sub' / main}.py:f", "--json")[0] == 0
 
 
+@pytest.mark.posix
 def test_ctrl_c_prints_what_was_measured(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom findlr.testing import Quadratic\n"

@@ -345,3 +345,9 @@ def test_a_finding_says_what_it_believes_and_how_sure_it_is():
     assert finding.fallback is None
     assert finding.belief.lr == finding.lr
     assert finding.expected_regret == sum(finding.belief.doubts.values())
+
+
+def test_a_curve_prints_in_a_line():
+    curve = find(Quadratic()).curve
+    assert repr(curve) == f"Curve(100 points, lr 1e-08 to 10, loss 5.1 to {curve.loss[-1]:.4g})"
+    assert repr(Curve([], [])) == "Curve(no points)"

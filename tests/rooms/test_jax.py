@@ -403,7 +403,7 @@ from findlr.jax import find_lr
 optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 @jax.jit
 def step(state, batch):
-    loss, gradients = jax.value_and_grad(lambda w: jnp.mean((batch @ w - batch.sum(axis=1)) ** 2))(state[0])
+    loss, gradients = jax.value_and_grad(lambda w: jnp.mean((batch @ w - batch[:, 0]) ** 2))(state[0])
     updates, memory = optimizer.update(gradients, state[1])
     return (optax.apply_updates(state[0], updates), memory), loss
 batches = [jax.random.normal(jax.random.key(i), (8, 4)) for i in range(20)]
@@ -597,8 +597,24 @@ def test_the_line_to_paste_and_what_is_usual():
         (optax.rmsprop, "RMSprop", None),
         (optax.adagrad, "Adagrad", None),
         (optax.amsgrad, "Adam", 0.9),
+        (optax.contrib.muon, "Muon", None),
+        (optax.contrib.prodigy, "Prodigy", None),
+        (optax.contrib.schedule_free_adamw, "AdamWScheduleFree", 0.9),
+        (optax.contrib.schedule_free_sgd, "SGDScheduleFree", 0.9),
     ],
-    ids=["adam", "lion", "sgd", "momentum", "rmsprop", "adagrad", "amsgrad"],
+    ids=[
+        "adam",
+        "lion",
+        "sgd",
+        "momentum",
+        "rmsprop",
+        "adagrad",
+        "amsgrad",
+        "muon",
+        "prodigy",
+        "free adamw",
+        "free sgd",
+    ],
 )
 def test_the_optimizer_is_told_by_what_it_keeps(optimizer, family, momentum):
     how = getattr(optimizer, "keywords", {})
@@ -713,7 +729,7 @@ def test_a_function_an_iterator_with_a_place_and_a_list_give_the_same():
 def test_the_held_out_batches_of_a_list_are_trained_on_by_no_run():
     training = JaxTrainable(donated_step, state_of(adamw), batches())
     assert training.hold_out(8, 30, 30) == 2  # at most a fifth
-    aside = {batch[0].tobytes() for batch in training._aside}
+    aside = {batch[0].tobytes() for batch in training._held_out.aside}
     assert aside == {batch[0].tobytes() for batch in batches()[8:]}
     assert not aside & {training.batches.next()[0].tobytes() for _ in range(30)}
 

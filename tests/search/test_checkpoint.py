@@ -222,6 +222,7 @@ print(sum(p.double().abs().sum().item() for p in net.parameters()).hex(), torch.
 """
 
 
+@pytest.mark.posix
 def test_a_training_that_was_killed_in_its_race_goes_on(tmp_path):
     def run(name, kill=0, at=0):
         command = [sys.executable, "-c", SCRIPT, str(tmp_path / name), str(kill), str(at)]

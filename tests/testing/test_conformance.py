@@ -251,6 +251,17 @@ class KeepsForEver(Whole):
         self.batches = sorted(self.batches)
 
 
+class PackingTrains(Whole):
+    def why_not_packed(self, *, forked):
+        self.step(0.01)
+
+    def try_packing(self, base):
+        pass
+
+    def packed(self, base):
+        return b""
+
+
 class RunsOneFromTheOther(Whole):
     def run_together(self, snapshot, rates):
         return super().run_together(self.snapshot(), rates[:1]) + super().run_together(self.snapshot(), rates[1:])
@@ -365,6 +376,7 @@ BROKEN = {
     EvaluatesNothing: "evaluate",
     HoldsOutForEver: "evaluate",
     KeepsForEver: "keep_batches",
+    PackingTrains: "packing",
     RunsOneFromTheOther: "run_together",
     ValidateTrains: "validate",
     ValidateDraws: "validate",

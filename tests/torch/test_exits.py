@@ -193,7 +193,7 @@ CROWDED = """
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits of processes there")
+@pytest.mark.posix
 def test_no_descriptors_are_left(tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(CROWDED), tmp_path], check=True)
 

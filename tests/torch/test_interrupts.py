@@ -5,7 +5,9 @@ import os
 import random
 import signal
 import time
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -33,6 +35,30 @@ class OwnStep(Training):
         return find_lr(self.model, self.optimizer, loader=self.loader, train_step=step, **how)
 
 
+@cache
+def pool():
+    """Workers for all searches, which run already."""
+    made = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    for waits in [made.submit(time.sleep, 0.2) for _ in range(2)]:
+        waits.result()
+    return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end():
+    yield
+    if pool.cache_info().currsize:
+        pool().shutdown()
+
+
+class Sent(Training):
+    """Without a hook that holds the loop's open loader, which can't be sent."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.optimizer._optimizer_step_post_hooks.clear()
+
+
 def mixed(make):
     return partial(make, autocast=torch.bfloat16)
 
@@ -42,6 +68,7 @@ DOORS = {
     "own-loop": (mixed(OwnLoop), SHORT),
     "train_step": (mixed(OwnStep), SHORT),
     "race": (Training, RACE),
+    "race-workers": (Sent, {**RACE, "executor": True}),
 }
 
 
@@ -51,6 +78,8 @@ class Search:
     def __init__(self, door, snapshot):
         self.make, how = DOORS[door]
         self.how = {**how, "snapshot": snapshot}
+        if "executor" in how:
+            self.how["executor"] = pool()
         self.never = without_a_call(self.make, 1, 2)
         for _ in range(2):  # what is imported and compiled when it is first needed is no place
             whole = Interrupter()
@@ -153,6 +182,7 @@ class Timer(Interrupter):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(0 if EVERY else 300)
 @pytest.mark.parametrize("door", ["find_lr", "own-loop"])
 def test_at_two_random_times(door):

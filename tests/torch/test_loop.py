@@ -216,6 +216,21 @@ def test_a_step_without_a_record_is_an_error_and_everything_is_back():
     assert state_of(net, optimizer) == before
 
 
+def test_a_loop_that_draws_no_item_is_an_error_and_never_endless():
+    net, optimizer, criterion, loader = parts()
+    before = state_of(net, optimizer)
+
+    def loop():
+        with RangeTest(net, optimizer) as test:
+            while not test.done:
+                for batch in loader:
+                    test.record(train_step(net, optimizer, criterion, batch))
+
+    with pytest.raises(ConfigurationError, match=r"before the first item.*test\.steps"):
+        loop()
+    assert state_of(net, optimizer) == before
+
+
 def test_a_step_without_a_record_just_before_the_end_is_an_error_too():
     net, optimizer, criterion, loader = parts()
     before = state_of(net, optimizer)

@@ -1,5 +1,7 @@
 """Weights that were trained before are told from fresh ones, and the plan knows what the data and the start are."""
 
+import copy
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -55,30 +57,57 @@ def trained():
     return model, loader
 
 
+def trains(parameters):
+    return [torch.optim.SGD(parameters, lr=0.1)]
+
+
 def test_a_trained_start_is_told_and_how_much_of_it_is_trained_on(trained):
     model, _ = trained
     whole = sum(p.numel() for p in model.parameters())
     assert is_pretrained([model])
-    assert pretrained([model], whole) == 1.0
-    assert pretrained([model], 1010) == pytest.approx(1010 / whole)
-    assert pretrained([net()], 10) == 0.0
+    assert pretrained([model], trains(model.parameters())) == 1.0
+    assert pretrained([model], trains(model[0].parameters())) == pytest.approx(6500 / whole)
+    assert pretrained([net()], trains(net().parameters())) == 0.0
+
+
+def test_a_new_head_on_what_is_frozen_is_a_fresh_start_and_an_adapter_is_none(trained):
+    first, act, last = copy.deepcopy(trained[0])
+    trunk = nn.Sequential(first, act)
+    model = nn.Sequential(trunk, nn.Linear(100, 10))
+    assert pretrained([model], trains(model.parameters())) == 1.0
+    trunk.requires_grad_(False)
+    assert pretrained([model], trains(model.parameters())) == 0.0
+    assert pretrained([model], trains(model[1].parameters())) == 0.0
+    assert pretrained([trunk, nn.Linear(100, 10)], trains(trunk.parameters())) == 0.0  # nothing is trained
+    adapter = nn.Linear(64, 64)
+    adapted = nn.Sequential(adapter, trunk, nn.Linear(100, 10))
+    assert pretrained([adapted], trains(adapted.parameters())) == pytest.approx((4160 + 1010) / (4160 + 1010 + 6500))
+    prompt = nn.Parameter(torch.zeros(64))  # of no module
+    assert pretrained([model], trains([prompt])) == pytest.approx(64 / (1010 + 6500))
+    deep = nn.Sequential(nn.Linear(64, 64).requires_grad_(False), copy.deepcopy(first).requires_grad_(True), last)
+    assert pretrained([deep], trains(deep.parameters())) > 0.5  # its last layers were trained before
 
 
 @pytest.mark.parametrize(
     "odd",
-    [nn.Sequential(), nn.Linear(3, 3), nn.Embedding(1000, 8), nn.Linear(64, 64, dtype=torch.float16)],
-    ids=["empty", "few weights", "another layer", "half"],
+    [
+        *(nn.Sequential(), nn.Linear(3, 3), nn.Embedding(1000, 8), nn.Linear(64, 64, dtype=torch.float16)),
+        nn.utils.skip_init(nn.Linear, 256, 1),
+    ],
+    ids=["empty", "few weights", "another layer", "half", "one output"],
 )
 def test_what_tells_nothing_is_a_fresh_start(odd):
+    if isinstance(odd, nn.Linear) and odd.out_features == 1:
+        nn.init.orthogonal_(odd.weight, 3.0)  # beyond torch's bounds, and so looked at by rows and columns
     assert not is_pretrained([odd])
 
 
 def test_the_plan_knows_the_epochs_and_the_start(trained):
     model, loader = trained
-    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
     trainable = TorchTrainable(model, optimizer, nn.CrossEntropyLoss(), loader)
     plan = trainable.planned(Plan("linear", 114))  # an epoch is 57 steps
-    assert (plan.epochs, plan.pretrained) == (2.0, pytest.approx(1010 / 7510))
+    assert (plan.epochs, plan.pretrained) == (2.0, pytest.approx(6500 / 7510))
     told = Plan("linear", 114, epochs=7, pretrained=False)
     assert (trainable.planned(told).epochs, trainable.planned(told).pretrained) == (7.0, 0.0)
     assert trainable.planned(Plan()).epochs is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from findlr.analysis.smoothing import Array, bias_corrected
+from findlr.analysis.text import interval_text
 from findlr.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Step:
     together: int = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """The loss at each rate of a sweep: read-only float64 arrays, in the order measured.
 
@@ -143,6 +144,13 @@ class Curve:
         keep("diverged", bool(diverged))
         keep("num_steps", len(self.lr) if num_steps is None else int(num_steps))
         keep("smoothing", float(smoothing))
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Curve(no points)"
+        losses = f"loss {self.loss[0]:.4g} to {self.loss[-1]:.4g}"
+        points = f"{len(self)} point{'s' * (len(self) != 1)}"
+        return f"Curve({points}, lr {interval_text((self.lr[0], self.lr[-1]))}, {losses})"
 
     def __len__(self) -> int:
         return len(self.lr)

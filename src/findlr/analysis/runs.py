@@ -26,7 +26,7 @@ NARROW = 4.0  # between the best run and its neighbours; no more are made then
 PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
 PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
 AT_ONCE = PASS  # the same, where workers make several at the same time
-AT_ONCE_IF_RICH = PASS_IF_RICH
+AT_ONCE_IF_RICH = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all of them: the likeliest first, and none after them
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
@@ -111,7 +111,7 @@ def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:
 
 
 def at_once(first: float, limits: tuple[float, float], *, rich: bool) -> list[float]:
-    """The rates whose runs don't wait for each other; the second is the one that a race mostly takes second."""
+    """The rates of runs that don't wait for each other: those that a race mostly begins with, or all of a rich one."""
     lrs: list[float] = []
     for times in AT_ONCE_IF_RICH if rich else AT_ONCE:
         lr = within(first * times, limits)

@@ -132,8 +132,8 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
     if levels.rises_early:
         return Judgement(
             Verdict.RISING,
-            f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls below "
-            "it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
+            f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls "
+            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
         )
     few = ""
     if points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from findlr import __version__
 from findlr.command import help_texts
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from typer import Typer
 
     from findlr.finding import Finding
+
+
+_WIDE = 90  # columns
 
 
 class Images(StrEnum):
@@ -84,7 +88,9 @@ def app() -> Any:
         raise MissingExtraError.of("typer", "cli") from None
 
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-    made = Typer(no_args_is_help=True, context_settings=settings)
+    # In a narrow terminal rich's help cuts the names of options off, and click's plain one does not.
+    markup: Literal["rich"] | None = "rich" if get_terminal_size().columns >= _WIDE else None
+    made = Typer(no_args_is_help=True, rich_markup_mode=markup, context_settings=settings)
 
     def tell_version(asked: bool) -> None:
         if asked:
@@ -125,13 +131,16 @@ def _add_searches(made: "Typer") -> None:
         report: Annotated[Path | None, Option(help="Write the Finding as a page, .html.")] = None,
         json: Annotated[bool, Option("--json", help="Print the Finding as JSON, and nothing else, on stdout.")] = False,
         progress: Annotated[
-            bool | None, Option(help="Show the sweep on stderr while it runs.", show_default="on")
+            bool | None, Option(help="Show the search on stderr while it runs; on by default.", show_default=False)
+        ] = None,
+        workers: Annotated[
+            int | None, Option(min=1, help="Processes that make --verify's runs at the same time.")
         ] = None,
         traceback: Traceback = False,
         **search: Any,
     ) -> None:
         options = chosen({**search, "progress": progress})
-        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback))
+        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback, workers))
 
     @made.command(help=help_texts.DOCTOR)
     @with_search

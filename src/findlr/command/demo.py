@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import statistics
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,6 @@ except ImportError as error:
     package = str(error.name).partition(".")[0]
     raise MissingExtraError.of({"sklearn": "scikit-learn"}.get(package, package), "demo") from None
 
-from findlr.command.idx import Bytes, read_idx
 from findlr.torch import find_lr
 from findlr.views.console import show
 
@@ -37,6 +38,8 @@ HIDDEN = 100
 MULTIPLES = (1 / 100, 1 / 10, 1.0, 10.0, 100.0)
 SEEDS = range(5)
 CLASSES = 10
+
+_Bytes = npt.NDArray[np.uint8]
 
 
 class SimpleNeuralNet(nn.Module):
@@ -114,7 +117,34 @@ def mnist(folder: Path) -> Data:
     return Data("MNIST", train_part, held_out_part, num_steps="epoch", epochs=1)
 
 
-def _labelled_images(folder: Path, part: str) -> tuple[Bytes, Bytes]:
+def read_idx(path: Path, dimensions: int) -> _Bytes:
+    """Bytes in MNIST's format: 0, 0, 8, how many dimensions, each one's size, the bytes; the file may end in .gz.
+
+    Raises:
+        FileFormatError: the file is missing, damaged, or of another kind.
+    """
+    zipped = path.with_name(path.name + ".gz")
+    found = next((each for each in (path, zipped) if each.is_file()), None)
+    if found is None:
+        raise FileFormatError(f"{path} is missing, and {zipped.name} too: give the folder with MNIST's four idx files")
+    try:
+        content = gzip.decompress(found.read_bytes()) if found == zipped else found.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileFormatError(f"{found} is damaged ({error}); download it again") from None
+    if content[:4] != bytes((0, 0, 8, dimensions)):
+        start = content[:4].hex(" ") or "nothing"
+        raise FileFormatError(
+            f"{found} is no idx file of {dimensions}-D bytes: it starts with {start}; give MNIST's own"
+        )
+    start_of_bytes = 4 + 4 * dimensions
+    shape = tuple(np.frombuffer(content[4:start_of_bytes].ljust(4 * dimensions, b"\0"), dtype=">u4").tolist())
+    if not math.prod(shape) or len(content) != start_of_bytes + math.prod(shape):
+        announced = " x ".join(map(str, shape))
+        raise FileFormatError(f"{found} is damaged: it announces {announced} bytes, and has others; download it again")
+    return np.frombuffer(content, dtype=np.uint8, offset=start_of_bytes).reshape(shape)
+
+
+def _labelled_images(folder: Path, part: str) -> tuple[_Bytes, _Bytes]:
     images = read_idx(folder / f"{part}-images-idx3-ubyte", dimensions=3)
     labels_path = folder / f"{part}-labels-idx1-ubyte"
     labels = read_idx(labels_path, dimensions=1)

@@ -26,6 +26,7 @@ Examples:
   findlr run train.py:setup --schedule one_cycle --total-steps 5000 --verify
   findlr run train.py:setup --verify --epochs 20 --checkpoint race.json
   findlr run --config findlr.yaml
+  findlr run train.py:setup --verify --epochs 20 --workers 2
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
@@ -65,7 +66,7 @@ SHOW = """Print a Finding that was saved: the rate, why, and the curve.
 Example:
   findlr show findlr-demo/finding.json
 """
-COMPARE = """Print several saved Findings side by side, and draw their curves over each other.
+COMPARE = """Print saved Findings side by side, and draw their curves.
 
 \b
 Examples:

@@ -46,8 +46,10 @@ def _rules() -> list[str]:
 def _config(context: Context, path: Path | None) -> Path | None:
     """Let a file say what the command line does not."""
     if path is not None:
-        names = [option.name for option in context.command.params if option.name not in (None, "config", "help")]
-        context.default_map = read_config(path, [str(name) for name in names])
+        root: Any = context.find_root().command
+        options = [{option.name for option in command.params} for command in root.commands.values()]
+        known = set().union(*(names for names in options if "config" in names))  # one file is for all that take it
+        context.default_map = read_config(path, sorted(known - {"config"}))
     return path
 
 

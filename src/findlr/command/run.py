@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,13 @@ def code_of(finding: Finding) -> int:
     return NO_SUGGESTION if finding.suggestion is None else FINE
 
 
-def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceback: bool = False) -> int:
+def run(
+    target: str,
+    options: Mapping[str, Any],
+    outputs: Outputs,
+    whole_traceback: bool = False,
+    workers: int | None = None,
+) -> int:
     """Search for the rate of what a target names, print what was found, and write it.
 
     What the target's own code raises is reported in one line; what was measured until then is kept in any case.
@@ -115,6 +121,7 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
         options: see ``findlr.command.target.search``.
         outputs: where the Finding goes.
         whole_traceback: print where the target's own code failed.
+        workers: processes that make a race's runs; None makes them here.
 
     Returns:
         The exit code.
@@ -122,11 +129,24 @@ def run(target: str, options: Mapping[str, Any], outputs: Outputs, whole_traceba
     from findlr.command.target import as_script
 
     outputs.check()
-    with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target):
-        finding, code = _searched(target, options, whole_traceback)
+    with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target), _executor(workers) as executor:
+        finding, code = _searched(target, {**options, **executor}, whole_traceback)
     if finding is not None and (code is None or len(finding.curve)):
         outputs.write(finding, target)
     return code_of(finding) if code is None and finding is not None else code or WRONG
+
+
+@contextmanager
+def _executor(workers: int | None) -> Iterator[Mapping[str, Any]]:
+    """``find_lr``'s argument for so many processes; none for None."""
+    if workers is None:
+        yield {}
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield {"executor": pool}
 
 
 def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:

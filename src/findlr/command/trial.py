@@ -41,7 +41,7 @@ class Training:
 
     def __init__(self, function: Callable[[], Any], options: Mapping[str, Any], target: str) -> None:
         self._made, self._target = function(), target
-        self._module = sys.modules[function.__module__]
+        self._module = sys.modules.get(getattr(function, "__module__", ""))
         self._options = {**options, "progress": False}
         self._arguments = None if is_trainable(self._made) else arguments_of(self._made, self._options, target)
         if self._arguments is None:
@@ -150,8 +150,10 @@ def _alone(items: list[Any]) -> Any:
     return items[0] if len(items) == 1 else items
 
 
-def _globals(module: ModuleType) -> dict[str, Any]:
+def _globals(module: ModuleType | None) -> dict[str, Any]:
     """What a module, and the classes that it defines, hold as plain values: a step may count there, unseen."""
+    if module is None:  # of a partial, or an object that can be called
+        return {}
     own = {name: kind for name, kind in vars(module).items() if getattr(kind, "__module__", "") == module.__name__}
     classes = {f"{name}.": vars(kind) for name, kind in own.items() if isinstance(kind, type)}
     return {

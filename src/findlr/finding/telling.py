@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from findlr.analysis.plan import Plan
@@ -89,7 +90,8 @@ def cost_text(cost: Cost) -> str:
 def race_text(race: Race) -> str:
     """What the runs of a race ended at, by rate."""
     runs = sorted(race.runs, key=lambda run: run.lr)
-    losses = ", ".join(f"{run.loss:.4g} at {rate_text(run.lr)}" for run in runs)
+    ends = (f"{run.loss:.4g}" if math.isfinite(run.loss) else "diverged" for run in runs)
+    losses = ", ".join(f"{end} at {rate_text(run.lr)}" for end, run in zip(ends, runs, strict=True))
     return f"{len(runs)} run{'s' * (len(runs) != 1)} of {race.steps} steps; loss {losses}"
 
 

@@ -159,7 +159,6 @@ def check(trainer: Any, how: Mapping[str, Any]) -> None:
     refused = [
         (trainer.is_deepspeed_enabled, "DeepSpeed", "search without it, on fewer layers say"),
         (fsdp, "FSDP", "search without it, in one process"),
-        (args.world_size > 1, "a training of several processes", "search in one"),
         (args.auto_find_batch_size, "auto_find_batch_size", "set it to False, and the batch size to what it found"),
         (in_backward, f"optim={optim!r}, which steps in the backward pass", "search with 'adamw_torch', say"),
     ]

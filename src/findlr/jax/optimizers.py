@@ -6,6 +6,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,21 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.analysis.numbers import real
+from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.jax.state import ARRAYS
 
-# The state that an optimizer of optax keeps, and the optimizer. Those of one family keep the same.
+# The state that an optimizer of optax keeps, and the optimizer: the first that is there. One family keeps the same.
 _BY_STATE = {
-    "ScaleByAdamState": "adam",
-    "ScaleByAmsgradState": "adam",
-    "ScaleByLionState": "lion",
-    "ScaleByRmsState": "rmsprop",
-    "ScaleByRStdDevState": "rmsprop",
-    "ScaleByRssState": "adagrad",
-    "ScaleByAdaDeltaState": "adadelta",
-    "FactoredState": "adafactor",
+    "ScheduleFreeState": "schedule_free",
     "MuonState": "muon",
     "ProdigyState": "prodigy",
+    "ScaleByLionState": "lion",
+    "FactoredState": "adafactor",
+    "ScaleByAdamState": "adam",
+    "ScaleByAmsgradState": "adam",
+    "ScaleByAdaDeltaState": "adadelta",
+    "ScaleByRssState": "adagrad",
+    "ScaleByRmsState": "rmsprop",
+    "ScaleByRStdDevState": "rmsprop",
     "TraceState": "sgd",
 }
 _SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
@@ -63,26 +66,31 @@ class Known:
         if not isinstance(optimizer, str):
             raise ConfigurationError(f'optimizer must be a name, such as "adamw", got {optimizer!r}')
         self._states = optax_states(state)
-        self._settings = self._injected()
+        self._groups = [_settings(dict(each.hyperparams)) for each in self._states if _keeps("hyperparams", each)]
+        self._settings = self._groups[0] if self._groups else {}
         self._given = optimizer
         self.name = optimizer or self._told()
         self.momentum = next((v for n, v in self._settings.items() if n in ("momentum", "b1")), None)
         self.parameters = _numbers_trained(state)
-        self.counts_steps = any("gradient_step" in getattr(each, "_fields", ()) for each in self._states)
-
-    def _injected(self) -> dict[str, float]:
-        """The numbers that ``inject_hyperparams`` keeps beside the rate: of the first optimizer."""
-        keeps = next((each for each in self._states if "hyperparams" in getattr(each, "_fields", ())), None)
-        values = {} if keeps is None else dict(keeps.hyperparams)
-        numbers = {name: real(np.asarray(_raw(value)).tolist()) for name, value in values.items()}
-        return {name: _short(value) for name, value in numbers.items() if value is not None and name != "learning_rate"}
+        self.counts_steps = any(_keeps("gradient_step", each) for each in self._states)
 
     def _told(self) -> str:
-        names = [type(each).__name__ for each in self._states]
-        found = next((_BY_STATE[name] for name in names if name in _BY_STATE), "")
+        names = {type(each).__name__ for each in self._states}
+        found = next((name for state, name in _BY_STATE.items() if state in names), "")
         if found == "adam" and "weight_decay" in self._settings:
             return "adamw"
-        return found or ("sgd" if names and set(names) <= _SAYS_NOTHING else "")
+        if found == "schedule_free":
+            return f"{found}_{'adamw' if any(name.startswith('ScaleBy') for name in names) else 'sgd'}"
+        return found or ("sgd" if names and names <= _SAYS_NOTHING else "")
+
+    def planned(self, plan: Plan) -> Plan:
+        """``plan`` with what is known, where it leaves that open."""
+        return replace(
+            plan,
+            optimizer=plan.optimizer or self.name,
+            momentum=self.momentum if plan.momentum is None else plan.momentum,
+            parameters=plan.parameters or self.parameters,
+        )
 
     def described(self) -> dict[str, Any]:
         """The optimizer in plain values, as ``findlr.finding.code`` reads it."""
@@ -93,7 +101,7 @@ class Known:
             "parameters": "",
             "rate": "learning_rate",
             "arguments": arguments or {},
-            "groups": [dict(self._settings)],
+            "groups": self._groups or [{}],
         }
 
     def makes(self) -> bool:
@@ -109,6 +117,16 @@ class Known:
         if not set(self._settings) <= set(parameters):
             return None
         return {name: value for name, value in self._settings.items() if parameters[name].default != value}
+
+
+def _keeps(field: str, state: Any) -> bool:
+    return field in getattr(state, "_fields", ())
+
+
+def _settings(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers that ``inject_hyperparams`` keeps beside the rate."""
+    numbers = {name: real(np.asarray(_raw(value)).tolist()) for name, value in values.items()}
+    return {name: _short(value) for name, value in numbers.items() if value is not None and name != "learning_rate"}
 
 
 def _numbers_trained(state: Any) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.jax.state import ARRAYS, Form, Leaves, Live
 
-_NAMES = ("lr", "learning_rate", "rate")
+_RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
 _AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
 
 
@@ -51,13 +52,15 @@ def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[.
         set_lr: writes a rate into a state; None looks for another way.
 
     Raises:
-        ConfigurationError: there is no way, or ``set_lr`` is no function.
+        ConfigurationError: there is no way, or there are two, or ``set_lr`` is no function.
     """
+    name = _name_of_rate(step, count)
     if set_lr is not None:
         if not callable(set_lr):
             raise ConfigurationError(f"set_lr must be a function, set_lr(state, lr) -> state, got {set_lr!r}")
+        if name is not None:
+            raise ConfigurationError(f"step takes the rate itself, as {name!r}: leave set_lr out")
         return _Set(set_lr)
-    name = _name_of_rate(step, count)
     if name is not None:
         return _Argument(name)
     places = [i for i, path in enumerate(form.paths) if path[-2:] == ("hyperparams", "learning_rate")]
@@ -71,16 +74,24 @@ def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[.
 
 
 def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
-    """The name of a parameter of ``step`` that follows the state and the batch; None if it takes no rate."""
+    """The name of a parameter of ``step`` that follows the state and the batch; None if it takes no rate.
+
+    Raises:
+        ConfigurationError: something else must follow.
+    """
     try:
         parameters = list(inspect.signature(step).parameters.values())
     except (TypeError, ValueError):  # it has no signature that can be read
         return None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) <= count:
-        return None
-    following = positional[count]
-    return following.name if following.default is following.empty or following.name in _NAMES else None
+    following = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][count:]
+    if following and _RATE.search(following[0].name):
+        return following[0].name
+    if following and following[0].default is following[0].empty:
+        raise ConfigurationError(
+            f"step is called with the state and a batch, and its parameter {following[0].name!r} would stay empty: put "
+            "it into the state; a rate is called lr or learning_rate"
+        )
+    return None
 
 
 class _Injected:
@@ -102,7 +113,7 @@ class _Injected:
             raise OptimizerError(f"the state's learning_rate is not one finite number: {self._leaves}")
         base = [float(leaf) for leaf in self._leaves]
         largest = max(base)
-        if largest <= 0 < len(base) - 1:
+        if len(base) > 1 and largest <= 0:
             raise OptimizerError(f"the state's learning rates are {base}: give at least one group a rate above 0")
         self.ratios = tuple(rate / largest for rate in base) if largest > 0 else (1.0,)
 
@@ -197,8 +208,7 @@ def _like(leaf: Any, value: Any) -> Any:
     elif not isinstance(leaf, ARRAYS) or _is_weak(leaf):
         value = jnp.asarray(float(value))
     else:
-        value = np.asarray(value, leaf.dtype)
-        value = value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
+        value = np.asarray(value, leaf.dtype)  # which a compiled step takes as it is, at a tenth of the cost
     if isinstance(value, jax.core.Tracer) or not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
         return value
     return jax.device_put(value, leaf.sharding) if leaf.committed else value

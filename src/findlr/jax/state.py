@@ -61,7 +61,7 @@ def form_of(state: Any) -> Form:
     is_nnx = nnx is not None and any(isinstance(each, nnx.Pytree) for each in several)
     form = InPlace(several, nnx) if is_nnx else Functional(state)
     arrays = [leaf for leaf in form.start if isinstance(leaf, ARRAYS)]
-    if not any(jnp.issubdtype(array.dtype, jnp.inexact) for array in arrays):
+    if not any(map(is_real, arrays)):
         raise ConfigurationError(
             f"state must be a pytree with arrays to train, as step takes it and returns it, got {type(state).__name__} "
             "without any"
@@ -92,38 +92,36 @@ class Functional:
 
 class _Carried:
     def __init__(self, treedef: Any, leaves: Leaves) -> None:
-        self._treedef, self._state = treedef, treedef.unflatten(leaves)
+        self._treedef, self._leaves = treedef, list(leaves)
 
     def leaves(self) -> Leaves:
-        return list(jax.tree.leaves(self._state))
+        return list(self._leaves)
 
     def write(self, values: Mapping[int, Any]) -> None:
-        leaves = self.leaves()
         for place, value in values.items():
-            leaves[place] = value
-        self._state = self._treedef.unflatten(leaves)
+            self._leaves[place] = value
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(self._state, *arguments)
+        return function(self._treedef.unflatten(self._leaves), *arguments)
 
     def take(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        told = step(self._state, *arguments)
+        told = self.call(step, *arguments)
         if not (isinstance(told, tuple) and len(told) in (2, 3)):
             raise LossError(f"step must return (state, loss) or (state, loss, aux), got {_kind(told)}")
         self._keep(told[0], "step must return (state, loss), with a state")
         return loss_in(told[1])
 
     def put(self, set_lr: Callable[..., Any], lr: Any) -> None:
-        self._keep(set_lr(self._state, lr), "set_lr must return a state")
+        self._keep(self.call(set_lr, lr), "set_lr must return a state")
 
     def _keep(self, state: Any, who: str) -> None:
-        structure = jax.tree.structure(state)
+        leaves, structure = jax.tree.flatten(state)
         if structure != self._treedef:
             raise ConfigurationError(
                 f"{who} of the structure that it was given, which had {self._treedef.num_leaves} leaves; got "
                 f"{_kind(state)} of {structure.num_leaves} leaves"
             )
-        self._state = state
+        self._leaves = leaves
 
 
 class InPlace:
@@ -139,7 +137,7 @@ class InPlace:
         self.graphdef, tree = nnx.split(tuple(objects))
         pairs, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         self.start = [leaf for _, leaf in pairs]
-        self.paths = [_keys(path)[: -1 if _keys(path)[-1] == "value" else None] for path, _ in pairs]
+        self.paths = [_keys(path) for path, _ in pairs]
 
     def live(self, leaves: Leaves) -> Live:
         """Objects of these leaves."""
@@ -151,6 +149,11 @@ class _Changed:
         self._objects = objects
         nnx = form.nnx
         there = {path: node for path, node in nnx.iter_graph(objects) if isinstance(node, nnx.Variable)}
+        if missing := [path for path in form.paths if path not in there]:
+            raise ConfigurationError(
+                f"state must hold objects of nnx alone, as step changes them: {missing[0]} is no nnx.Variable; give it "
+                "to step in another way, or make it one"
+            )
         self._variables = [there[path] for path in form.paths]
 
     def leaves(self) -> Leaves:
@@ -208,9 +211,25 @@ def copied(leaf: Any) -> Any:
         ) from error
 
 
+def is_real(leaf: Any) -> bool:
+    """Whether a leaf holds real numbers, as weights and statistics do, and keys and counts do not."""
+    return isinstance(leaf, ARRAYS) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def numbers_in(leaves: Leaves) -> list[int]:
+    """The places of Python's numbers."""
+    return [place for place, leaf in enumerate(leaves) if isinstance(leaf, (int, float, complex))]
+
+
+def devices_of(leaves: Leaves) -> set[Any]:
+    """The devices that the arrays are on."""
+    return {device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.sharding.device_set}
+
+
 def _keys(path: Any) -> tuple[Any, ...]:
-    """The keys, names and numbers of a path of JAX's."""
-    return tuple(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
+    """The keys, names and numbers of a path of JAX's; that of a variable of nnx leads to the variable."""
+    keys = tuple(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
+    return keys[:-1] if keys[-1:] == ("value",) else keys
 
 
 def _kind(value: Any) -> str:

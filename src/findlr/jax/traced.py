@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from findlr.jax.rates import Rate
-from findlr.jax.state import ARRAYS, Form, Leaves, Live, loss_in
+from findlr.jax.state import ARRAYS, Form, Leaves, loss_in
 
 LOOK_EVERY_STEPS = 10
 
@@ -27,7 +27,8 @@ class Traced:
 
     def __init__(self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate) -> None:
         self._form, self._step, self._loss, self._rate = form, step, loss, rate
-        self._losses: dict[Any, Callable[..., Any]] = {}
+        self._losses: dict[Any, Any] = {}  # by the leaves that are no arrays
+        self._steps: dict[Any, Any] = {}
 
     def loss(self, leaves: Leaves, batch: Any, lr: float) -> jax.Array:
         """The loss of one batch. If it is the step's, the compiler leaves out all of the step that it does not need.
@@ -37,6 +38,13 @@ class Traced:
             batch: the batch.
             lr: a rate for a step that takes one; the loss does not depend on it.
         """
+        return self._loss_of(leaves)(_arrays(leaves), batch, float(lr))
+
+    def check_loss(self, leaves: Leaves, batch: Any) -> None:
+        """Trace the loss of one batch, without computing it; raises what that raises."""
+        self._loss_of(leaves).lower(_arrays(leaves), batch, 0.0)
+
+    def _loss_of(self, leaves: Leaves) -> Any:
         fixed = _fixed(leaves)
         if fixed not in self._losses:
             kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
@@ -48,35 +56,39 @@ class Traced:
                 return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
 
             self._losses[fixed] = jax.jit(loss)
-        return self._losses[fixed](_arrays(leaves), batch, jnp.asarray(lr))
+        return self._losses[fixed]
 
     def runs(self, leaves: Leaves, count: int) -> Runs:
-        """So many runs from one state."""
-        return Runs(self._form, self._step, self._rate, leaves, count)
+        """So many runs from one state, none of whose leaves is used up."""
+        fixed = _fixed(leaves)
+        kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+        if fixed not in self._steps:
+
+            def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
+                live = self._form.live(_filled(kept, arrays))
+                self._rate.write(live, lr)
+                loss = live.take(self._step, batch, *self._rate.arguments(lr))
+                return _arrays(live.leaves()), jnp.asarray(loss)
+
+            def together(arrays: Sequence[jax.Array], lrs: Sequence[Any], batch: Any) -> Any:
+                return jax.vmap(stepped, in_axes=(0, 0, None))(arrays, jnp.stack(lrs), batch)
+
+            self._steps[fixed] = jax.jit(together, donate_argnums=0)
+        return Runs(self._steps[fixed], kept, _stacked(_arrays(leaves), count), count)
 
 
 class Runs:
     """Several runs that take each step at once, ``jax.vmap`` over their rates.
 
     Args:
-        form: of the state.
-        step: the user's.
-        rate: how its rate is written.
-        leaves: of the state that each run starts from; none is used up.
+        step: takes a step of all.
+        kept: the leaves that are no arrays.
+        arrays: the others, of each run.
         count: of the runs.
     """
 
-    def __init__(self, form: Form, step: Callable[..., Any], rate: Rate, leaves: Leaves, count: int) -> None:
-        self._kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
-        self._arrays = jax.jit(lambda arrays: [jnp.stack([array] * count) for array in arrays])(_arrays(leaves))
-
-        def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
-            live: Live = form.live(_filled(self._kept, arrays))
-            rate.write(live, lr)
-            loss = live.take(step, batch, *rate.arguments(lr))
-            return _arrays(live.leaves()), jnp.asarray(loss)
-
-        self._step = jax.jit(jax.vmap(stepped, in_axes=(0, 0, None)), donate_argnums=0)
+    def __init__(self, step: Callable[..., Any], kept: Leaves, arrays: Sequence[jax.Array], count: int) -> None:
+        self._step, self._kept, self._arrays = step, kept, arrays
         self.finite = [True] * count
 
     def step(self, lrs: Sequence[float], batches: Sequence[Any]) -> jax.Array:
@@ -86,12 +98,11 @@ class Runs:
             lrs: of the runs.
             batches: of the step.
         """
-        rates = jnp.stack([jnp.asarray(float(lr)) for lr in lrs])  # which has the type that one number has
-        total: Any = 0.0
+        rates, losses = list(map(float, lrs)), []  # numbers, so that the rate has the type that one number has
         for batch in batches:
-            self._arrays, losses = self._step(self._arrays, rates, batch)
-            total = total + losses
-        return total / len(batches)
+            self._arrays, loss = self._step(self._arrays, rates, batch)
+            losses.append(loss)
+        return losses[0] if len(losses) == 1 else sum(losses) / len(losses)
 
     def look(self, losses: Sequence[jax.Array]) -> list[list[float]]:
         """Losses as numbers, a row for each step; runs whose last one is not finite have diverged."""
@@ -101,16 +112,11 @@ class Runs:
 
     def leaves(self, run: int) -> Leaves:
         """The state of a run."""
-        return _filled(self._kept, [array[run] for array in self._arrays])
+        return _filled(self._kept, _one_of(self._arrays, run))
 
 
-def mixed(start: Leaves, now: Leaves) -> Leaves:
-    """The weights of one state and the random draws of another: real numbers are weights, keys and counts are not."""
-    return [one if _is_real(one) else other for one, other in zip(start, now, strict=True)]
-
-
-def _is_real(leaf: Any) -> bool:
-    return isinstance(leaf, ARRAYS) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+_stacked = jax.jit(lambda arrays, count: [jnp.stack([array] * count) for array in arrays], static_argnums=1)
+_one_of = jax.jit(lambda arrays, run: [array[run] for array in arrays])
 
 
 def _arrays(leaves: Leaves) -> list[Any]:

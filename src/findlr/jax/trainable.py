@@ -14,11 +14,13 @@ import jax
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError
+from findlr.jax.control_variate import Baseline
 from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_torch
+from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
 from findlr.jax.rates import rate_of
-from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, copied, form_of
-from findlr.jax.traced import LOOK_EVERY_STEPS, Traced, mixed
+from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, copied, devices_of, form_of, numbers_in
+from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
 from findlr.search.failure import told
 from findlr.search.memory import Memory, remember_host_rng
 
@@ -69,7 +71,7 @@ class JaxTrainable:
                 raise ConfigurationError(f"{name} must be a function, got {type(function).__name__}")
         if (whole(accumulation_steps) or 0) < 1:
             raise ConfigurationError(f"accumulation_steps must be a whole number above 0, got {accumulation_steps!r}")
-        self._step, self._evaluate = step, evaluate
+        self._step = step
         self._form = form_of(state)
         self._known = Known(state, optimizer)
         self._model = model_names(state)
@@ -81,16 +83,19 @@ class JaxTrainable:
         self.accumulation_steps = int(accumulation_steps)
         self._given: Leaves | None = self._form.start  # the state, until a step is taken; no step is given it
         self._live: Live | None = None
-        self._numbers: list[int] = []  # places of Python's numbers of which a step makes arrays
+        self._numbers = numbers_in(self._form.start) if isinstance(step, jax.stages.Wrapped) else []
         self._is_checked = self._uses_up_batches = False
-        self._start: Leaves | None = None  # the weights of the control variate
-        self._under_start: Any = None
-        self._variate_is_checked = False
+        self._baseline = Baseline(self._traced)
+        self._held_out = HeldOut(self._form, self._traced, evaluate, self._place)
         self._latest: Any = None
-        self._aside: list[Any] = []
         self._batch_size: int | None = None
-        self.forwards = self.backwards = 0
+        self.backwards = 0
         self.see_together: Callable[[int, Sequence[Sequence[float]]], object] | None = None
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes of a whole batch so far."""
+        return self.backwards + self._baseline.forwards + self._held_out.forwards
 
     def step(self, lr: float) -> Any:
         """Take one step at ``lr``; the loss before it stays on its device.
@@ -100,20 +105,18 @@ class JaxTrainable:
         """
         live = self._begun()
         self._rate.write(live, lr)
-        losses, under_start = [], []
+        self._baseline.begin()
+        losses = []
         before = [] if self._is_checked else self._counts(live)
         for _ in range(self.accumulation_steps):
             batch = self._next()
-            if self._start is not None:
-                under_start += self._loss_under(self._start, live, batch, lr)
+            self._baseline.drawn(live, batch, lr)
             losses.append(live.take(self._step, batch, *self._rate.arguments(lr)))
             self._uses_up_batches = self._uses_up_batches or (not self._is_checked and is_used_up(batch))
-        self.forwards, self.backwards = self.forwards + 1, self.backwards + 1
+        self.backwards += 1
         if not self._is_checked:
             self._check(live, lr, before)
-        self.forwards += bool(under_start)
-        self._under_start = _mean(under_start) if under_start else None
-        self._latest = _mean(losses)
+        self._latest = losses[0] if len(losses) == 1 else sum(losses) / len(losses)
         return self._latest
 
     def _begun(self) -> Live:
@@ -125,11 +128,15 @@ class JaxTrainable:
         return self._live
 
     def _as_arrays(self, leaves: Leaves) -> Leaves:
-        """The leaves, with arrays for those of Python's numbers of which a step makes some."""
+        """The leaves, with arrays for those of Python's numbers of which a step makes some, as ``jax.jit`` does."""
         made = list(leaves)
         for place in self._numbers:
             made[place] = jax.numpy.asarray(made[place])
         return made
+
+    def _now(self) -> Leaves:
+        """The leaves of the state as they are given to what is compiled."""
+        return self._as_arrays(self.leaves())
 
     def _next(self) -> Any:
         batch = self._place(self.batches.next())
@@ -150,8 +157,8 @@ class JaxTrainable:
                 f"step was called {self.accumulation_steps} times, and optax.MultiSteps made {taken[0]} steps of it: "
                 "give accumulation_steps=, the number that it was built with"
             )
-        pairs = enumerate(zip(self._form.start, live.leaves(), strict=True))
-        self._numbers = [i for i, (old, new) in pairs if isinstance(new, ARRAYS) and not isinstance(old, ARRAYS)]
+        after = live.leaves()
+        self._numbers = [place for place in numbers_in(self._form.start) if isinstance(after[place], ARRAYS)]
         self._is_checked = True
 
     def _counts(self, live: Live) -> Leaves:
@@ -163,67 +170,25 @@ class JaxTrainable:
         """The losses as numbers; waits for the device, once."""
         return [float(loss) for loss in jax.device_get(losses)]
 
-    # The control variate: the step's own loss under the starting weights
-
     def prepare_baseline(self, snapshot: Snapshot) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``."""
-        self._start, self._variate_is_checked = snapshot.leaves, False
+        self._baseline.prepare(self._as_arrays(snapshot.leaves))
         return None
 
-    def _loss_under(self, start: Leaves, live: Live, batch: Any, lr: float) -> list[Any]:
-        """The loss under the starting weights with the step's random draws; none if the step can't be traced."""
-        try:
-            return [self._traced.loss(mixed(start, live.leaves()), batch, lr)]
-        except Exception as error:  # noqa: BLE001 - of whatever kind: there is no control variate then
-            logger.info("no control variate: the step can't be traced (%s)", told(error))
-            self._start = None
-            return []
-
     def baseline(self) -> Any:
-        """The last batch's loss under those weights; None if the first one was not the step's own."""
-        if self._under_start is not None and not self._variate_is_checked:
-            seen, under_start = self.read([self._latest, self._under_start])
-            if not (math.isclose(seen, under_start, rel_tol=1e-4) or (math.isnan(seen) and math.isnan(under_start))):
-                logger.info("no control variate: the same batch under the same weights gives another loss")
-                self._start = self._under_start = None
-            self._variate_is_checked = True
-        return self._under_start
+        """The last batch's loss under those weights; None if the step can't tell it."""
+        return self._baseline.loss(self._latest)
 
     # A race
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside for ``evaluate``; 0 if the step's loss can't be had without a step."""
         needed, share = steps * self.accumulation_steps, math.sqrt(steps / total_steps)
-        if self._evaluate is not None:
-            self.batches.hold_out(0, needed, share)
-            return batches
-        place = self.batches.new_memory()
-        self.batches.remember(place)
-        self._aside = [self._place(batch) for batch in self.batches.hold_out(batches, needed, share)]
-        try:
-            self.evaluate()
-        except Exception as error:  # noqa: BLE001 - as for the control variate
-            logger.info("the runs are scored on their training losses: the step can't be traced (%s)", told(error))
-            self._aside = []
-            place.put_back()
-        place.close()
-        return len(self._aside)
+        return self._held_out.hold_out(self.batches, self._now(), batches, needed, share)
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, or what the user's function says."""
-        if self._live is not None:
-            return self._score(self._live.leaves())
-        assert self._given is not None
-        return self._score(self._as_arrays(self._given))
-
-    def _score(self, leaves: Leaves) -> float:
-        if self._evaluate is not None:
-            self.forwards += 8
-            return float(self._form.live(leaves).call(self._evaluate))
-        losses = self.read([self._traced.loss(leaves, batch, 0.0) for batch in self._aside])
-        self.forwards += len(losses)
-        sizes = [batch_size(batch) or 1 for batch in self._aside]
-        return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+        return self._held_out.score(self._now())
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
@@ -234,10 +199,7 @@ class JaxTrainable:
         """The reason why runs can't be taken in one pass, if one is known beforehand, or None."""
         if not self.batches.kept:
             return "the batches are not kept"
-        arrays = [leaf for leaf in self._form.start if isinstance(leaf, jax.Array)]
-        if any(len(array.sharding.device_set) > 1 for array in arrays):
-            return "the state is on several devices"
-        return None
+        return "the state is on several devices" if len(devices_of(self._form.start)) > 1 else None
 
     def run_together(self, snapshot: Snapshot, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """The held-out losses of several runs in one pass; or why they must be made one after another."""
@@ -250,14 +212,15 @@ class JaxTrainable:
             for number, lrs in enumerate(zip(*rates, strict=True)):
                 at = number * accumulated
                 waiting.append(runs.step(lrs, kept[at : at + accumulated]))
-                self.forwards, self.backwards = self.forwards + count, self.backwards + count
+                self.backwards += count
                 if number == 0 or (number + 1) % LOOK_EVERY_STEPS == 0 or number + 1 == len(rates[0]):
                     seen, waiting = runs.look(waiting), []
                     if self.see_together is not None:
                         self.see_together(0, seen)
                     if not any(runs.finite):
                         break
-            ends = [self._score(runs.leaves(run)) if fine else math.inf for run, fine in enumerate(runs.finite)]
+            score = self._held_out.score
+            ends = [score(runs.leaves(run)) if fine else math.inf for run, fine in enumerate(runs.finite)]
         except Exception as error:  # noqa: BLE001 - of whatever kind: one after another they can run, or say what is wrong
             return told(error)
         return [end if math.isfinite(end) else math.inf for end in ends]
@@ -272,8 +235,7 @@ class JaxTrainable:
                 assert self._live is not None
                 self._given = [copied(leaf) for leaf in self._live.leaves()]
             self.batches.remember(memory)
-            aside = self._aside
-            memory.add(partial(setattr, self, "_aside", aside), name="the batches set aside")
+            memory.add(partial(setattr, self._held_out, "aside", self._held_out.aside), name="the batches set aside")
             remember_host_rng(memory)
             self.batches.remember_rng(memory)
         except BaseException:
@@ -283,18 +245,15 @@ class JaxTrainable:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back; the user's own state has never been elsewhere."""
-        self._start = self._under_start = self._live = None
-        self._given = snapshot.leaves
+        self._baseline.stop()
+        self._live, self._given = None, snapshot.leaves
         snapshot.memory.put_back()
 
     # What it knows
 
     def leaves(self) -> Leaves:
         """The leaves of the state as it is now."""
-        if self._live is not None:
-            return self._live.leaves()
-        assert self._given is not None
-        return list(self._given)
+        return self._live.leaves() if self._given is None and self._live is not None else list(self._given or ())
 
     def acting_lr(self, lr: float) -> float:
         """The rate that acts when asked for ``lr``: rounded to its array's type."""
@@ -316,22 +275,15 @@ class JaxTrainable:
         epochs, length = plan.epochs, self.batches.length()
         if epochs is None and length and plan.total_steps is not None:
             epochs = plan.total_steps / self.steps_per_epoch()
-        return replace(
-            plan,
-            optimizer=plan.optimizer or self._known.name,
-            momentum=self._known.momentum if plan.momentum is None else plan.momentum,
-            parameters=plan.parameters or self._known.parameters,
-            epochs=epochs,
-        )
+        return self._known.planned(replace(plan, epochs=epochs))
 
     def facts(self) -> dict[str, Any]:
         """The model, the optimizer, ratios of its groups, versions."""
         several = len(self._rate.ratios) > 1
-        arrays = [leaf for leaf in self._form.start if isinstance(leaf, jax.Array)]
         facts = {
             "model": self._model,
             "parameters": self._known.parameters,
-            "device": ", ".join(sorted({device.platform for array in arrays for device in array.sharding.device_set})),
+            "device": ", ".join(sorted({device.platform for device in devices_of(self._form.start)})),
             "batch_size": self._batch_size,
             "accumulation_steps": self.accumulation_steps,
             "optimizer": self._known.described(),
@@ -340,7 +292,3 @@ class JaxTrainable:
         }
         makes = self._known.makes() and not several
         return facts if makes else {**facts, "sets": f"{self._rate.name}s[]" if several else self._rate.name}
-
-
-def _mean(losses: Sequence[Any]) -> Any:
-    return losses[0] if len(losses) == 1 else sum(losses) / len(losses)

@@ -22,6 +22,7 @@ from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import Batches
 from findlr.torch.planned import read_schedule, stretched
+from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training
@@ -45,16 +46,17 @@ def package_of(trainer: Any) -> str:
 
 
 def check(trainer: Any) -> None:
-    """Refuse what has no step of one process.
+    """Refuse what has no steps that can be put back.
 
     Raises:
-        ConfigurationError: several processes, or a strategy that steps by itself.
+        ConfigurationError: processes that the Trainer starts itself, or a strategy that steps by itself.
     """
     name = type(trainer.strategy).__name__
-    if trainer.world_size > 1 or trainer.strategy.launcher is not None:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.strategy.launcher is not None and not getattr(environment, "creates_processes_externally", False):
         raise ConfigurationError(
-            f"{name} starts processes of its own ({trainer.world_size}), and a search runs in one: search with "
-            "Trainer(devices=1, strategy='auto'), and train with that rate"
+            f"{name} starts processes of its own ({trainer.world_size}), which can't be searched in: start all of them "
+            "by torchrun; or search with Trainer(devices=1, strategy='auto'), and train with that rate"
         )
     if trainer.strategy.handles_gradient_accumulation:
         raise ConfigurationError(f"{name} takes the steps itself: search with Trainer(strategy='auto')")
@@ -87,6 +89,8 @@ def trainable_of(
     optimizers = trainer.optimizers if by_place else _named(trainer.optimizers, trainer.lightning_module)
     whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
     training = Training(trainer.lightning_module, optimizers, **whose)
+    if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
+        training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
     package = package_of(trainer)
     validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None

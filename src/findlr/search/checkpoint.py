@@ -15,14 +15,14 @@ from findlr.analysis.curve import Step, Stop
 from findlr.analysis.runs import Run
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import printable
-from findlr.errors import ConfigurationError, FileFormatError
+from findlr.errors import ConfigurationError, FileFormatError, FindlrError
 from findlr.finding.saved import LARGEST, strict
 from findlr.search.interrupts import signals_wait
 from findlr.search.recording import Recording
 from findlr.search.run import End
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import run_sweep
-from findlr.search.trainable import Trainable
+from findlr.search.trainable import OneOfSeveral, ReadsLater, Trainable
 
 logger = logging.getLogger("findlr")
 
@@ -40,6 +40,7 @@ class Book:
         path: the file; if it is there, the search goes on with what it has.
         asked: the search's settings and plan, by name, in plain values: those of the file must be the same.
         passes: the forward and backward passes that the training has made so far.
+        several: the processes that train together, of which the first has the file; None is one.
 
     Raises:
         FileFormatError: the file is damaged, or no checkpoint.
@@ -51,6 +52,7 @@ class Book:
         path: str | os.PathLike[str] | None = None,
         asked: Mapping[str, Any] | None = None,
         passes: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        several: OneOfSeveral | None = None,
     ) -> None:
         self.given = (0, 0)
         """The passes that what was taken from the file had cost, or other processes have made."""
@@ -59,10 +61,11 @@ class Book:
         self._asked = {} if path is None else _plain(asked or {})
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
-        self.resumed = self._path is not None and _can_be_read(self._path)
-        if self.resumed:
-            assert self._path is not None
-            self._data = _loaded(self._path)
+        self._writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
+        kept = None if self._path is None else _kept(self._path, several)
+        self.resumed = kept is not None
+        if kept is not None:
+            self._data = kept
             self._runs = list(self._data["race"].get("runs", ()))
             self._compare("asked", self._asked)
 
@@ -192,7 +195,7 @@ class Book:
     @signals_wait
     def _write(self) -> None:
         """Write the file anew; whenever this is broken off, the file is a whole one."""
-        if self._path is None or os.environ.get("RANK", "0") != "0":  # one process of several writes
+        if self._path is None or not self._writes:  # one process of several writes
             return
         data = _plain(self._data)
         text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
@@ -211,7 +214,8 @@ class _Again(Recording):
     """Takes the points of a sweep again, until they tell it from another training's."""
 
     def __init__(self, trainable: Trainable[Any, Any], num_steps: int, losses: Sequence[float]) -> None:
-        super().__init__(trainable.read, num_steps, StopRule())
+        read_every = trainable.read_every if isinstance(trainable, ReadsLater) else 1
+        super().__init__(trainable.read, num_steps, StopRule(), read_every)
         self.different: tuple[int, float, float] | None = None
         self._kept = losses
         self.watchers.append(self._compare)
@@ -230,6 +234,25 @@ def _alike(a: float, b: float, scale: float) -> bool:
     if not (math.isfinite(a) and math.isfinite(b)):
         return a == b or (math.isnan(a) and math.isnan(b))
     return abs(a - b) <= _ALIKE * scale
+
+
+def _kept(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
+    """What a file holds, which the first of several processes reads for all; None if there is none.
+
+    Raises:
+        FileFormatError: it is no checkpoint, or damaged.
+        ConfigurationError: there could not be one.
+    """
+    kept: dict[str, Any] | FindlrError | None = None
+    try:
+        if several is None or several.rank == 0:
+            kept = _loaded(path) if _can_be_read(path) else None
+    except FindlrError as error:
+        kept = error
+    kept = kept if several is None else several.first(kept)
+    if isinstance(kept, FindlrError):
+        raise kept
+    return kept
 
 
 def _can_be_read(path: Path) -> bool:

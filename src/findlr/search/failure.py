@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from findlr.errors import FindlrError, RestoreError
+from findlr.errors import FindlrError, RankError, RestoreError
 from findlr.finding import Finding
 from findlr.search import interrupts
 
@@ -34,6 +34,8 @@ def is_the_trainings(error: BaseException) -> bool:
         >>> is_the_trainings(ValueError("the loss exploded")), is_the_trainings(MemoryError())
         (True, False)
     """
+    if isinstance(error, RankError):
+        return error.is_the_trainings
     if not isinstance(error, Exception) or isinstance(error, (FindlrError, MemoryError)):
         return False
     if any(error is each for each in interrupts.raised):  # a handler's, of a time limit say
@@ -62,7 +64,7 @@ def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]],
         return False
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An exception in a line: its class, and the beginning of its message.
 
     Example:

@@ -14,8 +14,8 @@ from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import AT_ONCE, Race
-from findlr.errors import ConfigurationError, DataEndedError, FindlrError
+from findlr.analysis.runs import AT_ONCE_IF_RICH, Race
+from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.checkpoint import Book
 from findlr.search.conclusion import conclude
@@ -33,6 +33,7 @@ from findlr.search.trainable import (
     HasFacts,
     HasPlan,
     HasValidation,
+    OneOfSeveral,
     Trainable,
     Unwritten,
     restored,
@@ -87,11 +88,11 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
         settings: of the search.
     """
     task = _Search(trainable, plan, settings)
-    signals, turn = HeldSignals(), Turn()
+    signals, turn = HeldSignals(together=task.several is not None), Turn()
     try:
         signals.hold()
         turn.take()
-        with display(task.settings.progress) as show, entered(task.settings.on_step):
+        with display(task.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             return task.run()
     except Exception as error:
@@ -111,6 +112,7 @@ class _Search:
     def __init__(self, trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> None:
         self.settings = settings
         self._trainable = trainable
+        self.several = trainable if isinstance(trainable, OneOfSeveral) and trainable.world_size > 1 else None
         self._plan = trainable.planned(plan) if isinstance(trainable, HasPlan) else plan
         count = steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, count, settings.spacing)
@@ -119,9 +121,11 @@ class _Search:
             trainable.check_verify()
         self.recording = recording_of(trainable, count, settings.stop_rule())
         self.finding: Finding | None = None
+        self.progress = settings.progress if self.several is None or self.several.rank == 0 else False
         self._left: Sequence[str] = ()
         self._rule = chosen_rule(settings.rule)
         self._race: Race | None = None
+        self._cost: Cost | None = None  # that the processes have agreed on
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
         self._start, self._before = time.perf_counter(), _passes(self._counting)
         self._book = self._book_at(settings.checkpoint) if settings.verify else None
@@ -130,29 +134,40 @@ class _Search:
     def _book_at(self, path: str | PathLike[str] | None) -> Book:
         training = self._trainable
         known = {"plan": self._plan.to_dict(), "training": type(training).__name__, "epoch": _epoch_of(training)}
-        return Book(path, {**self.settings.asked(), **known}, self._made)
+        return Book(path, {**self.settings.asked(), **known}, self._made, self.several)
 
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
         try:
             if self._workers is not None:
-                self._workers.wake(len(AT_ONCE))
+                self._workers.wake(len(AT_ONCE_IF_RICH))
             with Unwritten(restored(self._trainable)) as snapshot:
                 self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
                 self._measure(snapshot)
-        except BaseException as error:
+            if self.several is not None:
+                self._cost = self.several.first(self._spent())
+        except BaseException as ended:
+            error = self._settled(ended)
             self.recording.interrupt()
             try:
                 self.finding = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 self.finding = getattr(late, "finding", None)
             carry(error, self.finding, left=self._left)
+            if error is not ended:
+                raise error from error.__cause__
             raise
         finally:
             if self._workers is not None:
                 self._workers.close()
         self.finding = self._finding()
         return self.finding
+
+    def _settled(self, error: BaseException) -> BaseException:
+        """What to raise, once no other process waits for this one: its own exception, if it has one."""
+        common = error if self.several is None else self.several.settle(error)
+        own = common.own if isinstance(common, RankError) else None
+        return own or common
 
     def release(self, signals: HeldSignals) -> None:
         """Let signals act again, those that waited first: what they raise carries what was measured."""
@@ -217,7 +232,8 @@ class _Search:
 
     def _finding(self) -> Finding:
         smoothing, facts = self.settings.smoothing, self._facts()
-        return conclude(self.recording, smoothing, self._plan, self._rule, self._spent(), facts, self._race)
+        cost = self._cost or self._spent()
+        return conclude(self.recording, smoothing, self._plan, self._rule, cost, facts, self._race)
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:

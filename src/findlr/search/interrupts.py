@@ -48,10 +48,18 @@ def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | Non
     Args:
         handlers: what to call; None are those that are in place.
     """
-    if threading.current_thread() is threading.main_thread():
+    is_agreed = handlers is not None or not HeldSignals.joint
+    if is_agreed and threading.current_thread() is threading.main_thread():
         numbers = list(dict.fromkeys(waiting))
         waiting.clear()
         _handle([(number, handlers[number] if handlers else signal.getsignal(number)) for number in numbers])
+
+
+def act() -> None:
+    """Let the waiting signals act, which several processes have agreed on."""
+    outermost = HeldSignals.outermost
+    if outermost is not None:
+        deliver({number: outermost.handler_of(number) for number in waiting})
 
 
 def _handle(handlers: list[tuple[int, Any]]) -> None:
@@ -70,13 +78,27 @@ class HeldSignals:
     """Takes the place of each signal's handler, and calls that at once or later, as the running functions are marked.
 
     Outside the main thread, where Python runs no handlers, nothing is done.
+
+    Args:
+        together: several processes train together. Then a signal waits until all have agreed on it, wherever it falls;
+            the second one of its kind acts as it would in one process. And one that asks to end the process waits, too,
+            because what starts them sends it to all as soon as one has failed.
     """
 
     outermost: HeldSignals | None = None
     """That of the outermost search: a search may run inside another one's step."""
 
-    def __init__(self) -> None:
+    joint = 0
+    """How many of them several processes share."""
+
+    def __init__(self, *, together: bool = False) -> None:
+        self.together = together
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._ends: list[int] = []  # the signals that had no handler in Python
+
+    def handler_of(self, number: int) -> Any:
+        """What a signal calls."""
+        return self._handlers.get(number) or signal.getsignal(number)
 
     @signals_wait
     def hold(self) -> None:
@@ -87,8 +109,12 @@ class HeldSignals:
             waiting.clear()  # of a search whose end was broken off
             raised.clear()
             HeldSignals.outermost = self
+        HeldSignals.joint += self.together
         for number in _SIGNALS:
             handler = signal.getsignal(number)
+            if self.together and number == signal.SIGTERM and handler is signal.SIG_DFL:
+                self._ends.append(number)
+                handler = _end
             if callable(handler):  # otherwise Python does not run it
                 self._handlers[number] = handler
                 signal.signal(number, self._arrived)
@@ -101,6 +127,7 @@ class HeldSignals:
             tell: is given what a handler raises, before the user is.
         """
         late: BaseException | None = None
+        HeldSignals.joint -= self.together and bool(self._handlers)
         try:
             if HeldSignals.outermost is self and waiting:  # otherwise the search around this one delivers
                 deliver(self._handlers)
@@ -113,7 +140,7 @@ class HeldSignals:
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
-                    signal.signal(number, self._handlers[number])
+                    signal.signal(number, self._former(number))
             if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
             if late is not None:
@@ -123,10 +150,15 @@ class HeldSignals:
                 tell(error)
             raise
 
+    def _former(self, number: int) -> Any:
+        """What was in a signal's place before."""
+        return signal.SIG_DFL if number in self._ends else self._handlers[number]
+
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if not _acts_in(frame):
+        if not _acts_in(frame) or (self.together and number not in waiting):
             waiting.append(number)
             return
+        waiting[:] = [other for other in waiting if other != number]
         try:
             self._handlers[number](number, frame)
         except BaseException as error:
@@ -139,12 +171,18 @@ def _forget() -> None:
     held, HeldSignals.outermost = HeldSignals.outermost, None
     waiting.clear()
     raised.clear()
-    for number, handler in ({} if held is None else held._handlers).items():  # noqa: SLF001 - its own
-        signal.signal(number, handler)
+    if held is not None:
+        for number, handler in held._handlers.items():  # noqa: SLF001 - its own
+            signal.signal(number, signal.SIG_DFL if number in held._ends else handler)  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """End the process as a shell tells it: by its signal."""
+    raise SystemExit(128 + number)
 
 
 def _acts_in(frame: FrameType | None) -> bool:

@@ -54,7 +54,7 @@ def run_race(
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
         book: keeps the runs, and gives those that it has in place of making them.
-        workers: make the first runs, at the same time.
+        workers: make the first runs, or all of a rich race, at the same time.
 
     Returns:
         The Race; None if the budget is too small for three runs.
@@ -68,7 +68,7 @@ def run_race(
     assert plan.total_steps is not None
     total_steps = plan.total_steps
     rich = runs.is_rich(budget, total_steps)
-    most = runs.RUNS_IF_RICH if rich else runs.RUNS
+    most = _most(rich=rich, parallel=workers is not None)
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
 
@@ -120,6 +120,13 @@ def run_race(
     return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
 
 
+def _most(*, rich: bool, parallel: bool) -> int:
+    """The runs of a race, at most."""
+    if not rich:
+        return runs.RUNS
+    return len(runs.AT_ONCE_IF_RICH) if parallel else runs.RUNS_IF_RICH
+
+
 @dataclass
 class _Maker:
     """Makes the runs of a race, by itself or by an executor's workers."""
@@ -134,10 +141,10 @@ class _Maker:
     book: Book
     workers: Workers | None = None
     sent: Sequence[float] = ()
-    """The rates of the first runs, which were sent out."""
+    """The rates of the runs that were sent out, the first ones."""
 
     def send(self, workers: Workers, lrs: Sequence[float]) -> None:
-        """Send out the first runs but for those that are kept; none if this training's can't be sent."""
+        """Send out the runs at these rates but for those that are kept; none if this training's can't be sent."""
         out = lrs[len(self.book) :]
         if out:
             self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")

@@ -97,8 +97,12 @@ class Recording:
         if not waiting:
             return
         # One wait for all.
-        read = iter(self._read([value for point in waiting for value in point[1:] if value is not None]))
+        values = self._read([value for point in waiting for value in point[1:] if value is not None])
+        read, left = iter(values), len(values)
         for lr, *measured in waiting:
+            left -= sum([value is not None for value in measured])
+            if left < 0:  # another process has failed, and had come less far
+                return
             loss, baseline, validation, skipped = (None if v is None else float(next(read)) for v in measured)
             assert loss is not None
             if self.stop is not None:

@@ -49,6 +49,7 @@ _ELSEWHERE = {
     "train_dataloader": "loader",
     "train_dataloaders": "loader",
     "dataloader": "loader",
+    "validation": "validation_loader",
     "val_loader": "validation_loader",
     "val_dataloaders": "validation_loader",
     "loss_func": "loss_fn",
@@ -60,6 +61,9 @@ _ELSEWHERE = {
     "gradient_clip_val": "clip_grad_norm",
     "max_grad_norm": "clip_grad_norm",
     "callback": "on_step",
+    "pool": "executor",
+    "workers": "executor",
+    "n_jobs": "executor",
     "max_steps": "total_steps",
     "num_training_steps": "total_steps",
 }
@@ -129,11 +133,11 @@ class Settings(SweepSettings):
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of the plan's total_steps; None is half of them, and at least 250 steps.
+        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
+            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.
-        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
         checkpoint: a file in which ``verify`` keeps the sweep and each run that has ended. A search that was killed, if
             it is called again in the same way, goes on with what the file has, and ends with the same Finding. The file
             is left complete at the end.
@@ -144,9 +148,9 @@ class Settings(SweepSettings):
 
     verify: bool = False
     budget: float | None = None
+    executor: Executor | None = None
     control_variate: bool | None = None
     one_pass: bool = False
-    executor: Executor | None = None
     checkpoint: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -234,9 +238,9 @@ class Search(TypedDict, total=False):
     on_step: Callable[[Step], object] | None
     verify: bool
     budget: float | None
+    executor: Executor | None
     control_variate: bool | None
     one_pass: bool
-    executor: Executor | None
     checkpoint: str | PathLike[str] | None
 
 

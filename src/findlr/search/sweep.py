@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from findlr.analysis.curve import Stop
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.smoothing import Array
-from findlr.errors import ConfigurationError, DataEndedError
+from findlr.errors import ConfigurationError, DataEndedError, RankError
 from findlr.search import interrupts
 from findlr.search.failure import is_the_rates, is_the_trainings
 from findlr.search.interrupts import signals_act
@@ -130,22 +131,41 @@ def _sweep(
         if loss is None:
             return
         skipped = None if skips is None else skips.skipped()
-        under_start = None if baseline is None else baseline()
-        if under_start is None:
-            baseline = None
-        measured = None
-        if validated is not None and validated.validation_every and taken % validated.validation_every == 0:
-            try:
-                measured = validated.validate()
-            except Exception as error:
-                recording.add(acting, loss, under_start, None, skipped)
-                if _is_too_high(error, baseline, trainable, recording):
-                    return
+        try:
+            under_start = None if baseline is None else baseline()
+            if under_start is None:
+                baseline = None
+            add = partial(recording.add, acting, loss, under_start, skipped=skipped)
+            if validated is not None and validated.validation_every and taken % validated.validation_every == 0:
+                _validate(validated, add, baseline, trainable, recording)
+            else:
+                add()
+        except RankError as error:  # another process may have failed in its step
+            if not _is_too_high(error, baseline, trainable, recording):
                 raise
-        recording.add(acting, loss, under_start, measured, skipped)
         if recording.stop is not None:
             return
     recording.end(Stop.FINISHED)
+
+
+def _validate(
+    validated: HasValidation,
+    add: Callable[..., None],
+    baseline: Callable[[], Any] | None,
+    trainable: Trainable[Any, Any],
+    recording: Recording,
+) -> None:
+    """Add a point with its held-out loss; without it, if the training raises there."""
+    try:
+        measured = validated.validate()
+    except RankError:
+        raise
+    except Exception as error:
+        add()
+        if not _is_too_high(error, baseline, trainable, recording):
+            raise
+    else:
+        add(validation=measured)
 
 
 def _stepped(

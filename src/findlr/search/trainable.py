@@ -86,6 +86,26 @@ class ChecksVerify(Protocol):
 
 
 @runtime_checkable
+class OneOfSeveral(Protocol):
+    """A training that may be one of several processes', which take the same steps on data of their own.
+
+    ``read``, ``evaluate`` and the like agree on every number; this is what a search asks besides.
+    """
+
+    rank: int
+    """This process's number; 0 shows progress and writes files."""
+
+    world_size: int
+    """How many processes they are; where it is 1, nothing else is asked."""
+
+    def settle(self, error: BaseException) -> BaseException:
+        """What all processes raise, now that this one ends with ``error``; no other waits for it any more."""
+
+    def first(self, value: Any) -> Any:
+        """The value of the process of rank 0."""
+
+
+@runtime_checkable
 class ReadsLater(Protocol):
     """A training whose losses are on a device, where looking at each would stall it."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from findlr.errors import ConfigurationError
+from findlr.search.parcel import pickler
 from findlr.search.trainable import (
     CanEvaluate,
     CountsPasses,
@@ -19,6 +20,7 @@ from findlr.search.trainable import (
     HasFacts,
     HasValidation,
     KeepsBatches,
+    Packs,
     ReadsLater,
     Remembered,
     RunsTogether,
@@ -112,6 +114,26 @@ class OptionalConformance(Suite):
             said is not None and np.allclose(said, singly, rtol=1e-3),
             f"runs together end elsewhere than by themselves: {said}, not {singly}",
         )
+
+    def test_packing(self) -> None:
+        """What is sent to another process is made without a change at home; or there is a reason why it can't be."""
+        trainable = self._offers(Packs)
+        with restored(trainable):
+            if isinstance(trainable, KeepsBatches):
+                trainable.keep_batches(self.steps)
+            with Remembered(trainable) as snapshot:
+                expected = self._run(trainable, self.max_lr)
+                trainable.restore(snapshot)
+                said = trainable.why_not_packed(forked=False)
+                try:
+                    if said is None:
+                        trainable.try_packing(pickler())
+                        said = trainable.packed(pickler())
+                except ConfigurationError as error:
+                    said = str(error)
+                must(same(self._run(trainable, self.max_lr), expected), "packing changes the run that follows")
+        if isinstance(said, str):
+            pytest.skip(f"not to be sent: {said}")
 
     def test_validate(self) -> None:
         """The validation loss depends on the weights, is the same when asked again, and asking changes nothing."""

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from findlr.torch.ranks import is_fully_sharded
+
 
 class WholeLoss(nn.Module):
     """All that lies between a batch and its loss, as one module; it borrows the modules, and changes no flag of theirs.
@@ -98,8 +100,10 @@ def values_lent(whole: nn.Module, values: Mapping[str, torch.Tensor]) -> Iterato
 
 def obstacle(model: nn.Module) -> str | None:
     """The reason why a model can't be run under other weights, or None."""
-    if type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
-        return f"a {type(model).__name__} does not take weights from outside"
+    if type(model).__name__ == "OptimizedModule":
+        return "a compiled model does not take weights from outside"
+    if any(is_fully_sharded(module) for module in model.modules()):
+        return "a sharded model does not take weights from outside"
     if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
         return "a compiled model does not take weights from outside"
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):

@@ -12,7 +12,7 @@ from typing import Any, Self
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
@@ -24,7 +24,7 @@ from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.trainable import Unwritten, restored
 from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.losses import READ_EVERY_STEPS, read_losses
+from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
@@ -111,11 +111,12 @@ class RangeTest(Points):
         self._plan = LoopPlan(plan, total_steps)
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
-        read_every = 1 if all(device.type == "cpu" for device in self._training.devices) else READ_EVERY_STEPS
-        self._recording = Recording(self._read, len(self._lrs), settings.stop_rule(), read_every)
+        on_host = self._training.ranks.is_alone and all(device.type == "cpu" for device in self._training.devices)
+        read_every = 1 if on_host else READ_EVERY_STEPS
+        self._recording = Recording(self._training.read, len(self._lrs), settings.stop_rule(), read_every)
         self._recording.watch(on_step)
         self._start_points()
-        self._signals, self._turn = HeldSignals(), Turn(is_block=True)
+        self._signals, self._turn = HeldSignals(together=not self._training.ranks.is_alone), Turn(is_block=True)
         self._finding: Finding | None = None
 
     @property
@@ -152,7 +153,8 @@ class RangeTest(Points):
         """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
         training.include(Reached(statefuls=attached_to(training.optimizers)))
-        self._recording.watch(exits.enter_context(display(self._settings.progress)))
+        progress = self._settings.progress if training.ranks.rank == 0 else False
+        self._recording.watch(exits.enter_context(display(progress)))
         exits.enter_context(entered(self._settings.on_step))
         exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
@@ -180,6 +182,7 @@ class RangeTest(Points):
                 with suppress(Exception):  # it can't be written to
                     late.__context__ = late.__context__ or failure
                 failure = late
+        failure = self._settled(failure)
         try:
             self._end(failure)
             if failure is not None and failure is not error:
@@ -187,6 +190,20 @@ class RangeTest(Points):
         finally:
             self._turn.give()
             self._signals.release(self._carry)
+
+    def _settled(self, failure: BaseException | None) -> BaseException | None:
+        """What this rank raises, once all ranks have come to the end."""
+        ranks = self._training.ranks
+        if ranks.is_alone:
+            return failure
+        try:
+            if failure is None:
+                ranks.any(False)  # all have come here
+                return None
+            common = ranks.settle(failure, ends=True)
+        except RankError as error:
+            common = error
+        return (common.own or common) if isinstance(common, RankError) else common
 
     def _finish(self, error: BaseException | None) -> None:
         """The loop is over: close its last point, and say why."""
@@ -219,12 +236,10 @@ class RangeTest(Points):
         """Put everything back."""
         snapshot.put_back()
 
-    def _read(self, losses: list[Any]) -> list[float]:
-        return self._training.ranks.mean(read_losses(losses))
-
     def _conclude(self) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
-        facts = {**self._training.facts(), "batch_size": self._batch_size, "accumulation_steps": None, "autocast": None}
+        known = {"batch_size": self._training.batch_size, "accumulation_steps": None, "autocast": None}
+        facts = {**self._training.facts(), **known}
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
         return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)

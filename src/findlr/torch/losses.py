@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ def checked(name: str, loss: Any) -> torch.Tensor:
         LossError: it is not.
     """
     if not isinstance(loss, torch.Tensor):
-        inside = "its .loss" if hasattr(loss, "loss") else "the loss itself"
+        keyed = isinstance(loss, Mapping) and "loss" in loss
+        inside = "its .loss" if hasattr(loss, "loss") else "its ['loss']" if keyed else "the loss itself"
         raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return {inside}")
     if loss.numel() != 1:
         raise _not_one(loss, f"{name} must return one number")

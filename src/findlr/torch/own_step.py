@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -11,8 +10,9 @@ import torch
 
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.losses import told_loss
+from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
-from findlr.torch.step import Draw, Loss, TrainStep
+from findlr.torch.step import BY_A_FRAMEWORK, Draw, Loss, TrainStep
 from findlr.torch.training import Training
 
 
@@ -72,10 +72,10 @@ class OwnStep:
                 f"{self.name} must return the loss that its forward pass saw, got {{}}: return loss",
             )
         self.passes += 1
-        if counted.steps:
+        if counted.steps and (training.ranks.is_alone or not training.scalers):
             return loss
-        if training.ranks.any(counted.attempts > 0):
-            return None if math.isfinite(loss) else loss
+        if counted.steps or counted.attempts:
+            return None if is_skipped(training.ranks, loss, taken=counted.steps > 0) else loss
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
             f"{self.name} returned, and the optimizer that is swept ({names}) took no step: let it call that "
@@ -104,6 +104,10 @@ class OwnStep:
     def why_not_together(self) -> str | None:
         """Nobody but the function knows what it does."""
         return "train_step is a function of your own"
+
+    def why_not_packed(self) -> str | None:
+        """None where a plain function takes the step; a room's own class of steps is bound to this process."""
+        return None if type(self) is OwnStep else BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:
         """Nothing: what else the function changes belongs in ``restore=``."""

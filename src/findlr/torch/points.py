@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.planned import LoopPlan
 from findlr.torch.point import Idle, Items, Point
+from findlr.torch.ranks import is_skipped, next_on_all
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.training import Training
 
@@ -31,13 +33,12 @@ class Points:
     _plan: LoopPlan
 
     def _start_points(self) -> None:
-        self._open = False
+        self._open = self._given = False
         self._memory: Memory | None = None
         self._loaders: dict[int, Batches] = {}
         self._point = Point()
         self._points = self._drawn = 0
         self._idle = Idle(self._training.swept)
-        self._batch_size: int | None = None
         self._acting = math.nan
 
     @property
@@ -55,7 +56,8 @@ class Points:
             LoaderError: the loader is empty, or can be read only once.
         """
         batches = self._batches_of(loader)
-        return Items(self._items(batches.next), batches)
+        draw = partial(next_on_all, self._training.ranks, batches) if batches.ends else batches.next
+        return Items(self._items(draw), batches)
 
     def epoch(self, loader: Iterable[Any]) -> Items:
         """One pass over ``loader``, or what is left of the sweep, for a loop that is written in epochs.
@@ -83,7 +85,7 @@ class Points:
             batches = Batches(loader)
             batches.remember(self._memory)
             self._loaders[id(loader)] = batches
-            self._plan.seen(batches.length())
+            self._plan.seen(self._training.ranks.least(batches.length()))
         return self._loaders[id(loader)]
 
     def _items(self, draw: Callable[[], Any]) -> Iterator[Any]:
@@ -98,8 +100,8 @@ class Points:
             if batch is PASS_ENDED:
                 return
             self._drawn += 1
-            if self._batch_size is None:
-                self._batch_size = batch_size(batch)
+            if self._training.batch_size is None:
+                self._training.batch_size = batch_size(batch)
             yield batch
 
     def steps(self) -> Iterator[int]:
@@ -119,6 +121,7 @@ class Points:
             if self._points == len(self._lrs):
                 self._recording.end(Stop.FINISHED)
                 return
+            self._given = True
             yield self._points
 
     def record(self, loss: torch.Tensor | float) -> None:
@@ -126,10 +129,15 @@ class Points:
 
         Raises:
             LossError: it is not one number.
-            ConfigurationError: called outside the block.
+            ConfigurationError: called outside the block, or before the first item was drawn.
         """
         self._need_open("record a loss")
         self._point.record(loss)
+        if not self._given:
+            raise ConfigurationError(
+                "a loss was recorded before the first item, so the rate would never rise: draw one for each step from "
+                "test(loader), test.epoch(loader) or test.steps()"
+            )
 
     def _before_step(self, *_: Any) -> None:
         lr = self._lr()
@@ -146,11 +154,10 @@ class Points:
             return
         self._idle.stepped()
         loss, taken, skipped = self._point.closed()
-        if self._training.ranks.any(not taken):
-            if math.isfinite(loss):
-                self._recording.skip()
-                return
-            # A scaler can't mend a loss that is not finite: it is a point.
+        if self._training.scalers and is_skipped(self._training.ranks, loss, taken=taken):
+            self._recording.skip()
+            return
+        if not taken:
             self._acting = self._training.rates.acting(self._lr())
         lr = self._lr()
         self._points += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 from torch import nn
+
+from findlr.torch.rates import parameters_of
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FEWEST = 64  # weights of a layer that tell
@@ -20,16 +22,31 @@ _SIDE = 256  # rows and columns that are compared
 _UNEVEN = 1.7  # times as much as chance, rows or columns differ in size: training finds some inputs more useful
 
 
-def pretrained(models: Sequence[nn.Module], trained: int) -> float:
-    """The share of the models that is trained, where their weights were trained before; 0 for a fresh start.
+def pretrained(models: Sequence[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> float:
+    """The share of the models that is trained, where what that starts from was trained before; 0 for a fresh start.
+
+    A new head on a model that is frozen is a fresh start: it is a small model of its own, on features that stay. An
+    adapter, whose changes go through frozen layers, is none.
 
     Args:
         models: see ``is_pretrained``.
-        trained: how many numbers are trained.
+        optimizers: what trains them.
     """
     if not is_pretrained(models):
         return 0.0
-    return min(trained / sum([p.numel() for model in models for p in model.parameters()]), 1.0)
+    trained = {id(p): p.numel() for p in parameters_of(optimizers) if p.requires_grad}
+    parameters = [parameter for model in models for parameter in model.parameters()]
+    if _is_new_head(models, [id(parameter) in trained for parameter in parameters], trained):
+        return 0.0
+    return min(sum(trained.values()) / sum([parameter.numel() for parameter in parameters]), 1.0)
+
+
+def _is_new_head(models: Sequence[nn.Module], learns: Sequence[bool], trained: Container[int]) -> bool:
+    """Whether what is trained comes after all that is frozen, and is fresh."""
+    if True not in learns or not all(learns[learns.index(True) :]) or all(learns):
+        return False
+    modules = [module for model in models for module in model.modules()]
+    return not is_pretrained([m for m in modules if any(id(p) in trained for p in m.parameters(recurse=False))])
 
 
 def is_pretrained(models: Iterable[nn.Module]) -> bool:
@@ -81,6 +98,8 @@ def _looks_trained(weight: torch.Tensor, weights: torch.Tensor, bound: float) ->
     if not (largest < _UNIFORM or normal or truncated):
         return True
     part = weight.flatten(1)[:_SIDE, :_SIDE].float().square()
-    by_chance = [(kurtosis - 1) ** 0.5 / size**0.5 for size in (part.shape[1], part.shape[0])]
-    scatter = [float(means.std() / means.mean()) for means in (part.mean(1), part.mean(0))]
-    return any(seen > _UNEVEN * chance for seen, chance in zip(scatter, by_chance, strict=True))
+    for means, size in ((part.mean(1), part.shape[1]), (part.mean(0), part.shape[0])):
+        by_chance = (kurtosis - 1) ** 0.5 / size**0.5
+        if len(means) > 1 and float(means.std() / means.mean()) > _UNEVEN * by_chance:
+            return True
+    return False

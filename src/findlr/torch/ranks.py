@@ -2,27 +2,80 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
+
+import torch
+from torch import nn
 
 from findlr.errors import DataEndedError
 from findlr.search.batches import Batches
+from findlr.search.memory import Memory
 
 
 class Ranks(Protocol):
     """The processes that train together; all of them make the same calls, in the same order."""
 
+    rank: int
+    """This process's number; 0 shows progress and writes files."""
+
+    world_size: int
+    """How many they are."""
+
+    is_alone: bool
+    """Whether this process need not ask the others; it may be the only one, and is one of a group all the same."""
+
+    def remember(self, memory: Memory) -> None:
+        """Prepare for steps that will be put back, until ``memory`` is closed; before anything is noted in it."""
+
+    def stand_in(self, error: Exception) -> torch.Tensor | None:
+        """A loss of nothing, with which this rank, which has failed, takes part in its layers until the next mean."""
+
     def mean(self, losses: list[float]) -> list[float]:
-        """Each loss's mean over the ranks."""
+        """Each loss's mean over the ranks, in float64; a signal that waits on one of them ends the search on all."""
 
     def any(self, flag: bool) -> bool:
-        """Whether it is True on any rank: a step was skipped, the data ended, there is no baseline."""
+        """Whether it is True on any rank: a step was skipped, there is no baseline."""
 
     def least(self, value: int | None) -> int | None:
         """The smallest of the ranks' values, such as free bytes or batches; None if any of them is None."""
 
+    def most(self, value: int) -> int:
+        """The largest of the ranks' values."""
+
+    def total(self, value: int | None) -> int | None:
+        """The sum of the ranks' values; None if any of them is None."""
+
+    def first(self, value: Any) -> Any:
+        """The value of rank 0."""
+
+    def alike(self) -> AbstractContextManager[None]:
+        """A block in which this rank may fail while the others wait: then all raise the same."""
+
+    def settle(self, error: BaseException, *, ends: bool = False) -> BaseException:
+        """What all ranks raise, now that this one has failed; it has taken part in what the others wait in.
+
+        Args:
+            error: this rank's exception.
+            ends: the search ends by it, whatever the rate was; else it may say that the rate is too high.
+        """
+
 
 class Alone:
     """One process, which agrees with itself."""
+
+    rank, world_size, is_alone = 0, 1, True
+
+    _block = nullcontext()
+
+    def remember(self, memory: Memory) -> None:
+        """Nothing."""
+
+    def stand_in(self, error: Exception) -> torch.Tensor | None:  # noqa: ARG002 - the protocol's
+        """None."""
+        return None
 
     def mean(self, losses: list[float]) -> list[float]:
         """The losses."""
@@ -35,6 +88,29 @@ class Alone:
     def least(self, value: int | None) -> int | None:
         """The value."""
         return value
+
+    def most(self, value: int) -> int:
+        """The value."""
+        return value
+
+    def total(self, value: int | None) -> int | None:
+        """The value."""
+        return value
+
+    def first(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+    def alike(self) -> AbstractContextManager[None]:
+        """A block."""
+        return self._block
+
+    def settle(self, error: BaseException, *, ends: bool = False) -> BaseException:  # noqa: ARG002 - the protocol's
+        """The error."""
+        return error
+
+
+ALONE = Alone()
 
 
 def next_on_all(ranks: Ranks, batches: Batches) -> Any:
@@ -52,3 +128,27 @@ def next_on_all(ranks: Ranks, batches: Batches) -> Any:
     if ranks.any(ended is not None):
         raise ended or DataEndedError("the data ended on another rank")
     return batch
+
+
+def is_skipped(ranks: Ranks, loss: float | torch.Tensor, *, taken: bool) -> bool:
+    """Whether a scaler skipped a step on a rank, and no rank's loss is to blame: a smaller scale can't mend that.
+
+    Args:
+        ranks: all of them ask.
+        loss: of the step, on this rank.
+        taken: whether the optimizer stepped on this rank.
+    """
+    return ranks.most((not taken) if math.isfinite(loss) else 2) == 1
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether it is a DTensor, of which each process holds a part."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
+
+
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether ``fully_shard`` was applied to it."""
+    loaded = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(loaded, "FSDPModule", None)  # torch 2.5 has it elsewhere
+    return kind is not None and isinstance(module, kind)

@@ -42,10 +42,10 @@ def find_lr(
     warmup: float | None = None,
     verify: bool = False,
     budget: float | None = None,
+    executor: Executor | None = None,
     rule: Rule | str | None = None,
     control_variate: bool | None = None,
     one_pass: bool = False,
-    executor: Executor | None = None,
     restore: Sequence[Any] = (),
     progress: Progress | bool | None = None,
     on_step: Callable[[Step], object] | None = None,
@@ -81,14 +81,14 @@ def find_lr(
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of ``total_steps``; None is half of them, and at least 250 steps.
+        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
+            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
+            whose tasks have a process. It stays yours to shut down.
         rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass of stacked weights, where the model and the optimizer
             allow it: meant for a small model on a GPU. Their losses agree to rounding.
-        executor: makes the first runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
-            whose tasks have a process. It stays yours to shut down.
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         progress: None shows the sweep where somebody may be looking, in a terminal or a notebook; True also writes
             plain lines into a log; False shows nothing; or a context manager that gives a function, called with each
@@ -134,10 +134,10 @@ def find_lr(
         smoothing=smoothing,
         verify=verify,
         budget=budget,
+        executor=executor,
         rule=rule,
         control_variate=control_variate,
         one_pass=one_pass,
-        executor=executor,
         progress=progress,
         on_step=on_step,
         checkpoint=checkpoint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -15,6 +14,7 @@ from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.misfits import misfit, no_pair
+from findlr.torch.ranks import is_skipped
 from findlr.torch.rates import needs_closure
 from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.notes import remember_rng
@@ -26,6 +26,9 @@ LossFn = Callable[[nn.Module, Any], torch.Tensor]
 Loss = float | torch.Tensor
 Draw = Callable[[], Any]
 TrainStep = Callable[[Draw], Any]
+
+BY_A_FRAMEWORK = "a framework takes the steps by what it has set up in this process, and a worker would be without that"
+"""Why some trainings can't be sent to another process."""
 
 
 class Step(Protocol):
@@ -136,7 +139,7 @@ class LossStep:
             loss, ran = self._first_step(draw, batches)
         if self._stepper.scaler is None:
             return loss
-        return None if self._training.ranks.any(not ran and math.isfinite(loss)) else loss
+        return None if is_skipped(self._training.ranks, loss, taken=ran) else loss
 
     def _first_step(self, draw: Draw, batches: list[Any]) -> tuple[Loss, bool]:
         """Step as usual; if the optimizer says that it wants a closure or a graph, step with that from here on."""
@@ -167,9 +170,15 @@ class LossStep:
         stepper.zero_grad()
         losses = []
         for i in range(self.accumulation_steps):
-            if i == len(batches):
-                batches.append(draw())
-            loss = checked(self._name, self.loss(batches[i]))
+            try:
+                if i == len(batches):
+                    batches.append(draw())
+                loss = checked(self._name, self.loss(batches[i]))
+            except Exception as error:
+                stand_in = self._training.ranks.stand_in(error)
+                if stand_in is None:
+                    raise
+                loss = stand_in
             losses.append(kept_loss(loss))
             stepper.backward(loss, divisor)
         if not (self.clip_grad_norm is None and self.clip_grad_value is None):
@@ -217,6 +226,10 @@ class LossStep:
         if self.accumulation_steps > 1:
             return "gradients are accumulated"
         return "several optimizers are swept together" if len(self._training.swept) > 1 else None
+
+    def why_not_packed(self) -> str | None:
+        """None where torch's own way takes the step; another framework has states in each process of its own."""
+        return None if type(self._stepper) is Stepper else BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:
         """The scaler."""

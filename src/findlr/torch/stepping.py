@@ -15,7 +15,6 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
-from findlr.torch.losses import read_losses
 from findlr.torch.misfits import described, layer_misfit
 from findlr.torch.ranks import next_on_all
 from findlr.torch.snapshot.memory import Memory
@@ -34,6 +33,8 @@ class Stepping:
 
     training: Training
     taker: Step
+    rank: int
+    world_size: int
     device: torch.device
     batches: Batches
     no_new_graphs: NoNewGraphs
@@ -44,7 +45,6 @@ class Stepping:
     _baseline: Baseline
     _latest: Loss
     _other_passes: int
-    _batch_size: int | None
     _first_batch: str | None
 
     @property
@@ -56,6 +56,14 @@ class Stepping:
     def optimizer(self) -> torch.optim.Optimizer:
         """The first optimizer that is swept."""
         return self.training.swept[0]
+
+    def settle(self, error: BaseException) -> BaseException:
+        """What all processes raise, now that this one ends."""
+        return self.training.ranks.settle(error, ends=True)
+
+    def first(self, value: Any) -> Any:
+        """The first process's value."""
+        return self.training.ranks.first(value)
 
     @property
     def forwards(self) -> int:
@@ -104,16 +112,23 @@ class Stepping:
         try:
             loss = self.taker.take(self._draw)
         except Exception as error:
-            if self.taker.passes or self._first_batch is None or isinstance(error, FindlrError):
+            told = self._told_of(error)
+            common = self.training.ranks.settle(told)
+            if common is error:
                 raise
-            misfit = layer_misfit(error, self._first_batch)
-            if misfit is None:
-                note(error, f"no step was taken yet; the first batch is {self._first_batch}")
-                raise
-            raise misfit from None
+            raise common from (None if common is told else told)
         if loss is not None:
             self._latest = loss
         return loss
+
+    def _told_of(self, error: Exception) -> Exception:
+        """What a step raised or, of the first one, the error that says how the batch does not fit."""
+        if self.taker.passes or self._first_batch is None or isinstance(error, FindlrError):
+            return error
+        misfit = layer_misfit(error, self._first_batch)
+        if misfit is None:
+            note(error, f"no step was taken yet; the first batch is {self._first_batch}")
+        return misfit or error
 
     def _draw(self) -> Any:
         """The next batch, where the step needs it."""
@@ -121,8 +136,8 @@ class Stepping:
         batch = self._place(next_on_all(self.training.ranks, batches) if batches.ends else batches.next())
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
-        if self._batch_size is None:
-            self._batch_size, self._first_batch = batch_size(batch), described(batch)
+        if self.training.batch_size is None:
+            self.training.batch_size, self._first_batch = batch_size(batch), described(batch)
         return batch
 
     def skipped(self) -> Loss | None:
@@ -136,7 +151,7 @@ class Stepping:
 
     def baseline(self) -> Loss | None:
         """The last batch's loss under the snapshot's weights, with the same dropout; None if a self-check failed."""
-        with self.no_new_graphs:
+        with self.training.ranks.alike(), self.no_new_graphs:
             loss = self._baseline.loss(self._latest)
         return None if loss is None else self._left(loss)
 
@@ -145,8 +160,8 @@ class Stepping:
         return loss.item() if self.device.type == "cpu" else loss.reshape(())
 
     def read(self, losses: list[Loss]) -> list[float]:
-        """The losses as numbers; waits for the device, once."""
-        return self.training.ranks.mean(read_losses(losses))
+        """The losses as numbers, the mean over all processes; waits for the device, once."""
+        return self.training.read(losses)
 
     def snapshot(self) -> Memory:
         """Copies of everything that a step can change."""

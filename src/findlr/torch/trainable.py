@@ -183,9 +183,10 @@ class TorchTrainable(Stepping):
         self.batches = Batches(loader, self.device if place is None else None, consume=consume)
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs, self._place)
         self.validation_every = None if validation_loader is None else plain(validation_every)
-        self._batch_size: int | None = None
         self._first_batch: str | None = None
-        self.read_every = 1 if self.device.type == "cpu" else READ_EVERY_STEPS
+        ranks = training.ranks
+        self.rank, self.world_size = ranks.rank, ranks.world_size
+        self.read_every = 1 if self.device.type == "cpu" and ranks.is_alone else READ_EVERY_STEPS
         self._baseline = Baseline(training, taker, functions)
         self._latest: Loss = 0.0
         self._other_passes = 0
@@ -193,7 +194,8 @@ class TorchTrainable(Stepping):
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside; see ``HeldOut.hold_out``."""
-        return self._held_out.hold_out(self.batches, batches, steps, total_steps)
+        with self.training.ranks.alike():
+            return self._held_out.hold_out(self.batches, batches, steps, total_steps)
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
@@ -201,12 +203,14 @@ class TorchTrainable(Stepping):
             return  # train_step draws as many batches as it likes
         free = self.training.ranks.least(free_memory(self.device))
         most = _MOST_KEPT_BYTES if free is None else min(_MOST_KEPT_BYTES, free // 4)
-        if not self.batches.keep(steps * self.taker.accumulation_steps, most):
+        with self.training.ranks.alike():
+            is_kept = self.batches.keep(steps * self.taker.accumulation_steps, most)
+        if not is_kept:
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def prepare_together(self, runs: int) -> str | None:
         """The reason why ``run_together`` can't take that many runs, if one is known beforehand, or None."""
-        return obstacle(self, runs)
+        return obstacle(self, runs) if self.training.ranks.is_alone else "several processes train together"
 
     def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """The held-out losses of several runs in one pass; or why they must be made one after another."""
@@ -230,7 +234,9 @@ class TorchTrainable(Stepping):
 
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
-        (loss,) = self.training.ranks.mean([float(self._held_out.evaluate())])
+        with self.training.ranks.alike():
+            mine = float(self._held_out.evaluate())
+        (loss,) = self.training.ranks.mean([mine])
         return loss
 
     def validate(self) -> Loss:
@@ -239,7 +245,8 @@ class TorchTrainable(Stepping):
         Raises:
             LoaderError: the validation loader is empty.
         """
-        return self._left(self._held_out.validate())
+        with self.training.ranks.alike():
+            return self._left(self._held_out.validate())
 
     def planned(self, plan: Plan) -> Plan:
         """``plan`` with what is known of the optimizer, the start and the epochs, where it leaves them open."""
@@ -276,7 +283,7 @@ class TorchTrainable(Stepping):
         autocast = getattr(self.taker, "autocast", None)
         facts = {
             **self.training.facts(),
-            "batch_size": self._batch_size,
+            "batch_size": self.training.batch_size,
             "accumulation_steps": self.taker.accumulation_steps,
             "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         }

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
+from findlr.torch.given import chosen, listed, restorable
 from findlr.torch.joint import JointRates
+from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
-from findlr.torch.ranks import Alone, Ranks
+from findlr.torch.ranks import ALONE, Ranks
 from findlr.torch.rates import (
     Rates,
     described,
@@ -32,9 +35,9 @@ from findlr.torch.rates import (
 )
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import check_stateful, note_optimizer, note_stateful, note_tensors, remember_rng
+from findlr.torch.snapshot.notes import note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached
-from findlr.torch.snapshot.stores import StoreKind, check, free_memory, store_for
+from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, store_for
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
@@ -67,17 +70,17 @@ class Training:
         restore: Sequence[Any] = (),
         snapshot: StoreKind = "auto",
     ) -> None:
-        self.models: list[nn.Module] = _listed("model", models, nn.Module)
+        self.models: list[nn.Module] = listed("model", models, nn.Module)
         self.modules = list({id(module): module for module in self.models}.values())
         self.wrappers: list[Any] = []
         self.scaler: GradScaler | None = None  # that a wrapper steps with
         given = self._unwrapped(optimizers)
-        self.optimizers: list[torch.optim.Optimizer] = _listed("optimizer", given, torch.optim.Optimizer)
-        self.swept = list(self.optimizers) if together and sweep is None else _chosen(given, sweep)
+        self.optimizers: list[torch.optim.Optimizer] = listed("optimizer", given, torch.optim.Optimizer)
+        self.swept = list(self.optimizers) if together and sweep is None else chosen(given, sweep)
         self.rates: Rates | JointRates = Rates(self.swept[0]) if len(self.swept) == 1 else JointRates(self.swept)
         check(snapshot)
         self.snapshot_kind = snapshot
-        self.restore = _restorable(restore)
+        self.restore = restorable(restore)
         self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
         self._buffers: dict[int, torch.Tensor] = {}
         self._look_into(self.modules)
@@ -85,7 +88,9 @@ class Training:
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
-        self.ranks: Ranks = Alone()
+        self.batch_size: int | None = None
+        """Examples in the first batch of the search: this rank's or, once losses were read, those of all ranks."""
+        self._is_of_all = False
         self._lr = math.nan
 
     def _unwrapped(self, optimizers: Any) -> Any:
@@ -101,6 +106,15 @@ class Training:
             self.scaler = scaler if isinstance(scaler, GradScaler) else self.scaler
             return self._unwrapped(inner)
         return optimizers
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        """The processes that train together; asked once all that is trained is known."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return ALONE
+        from findlr.torch.processes.wrapped import ranks_of  # which loads much
+
+        return ranks_of(self.modules, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -188,6 +202,12 @@ class Training:
                     "many as it likes, past any budget: leave verify out"
                 )
 
+    def read(self, losses: list[float | torch.Tensor]) -> list[float]:
+        """The losses as numbers, the mean over the ranks; waits for the device, once."""
+        if not (self._is_of_all or self.ranks.is_alone):
+            self.batch_size, self._is_of_all = self.ranks.total(self.batch_size), True
+        return self.ranks.mean(read_losses(losses))
+
     def snapshot(self, places: Iterable[Batches] = ()) -> Memory:
         """Copies of everything that a step can change.
 
@@ -196,7 +216,13 @@ class Training:
         """
         memory = Memory()
         try:
-            self._remember(memory, places)
+            if self.ranks.is_alone:
+                self._remember(memory, places)
+            else:
+                with self.ranks.alike():
+                    self.ranks.remember(memory)
+                    self._remember(memory, places)
+                self.ranks.any(False)  # all have one
         except BaseException:
             memory.close()  # what is only half remembered will not be put back
             raise
@@ -212,11 +238,15 @@ class Training:
             note_stateful(stateful, memory)
         note_tensors(self.tensors, memory)
         memory.note(*self.generators)
-        memory.copy(lambda nbytes: store_for(self.snapshot_kind, nbytes, self._free))
+        memory.copy(self._store)
         for batches in places:
             batches.remember(memory)
         remember_modes(self.devices, memory)
         remember_rng(self.devices, memory)
+
+    def _store(self, nbytes: int) -> Store:
+        """Where so many bytes are kept; the same kind of place on all ranks."""
+        return store_for(self.snapshot_kind, nbytes if self.ranks.is_alone else self.ranks.most(nbytes), self._free)
 
     def _free(self, kind: str) -> list[int | None]:
         """The free bytes where copies would live: the least of any rank."""
@@ -231,12 +261,14 @@ class Training:
             optimizer=plan.optimizer or family_of(first),
             momentum=momentum_of(first) if plan.momentum is None else plan.momentum,
             parameters=plan.parameters or trained or None,
-            pretrained=pretrained(self.models, trained) if plan.pretrained is None else plan.pretrained,
+            pretrained=pretrained(self.models, self.swept) if plan.pretrained is None else plan.pretrained,
         )
 
     def facts(self) -> dict[str, Any]:
         """The model, the optimizer and its settings, ratios of its groups, versions."""
+        several = {} if self.ranks.is_alone else {"world_size": self.ranks.world_size}
         return {
+            **several,
             "model": ", ".join(type(model).__name__ for model in self.models),
             "parameters": sum([p.numel() for model in self.models for p in model.parameters()]),
             "device": ", ".join(sorted({device.type for device in self.devices})),
@@ -256,45 +288,5 @@ def _steps_by_itself(optimizer: Any) -> bool:
     return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
 
 
-def _restorable(restore: Any) -> list[Any]:
-    """What is in ``restore=``, once all of it can be put back."""
-    if not isinstance(restore, (list, tuple)):
-        raise ConfigurationError(f"restore must be a list of objects with a state_dict, got {type(restore).__name__}")
-    for stateful in restore:
-        check_stateful(stateful)
-    return list(restore)
-
-
 def _among(thing: Any, things: Iterable[Any]) -> bool:
     return any(thing is each for each in things)
-
-
-def _listed(name: str, given: Any, kind: type) -> list[Any]:
-    items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
-    if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
-        module = "torch.nn" if kind is nn.Module else "torch.optim"
-        raise (OptimizerError if name == "optimizer" else ConfigurationError)(
-            f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
-        )
-    return list(items)
-
-
-def _chosen(optimizers: Any, sweep: Sweep) -> list[torch.optim.Optimizer]:
-    """The optimizers to sweep."""
-    if isinstance(optimizers, torch.optim.Optimizer):
-        if sweep not in (None, 0, [0]):
-            raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
-        return [optimizers]
-    if sweep is None and len(optimizers) == 1:
-        return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)
-    keys = list(map(plain, sweep)) if isinstance(sweep, (list, tuple, set)) else [plain(sweep)]
-    try:
-        chosen = [optimizers[key] for key in keys]
-    except (KeyError, IndexError, TypeError):
-        chosen = []
-    if not chosen:
-        known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
-        raise OptimizerError(
-            f"sweep must name the optimizer to sweep, one of {known}, or a list of them, got {sweep!r}"
-        )
-    return chosen

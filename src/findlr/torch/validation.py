@@ -72,8 +72,9 @@ class HeldOut:
             length = self._validation.length()
             aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
             training_batches.hold_out(0, needed, share)
-        self._aside = [self._place(batch) for batch in aside]
-        return len(self._aside)
+        count = self._training.ranks.least(len(aside)) or 0
+        self._aside = [self._place(batch) for batch in aside[:count]]
+        return count
 
     def evaluate(self) -> torch.Tensor:
         """The mean loss on the batches set aside."""

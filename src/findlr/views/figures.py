@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, MissingExtraError
 
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIZE = (7, 5)  # inches
+_SIZE = (7.0, 5.0)  # inches
+_SMALL = (5.8, 4.4)  # whose letters can still be read on a phone
 _DPI = 150  # of a picture that is written
 _INK, _PAPER = "#0a0b0c", "#fdfcfb"  # which nothing else has
 _PAGE = "var(--jp-layout-color0, var(--vscode-editor-background, Canvas))"  # a notebook's own colour
 
 
-def picture(draw: Callable[[Axes], object]) -> Figure:
+def picture(draw: Callable[[Axes], object], size: tuple[float, float] = _SIZE) -> Figure:
     """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
+
+    Args:
+        draw: is given the axes.
+        size: width and height in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -31,7 +37,7 @@ def picture(draw: Callable[[Axes], object]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     return figure
 
@@ -53,9 +59,11 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     look = {**dict.fromkeys(inked, _INK), **dict.fromkeys(papers, _PAPER)}
-    with mpl.rc_context({**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}), StringIO() as file:
+    how: dict[Any, Any] = {**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}
+    with mpl.rc_context(how), warnings.catch_warnings(), StringIO() as file:
+        warnings.filterwarnings("ignore", "Glyph")  # which one is missing here is for the browser's fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        picture(draw).savefig(file, format="svg", transparent=True, metadata=nothing)
+        picture(draw, _SMALL).savefig(file, format="svg", transparent=True, metadata=nothing)
         drawn = file.getvalue()
     for colour, meant in ((_INK, "currentColor"), (_PAPER, _PAGE)):
         drawn = drawn.replace(colour, meant)
@@ -78,12 +86,19 @@ def check_picture(path: str | PathLike[str]) -> None:
 
 
 def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -> Axes:
-    """The axes with what ``draw`` draws: the ones given, new ones, or those of a picture that is written."""
+    """The axes with what ``draw`` draws: the ones given, new ones, or those of a picture that is written.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ConfigurationError: it writes no such picture, or ``ax`` is neither axes nor a path.
+    """
     if isinstance(ax, (str, PathLike)):
         check_picture(ax)
         (figure := picture(draw)).savefig(ax, dpi=_DPI)
         return figure.axes[0]
     ax = _new_axes() if ax is None else ax
+    if not hasattr(ax, "set_xscale"):
+        raise ConfigurationError(f"ax must be matplotlib's axes, or the path of a picture, got {type(ax).__name__}")
     draw(ax)
     return ax
 

@@ -17,6 +17,7 @@ from findlr.errors import MissingExtraError
 from findlr.finding import Finding
 from findlr.finding.telling import cost_text, none_text, plan_text, race_text
 from findlr.views.figures import svg
+from findlr.views.parts import OWN
 from findlr.views.progress import Growing
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def html(finding: Finding) -> str:
         head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b>'
         if suggestion.interval is not None:
             head += f" &nbsp; interval {interval_text(suggestion.interval)}"
-    how = "" if suggestion is None else f"<div>{_text(suggestion.rule, 40)}: {_text(suggestion.why, 300)}</div>"
+    named = "" if suggestion is None or suggestion.rule in OWN else f"{_text(suggestion.rule, 40)}: "
+    how = "" if suggestion is None else f"<div>{named}{_text(suggestion.why, 300)}</div>"
     race = "" if finding.race is None else f"<div>Race: {_text(race_text(finding.race), 300)}</div>"
     return (
         f'<div><div style="font-size:1.15em">{head}</div>'

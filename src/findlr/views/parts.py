@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.runs import Run
 from findlr.analysis.text import printable, rate_text
 
+_LONGEST = 40  # letters of rules' names
 Limits = tuple[float, float]
 OWN = ("quick", "race")  # the rules that nobody need have asked for
 
@@ -30,13 +32,13 @@ class Mark:
     @property
     def label(self) -> str:
         """The rate and its rules, as in "0.12 (valley)"."""
-        return f"{rate_text(self.lr)} ({printable(', '.join(self.rules))})"
+        return f"{rate_text(self.lr)} ({_named(self.rules)})"
 
     @property
     def suggested(self) -> str:
         """The rate as the one that is suggested, with the rules that were asked for by name."""
         rules = [rule for rule in self.rules if rule not in OWN]
-        return f"suggested {rate_text(self.lr)}" + (f" ({printable(', '.join(rules))})" if rules else "")
+        return f"suggested {rate_text(self.lr)}" + (f" ({_named(rules)})" if rules else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,3 +149,7 @@ class Drawing:
     def main(self) -> Curve:
         """The line that the suggestion stands on."""
         return self.line if self.read is None else self.read.line
+
+
+def _named(rules: Sequence[str]) -> str:
+    return printable(", ".join(rules), _LONGEST)

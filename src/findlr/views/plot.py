@@ -152,6 +152,9 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
     if drawing.race is not None:
         handles += _draw_race(drawing.race, ax)
     handles += _signs(drawing, ax)
+    left, right = ax.dataLim.intervalx
+    if left == right:  # a single point has no width of its own
+        ax.set_xlim(left / 10, right * 10)
     if drawing.message:
         ax.set_title(drawing.message, parse_math=False, wrap=True)
     else:
@@ -163,13 +166,15 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
 def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
     """The lines and points; those further down lie over those before."""
     read = drawing.read
-    many = {"rasterized": len(drawing.line) > _MANY}  # one by one they would make a vector picture very large
-    dots = {"color": _LINE, "ls": "", "marker": "o", "ms": 3, "mew": 0, "alpha": 0.5, **many}
+    many: dict[str, Any] = {
+        "rasterized": len(drawing.line) > _MANY
+    }  # one by one they would make a vector picture very large
+    dots: dict[str, Any] = {"color": _LINE, "ls": "", "marker": "o", "ms": 3, "mew": 0, "alpha": 0.5, **many}
     layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
         ("raw loss", drawing.points, dots),
         ("raw loss less batch differences", drawing.corrected, {"color": _GREY, "lw": 0.8, **many}),
         (drawing.loss_label, drawing.line, {"color": _LINE, "lw": 2} if read is None else {"color": _LINE, "lw": 1}),
-        ("what the rule reads, dip shaded", read and read.line, {"color": _LINE, "lw": 2.8}),
+        ("what the rule reads, dip shaded", None if read is None else read.line, {"color": _LINE, "lw": 2.8}),
         ("validation loss", drawing.validation, {"color": _VALIDATION, "ls": "--", "lw": 1.6, "marker": "."}),
     )
     for label, curve, how in layers:
@@ -231,17 +236,15 @@ def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
     from matplotlib.transforms import ScaledTranslation
 
     names = [str(handle.get_label()) for handle in handles]
-    figure, size = ax.get_figure(root=True), ax.xaxis.label.get_fontsize()
+    figure, size = ax.get_figure(root=True), float(ax.xaxis.label.get_fontsize())
     look: dict[str, Any] = {"framealpha": 0.8, "edgecolor": "none", "fontsize": "small"}
     if figure is not None and figure.get_layout_engine() is not None:
         widest = max(len(line) for name in names for line in name.splitlines())
-        width = (
-            79 * figure.get_figwidth() * ax.get_position().width
-        )  # in points, a tenth more: the layout will widen it
+        width = 79 * figure.get_figwidth() * ax.get_position().width  # points, and a tenth for the layout to add
         below = ax.transAxes + ScaledTranslation(0, -3.4 * size / 72, figure.dpi_scale_trans)
         look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
         look |= {"ncols": max(int(width / (0.45 * size * (widest + 7))), 1), "columnspacing": 1.5}
-    elif max((len(line.get_xdata(orig=False)) for line in ax.lines), default=0) > _MANY:
+    elif max((len(line.get_path()) for line in ax.lines), default=0) > _MANY:
         look |= {"loc": "lower left"}  # to look for the best place would take long
     for text in ax.legend(handles, names, **look).get_texts():
         text.set_parse_math(False)
@@ -286,4 +289,5 @@ def _point_at(mark: Mark, ax: Axes) -> None:
         parse_math=False,
         zorder=6,
     )
+    name.set_in_layout(False)  # a long one must not squeeze the axes
     name.set_path_effects([withStroke(linewidth=3, foreground=ax.get_facecolor())])  # readable across the curve

@@ -377,6 +377,7 @@ def arm(training):
         training.extra.armed = False
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("bomb", [Bomb, lambda: Bomb("criterion", 5, KeyboardInterrupt)], ids=["first", "second"])
 def test_ctrl_c_while_things_are_put_back(bomb):
     before = signal.getsignal(signal.SIGINT)

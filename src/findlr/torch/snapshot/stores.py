@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from findlr.errors import ConfigurationError
-from findlr.torch.snapshot import folders, staging
+from findlr.torch.snapshot import staging
+from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 
 logger = logging.getLogger("findlr")
 
@@ -88,10 +88,10 @@ class HostStore(Store):
 
 
 class DiskStore(Store):
-    """Keeps copies in files, one each, in a private temporary folder that is removed by ``close``.
+    """Keeps copies in one temporary file without a name, so that the system frees it however the process ends.
 
-    A tensor of a subclass is written as what it is without it. One that holds no data of its own, but other tensors, is
-    kept in the host's memory.
+    A tensor of a subclass is written as what it is without it. One that holds no data of its own, but other tensors,
+    and one that is sparse or quantized, is kept in the host's memory.
 
     Raises:
         ConfigurationError: the temporary folder can't be written, or is full.
@@ -100,68 +100,34 @@ class DiskStore(Store):
     on_device = False
 
     def __init__(self) -> None:
-        folders.remove_leftovers()
         try:
-            self._folder = folders.Private()
+            self._file = TensorFile()
         except OSError as error:
             raise _refused(error) from error
-        self._count = 0
-        self._kinds: dict[Path, type[torch.Tensor]] = {}  # subclasses
-        # For when close() is never reached, because the owner is lost or Python ends.
-        self._remove = weakref.finalize(self, self._folder.remove)
 
     def keep(self, tensors: list[torch.Tensor]) -> list[Any]:
-        """Write each tensor to a file of its own."""
-        return [self._written(tensor) if _has_data(tensor) else HostStore().keep([tensor])[0] for tensor in tensors]
-
-    def _written(self, tensor: torch.Tensor) -> Path:
-        file = self._folder.file(f"{self._count}.pt")
-        self._count += 1
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            self._kinds[file] = type(tensor)
-            with torch._C.DisableTorchFunctionSubclass():
-                tensor = tensor.as_subclass(torch.Tensor)
-        tensor = tensor.detach()
-        if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # otherwise a view's file would hold all that it looks at
+        """Write each tensor behind those before it."""
         try:
-            torch.save(tensor.cpu(), file)
-        except (OSError, RuntimeError) as error:
+            return [self._file.write(t) if has_bytes(t) else HostStore().keep([t])[0] for t in tensors]
+        except OSError as error:
             self.close()
             raise _refused(error) from error
-        return file
 
     def read(self, copy: Any) -> torch.Tensor:
-        """The tensor in a file, which is read only as it is used."""
-        if isinstance(copy, torch.Tensor):
-            return copy
-        try:
-            kept = _loaded(copy)
-        except (OSError, RuntimeError):  # the training may have used up all descriptors
-            if not self._folder.spare():
-                raise
-            kept = _loaded(copy)
-        return kept.as_subclass(self._kinds[copy]) if copy in self._kinds else kept
+        """The tensor at a place of the file."""
+        return self._file.read(copy) if isinstance(copy, Place) else copy
 
     def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
-        """Write files' contents into their tensors, one after the other."""
-        for tensor, file in zip(tensors, copies, strict=True):
-            tensor.copy_(self.read(file))
+        """Read the file into the tensors."""
+        for tensor, copy in zip(tensors, copies, strict=True):
+            if isinstance(copy, Place):
+                self._file.read_into(tensor, copy)
+            else:
+                tensor.copy_(copy)
 
     def close(self) -> None:
-        """Remove the folder."""
-        self._remove()
-
-
-def _has_data(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has data of its own, which a file can hold."""
-    wraps = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
-    return not wraps and tensor.layout is not torch._mkldnn  # type: ignore[attr-defined]
-
-
-def _loaded(file: Path) -> torch.Tensor:
-    loaded: torch.Tensor = torch.load(file, mmap=True, weights_only=True)
-    return loaded
+        """Close the file, which frees it."""
+        self._file.close()
 
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:

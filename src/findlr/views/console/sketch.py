@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from findlr.analysis.smoothing import Array
-from findlr.analysis.text import printable, rate_text
+from findlr.analysis.text import rate_text
 from findlr.finding import Finding
 from findlr.views.drawing import describe
 from findlr.views.parts import Drawing, Mark
@@ -41,7 +41,7 @@ class Sketch:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines, as wide as ``options`` allow."""
-        if self._drawing.limits is None or not len(self._drawing.line):
+        if self._drawing.limits is None or not len(self._drawing.main):
             yield Text("(no curve to draw: the sweep has too few usable points)", style="dim")
             return
         low, high = self._drawing.limits
@@ -62,8 +62,9 @@ class Sketch:
         axis, rates = canvas.axis()
         yield Text(f"{' ' * (gutter - 1)}{canvas.ink.corner}{axis}", style="dim")
         yield Text(f"{' ' * gutter}{rates}", style="dim")
-        said = f"{self._drawing.loss_label} against learning rate"
-        said = said if gutter + len(said) <= options.max_width else "learning rate"
+        what = self._drawing.loss_label if self._drawing.read is None else "what the rule reads"
+        said = f"{what} against learning rate"
+        said = said if len(said) <= width else "learning rate"
         yield Text(f"{' ' * gutter}{said}", style="dim")
 
 
@@ -79,10 +80,15 @@ class Ink:
     corner: str
     base: str
     tick: str
+    digits: str  # of an exponent; none where there are no small ones
+
+    def power(self, power: int) -> str:
+        """A power of ten, as in 10⁻³ or 1e-3."""
+        return f"10{str(power).translate(str.maketrans('-0123456789', self.digits))}" if self.digits else f"1e{power}"
 
 
-_UNICODE = Ink(((1, 8), (2, 16), (4, 32), (64, 128)), 0x2800, "●", "┊", "│", "└", "─", "┬")
-_PLAIN = Ink(((ord("*") - ord(" "),),), ord(" "), "o", ":", "|", "+", "-", "+")
+_UNICODE = Ink(((1, 8), (2, 16), (4, 32), (64, 128)), 0x2800, "●", "┊", "│", "└", "─", "┬", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_PLAIN = Ink(((ord("*") - ord(" "),),), ord(" "), "o", ":", "|", "+", "-", "+", "")
 
 
 def ink_of(ascii_only: bool) -> Ink:
@@ -134,14 +140,14 @@ class _Canvas:
         self.ink = ink
         self._drawing, self._width, self._height = drawing, width, height
         self._low, self._high = drawing.limits
-        ends: list[float] = drawing.line.log10_lr[[0, -1]].tolist()
+        ends: list[float] = drawing.main.log10_lr[[0, -1]].tolist()
         if drawing.suggestion is not None:
             ends.append(math.log10(drawing.suggestion.lr))
         self._first, self._last = min(ends), max(ends)
 
     def heading(self, mark: Mark) -> str:
         """The name of a mark, above its place."""
-        label = printable(mark.label)
+        label = mark.suggested
         start = self._column(math.log10(mark.lr)) - len(label) // 2
         return " " * max(min(start, self._width - len(label)), 0) + label
 
@@ -149,7 +155,7 @@ class _Canvas:
         """The line, and the suggestion on it."""
         mark = self._drawing.suggestion
         at = None if mark is None else (self._row(mark.loss), self._column(math.log10(mark.lr)))
-        line, ends, limits = self._drawing.line, (self._first, self._last), (self._low, self._high)
+        line, ends, limits = self._drawing.main, (self._first, self._last), (self._low, self._high)
         drawn = dots(line.log10_lr, line.loss, ends, limits, (self._width, self._height), self.ink)
         for i, cells in enumerate(drawn):
             row = Text(cells.replace(chr(self.ink.blank), " "), style=LINE)
@@ -161,7 +167,7 @@ class _Canvas:
     def axis(self) -> tuple[str, str]:
         """The line of ticks, and the rates under them: powers of ten, or the ends where they hold fewer than two."""
         powers = range(math.ceil(self._first), math.floor(self._last) + 1)
-        ticks = {self._column(power): f"1e{power}" for power in powers}
+        ticks = {self._column(power): self.ink.power(power) for power in powers}
         if len(ticks) < 2:
             ticks = {self._column(end): rate_text(10**end) for end in (self._first, self._last)}
         axis, rates = [self.ink.base] * self._width, ""

@@ -1,0 +1,66 @@
+"""What a training is given: modules, optimizers, and which of them is swept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from findlr.analysis.numbers import plain
+from findlr.errors import ConfigurationError, OptimizerError
+from findlr.torch.snapshot.notes import check_stateful
+
+
+def restorable(restore: Any) -> list[Any]:
+    """What is in ``restore=``, once all of it can be put back.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
+    if not isinstance(restore, (list, tuple)):
+        raise ConfigurationError(f"restore must be a list of objects with a state_dict, got {type(restore).__name__}")
+    for stateful in restore:
+        check_stateful(stateful)
+    return list(restore)
+
+
+def listed(name: str, given: Any, kind: type) -> list[Any]:
+    """One or several of a kind, as a list.
+
+    Raises:
+        ConfigurationError: they are none.
+    """
+    items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
+    if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
+        module = "torch.nn" if kind is nn.Module else "torch.optim"
+        raise (OptimizerError if name == "optimizer" else ConfigurationError)(
+            f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
+        )
+    return list(items)
+
+
+def chosen(optimizers: Any, sweep: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers to sweep.
+
+    Raises:
+        OptimizerError: ``sweep`` names none.
+    """
+    if isinstance(optimizers, torch.optim.Optimizer):
+        if sweep not in (None, 0, [0]):
+            raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
+        return [optimizers]
+    if sweep is None and len(optimizers) == 1:
+        return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)
+    keys = list(map(plain, sweep)) if isinstance(sweep, (list, tuple, set)) else [plain(sweep)]
+    try:
+        chosen = [optimizers[key] for key in keys]
+    except (KeyError, IndexError, TypeError):
+        chosen = []
+    if not chosen:
+        known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
+        raise OptimizerError(
+            f"sweep must name the optimizer to sweep, one of {known}, or a list of them, got {sweep!r}"
+        )
+    return chosen

@@ -1,0 +1,242 @@
+"""Sums over the processes of a training that end on all of them, even where one has failed."""
+
+# ruff: noqa: SLF001 - the store that the processes share has no public name
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from findlr.errors import RankError
+from findlr.search.failure import is_the_trainings, told
+
+_LOOK_SECONDS = 0.25  # that a call may take before it is told where this process waits
+_PAUSE_SECONDS = 0.01  # between two looks into the store
+_PATIENCE_SECONDS = 20.0  # that a failed process waits for the others; they may be in the midst of a step
+_IMPATIENCE_SECONDS = 3.0  # the same, where they may wait in a layer of the model, from which nothing calls them
+_ROLL_CALL_SECONDS = 3.0
+
+_searches = itertools.count()  # of this process; all make the same ones
+
+
+class Failure(NamedTuple):
+    """What ended a process's part of a search: its rank, the exception in a line, and whose that is."""
+
+    rank: int
+    text: str
+    is_the_trainings: bool
+
+
+class Calls:
+    """Sums over a group of processes.
+
+    A process that fails between two calls takes part in the next one all the same: it asks the store which call the
+    others wait in, and marks it. So all leave that call knowing of it, and the group stays as good as it was. A
+    process that is gone shows by its connection, and then the group is lost.
+
+    Args:
+        group: the processes; None is all.
+        device: where the model is.
+        by_device: numbers must be on it, too, because the processes can't call each other from the host.
+        calls_only: the model's own layers make no calls between the processes, so all of them are made here.
+    """
+
+    def __init__(self, group: Any, device: torch.device, *, by_device: bool, calls_only: bool) -> None:
+        self._group, self._model = group, device
+        self.device = device if by_device else torch.device("cpu")
+        self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
+        self._patience = _PATIENCE_SECONDS if calls_only else _IMPATIENCE_SECONDS
+        first = dist.get_global_rank(group, 0) if group is not None else 0
+        name = f"findlr/{first}/{next(_searches)}"
+        self._store = distributed_c10d.PrefixStore(name, distributed_c10d._get_default_store())
+        self._made = 0  # calls that all have made
+        self._open: list[tuple[Any, torch.Tensor]] = []  # begun, and not waited for
+        self.lost: RankError | None = None
+
+    def sum(self, values: torch.Tensor, *, wait: bool = True) -> None:
+        """Sum ``values`` over the processes, in place.
+
+        Args:
+            values: of one dimension; the last is 0, and this class's own.
+            wait: whether the sum is needed now; else a device goes on by itself, and a failure shows at the next sum
+                that is waited for.
+
+        Raises:
+            RankError: another process has failed.
+        """
+        if self.lost is not None:
+            raise self.lost
+        try:
+            work = dist.all_reduce(values, group=self._group, async_op=True)
+            self._open.append((work, values))
+            if wait or values.is_cpu:
+                self._finish()
+            else:
+                work.wait()  # which only lets the device's stream wait
+        except RuntimeError as error:
+            raise self._gone(error) if not isinstance(error, RankError) else error from None
+
+    def _finish(self) -> None:
+        """Wait for all calls that were begun, and look whether a process has marked one."""
+        told_at = time.monotonic() + _LOOK_SECONDS
+        is_told = False
+        while not self._has_ended(self._open[-1]):
+            if not is_told and time.monotonic() > told_at:
+                self._tell()
+                is_told = True
+            if is_told and self._store.check(["lost"]):
+                raise RuntimeError("another process has lost the others")
+        calls, self._open = self._open, []
+        for number, (_, values) in enumerate(calls, start=self._made):
+            if values[-1] > 0:
+                self._made += len(calls)
+                raise _error_of(self._failures(number), own=None)
+        self._made += len(calls)
+
+    def _has_ended(self, call: tuple[Any, torch.Tensor]) -> bool:
+        work, values = call
+        if not values.is_cpu:
+            if not work.is_completed():
+                time.sleep(_PAUSE_SECONDS / 10)
+                return False
+            work.wait()
+            return True
+        try:
+            work.wait(timedelta(seconds=_LOOK_SECONDS))
+        except RuntimeError:
+            if work.is_completed():
+                raise
+            return False
+        return True
+
+    def _tell(self) -> None:
+        """Tell the store what this process waits in, for one that has failed and takes part all the same."""
+        last = len(self._open) - 1
+        for i, (_, values) in enumerate(self._open):
+            form = values.numel(), str(values.dtype).removeprefix("torch."), values.device.type, i == last
+            self._store.set(f"call {self._made + i}", json.dumps(form))
+
+    def settle(self, error: BaseException, *, ends: bool = False) -> BaseException:
+        """This process has failed: let all others know, where they wait for it.
+
+        Returns:
+            What all processes raise: the same text on each.
+        """
+        if isinstance(error, RankError):
+            return error
+        if self.lost is not None:
+            return self.lost
+        if is_connection(error):
+            return self._gone(error)
+        failure = Failure(self.rank, told(error), not ends and is_the_trainings(error))
+        try:
+            failures = self._joined(failure)
+        except RuntimeError as late:
+            return self._gone(late)
+        return self._left(failure, error) if failures is None else _error_of(failures, own=error)
+
+    def _joined(self, failure: Failure) -> list[Failure] | None:
+        """Take part in the calls that the others wait in, marked; return all failures, or None if none comes there."""
+        until = time.monotonic() + self._patience
+        if self._open:  # broken off while it waited
+            while not all(map(self._has_ended, self._open)):
+                if time.monotonic() > until:
+                    return None
+            self._made, self._open = self._made + len(self._open), []
+        at = self._made
+        store = self._store
+        store.set(f"failed {at} {self.rank}", json.dumps(failure))
+        store.set(f"word {self.rank}", json.dumps(failure))
+        store.add(f"failed {at}", 1)
+        while store.add(f"failed {at}", 0) < self.world_size:  # if all have failed here, nobody waits
+            if store.check([f"call {self._made}"]):
+                numel, dtype, kind, is_last = json.loads(store.get(f"call {self._made}"))
+                values = torch.zeros(numel, dtype=getattr(torch, dtype), device="cpu" if kind == "cpu" else self._model)
+                values[-1] = 1
+                work = dist.all_reduce(values, group=self._group, async_op=True)
+                while not self._has_ended((work, values)):
+                    if time.monotonic() > until:
+                        return None
+                self._made += 1
+                if is_last:
+                    break
+            elif time.monotonic() > until:
+                return None
+            else:
+                time.sleep(_PAUSE_SECONDS)
+        failures = self._failures(at)
+        store.delete_key(f"word {self.rank}")
+        return failures
+
+    def _left(self, failure: Failure, own: BaseException) -> RankError:
+        """The others can't be reached: they wait in a layer of the model, or are gone. Close what they wait at."""
+        with suppress(RuntimeError):
+            self._store.set("lost", "")
+        self.lost = _error_of([failure._replace(is_the_trainings=False)], own)
+        with suppress(Exception):  # it may not take notes
+            own.add_note(
+                "findlr: the process group is closed, because the other ranks wait in a layer, where nothing reaches "
+                "them: start all processes again"
+            )
+        dist.destroy_process_group()
+        return self.lost
+
+    def _failures(self, at: int) -> list[Failure]:
+        """All failures after so many calls, by rank."""
+        keys = [f"failed {at} {rank}" for rank in range(self.world_size)]
+        return [Failure(*json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
+
+    def _gone(self, error: BaseException) -> RankError:
+        """The error for a connection that broke: it names who is gone, where that can be known."""
+        if self.lost is not None:
+            return self.lost
+        self._open = []
+        text = "another process is gone, and who can't be known, because the store of all is gone with it"
+        with suppress(RuntimeError):
+            text = self._who()
+        self.lost = RankError(f"{text}; the process group can't be used any more: start all processes again")
+        self.lost.__cause__ = error
+        return self.lost
+
+    def _who(self) -> str:
+        """Who failed with a word or, by a roll call, without one."""
+        store = self._store
+        store.set(f"here {self.rank}", "")
+        store.set("lost", "")
+        missing = [rank for rank in range(self.world_size) if rank != self.rank]
+        until = time.monotonic() + _ROLL_CALL_SECONDS
+        while missing and time.monotonic() < until:
+            words = [rank for rank in missing if store.check([f"word {rank}"])]
+            if words:
+                return _said([Failure(*json.loads(store.get(f"word {rank}"))) for rank in words])
+            missing = [rank for rank in missing if not store.check([f"here {rank}"])]
+            time.sleep(_PAUSE_SECONDS)
+        ranks = " and ".join(map(str, missing))
+        return f"rank {ranks} ended without a word, killed perhaps" if missing else "the processes lost each other"
+
+
+def _said(failures: list[Failure]) -> str:
+    return "; ".join(f"rank {each.rank} failed: {each.text}" for each in failures)
+
+
+def _error_of(failures: list[Failure], own: BaseException | None) -> RankError:
+    """What all processes raise."""
+    error = RankError(_said(failures))
+    error.own, error.is_the_trainings = own, all(each.is_the_trainings for each in failures)
+    error.__cause__ = own
+    return error
+
+
+def is_connection(error: BaseException) -> bool:
+    """Whether an exception says that a connection to another process broke."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo/transport", "[gloo]"))

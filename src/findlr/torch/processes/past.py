@@ -1,0 +1,127 @@
+"""DistributedDataParallel past its reducer: the gradients are averaged here, at the end of each backward pass.
+
+A reducer rebuilds its buckets after its first backward pass, which changes the order of the sums of the training that
+follows; and one that a backward pass has failed in can't be used again.
+"""
+
+# ruff: noqa: SLF001 - a wrapper that has not begun has no public name for that, nor has its reducer's making
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.autograd import Variable
+
+from findlr.torch.processes.calls import Calls
+
+
+class PastReducers:
+    """Takes the place of the reducers of DistributedDataParallel modules.
+
+    Args:
+        modules: they; each goes on to be called as it is, and only hands the call to the module inside it.
+        calls: sums the gradients.
+    """
+
+    def __init__(self, modules: Sequence[nn.parallel.DistributedDataParallel], calls: Calls) -> None:
+        self._modules, self._calls = modules, calls
+        self._depth = 0
+        self._kept: list[tuple[Any, dict[str, Any]]] = []
+        self._handles: list[Any] = []
+        self._parameters: list[nn.Parameter] = []
+        self._buffers: list[torch.Tensor] = []
+        self._pass: Any = None  # the backward pass whose end is waited for
+
+    def begin(self) -> None:
+        """From here on, the gradients are averaged here; a second call needs a second ``end``."""
+        self._depth += 1
+        if self._depth > 1:
+            return
+        found: dict[int, nn.Parameter] = {}
+        for module in self._modules:
+            self._kept.append((module, {name: vars(module)[name] for name in _FLAGS if name in vars(module)}))
+            module.require_backward_grad_sync = module.require_forward_param_sync = False
+            if module.static_graph:
+                module._static_graph_delay_allreduce_enqueued = True
+            ignored = module.parameters_to_ignore
+            named = module.module.named_parameters()
+            found |= {id(p): p for name, p in named if p.requires_grad and name not in ignored}
+            if module.broadcast_buffers:
+                self._buffers += [
+                    buffer
+                    for name, buffer in module.module.named_buffers()
+                    if name not in ignored and buffer.is_floating_point()
+                ]
+        self._parameters = list(found.values())
+        hooked: list[Any] = self._parameters  # torch has no types for hooks
+        self._handles = [p.register_post_accumulate_grad_hook(self._accumulated) for p in hooked]
+
+    def end(self) -> None:
+        """From here on, the reducers average them again; one that would be another than before is made anew."""
+        self._depth -= 1
+        if self._depth:
+            return
+        for handle in self._handles:
+            handle.remove()
+        for module, flags in self._kept:
+            for name, value in flags.items():
+                setattr(module, name, value)
+            if module.static_graph:
+                is_as_before = module._static_graph_delay_allreduce_enqueued
+            else:
+                is_as_before = not module.find_unused_parameters
+            if not is_as_before:
+                _make_reducer(module)
+        self._kept, self._handles, self._parameters, self._buffers = [], [], [], []
+
+    def _accumulated(self, _: torch.Tensor) -> None:
+        """A gradient is there: average all, once the backward pass has ended."""
+        task = torch._C._current_graph_task_id()
+        if task != self._pass:
+            self._pass = task
+            Variable._execution_engine.queue_callback(self._average)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Let each gradient be its mean over the processes, and each buffer the first process's."""
+        groups: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)  # what is sent, what takes it
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            groups[parameter.grad.device, parameter.grad.dtype].append((parameter.grad, parameter.grad))
+        first = self._calls.rank == 0
+        for buffer in self._buffers:
+            sent = buffer if first else torch.zeros_like(buffer)
+            groups[buffer.device, buffer.dtype].append((sent, buffer))
+        for pairs in groups.values():
+            self._send(*zip(*pairs, strict=True))
+
+    def _send(self, sent: tuple[torch.Tensor, ...], takers: tuple[torch.Tensor, ...]) -> None:
+        """Sum what is sent over the processes, the gradients as shares of a mean, in one call."""
+        flat = torch.cat([*[tensor.reshape(-1) for tensor in sent], sent[0].new_zeros(1)])
+        gradients = sum([taker.numel() for gradient, taker in zip(sent, takers, strict=True) if gradient is taker])
+        flat[:gradients] /= self._calls.world_size
+        self._calls.sum(flat, wait=False)
+        parts = torch.split(flat[:-1], [taker.numel() for taker in takers])
+        for part, taker in zip(parts, takers, strict=True):
+            taker.copy_(part.view_as(taker))
+
+
+_FLAGS = ("require_backward_grad_sync", "require_forward_param_sync", "_static_graph_delay_allreduce_enqueued")
+
+
+def _make_reducer(module: Any) -> None:
+    """A new reducer, as a wrapper makes one where it is unpickled; with its hooks."""
+    parameters, expects_sparse = module._build_params_for_reducer()
+    names = module._build_debug_param_to_name_mapping(parameters)
+    module._ddp_init_helper(parameters, expects_sparse, names, module.static_graph)
+    if module.static_graph:
+        module.reducer._set_static_graph()
+        module.logger._set_static_graph()
+    for hook, state in module._comm_hooks:
+        dist._register_comm_hook(module.reducer, state, hook)  # type: ignore[attr-defined]

@@ -1,0 +1,348 @@
+"""What is tried on several ranks; each case returns what happened on its rank.
+
+python -m tests.ranks.cases results.json "2 exits('ddp', ['sgd'])" "3 ways"
+python -m tests.ranks.cases results.json all
+"""
+
+import itertools
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+from findlr import RangeTest, find_lr
+from tests.ranks import launch
+from tests.ranks.training import DIVERGING, FUSE, OPTIMIZERS, SWEEP, Training, by_ddp, by_fsdp, told
+
+WRAPS = {"ddp": by_ddp(), "fsdp": by_fsdp}
+
+
+def fail():
+    raise ValueError("blown")
+
+
+def interrupt():
+    FUSE.rank = None  # once
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def spoil(loss):
+    """A criterion that gives NaN on one rank."""
+
+    def spoiled(outputs, targets):
+        found = loss(outputs, targets)
+        return found * float("nan") if FUSE.rank == dist.get_rank() and FUSE.group["lr"] >= FUSE.lr else found
+
+    return spoiled
+
+
+EXITS = {
+    "finish": (SWEEP, None),
+    "diverge": (DIVERGING, None),
+    "nan": (SWEEP, None),
+    "raise": (SWEEP, fail),
+    "interrupt": (SWEEP, interrupt),
+}
+
+
+def outcome(search):
+    """What a search found or raised, and how long that took."""
+    start = time.monotonic()
+    error = finding = None
+    try:
+        finding = search()
+    except BaseException as raised:  # noqa: BLE001 - it is told
+        error, finding = raised, getattr(raised, "finding", None)
+    return {
+        "error": error if error is None else f"{type(error).__name__}: {error}",
+        "finding": told(finding),
+        "stop": None if finding is None else finding.stop.name,
+        "points": 0 if finding is None else len(finding.curve),
+        "facts": None if finding is None else [finding.facts.get("batch_size"), finding.facts.get("world_size")],
+        "seconds": time.monotonic() - start,
+    }
+
+
+def compared(make, search, before=0, after=4):
+    """A training with a search in it, beside one without."""
+    launch.begin()
+    FUSE.rank = None
+    never = make().train(before + after).state()
+    training = make().train(before)
+    found = outcome(lambda: search(training))
+    FUSE.rank = None
+    return {**found, "same": training.train(after).state() == never}
+
+
+def exits(wrap, optimizers, which=tuple(EXITS), rank=1):
+    """Every exit with every optimizer, fresh and in the midst."""
+
+    def case(*_):
+        found = {}
+        for optimizer in optimizers:
+            for way_out in which:
+                settings, act = EXITS[way_out]
+
+                def search(training, way_out=way_out, settings=settings, act=act):
+                    model, swept, loss, loader = training.parts
+                    FUSE.set(training, rank, "criterion" if act else None, act, 1e-4)
+                    return find_lr(model, swept, spoil(loss) if way_out == "nan" else loss, loader, **settings)
+
+                for before in (0, 3):
+                    made = lambda optimizer=optimizer: Training(WRAPS[wrap], optimizer)  # noqa: E731
+                    found[f"{optimizer} {way_out} {before}"] = compared(made, search, before)
+        return found
+
+    return case
+
+
+def rate_at(step):
+    """The rate of a step of ``SWEEP``."""
+    return SWEEP["min_lr"] * (SWEEP["max_lr"] / SWEEP["min_lr"]) ** (step / (SWEEP["num_steps"] - 1))
+
+
+PLACES = ("draw", "forward", "criterion", "backward", "optimizer", "on_step")
+
+
+def places(wrap, steps, ranks, which=PLACES):
+    """A rank raises at each place, at several steps; all go on to train."""
+
+    def case(*_):
+        found = {}
+        for place, step, rank in itertools.product(which, steps, ranks):
+
+            def search(training, place=place, step=step, rank=rank):
+                FUSE.set(training, rank, place, fail, rate_at(step))
+                return find_lr(*training.parts, **SWEEP, on_step=lambda _: FUSE.at("on_step"))
+
+            found[f"{place} {step} {rank}"] = compared(lambda: Training(WRAPS[wrap]), search, 3)
+        return found
+
+    return case
+
+
+def fault(wrap, place, act, step, rank):
+    """One fault after which there is nothing but to raise: each rank is put back."""
+
+    def case(*_):
+        training = Training(WRAPS[wrap]).train(3)
+        before = training.state()
+        FUSE.set(training, rank, place, act, rate_at(step))
+        found = outcome(lambda: find_lr(*training.parts, **SWEEP, snapshot="disk"))
+        return {"it": {**found, "same": training.state() == before}}
+
+    return case
+
+
+def ways(*_):  # noqa: C901 - a list of them
+    """Every way to say what a step is, and what DistributedDataParallel can be told, on one group."""
+
+    def criterion(training, **how):
+        return find_lr(*training.parts, **SWEEP, **how)
+
+    def loss_fn(training):
+        def loss(model, batch):
+            return training.criterion(model(batch[0]), batch[1])
+
+        return find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss, **SWEEP)
+
+    def inner(training):
+        """The model that is given is the wrapper's; the loss function calls that."""
+        wrapper = training.model
+
+        def loss(_, batch):
+            return training.criterion(wrapper(batch[0]), batch[1])
+
+        return find_lr(wrapper.module, training.optimizer, loader=training.loader, loss_fn=loss, **SWEEP)
+
+    def own_step(training):
+        def train_step(draw):
+            training.optimizer.zero_grad()
+            with training.model.no_sync():
+                inputs, targets = draw()
+                (training.criterion(training.model(inputs), targets) / 2).backward()
+            inputs, targets = draw()
+            loss = training.criterion(training.model(inputs), targets)
+            (loss / 2).backward()
+            nn.utils.clip_grad_norm_(training.model.parameters(), 0.5)
+            training.optimizer.step()
+            return loss
+
+        return find_lr(training.model, training.optimizer, loader=training.loader, train_step=train_step, **SWEEP)
+
+    def loop(training):
+        with RangeTest(training.model, training.optimizer, **SWEEP) as test:
+            for inputs, targets in test(training.loader):
+                training.optimizer.zero_grad()
+                loss = training.criterion(training.model(inputs), targets)
+                loss.backward()
+                training.optimizer.step()
+                test.record(loss)
+        return test.finding
+
+    def race(training):
+        return criterion(training, schedule="one_cycle", total_steps=400, verify=True)
+
+    def compressed(**how):
+        def wrap(model):
+            wrapper = by_ddp(**how)(model)
+            wrapper.register_comm_hook(None, fp16_compress_hook)
+            return wrapper
+
+        return wrap
+
+    branches = by_ddp(find_unused_parameters=True)
+    tried = {
+        "criterion": (criterion, by_ddp()),
+        "loss_fn": (loss_fn, by_ddp()),
+        "inner": (inner, by_ddp()),
+        "own step": (own_step, by_ddp()),
+        "loop": (loop, by_ddp()),
+        "race": (race, by_ddp()),
+        "clip and accumulate": (lambda t: criterion(t, clip_grad_norm=0.5, accumulation_steps=2), by_ddp()),
+        "validation": (lambda t: criterion(t, validation_loader=t.loader, validation_every=5), by_ddp()),
+        "disk": (lambda t: criterion(t, snapshot="disk"), by_ddp()),
+        "static graph": (criterion, by_ddp(static_graph=True)),
+        "static graph, loop": (loop, by_ddp(static_graph=True)),
+        "unused": (criterion, branches),
+        "unused, loop": (loop, branches),
+        "bucket views": (criterion, by_ddp(gradient_as_bucket_view=True)),
+        "no broadcast": (criterion, by_ddp(broadcast_buffers=False)),
+        "compressed": (criterion, compressed()),
+        "unused, compressed": (criterion, compressed(find_unused_parameters=True)),
+        "epoch": (lambda t: find_lr(*t.parts, **SWEEP | {"num_steps": "epoch"}), by_ddp()),
+    }
+    found = {}
+    for name, (search, wrap) in tried.items():
+        for before in (0, 3):
+            found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), search, before)
+    return found
+
+
+def sharded_ways(*_):
+    """What a sharded model can be told."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    def search(training, **how):
+        return find_lr(*training.parts, **SWEEP, **how)
+
+    def loop(training):
+        with RangeTest(training.model, training.optimizer, **SWEEP) as test:
+            for inputs, targets in test(training.loader):
+                training.optimizer.zero_grad()
+                loss = training.criterion(training.model(inputs), targets)
+                loss.backward()
+                nn.utils.clip_grad_norm_(training.model.parameters(), 0.5)
+                training.optimizer.step()
+                test.record(loss)
+        return test.finding
+
+    def small():
+        return nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 4))
+
+    def by_tensor(_):
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        return parallelize_module(small(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+    def fails(place, training):
+        FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
+        return search(training)
+
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    tried = {
+        "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
+        "cpu": (lambda t: search(t, snapshot="cpu"), by_fsdp),
+        "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
+        "loop": (loop, by_fsdp),
+        "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
+        "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
+        "all fail forward": (partial(fails, "forward"), by_fsdp),
+        "all fail backward": (partial(fails, "backward"), by_fsdp),
+        "keeps whole": (search, lambda model: by_fsdp(model, reshard_after_forward=False)),
+        "tensor parallel": (search, by_tensor),
+    }
+    found = {}
+    for name, (ask, wrap) in tried.items():
+        for before in (0, 3):
+            found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), ask, before)
+    return found
+
+
+ALL = [
+    *(f"{n} exits({wrap!r}, {list(OPTIMIZERS)})" for n in (2, 3, 4) for wrap in WRAPS),
+    *(f"{n} places('ddp', (0, 9, 15), range({n}))" for n in (2, 3)),
+    *(f"{n} places('fsdp', (9, 15), range({n}), ('draw', 'criterion'))" for n in (2, 3)),
+    *(f"{n} ways" for n in (2, 3)),
+    *(
+        f"{n} fault({wrap!r}, {place!r}, {act}, {step}, {rank})"
+        for wrap in WRAPS
+        for n in (2, 3)
+        for rank in range(n)
+        for place, act, step in (
+            *(("forward", "kill", step) for step in (0, 7, 23)),
+            ("backward", "kill", 12),
+            ("forward", "fail", 7),
+            ("backward", "fail", 12),
+        )
+    ),
+]
+
+
+def main(out, *asked):
+    """Run the cases, each given as the number of ranks and an expression."""
+    results = {}
+    for each in ALL if asked == ("all",) else asked:
+        world, expression = each.split(maxsplit=1)
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as temporary:
+            os.environ["TMPDIR"], tempfile.tempdir = temporary, None
+            ranks = launch.run(eval(expression, globals()), int(world), folder)
+            left = [path.name for path in Path(temporary).glob("findlr*")]
+        results[each] = {"ranks": ranks, "left": left}
+        sys.stdout.write("\n    ".join([each, *problems(each, **results[each])]) + "\n")
+        sys.stdout.flush()
+    Path(out).write_text(json.dumps(results))
+
+
+def problems(name, ranks, left):
+    """What is not as it should be, in words."""
+    found = [f"left on disk: {left}"] if left else []
+    killed = ", kill," in name
+    lost = [rank for rank in ranks if isinstance(rank, str)]
+    if lost != (["ended with -9"] if killed else []):
+        return [*found, *map(str, ranks)]
+    whole = [rank for rank in ranks if not isinstance(rank, str)]
+    for case in whole[0]:
+        seen = [rank[case] for rank in whole]
+        wrong = [
+            key
+            for key, is_wrong in (
+                ("not put back", not all(each["same"] for each in seen)),
+                ("slow", max(each["seconds"] for each in seen) > 30),
+                ("other stops", len({each["stop"] for each in seen}) > 1),
+                ("other findings", not seen[0]["error"] and len({each["finding"] for each in seen}) > 1),
+                ("one raised", len({each["error"] is None for each in seen}) > 1),
+            )
+            if is_wrong
+        ]
+        found += [f"{case}: {', '.join(wrong)}: {seen}"] if wrong else []
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
