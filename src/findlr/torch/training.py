@@ -205,7 +205,7 @@ class Training:
     def read(self, losses: list[float | torch.Tensor]) -> list[float]:
         """The losses as numbers, the mean over the ranks; waits for the device, once."""
         if not (self._is_of_all or self.ranks.is_alone):
-            self.batch_size, self._is_of_all = self.ranks.total(self.batch_size), True
+            self.batch_size, self._is_of_all = self.ranks.examples(self.batch_size), True
         return self.ranks.mean(read_losses(losses))
 
     def snapshot(self, places: Iterable[Batches] = ()) -> Memory:
