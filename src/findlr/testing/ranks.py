@@ -3,8 +3,9 @@
     torchrun --nproc-per-node 2 -m findlr.testing.ranks module:factory
 
 ``factory`` is a suite of your own, a subclass of ``TrainableConformance`` or ``TrainingConformance``; or a function
-that gives a new Trainable, the same one every time but for its data. Each process runs each test; what a test came to, and
-each Finding of a ``search``, must be the same on all. A test that hangs for a minute ends its process, and shows where.
+that gives a new Trainable, the same one every time but for its data. Each process runs each test. What a test came to,
+and each Finding of a ``search``, must be the same on all. A test that hangs for a minute ends its process, and shows
+where.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """The model, the optimizer and its settings, ratios of its groups, versions."""
-        several = {} if self.ranks.is_alone else {"world_size": self.ranks.world_size}
+        several = {"world_size": self.ranks.world_size} if self.ranks.world_size > 1 else {}
         return {
             **several,
             "model": ", ".join(type(model).__name__ for model in self.models),
