@@ -283,6 +283,43 @@ def sharded_ways(*_):
     return found
 
 
+class Partly(nn.Module):
+    """A layer that no batch goes through, which a weight decay must leave alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.unused = net(), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def compared_of(model):
+    """Its parameters; and on the first rank, from which the others take them, its running statistics."""
+    return [*model.parameters(), *([] if dist.get_rank() else model.buffers())]
+
+
+def like_the_wrapper(*_):
+    """A search's steps lead where the wrapper's own lead: gradients, statistics, parameters that are not used."""
+    found = {}
+    for name, wrap, model in (("whole", by_ddp(), net), ("unused", by_ddp(find_unused_parameters=True), Partly)):
+        own = Training(wrap, model=model)
+        own.optimizer.param_groups[0] |= {"lr": 0.01, "weight_decay": 0.1}
+        own.train(10)
+        training, seen = Training(wrap, model=model), []
+        training.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+        def look(step, training=training, seen=seen):
+            if step.index == 9:
+                seen.extend(tensor.clone() for tensor in compared_of(training.model))
+
+        how = {"min_lr": 0.01, "max_lr": 0.0100001, "num_steps": 10, "on_step": look}
+        told = outcome(lambda training=training, how=how: find_lr(*training.parts, **how))
+        close = [torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in zip(seen, compared_of(own.model), strict=True)]
+        found[name] = {**told, "same": all(close) and bool(close)}
+    return found
+
+
 def refused(*_):
     """What is refused in words, by the wrapper or the optimizer."""
     from torch.distributed.fsdp import FullyShardedDataParallel

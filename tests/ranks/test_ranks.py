@@ -25,6 +25,7 @@ ASKED = [
     "2 fault('fsdp', 'backward', fail, 12, 1)",
     "2 sharded_ways",
     "2 refused",
+    "2 like_the_wrapper",
 ]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--monitor-interval", "0.1"]

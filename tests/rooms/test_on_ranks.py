@@ -17,20 +17,13 @@ ROOMS = [room for room in ("lightning", "accelerate", "huggingface") if f"src/fi
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_search_on_two_ranks(room):
     own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "tests.rooms.on_ranks",
-        room,
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tests.rooms.on_ranks", room]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True, check=False)
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("on ranks: ")] or [done.stderr]
     first, second = json.loads(told.removeprefix("on ranks: "))
-    assert first["same"] and second["same"]
+    assert first["same"]
+    assert second["same"]
     assert first["finding"] == second["finding"]
     assert first["facts"] == [8 if room == "huggingface" else 16, 2]
     assert first["points"] == 24

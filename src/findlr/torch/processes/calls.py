@@ -82,8 +82,10 @@ class Calls:
                 self._finish()
             else:
                 work.wait()  # which only lets the device's stream wait
+        except RankError:
+            raise
         except RuntimeError as error:
-            raise self._gone(error) if not isinstance(error, RankError) else error from None
+            raise self._gone(error) from error
 
     def _finish(self) -> None:
         """Wait for all calls that were begun, and look whether a process has marked one."""
@@ -205,7 +207,6 @@ class Calls:
         with suppress(RuntimeError):
             text = self._who()
         self.lost = RankError(f"{text}; the process group can't be used any more: start all processes again")
-        self.lost.__cause__ = error
         return self.lost
 
     def _who(self) -> str:
