@@ -167,8 +167,8 @@ def _forget() -> None:
     waiting.clear()
     raised.clear()
     if held is not None:
-        for number, handler in held._handlers.items():  # noqa: SLF001 - its own
-            signal.signal(number, signal.SIG_DFL if number in held._ends else handler)  # noqa: SLF001
+        for number, former in held._formers.items():  # noqa: SLF001 - its own
+            signal.signal(number, former)
 
 
 if hasattr(os, "register_at_fork"):
