@@ -44,13 +44,14 @@ class Group:
         self._past = PastReducers(wrapped, calls) if wrapped else None
         self._stand_ins = StandIns(sharded) if sharded else None
         self._same_batches = same_batches
+        self._drops = False
         self._failed: Exception | None = None  # in a step, whose calls were made all the same
         self._ended = False  # by a signal that all have agreed on
         self._uneven = False  # a process has failed, so that the others may be a loss ahead of it
 
     def remember(self, memory: Memory) -> None:
         """Let the gradients be averaged here, until ``memory`` is closed; before anything is noted in it."""
-        self._ended, self._failed = False, None
+        self._ended, self._failed, self._drops = False, None, False
         if self._past is not None:
             memory.on_close(self._past.end)
             self._past.begin()
@@ -66,8 +67,10 @@ class Group:
             RankError: another process has failed, or was interrupted.
         """
         if self._failed is not None:
-            failed, self._failed = self._failed, None
+            failed, self._failed, self._drops = self._failed, None, True
             raise self.settle(failed)
+        if self._drops:  # the losses since the last mean are of steps that went on without this process's own
+            losses, self._drops = [], False
         if self._uneven:
             losses = losses[: self.least(len(losses))]
         waits = [0.0] * self.world_size
