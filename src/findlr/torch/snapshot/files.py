@@ -51,7 +51,7 @@ class TensorFile:
         place = Place(self._end, bare.shape, bare.stride(), bare.dtype, kind)
         self._file.seek(self._end)
         for part in torch.split(_flat(bare), _AT_ONCE):
-            left = _bytes_of(part.cpu())
+            left = _bytes_of(part.to("cpu", copy=True))  # a storage that NumPy has seen can't be resized
             while left:
                 left = left[self._file.write(left) :]
         self._end += bare.nbytes
@@ -74,12 +74,11 @@ class TensorFile:
     def _fill(self, flat: torch.Tensor, start: int) -> None:
         self._file.seek(start)
         for part in torch.split(flat, _AT_ONCE):
-            on_host = part if part.is_cpu else torch.empty_like(part, device="cpu")
+            on_host = torch.empty_like(part, device="cpu")
             left = _bytes_of(on_host)
             while left:
                 left = left[self._file.readinto(left) :]
-            if on_host is not part:
-                part.copy_(on_host)
+            part.copy_(on_host)
 
 
 def has_bytes(tensor: torch.Tensor) -> bool:
