@@ -731,7 +731,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_ctrl_c_while_things_are_put_back_reaches_the_users_own_handler",
                 INTERRUPTS,
-                "                signal.signal(number, self._handlers[number])",
+                "                signal.signal(number, self._formers[number])",
                 "                pass",
             ),
         ],

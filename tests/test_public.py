@@ -16,8 +16,19 @@ from findlr.torch.arguments import How
 
 NAMES = [
     *("ConfigurationError", "Curve", "DataEndedError", "FileFormatError", "Finding", "FindlrError", "LoaderError"),
-    *("LossError", "MissingExtraError", "NoSuggestionError", "OptimizerError", "Plan", "RangeTest", "RestoreError"),
-    *("Stop", "Suggestion", "TorchTrainable", "Verdict", "compare", "find", "find_lr", "rewindable", "rules"),
+    *("LossError", "MissingExtraError", "NoSuggestionError", "OptimizerError", "Plan", "RangeTest", "RankError"),
+    *(
+        "RestoreError",
+        "Stop",
+        "Suggestion",
+        "TorchTrainable",
+        "Verdict",
+        "compare",
+        "find",
+        "find_lr",
+        "rewindable",
+        "rules",
+    ),
 ]
 ROOMS = {
     "findlr.errors": [name for name in NAMES if name.endswith("Error")],

@@ -18,6 +18,7 @@ from findlr.errors import (
     MissingExtraError,
     NoSuggestionError,
     OptimizerError,
+    RankError,
     RestoreError,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "OptimizerError",
     "Plan",
     "RangeTest",
+    "RankError",
     "RestoreError",
     "Stop",
     "Suggestion",

@@ -21,7 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compr
 
 from findlr import RangeTest, find_lr
 from tests.ranks import launch
-from tests.ranks.training import DIVERGING, FUSE, OPTIMIZERS, SWEEP, Training, by_ddp, by_fsdp, told
+from tests.ranks.training import DIVERGING, FUSE, OPTIMIZERS, SWEEP, Training, by_ddp, by_fsdp, digest, net, told
 
 WRAPS = {"ddp": by_ddp(), "fsdp": by_fsdp}
 
@@ -87,7 +87,7 @@ def compared(make, search, before=0, after=4):
     return {**found, "same": training.train(after).state() == never}
 
 
-def exits(wrap, optimizers, which=tuple(EXITS), rank=1):
+def exits(wrap, optimizers, which=tuple(EXITS), rank=1, before=(0, 3)):
     """Every exit with every optimizer, fresh and in the midst."""
 
     def case(*_):
@@ -101,9 +101,9 @@ def exits(wrap, optimizers, which=tuple(EXITS), rank=1):
                     FUSE.set(training, rank, "criterion" if act else None, act, 1e-4)
                     return find_lr(model, swept, spoil(loss) if way_out == "nan" else loss, loader, **settings)
 
-                for before in (0, 3):
+                for steps in before:
                     made = lambda optimizer=optimizer: Training(WRAPS[wrap], optimizer)  # noqa: E731
-                    found[f"{optimizer} {way_out} {before}"] = compared(made, search, before)
+                    found[f"{optimizer} {way_out} {steps}"] = compared(made, search, steps)
         return found
 
     return case
@@ -227,7 +227,7 @@ def ways(*_):  # noqa: C901 - a list of them
     }
     found = {}
     for name, (search, wrap) in tried.items():
-        for before in (0, 3):
+        for before in (0, 3) if name in ("criterion", "static graph", "unused, compressed") else (3,):
             found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), search, before)
     return found
 
@@ -279,16 +279,82 @@ def sharded_ways(*_):
     }
     found = {}
     for name, (ask, wrap) in tried.items():
-        for before in (0, 3):
-            found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), ask, before)
+        found[name] = compared(lambda wrap=wrap: Training(wrap), ask, 3)
     return found
 
 
+class Partly(nn.Module):
+    """A layer that no batch goes through, which a weight decay must leave alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.unused = net(), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def compared_of(model):
+    """Its parameters; and on the first rank, from which the others take them, its running statistics."""
+    return [*model.parameters(), *([] if dist.get_rank() else model.buffers())]
+
+
+def like_the_wrapper(*_):
+    """A search's steps lead where the wrapper's own lead: gradients, statistics, parameters that are not used."""
+    found = {}
+    for name, wrap, model in (("whole", by_ddp(), net), ("unused", by_ddp(find_unused_parameters=True), Partly)):
+        own = Training(wrap, model=model)
+        own.optimizer.param_groups[0] |= {"lr": 0.01, "weight_decay": 0.1}
+        own.train(10)
+        training, seen = Training(wrap, model=model), []
+        training.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+        def look(step, training=training, seen=seen):
+            if step.index == 9:
+                seen.extend(tensor.clone() for tensor in compared_of(training.model))
+
+        how = {"min_lr": 0.01, "max_lr": 0.0100001, "num_steps": 10, "on_step": look}
+        told = outcome(lambda training=training, how=how: find_lr(*training.parts, **how))
+        close = [torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in zip(seen, compared_of(own.model), strict=True)]
+        found[name] = {**told, "same": all(close) and bool(close)}
+    return found
+
+
+def refused(*_):
+    """What is refused in words, by the wrapper or the optimizer."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    class Embedded(nn.Module):
+        def __init__(self, sparse):
+            super().__init__()
+            self.table, self.head = nn.Embedding(16, 4, sparse=sparse), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.head(self.table(x.abs().long()).mean(dim=1))
+
+    def lbfgs(parameters):
+        return torch.optim.LBFGS(parameters)
+
+    def asked(wrap, optimizer="sgd", model=net):
+        training = Training(wrap, model=model)
+        if optimizer != "sgd":
+            training.optimizer = optimizer(training.model.parameters())
+        before = digest([p.tolist() for p in training.model.parameters()])
+        found = outcome(lambda: find_lr(*training.parts, **SWEEP))
+        return {**found, "same": before == digest([p.tolist() for p in training.model.parameters()])}
+
+    return {
+        "fsdp1": asked(lambda model: FullyShardedDataParallel(model, device_id=torch.device("cpu"))),
+        "sparse": asked(by_ddp(), model=partial(Embedded, sparse=True)),
+        "closure": asked(by_ddp(), lbfgs),
+    }
+
+
 ALL = [
-    *(f"{n} exits({wrap!r}, {list(OPTIMIZERS)})" for n in (2, 3, 4) for wrap in WRAPS),
+    *(f"{n} exits({wrap!r}, {list(OPTIMIZERS)})" for wrap in ("fsdp", "ddp") for n in (2, 3, 4)),
     *(f"{n} places('ddp', (0, 9, 15), range({n}))" for n in (2, 3)),
     *(f"{n} places('fsdp', (9, 15), range({n}), ('draw', 'criterion'))" for n in (2, 3)),
-    *(f"{n} ways" for n in (2, 3)),
+    *(f"{n} {kind}" for n in (2, 3) for kind in ("ways", "sharded_ways")),
     *(
         f"{n} fault({wrap!r}, {place!r}, {act}, {step}, {rank})"
         for wrap in WRAPS
@@ -306,6 +372,9 @@ ALL = [
 
 def main(out, *asked):
     """Run the cases, each given as the number of ranks and an expression."""
+    import torch._dynamo  # once, not in each fork: sharded models need both
+    import torch.distributed.fsdp  # noqa: F401
+
     results = {}
     for each in ALL if asked == ("all",) else asked:
         world, expression = each.split(maxsplit=1)

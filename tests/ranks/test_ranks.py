@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,28 +15,106 @@ from tests.ranks.cases import problems
 
 ROOT = Path(__file__).parents[2]
 ASKED = [
-    "2 exits('ddp', ['sgd'])",
+    "2 exits('ddp', ['sgd'], before=(3,))",
     "3 exits('ddp', ['adamw-fused'], ('finish', 'raise'))",
-    "2 exits('fsdp', ['adamw-foreach'])",
-    "2 places('ddp', (15,), (0, 1))",
+    "2 exits('fsdp', ['adamw-foreach'], before=(3,))",
+    "2 places('ddp', (15,), (1,))",
     "2 ways",
     "2 fault('ddp', 'forward', kill, 7, 1)",
     "3 fault('fsdp', 'forward', kill, 7, 0)",
     "2 fault('fsdp', 'backward', fail, 12, 1)",
+    "2 sharded_ways",
+    "2 refused",
+    "2 like_the_wrapper",
 ]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--monitor-interval", "0.1"]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """All cases, by one process that loads torch once."""
     out = tmp_path_factory.mktemp("ranks") / "results.json"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "tests.ranks.cases", str(out), *ASKED]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
     return json.loads(out.read_text())
 
 
+@pytest.mark.timeout(900)  # all cases run in the first test
 @pytest.mark.parametrize("asked", ASKED)
 def test_every_rank_is_put_back_and_finds_the_same(results, asked):
     assert problems(asked, **results[asked]) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "error"),
+    [
+        ("2 fault('ddp', 'forward', kill, 7, 1)", "it", "RankError: rank 1 ended without a word"),
+        ("2 fault('fsdp', 'backward', fail, 12, 1)", "it", "RankError: rank 1 failed: ValueError: blown"),
+        ("2 exits('ddp', ['sgd'], before=(3,))", "sgd raise 3", "RankError: rank 1 failed: ValueError: blown"),
+        ("2 exits('ddp', ['sgd'], before=(3,))", "sgd interrupt 3", "RankError: rank 1 was interrupted by a signal"),
+        ("2 refused", "fsdp1", "ConfigurationError: FullyShardedDataParallel"),
+        ("2 refused", "sparse", "ConfigurationError: DistributedDataParallel can't be searched with sparse gradients"),
+        ("2 refused", "closure", "OptimizerError: LBFGS"),
+    ],
+)
+def test_the_first_rank_is_told_what_happened(results, case, name, error):
+    assert results[case]["ranks"][0][name]["error"].startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("2 exits('ddp', ['sgd'], before=(3,))", "sgd raise 3"),
+        ("2 exits('fsdp', ['adamw-foreach'], before=(3,))", "adamw-foreach raise 3"),
+        ("2 fault('fsdp', 'backward', fail, 12, 1)", "it"),
+    ],
+)
+def test_the_rank_that_failed_raises_its_own_exception(results, case, name):
+    assert results[case]["ranks"][1][name]["error"] == "ValueError: blown"
+
+
+def test_facts_tell_the_ranks_and_the_batch_of_all(results):
+    (first, _) = results["2 ways"]["ranks"]
+    assert first["criterion 0"]["facts"] == [16, 2]
+
+
+def torchrun(*command, cwd=ROOT):
+    return subprocess.run(
+        [*TORCHRUN, *command], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_page_runs_under_torchrun(tmp_path):
+    page = (ROOT / "docs" / "ranks.md").read_text()
+    (block,) = re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.py").write_text(block)
+    done = torchrun("train.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line.split() for line in done.stdout.splitlines())
+    assert [line[:3] for line in lines] == [["0", "2", "32"], ["1", "2", "32"]]
+    assert lines[0][3] == lines[1][3]
+
+
+@pytest.mark.parametrize(("suite", "passes"), [("Outside", True), ("Disagrees", False)])
+def test_the_suite_runs_on_ranks(suite, passes):
+    done = torchrun("-m", "findlr.testing.ranks", f"tests.ranks.suites:{suite}")
+    assert (done.returncode == 0) == passes, done.stdout + done.stderr
+    assert ("is not the same on all ranks" in done.stdout) == (not passes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_ends_all_and_leaves_nothing(number, tmp_path):
+    command = [*TORCHRUN, "-m", "tests.ranks.endless"]
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        while b"searching" not in (line := run.stdout.readline()):
+            assert line
+        assert list(tmp_path.glob("findlr*"))
+        start = time.monotonic()
+        run.send_signal(number)
+        told = run.stdout.read().decode()
+    assert time.monotonic() - start < 30, told
+    assert told.splitlines().count("put back") == 2, told
+    assert not list(tmp_path.glob("findlr*"))

@@ -232,28 +232,32 @@ def test_what_the_room_refuses():
         accelerate.find_lr(*given, num_it=50)
 
 
-PROCESSES = """
+LAUNCHED = """
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from findlr import ConfigurationError
 from findlr.accelerate import find_lr
 accelerator, net = Accelerator(cpu=True), torch.nn.Linear(2, 1)
 net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+given = accelerator, net, optimizer, torch.nn.MSELoss(), [(torch.ones(4, 2), torch.zeros(4, 1))]
+print(accelerator.distributed_type.value, type(net).__name__, len(find_lr(*given, num_steps=12).curve))
+accelerator.state.distributed_type = DistributedType.DEEPSPEED
 try:
-    find_lr(accelerator, net, optimizer, torch.nn.MSELoss(), [(torch.ones(4, 2), torch.zeros(4, 1))])
+    find_lr(*given)
 except ConfigurationError as error:
     print(error)
 """
 
 
-def test_several_processes_are_refused():
+def test_a_launched_process_is_searched_and_deepspeed_is_refused():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-W", "ignore", "-c", PROCESSES]
+    command = [sys.executable, "-W", "ignore", "-c", LAUNCHED]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **launched})
-    assert "the accelerator trains by MULTI_CPU" in done.stdout
+    assert "MULTI_CPU DistributedDataParallel 12" in done.stdout
+    assert "the accelerator trains by DEEPSPEED" in done.stdout
 
 
 def test_without_accelerate_the_extra_is_named():

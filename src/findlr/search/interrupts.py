@@ -94,7 +94,7 @@ class HeldSignals:
     def __init__(self, *, together: bool = False) -> None:
         self.together = together
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-        self._ends: list[int] = []  # the signals that had no handler in Python
+        self._formers: dict[int, Any] = {}  # what is given back, which may be no handler of Python's
 
     def handler_of(self, number: int) -> Any:
         """What a signal calls."""
@@ -111,12 +111,11 @@ class HeldSignals:
             HeldSignals.outermost = self
         HeldSignals.joint += self.together
         for number in _SIGNALS:
-            handler = signal.getsignal(number)
-            if self.together and number == signal.SIGTERM and handler is signal.SIG_DFL:
-                self._ends.append(number)
+            former = handler = signal.getsignal(number)
+            if self.together and number == signal.SIGTERM and former is signal.SIG_DFL:
                 handler = _end
             if callable(handler):  # otherwise Python does not run it
-                self._handlers[number] = handler
+                self._handlers[number], self._formers[number] = handler, former
                 signal.signal(number, self._arrived)
 
     @signals_wait
@@ -140,7 +139,7 @@ class HeldSignals:
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
-                    signal.signal(number, self._former(number))
+                    signal.signal(number, self._formers[number])
             if waiting and HeldSignals.outermost is None:  # came meanwhile
                 deliver()
             if late is not None:
@@ -149,10 +148,6 @@ class HeldSignals:
             if error is not late:
                 tell(error)
             raise
-
-    def _former(self, number: int) -> Any:
-        """What was in a signal's place before."""
-        return signal.SIG_DFL if number in self._ends else self._handlers[number]
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not _acts_in(frame) or (self.together and number not in waiting):

@@ -10,6 +10,7 @@ import numpy as np
 
 from findlr.analysis.acting import has_acted
 from findlr.analysis.curve import Curve, Ending, Step, Stop
+from findlr.errors import RankError
 from findlr.search.failure import told
 from findlr.search.stopping import StopRule
 from findlr.search.trainable import ReadsLater, Trainable
@@ -91,13 +92,18 @@ class Recording:
         if self._skips == _SKIPS:
             self.end(Stop.OVERFLOW)
 
-    def flush(self) -> None:
-        """Read what is waiting; points after the one that trips are cut."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+    def flush(self, *, always: bool = False) -> None:
+        """Read what is waiting; points after the one that trips are cut.
+
+        Args:
+            always: read even if nothing is waiting, because something may be on another process.
+        """
+        waiting = self._waiting
+        if not (waiting or always):
             return
         # One wait for all.
         values = self._read([value for point in waiting for value in point[1:] if value is not None])
+        self._waiting = []
         read, left = iter(values), len(values)
         for lr, *measured in waiting:
             left -= sum([value is not None for value in measured])
@@ -140,7 +146,7 @@ class Recording:
         Returns:
             True if the sweep has ended; False if nothing says that the rate is the reason, so that it must be raised.
         """
-        self.flush()
+        self.flush(always=isinstance(error, RankError))
         if self.stop is None and has_acted(self.curve(0.0)):
             self.stop, self._error = Stop.FAILED, told(error)
         return self.stop is not None

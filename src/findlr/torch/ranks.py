@@ -45,8 +45,8 @@ class Ranks(Protocol):
     def most(self, value: int) -> int:
         """The largest of the ranks' values."""
 
-    def total(self, value: int | None) -> int | None:
-        """The sum of the ranks' values; None if any of them is None."""
+    def examples(self, value: int | None) -> int | None:
+        """How many examples a step of all ranks has, of which this one has ``value``; None if any doesn't know."""
 
     def first(self, value: Any) -> Any:
         """The value of rank 0."""
@@ -93,7 +93,7 @@ class Alone:
         """The value."""
         return value
 
-    def total(self, value: int | None) -> int | None:
+    def examples(self, value: int | None) -> int | None:
         """The value."""
         return value
 

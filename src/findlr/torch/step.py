@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.errors import OptimizerError
 from findlr.search.memory import Memory
 from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
@@ -121,6 +122,8 @@ class LossStep:
         self._stepper = Stepper(training.swept, scaler) if stepper is None else stepper
         self.by_closure = needs_closure(training.swept[0]) and len(training.swept) == 1
         self._is_known = False  # how the optimizer wants to be stepped
+        if self.by_closure and not training.ranks.is_alone:
+            raise _not_on_ranks(training, "takes as many passes as its own losses say, which differ by rank")
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if the scaler skipped it, unless the loss is not finite: a smaller scale can't mend that.
@@ -150,11 +153,13 @@ class LossStep:
         versions = versions_of(swept)
         try:
             ran = stepper.step()
-        except Exception as error:  # noqa: BLE001 - most go on
+        except Exception as error:
             tried = Tried(swept, error, versions)
             self.by_closure = tried.wanted(scaled=stepper.scaler is not None) == "closure"
             stepper.with_graph = not self.by_closure
             states.put_back()
+            if stepper.with_graph and not self._training.ranks.is_alone:
+                raise _not_on_ranks(self._training, "differentiates the gradients, whose mean has no graph") from error
             if self.by_closure:
                 return self._closure_step(draw, batches), True
             loss, ran = self._backward(draw, batches), stepper.step()
@@ -234,3 +239,8 @@ class LossStep:
     def remembered(self) -> Sequence[Any]:
         """The scaler."""
         return [] if self._stepper.scaler is None else [self._stepper.scaler]
+
+
+def _not_on_ranks(training: Training, why: str) -> OptimizerError:
+    name = type(training.swept[0]).__name__
+    return OptimizerError(f"{name} {why}: search it in one process, or choose another optimizer")

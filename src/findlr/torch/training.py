@@ -205,7 +205,7 @@ class Training:
     def read(self, losses: list[float | torch.Tensor]) -> list[float]:
         """The losses as numbers, the mean over the ranks; waits for the device, once."""
         if not (self._is_of_all or self.ranks.is_alone):
-            self.batch_size, self._is_of_all = self.ranks.total(self.batch_size), True
+            self.batch_size, self._is_of_all = self.ranks.examples(self.batch_size), True
         return self.ranks.mean(read_losses(losses))
 
     def snapshot(self, places: Iterable[Batches] = ()) -> Memory:
@@ -266,7 +266,7 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """The model, the optimizer and its settings, ratios of its groups, versions."""
-        several = {} if self.ranks.is_alone else {"world_size": self.ranks.world_size}
+        several = {"world_size": self.ranks.world_size} if self.ranks.world_size > 1 else {}
         return {
             **several,
             "model": ", ".join(type(model).__name__ for model in self.models),

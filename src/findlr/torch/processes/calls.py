@@ -81,8 +81,10 @@ class Calls:
                 self._finish()
             else:
                 work.wait()  # which only lets the device's stream wait
+        except RankError:
+            raise
         except RuntimeError as error:
-            raise self._gone(error) if not isinstance(error, RankError) else error from None
+            raise self._gone() from error
 
     def _finish(self) -> None:
         """Wait for all calls that were begun, and look whether a process has marked one."""
@@ -135,12 +137,12 @@ class Calls:
         if self.lost is not None:
             return self.lost
         if is_connection(error):
-            return self._gone(error)
+            return self._gone()
         failure = Failure(self.rank, told(error), not ends and is_the_trainings(error))
         try:
             failures = self._joined(failure)
-        except RuntimeError as late:
-            return self._gone(late)
+        except RuntimeError:
+            return self._gone()
         return self._left(failure, error) if failures is None else _error_of(failures, own=error)
 
     def _joined(self, failure: Failure) -> list[Failure] | None:
@@ -194,7 +196,7 @@ class Calls:
         keys = [f"failed {at} {rank}" for rank in range(self.world_size)]
         return [Failure(*json.loads(self._store.get(key))) for key in keys if self._store.check([key])]
 
-    def _gone(self, error: BaseException) -> RankError:
+    def _gone(self) -> RankError:
         """The error for a connection that broke: it names who is gone, where that can be known."""
         if self.lost is not None:
             return self.lost
@@ -203,7 +205,6 @@ class Calls:
         with suppress(RuntimeError):
             text = self._who()
         self.lost = RankError(f"{text}; the process group can't be used any more: start all processes again")
-        self.lost.__cause__ = error
         return self.lost
 
     def _who(self) -> str:

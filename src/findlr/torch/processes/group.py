@@ -26,15 +26,24 @@ class Group:
         calls: between them.
         wrapped: the DistributedDataParallel modules, whose gradients are averaged here.
         sharded: the outermost modules whose layers call the other processes themselves.
+        same_batches: all processes train on the same batches, as a tensor-parallel model does.
     """
 
     is_alone = False
 
-    def __init__(self, calls: Calls, wrapped: Sequence[Any] = (), sharded: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        wrapped: Sequence[Any] = (),
+        sharded: Sequence[nn.Module] = (),
+        *,
+        same_batches: bool = False,
+    ) -> None:
         self._calls = calls
         self.rank, self.world_size = calls.rank, calls.world_size
         self._past = PastReducers(wrapped, calls) if wrapped else None
         self._stand_ins = StandIns(sharded) if sharded else None
+        self._same_batches = same_batches
         self._failed: Exception | None = None  # in a step, whose calls were made all the same
         self._ended = False  # by a signal that all have agreed on
         self._uneven = False  # a process has failed, so that the others may be a loss ahead of it
@@ -103,8 +112,10 @@ class Group:
         """The largest of the processes' values."""
         return int(max(self.gather(float(value))))
 
-    def total(self, value: int | None) -> int | None:
-        """The sum of the processes' values; None if any of them is None."""
+    def examples(self, value: int | None) -> int | None:
+        """How many examples a step of all has, of which this process has ``value``; None if any doesn't know."""
+        if self._same_batches:
+            return self.least(value)
         values = self.gather(math.nan if value is None else float(value))
         return None if any(map(math.isnan, values)) else int(sum(values))
 

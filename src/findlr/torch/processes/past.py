@@ -89,26 +89,36 @@ class PastReducers:
     @torch.no_grad()
     def _average(self) -> None:
         """Let each gradient be its mean over the processes, and each buffer the first process's."""
-        groups: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)  # what is sent, what takes it
+        unused = self._unused()
+        groups: dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]] = defaultdict(lambda: ([], []))
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            groups[parameter.grad.device, parameter.grad.dtype].append((parameter.grad, parameter.grad))
-        first = self._calls.rank == 0
+            groups[parameter.grad.device, parameter.grad.dtype][0].append(parameter.grad)
         for buffer in self._buffers:
-            sent = buffer if first else torch.zeros_like(buffer)
-            groups[buffer.device, buffer.dtype].append((sent, buffer))
-        for pairs in groups.values():
-            self._send(*zip(*pairs, strict=True))
+            groups[buffer.device, buffer.dtype][1].append(buffer)
+        for gradients, buffers in groups.values():
+            self._send(gradients, buffers)
+        for parameter in unused:
+            parameter.grad = None
 
-    def _send(self, sent: tuple[torch.Tensor, ...], takers: tuple[torch.Tensor, ...]) -> None:
-        """Sum what is sent over the processes, the gradients as shares of a mean, in one call."""
-        flat = torch.cat([*[tensor.reshape(-1) for tensor in sent], sent[0].new_zeros(1)])
-        gradients = sum([taker.numel() for gradient, taker in zip(sent, takers, strict=True) if gradient is taker])
-        flat[:gradients] /= self._calls.world_size
+    def _unused(self) -> list[nn.Parameter]:
+        """The parameters without a gradient on any process, where a wrapper looks for them: they keep none."""
+        if not any(module.find_unused_parameters or module.static_graph for module in self._modules):
+            return []
+        used = torch.tensor([*[float(p.grad is not None) for p in self._parameters], 0.0], device=self._calls.device)
+        self._calls.sum(used)
+        return [p for p, count in zip(self._parameters, used[:-1].tolist(), strict=True) if not count]
+
+    def _send(self, gradients: list[torch.Tensor], buffers: list[torch.Tensor]) -> None:
+        """Sum the gradients, as shares of a mean, and the first process's buffers, in one call."""
+        shares = [gradient.reshape(-1) / self._calls.world_size for gradient in gradients]
+        first = self._calls.rank == 0
+        values = [(buffer if first else torch.zeros_like(buffer)).reshape(-1) for buffer in buffers]
+        takers = [*gradients, *buffers]
+        flat = torch.cat([*shares, *values, takers[0].new_zeros(1)])
         self._calls.sum(flat, wait=False)
-        parts = torch.split(flat[:-1], [taker.numel() for taker in takers])
-        for part, taker in zip(parts, takers, strict=True):
+        for part, taker in zip(torch.split(flat[:-1], [each.numel() for each in takers]), takers, strict=True):
             taker.copy_(part.view_as(taker))
 
 
