@@ -1,6 +1,10 @@
 """``findlr doctor``: what is installed, and what a search leaves in a training."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from importlib import metadata
 
 import numpy as np
@@ -62,6 +66,14 @@ class Refuses:
 
 def refuses():
     return arguments(restore=[Refuses()])
+
+def explodes():
+    return {**arguments(), "criterion": lambda outputs, targets: (outputs - targets).mean() * float("nan")}
+
+def slow():
+    import pathlib, time
+    pathlib.Path("begun").touch()
+    time.sleep(60)
 
 def fails():
     raise ValueError("no data")
@@ -131,6 +143,25 @@ def test_a_training_that_is_not_the_same_twice_proves_nothing(doctor):
     assert code == 1
     assert "right after the search everything was as before it" in out
     assert "NO PROOF: two trainings without a search differ already: model.0.weight" in out
+
+
+def test_a_training_of_nan_proves_nothing(doctor):
+    code, out, _ = doctor("own.py:explodes")
+    assert code == 1
+    assert "NO PROOF: the training's losses are not finite" in out
+
+
+@pytest.mark.posix
+def test_ctrl_c_ends_it_in_one_line(tmp_path):
+    (tmp_path / "own.py").write_text(TARGETS)
+    command = [sys.executable, "-m", "findlr", "doctor", "own.py:slow"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.communicate(timeout=60)[1] == "findlr: interrupted\n"
+    assert process.returncode == 130
 
 
 def test_a_trainable_of_ones_own_that_does_not_go_back_is_seen(doctor):

@@ -1,9 +1,11 @@
 """Keras: a model goes on as if there had been no search, on torch and, in a process of its own, on JAX."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -62,13 +64,14 @@ class TestSuite(TrainableConformance):
         return [value.tolist() for value in state(trainable.model)[0][: -len(trainable.model.metrics_variables)]]
 
 
-SETTINGS = {
-    "adam": lambda: model_of(rich=True, metrics=["mae"]),
-    "momentum, accumulation": lambda: model_of(
-        # On JAX a second fit with an average fails, search or not.
-        keras.optimizers.SGD(0.01, momentum=0.9, gradient_accumulation_steps=2, use_ema=BACKEND == "torch", clipnorm=1)
-    ),
-}
+def accumulating(**how):
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, gradient_accumulation_steps=2, clipnorm=1.0, **how)
+    return model_of(optimizer, rich=True, metrics=["mae"])
+
+
+SETTINGS = {"momentum, accumulation": accumulating}
+if BACKEND == "torch":  # on JAX a second fit with averaged weights fails, search or not
+    SETTINGS |= {"adam": lambda: model_of(rich=True), "averaged": lambda: accumulating(use_ema=True)}
 
 
 @pytest.mark.parametrize("make", SETTINGS.values(), ids=SETTINGS)
@@ -152,6 +155,7 @@ def test_a_step_is_traced_once_for_a_whole_search(eager):
     assert (len(counted) == 2) is (BACKEND == "jax" and not eager)  # and once for the loss under the first weights
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="it is")
 def test_torch_is_not_imported_where_the_backend_is_jax():
     code = """import sys
 import numpy as np, keras
@@ -504,6 +508,13 @@ def test_without_keras_one_error_says_what_to_install():
     code = "import sys; sys.modules['keras'] = None; import findlr.keras"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: keras is not installed; run: pip install 'findlr[keras]'" in done.stderr
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="tests/rooms/test_pages.py runs it there")
+def test_the_code_on_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "keras.md").read_text()
+    exec("\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)), {})
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="starts the other one")

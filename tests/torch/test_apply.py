@@ -75,6 +75,8 @@ def test_every_scheduler_is_handled():
 @pytest.mark.parametrize("tensor", [False, True])
 @pytest.mark.parametrize("name", MAKE)
 def test_a_scheduler_goes_on_as_if_built_with_the_suggested_rate(name, tensor, taken):
+    if name == "SequentialLR" and tensor and torch.__version__ < (2, 10):
+        pytest.skip("before torch 2.10 the scheduler itself overwrites the rate that it starts from")
     optimizer = optimizer_at([0.4], tensor)
     scheduler = MAKE[name](optimizer)
     advance(optimizer, scheduler, taken)

@@ -97,6 +97,8 @@ class Search:
         """What is not as it was, or ``None``."""
         try:
             error = self.interrupted(interrupter)
+            if "executor" in self.how and not interrupter.pressed:
+                return None  # this time it has looked for a worker's run fewer times
             assert type(error) is KeyboardInterrupt, f"the call gave {error!r}"
             found = getattr(error, "finding", None)
             assert found is not None or not self.read, "no Finding"

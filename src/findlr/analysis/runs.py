@@ -29,6 +29,7 @@ AT_ONCE = PASS  # the same, where workers make several at the same time
 AT_ONCE_IF_RICH = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all of them: the likeliest first, and none after them
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
+BELIEVED = 0.5  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
@@ -201,7 +202,8 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
 
     y = (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2   at   x = log2 lr - b log2(total_steps / steps)
 
-    The answer is where a parabola through these, one of each run, is lowest.
+    The answer lies between the sweep's and where a parabola through these, one of each run, is lowest: a share of
+    (steps / total_steps)^0.5 of the way, in log lr.
 
     Args:
         race: the runs.
@@ -211,7 +213,8 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     Returns:
         The Suggestion.
 
-    Source: original. b is how best rates fall with the length; k says how much the sweep is to be believed.
+    Source: original. b is how best rates fall with the length; k, and the length of the runs, say how much the sweep is
+    to be believed.
     """
     assert plan.total_steps is not None
     drift = (plan.total_steps / race.steps) ** -DRIFT
@@ -223,7 +226,9 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
         prior = PRIOR * math.log2(lr / sweep.lr) ** 2
         return Run(lr, run.steps, (run.loss - lowest) / scale + prior if math.isfinite(run.loss) else math.inf)
 
-    lr, _ = parabola([weighed(run) for run in race.runs])
+    raced, _ = parabola([weighed(run) for run in race.runs])
+    share = (race.steps / plan.total_steps) ** BELIEVED  # of an answer that a run of that length has
+    lr = raced**share * sweep.lr ** (1 - share)
     why = (
         f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
         f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that makes "

@@ -14,7 +14,8 @@ from importlib import metadata
 from typing import Any
 
 from findlr import __version__
-from findlr.command.run import FINE
+from findlr.command.run import FINE, INTERRUPTED
+from findlr.command.streams import say
 from findlr.command.trial import AFTER, BEFORE
 from findlr.testing.bits import differing
 
@@ -51,9 +52,12 @@ def examine(target: str, options: Mapping[str, Any], whole_traceback: bool = Fal
         by_itself = list(differing(never["end"], _trial(plain)["end"])) if other else []
     except _TrialEndedError as ended:
         return int(ended.args[0])
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
     for line in _judged(searched["left"], other, by_itself, never):
         print(f"  {line}")
-    return DIFFERS if searched["left"] or other else FINE
+    return FINE if not (searched["left"] or other) and never["finite"] else DIFFERS
 
 
 def _trial(asked: Mapping[str, Any]) -> Any:
@@ -81,6 +85,9 @@ def _judged(
         yield f"LEFT BEHIND right after the search: {_named(left)}"
     else:
         yield "right after the search everything was as before it"
+    if not never["finite"]:
+        yield "NO PROOF: the training's losses are not finite, and NaN hides what differs: lower the optimizer's rate"
+        return
     if not other:
         compared = f"{never['losses']} losses, {len(never['end'])} values in all"
         yield f"the training went on as without it: {compared}, the same bit for bit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import random
 import sys
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from findlr.command.run import FINE, ended
+from findlr.command.run import FINE, INTERRUPTED, ended
 from findlr.command.streams import say, stdout_is_stderr
 from findlr.command.target import arguments_of, as_script, is_trainable, load, search
 from findlr.errors import ConfigurationError, DataEndedError, RestoreError
@@ -128,7 +129,12 @@ def trial(target: str, options: Mapping[str, Any], *, searched: bool) -> dict[st
             told = {"ended": "RestoreError", "left": [str(error)]}
         told["left"] += differing(before, training.state())
     losses += training.train(AFTER)
-    return {**told, "losses": len(losses), "end": {**training.state(), **bits(losses, "loss")}}
+    return {
+        **told,
+        "losses": len(losses),
+        "finite": all(map(math.isfinite, losses)),
+        "end": {**training.state(), **bits(losses, "loss")},
+    }
 
 
 def main() -> int:
@@ -140,7 +146,8 @@ def main() -> int:
             told = trial(target, asked["options"], searched=asked["searched"])
         except BaseException as error:  # noqa: BLE001 - each end has its code, and a line
             code, said = ended(error, target, asked["traceback"])
-            say(said)
+            if code != INTERRUPTED:  # which whoever asked for the trial is, too
+                say(said)
             return code
     print(json.dumps(told))
     return FINE

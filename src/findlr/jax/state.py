@@ -58,7 +58,7 @@ def form_of(state: Any) -> Form:
     """
     several = tuple(state) if type(state) in (tuple, list) else (state,)
     nnx = sys.modules.get("flax.nnx")
-    is_nnx = nnx is not None and any(isinstance(each, nnx.Pytree) for each in several)
+    is_nnx = any(isinstance(each, getattr(nnx, "Pytree", ())) for each in several)
     form = InPlace(several, nnx) if is_nnx else Functional(state)
     arrays = [leaf for leaf in form.start if isinstance(leaf, ARRAYS)]
     if not any(map(is_real, arrays)):

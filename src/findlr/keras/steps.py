@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from findlr.keras.memory import copy_of
 
@@ -20,8 +21,8 @@ Data = tuple[Any, Any, Any]
 class Steps(Protocol):
     """The steps of a model on one backend."""
 
-    def take(self, data: Data) -> Mapping[str, Any]:
-        """Take one step, and return its logs, with metrics that begin anew."""
+    def take(self, data: Data, lr: float) -> Mapping[str, Any]:
+        """Take one step at a rate, and return its logs, with metrics that begin anew."""
 
     def of_variable(self, variable: Any) -> Any:
         """The present value of a variable of the model or its optimizer, on its device."""
@@ -54,11 +55,12 @@ class _OnTorch:
         model.make_train_function()
         self._metrics: list[tuple[Any, Any]] | None = None
 
-    def take(self, data: Data) -> Mapping[str, Any]:
+    def take(self, data: Data, lr: float) -> Mapping[str, Any]:
         if self._metrics is None:
             self._model.train()  # as fit does
             self._model.reset_metrics()
             self._metrics = [(v.value, copy_of(v.value)) for v in self._model.metrics_variables]
+        self._model.optimizer.learning_rate = lr
         with self._no_grad():
             for value, start in self._metrics:
                 value.copy_(start)
@@ -95,20 +97,20 @@ class _OnJax:
         self._metrics: list[Any] = []
         self._places: dict[int, tuple[int, int]] = {}
 
-    def take(self, data: Data) -> Mapping[str, Any]:
+    def take(self, data: Data, lr: float) -> Mapping[str, Any]:
         model = self._model
         if self._state is None:
             model.reset_metrics()
-            self._metrics = [copy_of(v.value) for v in model.metrics_variables]
+            self._metrics = [np.array(v.value) for v in model.metrics_variables]
             variables = self._variables()
             self._places = {id(v): (kind, i) for kind, each in enumerate(variables) for i, v in enumerate(each)}
-            # A step is given its state for good, and two variables may share one buffer: an average after a fit does.
+            # Copies, because two variables may share one buffer: those with averages do, after a fit.
             self._state = tuple([copy_of(v.value) for v in each] for each in variables)
         trained, others, optimizer, _ = self._state
         _, place = self._places[id(model.optimizer.learning_rate)]
-        optimizer[place] = model.optimizer.learning_rate.value
+        optimizer[place] = np.asarray(lr, optimizer[place].dtype)
         logs: Mapping[str, Any]
-        metrics = [copy_of(start) for start in self._metrics]
+        metrics = [start.copy() for start in self._metrics]  # a step is given its state for good
         logs, self._state = model.train_function((trained, others, optimizer, metrics), iter([data]))
         return logs
 

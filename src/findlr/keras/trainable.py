@@ -25,7 +25,7 @@ from findlr.search.memory import Memory
 
 logger = logging.getLogger("findlr")
 
-_READ_EVERY_STEPS = 10  # where losses are on a device, and looking at one waits for it
+_READ_EVERY_STEPS = 10  # where a step need not wait for its loss: on a device, and on JAX
 _MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
@@ -72,7 +72,8 @@ class KerasTrainable:
         self._skips: Any = 0
         self._aside: list[Data] = []
         self.device = described.device_of(model)
-        self.read_every = 1 if self.device == "cpu" else _READ_EVERY_STEPS
+        self._reads_at_once = self.device == "cpu" and keras.backend.backend() == "torch"
+        self.read_every = 1 if self._reads_at_once else _READ_EVERY_STEPS
 
     def _build(self) -> None:
         """Build what fit builds before its first batch."""
@@ -103,9 +104,8 @@ class KerasTrainable:
         losses = []
         while True:
             data = self._next()
-            self.model.optimizer.learning_rate = lr
             self._baseline.drawn(data)
-            logs = self._steps.take(data)
+            logs = self._steps.take(data, lr)
             self.forwards, self.backwards = self.forwards + 1, self.backwards + 1
             losses.append(self._loss_in(logs))
             self._calls += 1
@@ -114,7 +114,7 @@ class KerasTrainable:
         if self.forwards == len(losses) and not self._scales:
             self._check_stepped()
         loss = losses[0] if len(losses) == 1 else sum(losses) / len(losses)
-        self._latest = loss = float(loss) if self.device == "cpu" else loss
+        self._latest = loss = float(loss) if self._reads_at_once else loss
         return loss
 
     def _check_stepped(self) -> None:
@@ -201,7 +201,7 @@ class KerasTrainable:
         """The last batch's loss under the snapshot's values, with the same dropout; None if a self-check failed."""
         loss, forwards = self._baseline.loss(self._latest)
         self.forwards += forwards
-        return float(loss) if loss is not None and self.device == "cpu" else loss
+        return float(loss) if loss is not None and self._reads_at_once else loss
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside: the validation data's first ones or, without them, some of the training's examples.

@@ -104,14 +104,14 @@ def run_race(
         maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, book)
         if workers is not None and steps >= runs.FEWEST_STEPS:
             maker.send(workers, runs.at_once(begins_at, limits, rich=rich))
-        path = "one pass" if done else "parallel" if maker.sent else "sequential"
-        candidate = maker.sent_next(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
+        path = "one pass" if done else "parallel" if maker.workers else "sequential"
+        candidate = maker.next_of_first(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
             ended = maker.end_of(candidate, done)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
-            candidate = maker.sent_next(done) or (
+            candidate = maker.next_of_first(done) or (
                 None if runs.narrow(done) else runs.next_candidate(done, start, limits)
             )
     if not done:
@@ -140,25 +140,24 @@ class _Maker:
     watch: RaceWatch
     book: Book
     workers: Workers | None = None
-    sent: Sequence[float] = ()
-    """The rates of the runs that were sent out, the first ones."""
+    first: Sequence[float] = ()
+    """The rates that the race begins with, whatever their runs say."""
 
     def send(self, workers: Workers, lrs: Sequence[float]) -> None:
-        """Send out the runs at these rates but for those that are kept; none if this training's can't be sent."""
-        out = lrs[len(self.book) :]
-        if out:
-            self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")
-            self.trainable.restore(self.begin)
-            scored, watched = self.evaluator is not None, self.watch.watched
-            reason = workers.begin(out, self.shares, scored=scored, rates_act=self.rates_act, watched=watched)
-            if reason is not None:
-                logger.warning("executor= can't be had, so the race's runs are made one after another: %s", reason)
-                return
-        self.workers, self.sent = workers, lrs
+        """Begin with runs at these rates: send out all but those that are kept, if this training's can be sent."""
+        self.first, out = lrs, lrs[len(self.book) :]
+        self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")
+        self.trainable.restore(self.begin)
+        scored, watched = self.evaluator is not None, self.watch.watched
+        reason = workers.begin(out, self.shares, scored=scored, rates_act=self.rates_act, watched=watched)
+        if reason is None:
+            self.workers = workers
+        else:
+            logger.warning("executor= can't be had, so the race's runs are made one after another: %s", reason)
 
-    def sent_next(self, done: Sequence[Run]) -> float | None:
-        """The rate of the next run of those that were sent out; None if there is none left."""
-        return self.sent[len(done)] if len(done) < len(self.sent) else None
+    def next_of_first(self, done: Sequence[Run]) -> float | None:
+        """The rate of the next of the first runs; None if they are done, or there are none."""
+        return self.first[len(done)] if len(done) < len(self.first) else None
 
     def end_of(self, lr: float, done: Sequence[Run]) -> End:
         """How the next run ends: as it is kept, as a worker has made it, or as it is made here."""
@@ -166,7 +165,7 @@ class _Maker:
         kept = self.book.run_of(lr, steps)
         if kept is not None:
             return kept
-        made = self.workers.result(lr) if self.workers is not None and self.sent_next(done) else None
+        made = self.workers.result(lr) if self.workers is not None and self.next_of_first(done) else None
         self.watch.begin(lr, steps, self.most, done)
         if made is not None:
             ended = made.shown(self.watch)

@@ -146,7 +146,6 @@ class Workers:
             return str(error)
         if isinstance(packed, str):
             return packed
-        self.close()
         try:
             parcel = self._executor.share(packed) if isinstance(self._executor, Shares) else packed
             for lr in lrs:
