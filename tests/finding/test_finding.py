@@ -294,7 +294,7 @@ def test_exported_names():
             "rules",
         ),
         *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "DataEndedError", "LossError"),
-        *("NoSuggestionError", "FileFormatError", "MissingExtraError"),
+        *("NoSuggestionError", "FileFormatError", "MissingExtraError", "RankError"),
     }
     assert set(findlr.__all__) <= set(dir(findlr))
     assert all(getattr(findlr, name) is not None for name in findlr.__all__)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from datetime import datetime
@@ -157,12 +158,13 @@ def undated(text):
     return re.sub(r"report, \d{4}-\d\d-\d\d \d\d:\d\d", "report", text, count=1)
 
 
-def test_the_head_has_the_date_and_what_it_is_from(finding):
+def test_the_head_has_the_date_and_what_it_is_from(finding, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/home/train.py", raising=False)
     before = datetime.now().astimezone()
     head = re.search(r"learning-rate report, ([^<]*)<", page([finding]))[1]
     date, _, script = head.partition(", ")
     assert before <= datetime.strptime(f"{date}:59.999999", "%Y-%m-%d %H:%M:%S.%f").astimezone()
-    assert script == "pytest"
+    assert script == "train.py"
     assert re.search(r"report, [-0-9: ]*, from &lt;a&gt;.json<", page([finding], source="from <a>.json"))
     assert re.search(r"report, [-0-9: ]*<", page([finding], source=""))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def listed(name: str, given: Any, kind: type) -> list[Any]:
         ConfigurationError: they are none.
     """
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
-    if not isinstance(items, (list, tuple)) or not items or not all([isinstance(item, kind) for item in items]):  # noqa: C419 - a list takes fewer calls
+    if not isinstance(items, (list, tuple)) or not items or not all(map(isinstance, items, repeat(kind))):
         module = "torch.nn" if kind is nn.Module else "torch.optim"
         raise (OptimizerError if name == "optimizer" else ConfigurationError)(
             f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
