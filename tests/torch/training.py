@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -499,15 +499,15 @@ def leaves_nothing():
     """No worker process, no file, no handler of a signal is left of what the block does."""
     workers = set(multiprocessing.active_children())
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    usual, here = tempfile.tempdir, set(Path().iterdir())
-    with tempfile.TemporaryDirectory() as folder:
+    usual = tempfile.tempdir
+    # In a folder of its own, because other tests may run beside it.
+    with tempfile.TemporaryDirectory() as own, chdir(own), tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
         try:
             yield
         finally:
             tempfile.tempdir = usual
-        assert list(Path(folder).iterdir()) == []
-    assert set(Path().iterdir()) == here
+        assert [*Path(folder).iterdir(), *Path().iterdir()] == []
     assert {number: signal.getsignal(number) for number in signal.valid_signals()} == handlers
     assert interrupts.waiting == []
     assert set(multiprocessing.active_children()) <= workers
