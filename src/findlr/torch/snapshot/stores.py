@@ -79,11 +79,12 @@ class HostStore(Store):
 
     def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
         """Write copies into their tensors."""
-        pairs = list(zip(tensors, copies, strict=True))
-        large = [pair for pair in pairs if staging.staged(pair[0])]
+        large: list[tuple[torch.Tensor, Any]] = []
+        small: list[tuple[torch.Tensor, Any]] = []
+        for pair in zip(tensors, copies, strict=True):
+            (large if staging.staged(pair[0]) else small).append(pair)
         staging.to_device(large)
-        if len(large) < len(pairs):
-            small = pairs if not large else [pair for pair in pairs if not staging.staged(pair[0])]
+        if small:
             super().copy_back(*map(list, zip(*small, strict=True)))
 
 
