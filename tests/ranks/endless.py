@@ -25,6 +25,7 @@ def main():
     finally:
         sys.stdout.write("put back\n" if training.state() == before else "left\n")
         sys.stdout.flush()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -90,11 +90,12 @@ def test_the_page_runs_under_torchrun(tmp_path):
     page = (ROOT / "docs" / "ranks.md").read_text()
     (block,) = re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "train.py").write_text(block)
-    done = torchrun("train.py", cwd=tmp_path)
+    # A file for each rank: in one pipe their lines mix where Python does not buffer.
+    done = torchrun("--log-dir", str(tmp_path / "logs"), "--redirects", "1", "train.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = sorted(line.split() for line in done.stdout.splitlines())
-    assert [line[:3] for line in lines] == [["0", "2", "32"], ["1", "2", "32"]]
-    assert lines[0][3] == lines[1][3]
+    printed = [file.read_text().split() for file in sorted(tmp_path.glob("logs/*/attempt_0/*/stdout.log"))]
+    assert [words[:3] for words in printed] == [["0", "2", "32"], ["1", "2", "32"]]
+    assert printed[0][3] == printed[1][3]
 
 
 @pytest.mark.parametrize(("suite", "passes"), [("Outside", True), ("Disagrees", False)])

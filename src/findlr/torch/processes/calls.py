@@ -114,9 +114,9 @@ class Calls:
         try:
             work.wait(timedelta(seconds=_LOOK_SECONDS))
         except RuntimeError:
-            if work.is_completed():
-                raise
-            return False
+            if not work.is_completed():
+                return False
+            work.wait()  # it has failed, or has ended since we looked
         return True
 
     def _tell(self) -> None:
