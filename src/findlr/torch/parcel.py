@@ -40,6 +40,7 @@ from findlr.search.parcel import (
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.ranks import Alone
+from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
 
@@ -191,6 +192,7 @@ class TorchParcel(Parcel[Any]):
         with refused_if_not_opened():
             whole = torch.load(BytesIO(self.content), weights_only=False)
         trainable, gradients, (python, numpy, on_cpu), there, own = whole
+        keep_freed_memory()
         remember_rng([device for device, _ in there], before)
         try:
             _set(own)

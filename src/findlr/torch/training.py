@@ -33,6 +33,7 @@ from findlr.torch.rates import (
     trained_parameters,
     versions,
 )
+from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import note_optimizer, note_stateful, note_tensors, remember_rng
@@ -214,6 +215,7 @@ class Training:
         Args:
             places: data whose place is remembered, too.
         """
+        keep_freed_memory()
         memory = Memory()
         try:
             if self.ranks.is_alone:
