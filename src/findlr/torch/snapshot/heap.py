@@ -19,4 +19,4 @@ def keep_freed_memory() -> None:
 
     Source: M_MMAP_THRESHOLD in mallopt(3), "Note: Nowadays, glibc uses a dynamic mmap threshold by default".
     """
-    torch.UntypedStorage(_BLOCK_BYTES, device="cpu")
+    torch.UntypedStorage(_BLOCK_BYTES, device="cpu")  # type: ignore[no-untyped-call]
