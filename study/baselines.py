@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,9 +118,12 @@ class Trainings:
         setup = self.task.make(self.seed)
         torch.manual_seed(self.seed)
         parts = split(setup.loader, HELD_OUT, steps, math.sqrt(steps / self.task.total_steps))
-        assert parts is not None
-        held_out, loader = parts
-        stream = batches(loader)
+        if parts is None:  # the whole data are one batch: scored on batches that come first, as findlr's race is
+            stream = batches(setup.loader)
+            held_out = list(islice(stream, HELD_OUT))
+        else:
+            held_out, loader = parts
+            stream = batches(loader)
         optimizer = setup.make_optimizer(setup.model.parameters(), lr)
         shape = SCHEDULES[self.task.schedule]
         first = steps // FACTOR**2
