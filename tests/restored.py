@@ -23,6 +23,8 @@ KINDS = "torch/test_matrix.py::test_every_training_with_every_exit_and_snapshot"
 STREAM = "torch/data/test_rewind.py::test_the_batches_that_were_drawn_come_again"
 VALIDATION = "torch/test_conformance.py::TestTorchTrainable::test_validate[validation]"
 MODE = "torch/test_exits.py::test_torchs_modes_are_put_back"
+PAST = "torch/processes/past.py"
+RANKS = "ranks/test_ranks.py::test_every_rank_is_put_back_and_finds_the_same"
 SECOND = "torch/test_faults.py::test_a_second_ctrl_c_at_every_line_that_puts_back"
 
 
@@ -733,6 +735,49 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 INTERRUPTS,
                 "                signal.signal(number, self._formers[number])",
                 "                pass",
+            ),
+        ],
+    },
+    "several processes": {
+        "DistributedDataParallel, and the buckets of its reducer": [
+            Break(
+                "whether a wrapper averages gradients",
+                f"{RANKS}[2 exits('ddp', ['sgd'], before=(3,))]",
+                PAST,
+                "                setattr(module, name, value)\n",
+                "                pass\n",
+            ),
+            Break(
+                "hooks that average a wrapper's gradients",
+                f"{RANKS}[2 exits('ddp', ['sgd'], before=(3,))]",
+                PAST,
+                "            handle.remove()\n",
+                "            pass\n",
+            ),
+            Break(
+                "a reducer that looks for unused parameters",
+                f"{RANKS}[2 ways]",
+                PAST,
+                "                _make_reducer(module)\n",
+                "                pass\n",
+            ),
+        ],
+        "the shards of `fully_shard`": [
+            Break(
+                "layers that are gathered when the search begins",
+                f"{RANKS}[2 sharded_ways]",
+                "torch/processes/sharded.py",
+                "            for module in filter(is_fully_sharded, root.modules()):\n"
+                "                module.reshard()  # type: ignore[operator]\n"
+                "        for root in self._roots if self._depth",
+                "            pass\n        for root in self._roots if self._depth",
+            ),
+            Break(
+                "hooks that watch a sharded model",
+                f"{RANKS}[2 exits('fsdp', ['adamw-foreach'], before=(3,))]",
+                "torch/processes/sharded.py",
+                "            self._handles.pop().remove()\n",
+                "            self._handles.pop()\n",
             ),
         ],
     },

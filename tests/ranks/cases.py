@@ -259,6 +259,13 @@ def sharded_ways(*_):
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         return parallelize_module(small(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
 
+    def gathered(training):
+        training.model.eval()
+        with torch.no_grad():  # which leaves the root's parameters whole
+            training.model(torch.zeros(2, 16))
+        training.model.train()
+        return search(training)
+
     def fails(place, training):
         FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
         return search(training)
@@ -274,6 +281,7 @@ def sharded_ways(*_):
         "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
         "all fail forward": (partial(fails, "forward"), by_fsdp),
         "all fail backward": (partial(fails, "backward"), by_fsdp),
+        "gathered": (gathered, by_fsdp),
         "keeps whole": (search, lambda model: by_fsdp(model, reshard_after_forward=False)),
         "tensor parallel": (search, by_tensor),
     }

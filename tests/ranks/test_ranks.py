@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import findlr
 from tests.ranks.cases import problems
 
 ROOT = Path(__file__).parents[2]
@@ -27,15 +28,18 @@ ASKED = [
     "2 refused",
     "2 like_the_wrapper",
 ]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+SOURCE = Path(findlr.__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT}"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--monitor-interval", "0.1"]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """All cases, by one process that loads torch once."""
+def results(request, tmp_path_factory):
+    """All cases that tests ask for, by one process that loads torch once."""
     out = tmp_path_factory.mktemp("ranks") / "results.json"
-    command = [sys.executable, "-m", "tests.ranks.cases", str(out), *ASKED]
+    tests = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    cases = {params.get("asked", params.get("case")) for params in tests}
+    command = [sys.executable, "-m", "tests.ranks.cases", str(out), *(case for case in ASKED if case in cases)]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
     return json.loads(out.read_text())
@@ -75,8 +79,9 @@ def test_the_rank_that_failed_raises_its_own_exception(results, case, name):
     assert results[case]["ranks"][1][name]["error"] == "ValueError: blown"
 
 
-def test_facts_tell_the_ranks_and_the_batch_of_all(results):
-    (first, _) = results["2 ways"]["ranks"]
+@pytest.mark.parametrize("case", ["2 ways"])
+def test_facts_tell_the_ranks_and_the_batch_of_all(results, case):
+    (first, _) = results[case]["ranks"]
     assert first["criterion 0"]["facts"] == [16, 2]
 
 

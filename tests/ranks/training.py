@@ -126,9 +126,11 @@ class Training:
         tensors = [*self.model.parameters(), *self.model.buffers(), *(p.grad for p in self.model.parameters())]
         tensors += [v for state in self.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
         modes = [module.training for module in self.model.modules()]
+        hooks = [len(getattr(p, "_post_accumulate_grad_hooks", None) or ()) for p in self.model.parameters()]
+        hooks += [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in self.model.modules()]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         draws = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-        return digest([*map(_numbers, tensors), modes, rates, draws, self.losses])
+        return digest([*map(_numbers, tensors), modes, hooks, rates, draws, self.losses])
 
 
 def _numbers(tensor):

@@ -185,7 +185,7 @@ class TestAxes:
             ax = finding.plot(figure.subplots(), smoothed=smoothed, rules=ALL_RULES)
             figure.savefig(tmp_path / "any.png", dpi=40)
         if finding.suggestion is None:
-            assert ax.get_title() == f"No suggestion. {finding.verdict.sentence}"
+            assert ax.get_title().replace("\n", " ") == f"No suggestion. {finding.verdict.sentence}"
             assert not ax.texts
 
     def test_without_matplotlib_one_line_says_what_to_install(self, monkeypatch):
@@ -199,6 +199,19 @@ class TestAxes:
         ax = find(Quadratic(), Plan("one_cycle", 4000, "AdamW")).plot(Figure().subplots())
         assert ax.get_title(loc="left") == "for AdamW, one_cycle over 4,000 steps"
         assert ax.get_title() == ""
+
+    def test_in_small_axes_the_plan_keeps_to_them_and_no_legend_covers_the_curve(self):
+        figure = Figure(figsize=(9, 3))
+        axes = figure.subplots(1, 3)
+        finding = find(Quadratic(), Plan("one_cycle", 400_000, "schedule-free AdamW", 0.9))
+        for ax in axes:
+            finding.plot(ax)
+        figure.savefig(io.BytesIO())
+        for ax in axes:
+            title = next(text for text in ax.get_children() if getattr(text, "get_text", str)().startswith("for "))
+            assert title.get_window_extent().width <= ax.get_window_extent().width
+            assert ax.get_legend() is None
+            assert len(ax.get_legend_handles_labels()[1]) > 1  # for the user's own legend
 
     @pytest.mark.parametrize("as_path", [str, Path])
     @pytest.mark.parametrize("name", ["curve.png", "curve.svg"])

@@ -269,12 +269,7 @@ class Batches:
     def remember_rng(self, memory: Memory) -> None:
         """Remember random states beyond Python's and NumPy's."""
 
-    def split(
-        self,
-        count: int,  # noqa: ARG002 - a framework's room uses them
-        needed: int,  # noqa: ARG002
-        share: float,  # noqa: ARG002
-    ) -> tuple[list[Any], Iterable[Any]] | None:
+    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:  # noqa: ARG002
         """Batches set aside, and a loader of a share of the other examples; None where examples can't be told apart."""
         return None
 

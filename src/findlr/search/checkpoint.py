@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +12,20 @@ from findlr.analysis.curve import Step, Stop
 from findlr.analysis.runs import Run
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import printable
-from findlr.errors import ConfigurationError, FileFormatError, FindlrError
-from findlr.finding.saved import LARGEST, strict
-from findlr.search.interrupts import signals_wait
+from findlr.errors import ConfigurationError
+from findlr.search.checkpoint_file import ANEW, plain, read, write
 from findlr.search.recording import Recording
 from findlr.search.run import End
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import run_sweep
 from findlr.search.trainable import OneOfSeveral, ReadsLater, Trainable
 
-logger = logging.getLogger("findlr")
-
-_FORMAT = 1
 _ALIKE = 1e-4  # of the largest loss: what a device's order of summing may change
 _TELLING = 5  # losses that tell one training from another
 _VARIED = 1e-3  # of the largest loss: losses that differ by less tell nothing
-_ANEW = "give another name, or delete the file to begin anew"
 
 
-class Book:
+class Checkpoint:
     """Keeps the sweep and the runs of a race in a file, written whole after each; without a path it keeps nothing.
 
     Args:
@@ -58,11 +50,11 @@ class Book:
         """The passes that what was taken from the file had cost, or other processes have made."""
         self._passes, self._mark = passes, (0, 0)
         self._path = None if path is None else Path(path)
-        self._asked = {} if path is None else _plain(asked or {})
+        self._asked = {} if path is None else plain(asked or {})
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
         self._writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
-        kept = None if self._path is None else _kept(self._path, several)
+        kept = None if self._path is None else read(self._path, several)
         self.resumed = kept is not None
         if kept is not None:
             self._data = kept
@@ -97,7 +89,7 @@ class Book:
         if again.different is not None:
             at, kept, seen = again.different
             raise self._refused(f"loss at step {at} of the sweep", f"{kept:.6g}", f"{seen:.6g}")
-        self._compare("facts", _plain(facts()))
+        self._compare("facts", plain(facts()))
         self.given = self._taken(self._data["sweep"])
 
     def start(self, facts: Callable[[], Mapping[str, Any]], sweep: Recording) -> None:
@@ -105,7 +97,7 @@ class Book:
         if self._path is not None and not self.resumed:
             forwards, backwards = self._passes()
             measured = {**sweep.to_dict(), "forwards": forwards, "backwards": backwards}
-            self._data |= {"facts": _plain(facts()), "sweep": measured}
+            self._data |= {"facts": plain(facts()), "sweep": measured}
             self._write()
 
     def begin(self, start: float) -> float:
@@ -189,25 +181,12 @@ class Book:
 
     def _refused(self, what: str, kept: str, here: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{self._path} is the checkpoint of another search: its {what} is {kept}, here it is {here}; {_ANEW}"
+            f"{self._path} is the checkpoint of another search: its {what} is {kept}, here it is {here}; {ANEW}"
         )
 
-    @signals_wait
     def _write(self) -> None:
-        """Write the file anew; whenever this is broken off, the file is a whole one."""
-        if self._path is None or not self._writes:  # one process of several writes
-            return
-        data = _plain(self._data)
-        text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
-        beside = self._path.with_name(f"{self._path.name}.tmp")
-        try:
-            with beside.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        except OSError as error:
-            logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)
+        if self._path is not None and self._writes:  # one process of several writes
+            write(self._path, self._data)
 
 
 class _Again(Recording):
@@ -234,74 +213,6 @@ def _alike(a: float, b: float, scale: float) -> bool:
     if not (math.isfinite(a) and math.isfinite(b)):
         return a == b or (math.isnan(a) and math.isnan(b))
     return abs(a - b) <= _ALIKE * scale
-
-
-def _kept(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
-    """What a file holds, which the first of several processes reads for all; None if there is none.
-
-    Raises:
-        FileFormatError: it is no checkpoint, or damaged.
-        ConfigurationError: there could not be one.
-    """
-    kept: dict[str, Any] | FindlrError | None = None
-    try:
-        if several is None or several.rank == 0:
-            kept = _loaded(path) if _can_be_read(path) else None
-    except FindlrError as error:
-        kept = error
-    kept = kept if several is None else several.first(kept)
-    if isinstance(kept, FindlrError):
-        raise kept
-    return kept
-
-
-def _can_be_read(path: Path) -> bool:
-    """Whether there is a file to go on with.
-
-    Raises:
-        ConfigurationError: there could not be one.
-    """
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass
-    except (OSError, ValueError) as error:  # too long, or with a null byte
-        raise ConfigurationError(f"checkpoint={os.fspath(path)[:60]!r} is no name of a file: {error}") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        reason = "it is a folder" if path.is_dir() else "its folder is not there, or can't be written to"
-        raise ConfigurationError(f"checkpoint={os.fspath(path)!r} can't be written: {reason}; give the name of a file")
-    return path.exists()
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    """What a file holds.
-
-    Raises:
-        FileFormatError: it is no checkpoint, or damaged.
-    """
-    if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe could keep us waiting
-        raise FileFormatError(f"{path} is no checkpoint of a race; {_ANEW}")
-    try:
-        whole = json.loads(path.read_bytes().decode())
-        data: dict[str, Any] = whole["checkpoint"]
-        known, sound = whole["format"] == _FORMAT, whole["sha256"] == _digest(data)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise FileFormatError(f"{path} is no checkpoint of a race, or a damaged one; {_ANEW}") from None
-    if not known:
-        raise FileFormatError(f"{path} is the checkpoint of another version of findlr; {_ANEW}")
-    if not sound:
-        raise FileFormatError(f"{path} is damaged: its content is not what was written; {_ANEW}")
-    return data
-
-
-def _digest(data: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they come back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(strict(values), default=str))
-    return plain
 
 
 def _difference(kept: Any, now: Any, where: str) -> tuple[str, str, str] | None:

@@ -17,7 +17,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.runs import AT_ONCE_IF_RICH, Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
-from findlr.search.checkpoint import Book
+from findlr.search.checkpoint import Checkpoint
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
@@ -128,13 +128,13 @@ class _Search:
         self._cost: Cost | None = None  # that the processes have agreed on
         self._counting = trainable if isinstance(trainable, CountsPasses) else None
         self._start, self._before = time.perf_counter(), _passes(self._counting)
-        self._book = self._book_at(settings.checkpoint) if settings.verify else None
+        self._checkpoint = self._checkpoint_at(settings.checkpoint) if settings.verify else None
         self._workers = None if settings.executor is None else Workers(settings.executor, trainable)
 
-    def _book_at(self, path: str | PathLike[str] | None) -> Book:
+    def _checkpoint_at(self, path: str | PathLike[str] | None) -> Checkpoint:
         training = self._trainable
         known = {"plan": self._plan.to_dict(), "training": type(training).__name__, "epoch": _epoch_of(training)}
-        return Book(path, {**self.settings.asked(), **known}, self._made, self.several)
+        return Checkpoint(path, {**self.settings.asked(), **known}, self._made, self.several)
 
     def run(self) -> Finding:
         """Sweep, race, and put everything back."""
@@ -175,21 +175,21 @@ class _Search:
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings
-        if self._book is not None and self._book.resumed:
+        if self._checkpoint is not None and self._checkpoint.resumed:
             self._go_on(snapshot)
         else:
             baseline = _baseline(trainable, snapshot, settings.control_variate)
             # Under verify the held-out data score the race only: its budget is for that.
             validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
             run_sweep(trainable, self._lrs, self.recording, baseline, validated)
-        if self._budget is None or self._book is None:
+        if self._budget is None or self._checkpoint is None:
             return
         trainable.restore(snapshot)
         curve = self.recording.curve(settings.smoothing)
         start = starting_point(curve, self._plan, self._rule)
         if start is None:
             return
-        self._book.start(self._facts, self.recording)
+        self._checkpoint.start(self._facts, self.recording)
         limits = float(curve.lr[0]), float(curve.usable().lr[-1])
         left = self._budget - self._spent().steps
         try:
@@ -198,7 +198,7 @@ class _Search:
                 one_pass=settings.one_pass,
                 rates_act=has_acted(curve),
                 watch=RaceWatch(self.recording.watchers, settings.smoothing),
-                book=self._book,
+                checkpoint=self._checkpoint,
                 workers=self._workers,
             )
         except DataEndedError:
@@ -206,10 +206,10 @@ class _Search:
 
     def _go_on(self, snapshot: Any) -> None:
         """Go on with a checkpoint's sweep, once the first steps have shown that it is this training's."""
-        assert self._book is not None
+        assert self._checkpoint is not None
         RaceWatch(self.recording.watchers).tell(f"going on with {self.settings.checkpoint}")
-        self._book.check(self._trainable, self._lrs, lambda: self._facts(snapshot))
-        self.recording.take_over(self._book.sweep)
+        self._checkpoint.check(self._trainable, self._lrs, lambda: self._facts(snapshot))
+        self.recording.take_over(self._checkpoint.sweep)
         self._before = _passes(self._counting)
 
     def _facts(self, snapshot: Any = None) -> Mapping[str, Any]:
@@ -223,7 +223,7 @@ class _Search:
         return now[0] - self._before[0], now[1] - self._before[1]
 
     def _spent(self) -> Cost:
-        made, given = self._made(), (0, 0) if self._book is None else self._book.given
+        made, given = self._made(), (0, 0) if self._checkpoint is None else self._checkpoint.given
         forwards, backwards = made[0] + given[0], made[1] + given[1]
         if self._counting is None:
             raced = sum(run.steps for run in self._race.runs) if self._race else 0

@@ -12,7 +12,7 @@ from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
 from findlr.analysis.smoothing import Array
-from findlr.search.checkpoint import Book
+from findlr.search.checkpoint import Checkpoint
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
 from findlr.search.run import End, train
@@ -34,7 +34,7 @@ def run_race(
     one_pass: bool = False,
     rates_act: bool = True,
     watch: RaceWatch | None = None,
-    book: Book | None = None,
+    checkpoint: Checkpoint | None = None,
     workers: Workers | None = None,
 ) -> Race | None:
     """Train at a few rates for a few steps each, and tell which is best.
@@ -53,7 +53,7 @@ def run_race(
         rates_act: whether the sweep has shown that rates near ``first`` act, so that an exception of the training's own
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
-        book: keeps the runs, and gives those that it has in place of making them.
+        checkpoint: keeps the runs, and gives those that it has in place of making them.
         workers: make the first runs, or all of a rich race, at the same time.
 
     Returns:
@@ -61,7 +61,7 @@ def run_race(
 
     Raises:
         Exception: what the training raised before a run had taken a step, or where no rate acts.
-        ConfigurationError: the book's runs are those of another race.
+        ConfigurationError: the checkpoint's runs are those of another race.
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
@@ -78,10 +78,9 @@ def run_race(
     steps = affordable(0.0)
     if steps < runs.FEWEST_STEPS:
         return None
-    watch, book = watch or RaceWatch(), Book() if book is None else book
-    watch.tell(
-        f"setting up a race of {most} runs of {steps} steps" + (f", {len(book)} of them kept" if len(book) else "")
-    )
+    watch, checkpoint = watch or RaceWatch(), Checkpoint() if checkpoint is None else checkpoint
+    kept = f", {len(checkpoint)} of them kept" if len(checkpoint) else ""
+    watch.tell(f"setting up a race of {most} runs of {steps} steps{kept}")
     if evaluator is not None and not evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps):
         evaluator, evaluation = None, 0.0
         steps = affordable(0.0)
@@ -90,18 +89,18 @@ def run_race(
     done: list[Run] = []
     surely = -math.inf
     with Remembered(trainable) as begin:
-        start = book.begin(math.nan if evaluator is None else evaluator.evaluate())
+        start = checkpoint.begin(math.nan if evaluator is None else evaluator.evaluate())
         times = runs.PASS_IF_RICH if rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
-            done, spent = book.pass_of(steps) or _in_one_pass(
+            done, spent = checkpoint.pass_of(steps) or _in_one_pass(
                 *(together, begin, plan, [each * first for each in times], limits, steps, rates_act),
-                *(watch, book, most),
+                *(watch, checkpoint, most),
             )
             steps = steps if done else affordable(spent)
         begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
-        maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, book)
+        maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, checkpoint)
         if workers is not None and steps >= runs.FEWEST_STEPS:
             maker.send(workers, runs.at_once(begins_at, limits, rich=rich))
         path = "one pass" if done else "parallel" if maker.workers else "sequential"
@@ -138,14 +137,14 @@ class _Maker:
     most: int
     rates_act: bool
     watch: RaceWatch
-    book: Book
+    checkpoint: Checkpoint
     workers: Workers | None = None
     first: Sequence[float] = ()
     """The rates that the race begins with, whatever their runs say."""
 
     def send(self, workers: Workers, lrs: Sequence[float]) -> None:
         """Begin with runs at these rates: send out all but those that are kept, if this training's can be sent."""
-        self.first, out = lrs, lrs[len(self.book) :]
+        self.first, out = lrs, lrs[len(self.checkpoint) :]
         self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")
         self.trainable.restore(self.begin)
         scored, watched = self.evaluator is not None, self.watch.watched
@@ -162,18 +161,18 @@ class _Maker:
     def end_of(self, lr: float, done: Sequence[Run]) -> End:
         """How the next run ends: as it is kept, as a worker has made it, or as it is made here."""
         steps = len(self.shares)
-        kept = self.book.run_of(lr, steps)
+        kept = self.checkpoint.run_of(lr, steps)
         if kept is not None:
             return kept
         made = self.workers.result(lr) if self.workers is not None and self.next_of_first(done) else None
         self.watch.begin(lr, steps, self.most, done)
         if made is not None:
             ended = made.shown(self.watch)
-            self.book.add_run(lr, steps, ended, (made.forwards, made.backwards))
+            self.checkpoint.add_run(lr, steps, ended, (made.forwards, made.backwards))
             return ended
         self.trainable.restore(self.begin)
         ended = train(self.trainable, self.evaluator, lr * self.shares, self.rates_act, self.watch)
-        self.book.add_run(lr, steps, ended)
+        self.checkpoint.add_run(lr, steps, ended)
         return ended
 
 
@@ -197,7 +196,7 @@ def _in_one_pass(
     steps: int,
     rates_act: bool,
     watch: RaceWatch,
-    book: Book,
+    checkpoint: Checkpoint,
     most: int,
 ) -> tuple[list[Run], float]:
     """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
@@ -222,7 +221,7 @@ def _in_one_pass(
     else:
         done = [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)]
         watch.end_together(done)
-    book.add_pass(steps, done, spent)
+    checkpoint.add_pass(steps, done, spent)
     return done, spent
 
 

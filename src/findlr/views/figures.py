@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import StringIO
 from os import PathLike
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, MissingExtraError
@@ -109,3 +110,18 @@ def _new_axes() -> Axes:
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
     return plt.subplots(figsize=_SIZE, layout="constrained")[1]
+
+
+def inches(ax: Axes) -> tuple[float, float]:
+    """How wide and how high the axes are."""
+    figure, place = ax.get_figure(root=True), ax.get_position()
+    size = (6.4, 4.8) if figure is None else figure.get_size_inches()
+    return float(size[0] * place.width), float(size[1] * place.height)
+
+
+def lines(text: str, ax: Axes, fontsize: str) -> str:
+    """``text`` in lines that are no wider than the axes, beside which there may be others."""
+    from matplotlib.font_manager import FontProperties
+
+    letter = 0.62 / 72 * FontProperties(size=fontsize).get_size_in_points()  # inches
+    return fill(text, max(int(inches(ax)[0] / letter), 12))

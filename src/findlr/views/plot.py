@@ -14,7 +14,7 @@ from findlr.analysis.rules import Rule
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
 from findlr.views.drawing import describe, labels_of
-from findlr.views.figures import drawn
+from findlr.views.figures import drawn, inches, lines
 from findlr.views.parts import Drawing, Mark, RaceRuns
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEGEND_WIDTH = 44  # letters
 _MANY = 500  # points
+_LEAST_INCHES = 2.6  # of axes that have room for a legend
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
 # and dashes differ as well, for a picture in grey.
@@ -156,7 +157,7 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
     if left == right:  # a single point has no width of its own
         ax.set_xlim(left / 10, right * 10)
     if drawing.message:
-        ax.set_title(drawing.message, parse_math=False, wrap=True)
+        ax.set_title(lines(drawing.message, ax, "large"), parse_math=False)
     else:
         _tell_plan(drawing, ax)
     if drawing.limits is not None:
@@ -219,7 +220,7 @@ def _at_edge(ax: Axes) -> dict[str, Any]:
 
 def _tell_plan(drawing: Drawing, ax: Axes) -> None:
     """What the rate is for, above the picture on the left: a title of the user's own has its place."""
-    ax.set_title(f"for {drawing.plan}", loc="left", fontsize="small", parse_math=False, wrap=True)
+    ax.set_title(lines(f"for {drawing.plan}", ax, "small"), loc="left", fontsize="small", parse_math=False)
 
 
 def _style(ax: Axes) -> None:
@@ -232,7 +233,7 @@ def _style(ax: Axes) -> None:
 
 
 def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
-    """Below the axes, where a layout makes room for it; else where it covers least. No formulas in its names."""
+    """Below the axes, where a layout makes room for it; else where it covers least, if they are large enough."""
     from matplotlib.transforms import ScaledTranslation
 
     names = [str(handle.get_label()) for handle in handles]
@@ -240,13 +241,15 @@ def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
     look: dict[str, Any] = {"framealpha": 0.8, "edgecolor": "none", "fontsize": "small"}
     if figure is not None and figure.get_layout_engine() is not None:
         widest = max(len(line) for name in names for line in name.splitlines())
-        width = 79 * figure.get_figwidth() * ax.get_position().width  # points, and a tenth for the layout to add
+        width = 79 * inches(ax)[0]  # points, and a tenth for the layout to add
         below = ax.transAxes + ScaledTranslation(0, -3.4 * size / 72, figure.dpi_scale_trans)
         look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
         look |= {"ncols": max(int(width / (0.45 * size * (widest + 7))), 1), "columnspacing": 1.5}
+    elif min(inches(ax)) < _LEAST_INCHES:
+        return  # it would cover the curve; the user's own ax.legend() still knows the names
     elif max((len(line.get_path()) for line in ax.lines), default=0) > _MANY:
         look |= {"loc": "lower left"}  # to look for the best place would take long
-    for text in ax.legend(handles, names, **look).get_texts():
+    for text in ax.legend(handles, names, **look).get_texts():  # no formulas
         text.set_parse_math(False)
 
 
