@@ -20,7 +20,7 @@ from study.picture import save
 from study.regret import load
 from study.report import BUDGETS, DEFAULT, QUICK, SINGLE, TITLES, all_scores, between, short, table
 from study.scores import Scores
-from study.tasks import FORMER, TASKS
+from study.tasks import TASKS
 
 COLUMNS = ("finder", "of a training", "steps", "mean regret", "median", "cost no more, and lose no more in the mean")
 PARTS = ("finder", "steps", "sweep", "control variate", "race")
@@ -82,12 +82,10 @@ def points(split: str) -> dict[str, Point]:
     """The finders that have answered, by title.
 
     Args:
-        split: "report", "fit", "former" or "all".
+        split: "report", "fit" or "all".
     """
     families = {task.name: task.family for task in TASKS}
     truths = {name: truth for name, truth in load().items() if name in families and split in ("all", truth.split)}
-    if split == "former":
-        truths = {name: truth for name, truth in load().items() if families.get(name) in FORMER}
     return {name: Point.of(score) for name, score in all_scores(truths).items()}
 
 
@@ -215,10 +213,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="draw both into this file")
     arguments = parser.parse_args()
     halves = {}
-    for split, title in (("report", "the report half"), ("former", "the former report half"), ("all", "all tasks")):
+    for split, title in (("report", "the report half"), ("all", "all tasks")):
         found = points(split)
-        if not {QUICK, f"{VERIFIED}, budget 1", *SWEEPS} <= found.keys():  # not all were asked yet
-            continue
         halves[f"{title}, {len(found[QUICK].score.answers)}"] = found
         print(f"{len(found[QUICK].score.answers)} tasks{TITLES[split]}\n")
         print(table([COLUMNS, *rows(found.values())]), end="\n\n")

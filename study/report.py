@@ -2,7 +2,6 @@
 
 python -m study.report                       # the report half
 python -m study.report --split fit           # the half that rules and constants are fitted on
-python -m study.report --split former        # the part of it that was the report half before
 python -m study.report --split optional      # the tasks of tasks/optional.py that have a grid
 python -m study.report --markdown --picture docs/img/accuracy.png    # the README's
 """
@@ -20,7 +19,7 @@ from study.baselines import best_single, one_seed_grids
 from study.regret import DEFAULT_LR, Truth
 from study.regret import load as load_truth
 from study.scores import Scores, Spread, scores
-from study.tasks import FORMER, TASKS
+from study.tasks import TASKS
 
 LONG = 5000  # steps
 BUDGETS = ("0.5", "1", "3")
@@ -48,7 +47,6 @@ SEARCHES = {"random": "random search (Optuna)", "halving": "successive halving (
 TITLES = {
     "report": ", the report half",
     "fit": ", the fit half",
-    "former": ", the former report half",
     "all": "",
     "optional": " on MNIST, Fashion-MNIST and Shakespeare, of kinds that are in the fit half",
 }
@@ -224,8 +222,6 @@ def main() -> None:
     usual = _usual_tasks()
     known = {name: truth for name, truth in load_truth().items() if name in usual}
     truths = {name: truth for name, truth in known.items() if arguments.split in ("all", truth.split)}
-    if arguments.split == "former":
-        truths = {name: truth for name, truth in known.items() if truth.family in FORMER}
     if arguments.split == "optional":
         truths = {name: truth for name, truth in load_truth().items() if name not in usual}
     found = all_scores(truths)

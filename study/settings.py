@@ -39,7 +39,7 @@ from study.train import train, untrained_loss
 MEASURED = Path(__file__).parent / "settings.json"
 SEEDS = (0, 1, 2)
 STEP = 2.0  # between the grid's rates
-FIRST = {"SGD": 0.25, "SGD+momentum": 0.064, "Adam": 0.008, "AdamW": 0.008}  # a power of STEP times this begins the grid
+FIRST = {"SGD": 0.25, "SGD+momentum": 0.064, "Adam": 0.008, "AdamW": 0.008}  # the grid is this times powers of STEP
 WORSE = 0.1  # regret at which an end of the grid is far enough
 FARTHEST = 10  # steps of the grid from its first rate
 

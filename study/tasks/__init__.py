@@ -7,7 +7,6 @@ from study.tasks.task import OPTIMIZERS, SPLITS, Data, Setup, Task
 
 REPORT: tuple[Task, ...] = report_text.TASKS + report_other.TASKS
 TASKS: tuple[Task, ...] = fit_basic.TASKS + fit_more.TASKS + fit_other.TASKS + report_half.TASKS + REPORT
-FORMER = {task.family for task in report_half.TASKS}  # the families that were the report half before
 OPTIONAL: tuple[Task, ...] = optional.available()
 
 
@@ -16,4 +15,4 @@ def task(name: str) -> Task:
     return next(known for known in TASKS + OPTIONAL if known.name == name)
 
 
-__all__ = ["FORMER", "OPTIMIZERS", "OPTIONAL", "REPORT", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]
+__all__ = ["OPTIMIZERS", "OPTIONAL", "REPORT", "SPLITS", "TASKS", "Data", "Setup", "Task", "task"]
