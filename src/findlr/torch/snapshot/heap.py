@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 
 _BLOCK_BYTES = 31 << 20  # just below the most that glibc adapts to, 32 MiB
@@ -19,4 +21,5 @@ def keep_freed_memory() -> None:
 
     Source: M_MMAP_THRESHOLD in mallopt(3), "Note: Nowadays, glibc uses a dynamic mmap threshold by default".
     """
-    torch.UntypedStorage(_BLOCK_BYTES, device="cpu")  # type: ignore[no-untyped-call]
+    with suppress(RuntimeError):  # a process that may not have so much does without
+        torch.UntypedStorage(_BLOCK_BYTES, device="cpu")  # type: ignore[no-untyped-call]
