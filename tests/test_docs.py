@@ -439,6 +439,7 @@ def test_the_scripts_make_every_picture(tmp_path):
         "growth.png",
         "jax.png",
         "keras.png",
+        "settings.png",
     }  # or by the code on a page
     assert {path.name for path in tmp_path.iterdir()} == {
         path.name for path in IMAGES.iterdir()

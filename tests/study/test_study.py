@@ -12,12 +12,12 @@ from study.frontier import Point, apart
 from study.regret import DEFAULT_LR, Truth, load
 from study.scores import Answer, Scores, bootstrap, scores
 from study.suggest import suggestion
-from study.tasks import FORMER, REPORT, TASKS, report_text, task
+from study.tasks import REPORT, TASKS, fit_former, report_text, task
 from study.tasks.optimizers import Lion, MuonAdamW, not_for_muon
 from study.train import batches
 
 # All tasks of the former report half that need no pretrained weights: on a handful the mean is one task's luck.
-QUICK = tuple(t.name for t in TASKS if t.family in FORMER - {"resumed"} and t.name != "masks-tuned")
+QUICK = tuple(t.name for t in fit_former.TASKS if t.family != "resumed" and t.name != "masks-tuned")
 VERIFIED = tuple(name for name in QUICK if task(name).total_steps < 5000)
 
 
