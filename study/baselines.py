@@ -118,7 +118,7 @@ class Trainings:
         setup = self.task.make(self.seed)
         torch.manual_seed(self.seed)
         parts = split(setup.loader, HELD_OUT, steps, math.sqrt(steps / self.task.total_steps))
-        if parts is None:  # the whole data are one batch: scored on batches that come first, as findlr's race is
+        if parts is None:  # fewer than five batches: the first ones score it, as in findlr's race
             stream = batches(setup.loader)
             held_out = list(islice(stream, HELD_OUT))
         else:

@@ -766,11 +766,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "layers that are gathered when the search begins",
                 f"{RANKS}[2 sharded_ways]",
-                "torch/processes/sharded.py",
-                "            for module in filter(is_fully_sharded, root.modules()):\n"
-                "                module.reshard()  # type: ignore[operator]\n"
-                "        for root in self._roots if self._depth",
-                "            pass\n        for root in self._roots if self._depth",
+                "torch/processes/group.py",
+                "            self._stand_ins.reshard()  # what a snapshot notes\n",
+                "",
             ),
             Break(
                 "hooks that watch a sharded model",

@@ -44,20 +44,27 @@ class Group:
         self._past = PastReducers(wrapped, calls) if wrapped else None
         self._stand_ins = StandIns(sharded) if sharded else None
         self._same_batches = same_batches
+        self._begun = False  # by the outermost memory that is open
         self._drops = False
         self._failed: Exception | None = None  # in a step, whose calls were made all the same
         self._ended = False  # by a signal that all have agreed on
         self._uneven = False  # a process has failed, so that the others may be a loss ahead of it
 
     def remember(self, memory: Memory) -> None:
-        """Let the gradients be averaged here, until ``memory`` is closed; before anything is noted in it."""
+        """Let the gradients be averaged here, until ``memory`` is closed; before anything is noted in it.
+
+        A memory within another one ends nothing: the outer one has noted the hooks, and would put them back.
+        """
         self._ended, self._failed, self._drops = False, None, False
-        if self._past is not None:
-            memory.on_close(self._past.end)
-            self._past.begin()
+        if not self._begun:
+            self._begun = True
+            memory.on_close(lambda: setattr(self, "_begun", False))
+            for part in (self._past, self._stand_ins):
+                if part is not None:
+                    memory.on_close(part.end)
+                    part.begin()
         if self._stand_ins is not None:
-            memory.on_close(self._stand_ins.end)
-            self._stand_ins.begin()
+            self._stand_ins.reshard()  # what a snapshot notes
             memory.add(self._stand_ins.reset, Phase.PLACES, "the shards")
 
     def mean(self, losses: list[float]) -> list[float]:

@@ -30,7 +30,6 @@ class PastReducers:
 
     def __init__(self, modules: Sequence[nn.parallel.DistributedDataParallel], calls: Calls) -> None:
         self._modules, self._calls = modules, calls
-        self._depth = 0
         self._kept: list[tuple[Any, dict[str, Any]]] = []
         self._handles: list[Any] = []
         self._parameters: list[nn.Parameter] = []
@@ -38,10 +37,7 @@ class PastReducers:
         self._pass: Any = None  # the backward pass whose end is waited for
 
     def begin(self) -> None:
-        """From here on, the gradients are averaged here; a second call needs a second ``end``."""
-        self._depth += 1
-        if self._depth > 1:
-            return
+        """From here on, the gradients are averaged here."""
         found: dict[int, nn.Parameter] = {}
         for module in self._modules:
             self._kept.append((module, {name: vars(module)[name] for name in _FLAGS if name in vars(module)}))
@@ -63,9 +59,6 @@ class PastReducers:
 
     def end(self) -> None:
         """From here on, the reducers average them again; one that would be another than before is made anew."""
-        self._depth -= 1
-        if self._depth:
-            return
         for handle in self._handles:
             handle.remove()
         for module, flags in self._kept:

@@ -23,30 +23,19 @@ class StandIns:
 
     def __init__(self, roots: Sequence[nn.Module]) -> None:
         self._roots = roots
-        self._depth = 0
         self._handles: list[Any] = []
         self._inputs: dict[nn.Module, Any] = {}  # of the last forward pass that went well
         self._outputs: dict[nn.Module, Any] = {}  # of those that have not gone backward
         self._within: set[nn.Module] = set()  # in their forward pass
 
     def begin(self) -> None:
-        """From here on, forward passes are watched; what is gathered is sharded again, as a snapshot sees it.
-
-        A second call needs a second ``end``: what has remembered the hooks puts them back until it is closed.
-        """
-        self._depth += 1
+        """From here on, forward passes are watched."""
         for root in self._roots:
-            for module in filter(is_fully_sharded, root.modules()):
-                module.reshard()  # type: ignore[operator]
-        for root in self._roots if self._depth == 1 else ():
             self._handles.append(root.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
             self._handles.append(root.register_forward_hook(self._after, with_kwargs=True))
 
     def end(self) -> None:
         """From here on, they are not."""
-        self._depth -= 1
-        if self._depth:
-            return
         while self._handles:
             self._handles.pop().remove()
         self._inputs, self._outputs, self._within = {}, {}, set()
@@ -57,6 +46,11 @@ class StandIns:
             if hasattr(root, "reset_iter_state"):  # torch 2.10 has none
                 with suppress(RuntimeError):  # the connection is lost, and the shards are put back all the same
                     root.reset_iter_state()  # type: ignore[operator]
+        self.reshard()
+
+    def reshard(self) -> None:
+        """Shard again what is gathered."""
+        for root in self._roots:
             for module in filter(is_fully_sharded, root.modules()):
                 module.reshard()  # type: ignore[operator]
 
