@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,18 +29,18 @@ from findlr.analysis.runs import Run, parabola
 from findlr.errors import NoSuggestionError
 from study.frontier import BLUE, GREY
 from study.picture import save
+from study.regret import Truth
 from study.report import table
 from study.rounds import chosen, go
 from study.suggest import quick
 from study.tasks import Setup, Task
 from study.train import train, untrained_loss
+from study.truth import CENTRES, rate
 
 MEASURED = Path(__file__).parent / "settings.json"
 SEEDS = (0, 1, 2)
-STEP = 2.0  # between the grid's rates
-FIRST = {"SGD": 0.25, "SGD+momentum": 0.064, "Adam": 0.008, "AdamW": 0.008}  # the grid is this times powers of STEP
 WORSE = 0.1  # regret at which an end of the grid is far enough
-FARTHEST = 10  # steps of the grid from its first rate
+FARTHEST = 10  # octaves of the grid from its centre
 
 Cell = dict[str, Any]
 
@@ -55,35 +54,29 @@ class Changed(Task):
         value: of it.
     """
 
-    setting: str = ""
+    setting: str = ""  # with a default, because Task's last field has one
     value: float = 0.0
 
     def make(self, seed: int) -> Setup:
         """The set-up of one seed."""
         setup = super().make(seed)
-        if not self.setting:
-            return setup
         return replace(setup, make_optimizer=partial(setup.make_optimizer, **{self.setting: self.value}))
-
-
-def _changed(task: Task, **changes: Any) -> Changed:
-    return Changed(**{**vars(task), **changes})
 
 
 def with_momentum(task: Task, value: float) -> Task:
     """The task by SGD of that momentum."""
-    return _changed(task, optimizer="SGD", setting="momentum", value=value)
+    return Changed(**vars(task) | {"optimizer": "SGD", "setting": "momentum", "value": value})
 
 
 def with_weight_decay(task: Task, value: float) -> Task:
     """The task by AdamW of that weight decay."""
-    return _changed(task, optimizer="AdamW", setting="weight_decay", value=value)
+    return Changed(**vars(task) | {"optimizer": "AdamW", "setting": "weight_decay", "value": value})
 
 
 def with_batches_of(task: Task, value: float) -> Task:
     """The task on as many examples, in batches of another size."""
     size = int(value)
-    return _changed(task, batch_size=size, total_steps=task.total_steps * task.batch_size // size)
+    return replace(task, batch_size=size, total_steps=task.total_steps * task.batch_size // size)
 
 
 @dataclass(frozen=True)
@@ -93,13 +86,13 @@ class Setting:
     Args:
         title: of the panel.
         values: three.
-        change: gives a task with a value.
+        change: gives a task with one of them.
         tasks: their names.
     """
 
     title: str
     values: tuple[float, ...]
-    change: Any
+    change: Callable[[Task, float], Task]
     tasks: tuple[str, ...]
 
 
@@ -188,7 +181,8 @@ def measure(job: Job) -> None:
 
 
 def _rate(task: Task, place: int) -> float:
-    return float(f"{FIRST[task.optimizer] * STEP**place:.5g}")
+    """The rate so many octaves above the grid's centre."""
+    return rate(CENTRES[task.optimizer] + 2 * place)
 
 
 def answer(task: Task, seed: int) -> float | None:
@@ -203,29 +197,43 @@ def answer(task: Task, seed: int) -> float | None:
         return None if finding.fallback is None else finding.fallback.lr
 
 
-def regret(cell: Cell, lr: float) -> float:
-    """What a rate loses, between the grid's rates on a line in log lr."""
-    rates, losses = np.array(cell["grid"]).T
-    best = losses.min()
-    return float((np.interp(math.log(lr), np.log(rates), losses) - best) / (cell["untrained"] - best))
+def truth(task: Task, cell: Cell) -> Truth:
+    """What a grid says."""
+    lrs, losses = zip(*cell["grid"], strict=True)
+    return Truth(
+        name=task.name,
+        family=task.family,
+        split=task.split,
+        optimizer=task.optimizer,
+        schedule=task.schedule,
+        total_steps=task.total_steps,
+        untrained=cell["untrained"],
+        best_lr=cell["best_lr"],
+        best_loss=min(losses),
+        noise=0.0,
+        lrs=lrs,
+        losses=losses,
+        complete=True,
+    )
 
 
-def of(setting: str, task: str, cells: Mapping[str, Cell]) -> list[tuple[float, float, float]]:
-    """The best rate, findlr's and its regret, of each value."""
-    found = []
-    for value in SETTINGS[setting].values:
-        cell = cells[f"{setting} {value:g}: {task}"]
-        lr = float(np.median([lr for lr in cell["answers"] if lr is not None]))
-        found.append((cell["best_lr"], lr, regret(cell, lr)))
-    return found
+def found(setting: str, cells: Mapping[str, Cell]) -> dict[str, list[tuple[float, float, float]]]:
+    """By task, at each value: the best rate, findlr's and its regret."""
+    by_task: dict[str, list[tuple[float, float, float]]] = {}
+    for job in jobs():
+        if job.setting == setting:
+            cell = cells[job.name]
+            lr = float(np.median([lr for lr in cell["answers"] if lr is not None]))
+            by_task.setdefault(job.task.name, []).append((cell["best_lr"], lr, truth(job.task, cell).regret(lr)))
+    return by_task
 
 
 def rows(setting: str, cells: Mapping[str, Cell]) -> Iterator[tuple[str, ...]]:
     """One task a line: the best rate and findlr's at each value; last, how far each moves in the geometric mean."""
-    every = [of(setting, task, cells) for task in SETTINGS[setting].tasks]
-    for task, found in zip(SETTINGS[setting].tasks, every, strict=True):
-        yield (task, *(f"{best:.2g} / {lr:.2g} ({lost:.3f})" for best, lr, lost in found))
-    whole = np.array(every)
+    by_task = found(setting, cells)
+    for task, at_values in by_task.items():
+        yield (task, *(f"{best:.2g} / {lr:.2g} ({lost:.3f})" for best, lr, lost in at_values))
+    whole = np.array(list(by_task.values()))
     moved = np.exp(np.log(whole[:, :, :2] / whole[:, :1, :2]).mean(axis=0))
     lost = whole[:, :, 2].mean(axis=0)
     yield (
@@ -236,7 +244,7 @@ def rows(setting: str, cells: Mapping[str, Cell]) -> Iterator[tuple[str, ...]]:
 
 def panel(ax: Axes, setting: str, cells: Mapping[str, Cell]) -> None:
     """Rates over the values of one setting, each as a multiple of its task's mean."""
-    every = np.array([of(setting, task, cells) for task in SETTINGS[setting].tasks])[:, :, :2]
+    every = np.array(list(found(setting, cells).values()))[:, :, :2]
     shifts = np.log2(every) - np.log2(every).mean(axis=1, keepdims=True)
     places = range(len(SETTINGS[setting].values))
     for which, colour, words in ((0, GREY, "the best rate of a grid"), (1, BLUE, "findlr, one sweep")):
