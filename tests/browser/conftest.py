@@ -31,8 +31,9 @@ def axe():
     return AXE.read_text() if AXE.exists() else missing("axe-core")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def driver(tmp_path_factory):
+    """A browser for each module: what one's pages ask for and complain of late, another never hears."""
     program, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or chromedriver is None:
         missing("chromium or chromedriver")
@@ -106,6 +107,7 @@ def opened(driver, tmp_path):
         page = Opened(driver, path)
         page.listen()
         page.requests.clear()
+        page.errors.clear()
         driver.get(path.as_uri())
         page.settled()
         pages.append(page)
