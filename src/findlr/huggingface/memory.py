@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from transformers import Trainer
@@ -52,7 +51,8 @@ class _Whole:
         memory.copy()
         memory.note_modules([trainer.model])  # after the copies: all but the values of its tensors
         configs = [getattr(trainer.model, name, None) for name in ("config", "generation_config")]
-        _note_attributes(memory, trainer.accelerator, *filter(None, configs))
+        for owner in (trainer.accelerator, *filter(None, configs)):
+            memory.note_attributes(owner)
         remember_rng([trainer.args.device], memory)
         return memory
 
@@ -62,17 +62,8 @@ class _Whole:
 
 def note_trainer(trainer: Trainer, memory: Memory) -> None:
     """Note what a step changes in the trainer itself: attributes, containers, logs."""
-    _note_attributes(memory, trainer, trainer.callback_handler)
+    for owner in (trainer, trainer.callback_handler):
+        memory.note_attributes(owner)
     own = [value for name, value in vars(trainer).items() if name not in DATA]
     memory.note(*[value for value in own if isinstance(value, (dict, list, set, deque)) and len(value) <= _MOST_ITEMS])
     memory.note(vars(trainer.control), vars(trainer.state))
-
-
-def _note_attributes(memory: Memory, *owners: Any) -> None:
-    for owner in owners:
-        memory.add(partial(_bind, vars(owner), dict(vars(owner))), name=f"the {type(owner).__name__}")
-
-
-def _bind(names: dict[str, Any], saved: dict[str, Any]) -> None:
-    names.clear()
-    names.update(saved)

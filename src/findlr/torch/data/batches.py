@@ -118,7 +118,7 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
             continue
         seen.add(id(owner))
         names = dict(vars(owner))
-        memory.add(partial(_bind, owner, names), name=f"the {type(owner).__name__}")
+        memory.note_attributes(owner)
         for name, value in names.items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 owners.append(value)
@@ -132,10 +132,3 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 def _is_order(array: Any) -> bool:
     """True for indices; False for what looks like the data themselves, which may be too large to copy."""
     return array.ndim <= 1 and "int" in str(array.dtype)
-
-
-def _bind(owner: Any, names: dict[str, Any]) -> None:
-    """Give ``owner`` these attributes, and no others."""
-    for name in vars(owner).keys() - names.keys():
-        del vars(owner)[name]
-    vars(owner).update(names)  # not setattr, because a DataLoader refuses some
