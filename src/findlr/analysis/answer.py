@@ -11,7 +11,7 @@ from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion, quick, told
+from findlr.analysis.rules import Rule, Suggestion, quick, told, usual_rate
 from findlr.analysis.runs import Race, decide, learned, level
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
@@ -122,6 +122,8 @@ def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Sugges
     """
     if batch_is_at_fault(curve):
         return _of_the_sweep(curve, plan, rule).suggestion
+    if rule in (None, quick) and judge(curve).verdict is Verdict.STILL_FALLING:
+        return usual_rate(curve, plan, still_falling=True)
     try:
         return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
     except NoSuggestionError:

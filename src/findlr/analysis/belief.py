@@ -9,7 +9,7 @@ import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
-from findlr.analysis.families import RATE_FREE
+from findlr.analysis.families import QUASI_NEWTON, RATE_FREE
 from findlr.analysis.plan import Plan
 from findlr.analysis.usual import DECAY, MOMENTUM, delay, planned, usual
 from findlr.errors import NoSuggestionError
@@ -119,6 +119,27 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
     """
     to = usual(plan, _start(curve))
     return None if to is None else _settled(curve, plan, to, None, to, 0.0, _USUAL_INTERVAL)
+
+
+def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
+    """The higher of what the dip says and what is usual, for a loss that still falls; None if neither is known.
+
+    A dip that has not ended lies lower than the whole one would.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: the training that is planned.
+    """
+    try:
+        belief = believe(curve, plan)
+    except NoSuggestionError:
+        return None
+    bound = plan.optimizer in RATE_FREE or plan.optimizer in QUASI_NEWTON
+    if bound or belief.dip is None or belief.dip <= (belief.usual or 0.0):
+        return believe_the_usual(curve, plan)
+    read = math.log10(belief.dip)
+    to = None if belief.usual is None else math.log10(belief.usual)
+    return _settled(curve, plan, read, read, to, 1.0, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from findlr.analysis.belief import Belief, believe, believe_the_usual
+from findlr.analysis.belief import Belief, believe, believe_at_least, believe_the_usual
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
@@ -101,11 +101,22 @@ def told(belief: Belief, plan: Plan) -> Suggestion:
     return Suggestion(belief.lr, "quick", why, belief.interval)
 
 
-def usual_rate(curve: Curve, plan: Plan) -> Suggestion | None:
-    """What people begin with in such a training; None if nothing is usual."""
-    if (belief := believe_the_usual(curve, plan)) is None:
+def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Suggestion | None:
+    """What people begin with in such a training; None if nothing is usual.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: the training that is planned.
+        still_falling: the loss falls up to the end of the sweep, so that what is usual is raised to what the dip says.
+    """
+    belief = (believe_at_least if still_falling else believe_the_usual)(curve, plan)
+    if belief is None:
         return None
-    why = f"people begin at about {rate_text(belief.lr)} with such a training"
+    rate = rate_text(belief.lr)
+    why = f"people begin at about {rate} with such a training"
+    if belief.dip is not None:
+        why = f"begin at about {rate}, because the loss still falls there"
+        why += "" if belief.usual is None else f", though {rate_text(belief.usual)} is usual"
     return Suggestion(belief.lr, "usual", why, belief.interval)
 
 

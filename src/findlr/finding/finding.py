@@ -123,8 +123,10 @@ class Finding:
 
     @property
     def fallback(self) -> Suggestion | None:
-        """What is usual for such a training where there is no suggestion; None if there is one, or nothing is usual."""
-        return usual_rate(self.curve, self.plan) if self.suggestion is None else None
+        """Where to begin if there is no suggestion: what is usual, or more if the loss still falls; None if not known."""
+        if self.suggestion is not None:
+            return None
+        return usual_rate(self.curve, self.plan, still_falling=self.verdict is Verdict.STILL_FALLING)
 
     def search_space(self) -> dict[str, Any]:
         """The interval as a space to search: ``trial.suggest_float("lr", **finding.search_space())`` in Optuna.
