@@ -428,10 +428,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
         "their counters and orders": [
             Break(
-                "a sampler's counters",
-                "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
+                "the passes that a loader has counted",
+                "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
                 BATCHES,
-                '        memory.add(partial(_bind, owner, names), name=f"the {type(owner).__name__}")',
+                "        memory.note_attributes(owner)",
                 "        pass",
             ),
             Break(

@@ -38,6 +38,9 @@ DIVERGED = "test_no_answer_is_near_where_the_sweep_diverged"
 SWEPT = "test_what_is_usual_leads_to_no_rate_that_was_not_swept"
 INTERVAL = "test_the_interval_around_the_rate"
 COST = "test_what_each_doubt_costs"
+STILL = "test_a_loss_that_still_falls_speaks_for_its_dip_at_least"
+NO_MORE = "test_what_is_usual_is_raised_by_nothing_else"
+FROM = "test_a_race_on_a_loss_that_still_falls_starts_where_it_falls"
 STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
 DOUBTED = "test_a_clear_curve_is_doubted_where_what_it_cant_show_may_cost_more"
 NARROW = "test_a_curve_whose_dip_is_narrow_is_noisy_sooner"
@@ -242,6 +245,14 @@ _BELIEF = [
     ("interval: its low end", INTERVAL, "lr * 10**low", "lr"),
     ("interval: its high end", INTERVAL, "lr * 10**high", "lr"),
     ("interval: of what is usual", WITHOUT, "(-0.6, 0.8)", "(-0.5, 0.8)"),
+    ("still falling: the dip", STILL, "if dip is None or dip <= alone.usual:", "if True:"),
+    ("still falling: a lower dip", NO_MORE, "if dip is None or dip <= alone.usual:", "if dip is None:"),
+    (
+        "still falling: rate-free",
+        NO_MORE,
+        "alone.usual is None or plan.optimizer in RATE_FREE:",
+        "alone.usual is None:",
+    ),
     ("doubt: noise", COST, "_NOISE_COSTS * noise", "0.0 * noise"),
     ("doubt: epochs", COST, "math.log10(plan.epochs or 1.0) - _FEW_EPOCHS", "-_FEW_EPOCHS"),
     ("doubt: few epochs", COST, "_FEW_EPOCHS = 0.5", "_FEW_EPOCHS = 0.3"),
@@ -251,8 +262,9 @@ _BELIEF = [
     ("expected regret: all doubts", COST, "sum(self.doubts.values())", "max(self.doubts.values())"),
 ]
 _DOUBTED = [
+    ("start of a race: where it falls", FROM, "judge(curve).verdict is Verdict.STILL_FALLING", "False"),
     ("verdict: not doubted", DOUBTED, "judgement = _doubted(judgement, belief, curve, plan)", "pass"),
-    ("verdict: the curve's rules", CURVE_ALONE, "rule in (None, quick) and ", ""),
+    ("verdict: the curve's rules", CURVE_ALONE, "by_belief = rule in (None, quick) and ", "by_belief = "),
     ("verdict: how sure is sure", DOUBTED, "_SURE = 0.05", "_SURE = 0.03"),
     ("verdict: far apart", DOUBTED, "_APART = 1.5", "_APART = 9.0"),
     ("verdict: pretrained", DOUBTED, "elif plan.pretrained:", "elif False:"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from findlr import Curve, NoSuggestionError, Plan, Verdict, rules
-from findlr.analysis.answer import answer
-from findlr.analysis.belief import believe
+from findlr.analysis.answer import answer, starting_point
+from findlr.analysis.belief import believe, believe_at_least, believe_the_usual
 from findlr.analysis.dip import read_dip
 from findlr.analysis.usual import usual
 from findlr.analysis.verdict import judge
@@ -124,6 +124,35 @@ def test_what_is_usual_leads_to_no_rate_that_was_not_swept():
     later = curve(-3.8)  # a dip that the plan moves beyond them
     late = Curve(later.lr[:50], later.loss[:50], later.baseline[:50])
     assert believe(late, replace(SGD, schedule="linear", total_steps=100)).lr > late.lr[-1]
+
+
+FALLING = curve(middle=1.2)  # beyond the last rate
+PRODIGY = replace(UNKNOWN, optimizer="Prodigy")
+
+
+@pytest.mark.parametrize("plan", [SGD, ADAM], ids=lambda plan: plan.optimizer)
+def test_a_loss_that_still_falls_speaks_for_its_dip_at_least(plan):
+    dip, belief = believe(FALLING, plan).dip, believe_at_least(FALLING, plan)
+    assert math.log10(belief.lr) == pytest.approx(math.log10(dip) - 0.12)
+    low, high = (math.log10(end / belief.lr) for end in belief.interval)
+    assert (low, high) == (pytest.approx(-0.6), pytest.approx(0.8))
+    assert (belief.dip, belief.usual, belief.weight) == (dip, believe(FALLING, plan).usual, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "plan"),
+    [(curve(middle=-7.0), ADAM), (FALLING, PRODIGY), (FALLING, UNKNOWN), (curve(depth=0.0), ADAM)],
+    ids=["a lower dip", "a rate-free optimizer", "an optimizer of one's own", "no dip"],
+)
+def test_what_is_usual_is_raised_by_nothing_else(given, plan):
+    assert believe_at_least(given, plan) == believe_the_usual(given, plan)
+
+
+def test_a_race_on_a_loss_that_still_falls_starts_where_it_falls():
+    start = starting_point(FALLING, SGD)
+    assert start.lr == believe_at_least(FALLING, SGD).lr > 10 * believe_the_usual(FALLING, SGD).lr
+    assert starting_point(FALLING, SGD, rules.valley) == rules.valley(FALLING)
+    assert starting_point(FALLING, UNKNOWN).lr == believe(FALLING, UNKNOWN).lr
 
 
 def test_the_start_is_the_mean_over_all_batches_where_it_was_measured():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -315,11 +316,14 @@ def test_the_package_is_typed():
 FLAT = Curve(10.0 ** np.linspace(-8, 1, 100), [2.3] * 100)
 
 
-def refused(optimizer):
-    """A Finding of a flat curve."""
+FALLING = Curve(FLAT.lr, 2.3 - 1 / (1 + 0.5 / FLAT.lr), [2.3] * 100)  # up to the last rate
+
+
+def refused(optimizer, curve=FLAT):
+    """A Finding of a curve that bears no answer."""
     plan = Plan("linear", 1000, optimizer)
-    swept = answer(FLAT, plan)
-    return Finding(swept.suggestion, swept.verdict, swept.why, Stop.FINISHED, FLAT, plan, Cost(100, 100, 100, 1.0), {})
+    swept = answer(curve, plan)
+    return Finding(swept.suggestion, swept.verdict, swept.why, Stop.FINISHED, curve, plan, Cost(100, 100, 100, 1.0), {})
 
 
 def test_a_refusal_tells_what_people_begin_with_and_gives_a_space_to_search():
@@ -331,6 +335,17 @@ def test_a_refusal_tells_what_people_begin_with_and_gives_a_space_to_search():
     assert 1e-3 < fallback.lr < 3e-2
     assert finding.search_space() == {"low": fallback.interval[0], "high": fallback.interval[1], "log": True}
     assert f"people begin at about {rate_text(fallback.lr)} with such a training" in str(finding)
+
+
+def test_a_refusal_of_a_loss_that_still_falls_tells_where_it_falls():
+    finding = refused("SGD", FALLING)
+    assert (finding.verdict, finding.fallback.rule) == (Verdict.STILL_FALLING, "usual")
+    assert finding.fallback.lr > 0.5
+    assert finding.search_space()["low"] == finding.fallback.interval[0]
+    rate = re.escape(rate_text(finding.fallback.lr))
+    assert re.search(
+        rf"none .*; begin at about {rate}, because the loss still falls there, though [\d.]+ is usual\n", str(finding)
+    )
 
 
 def test_where_nothing_is_usual_there_is_no_fallback_either():

@@ -123,7 +123,9 @@ def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Sugges
     if batch_is_at_fault(curve):
         return _of_the_sweep(curve, plan, rule).suggestion
     if rule in (None, quick) and judge(curve).verdict is Verdict.STILL_FALLING:
-        return usual_rate(curve, plan, still_falling=True)
+        more = usual_rate(curve, plan, still_falling=True)
+        if more is not None:
+            return more
     try:
         return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
     except NoSuggestionError:

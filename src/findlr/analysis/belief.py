@@ -9,7 +9,7 @@ import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
-from findlr.analysis.families import QUASI_NEWTON, RATE_FREE
+from findlr.analysis.families import RATE_FREE
 from findlr.analysis.plan import Plan
 from findlr.analysis.usual import DECAY, MOMENTUM, delay, planned, usual
 from findlr.errors import NoSuggestionError
@@ -122,7 +122,7 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
 
 
 def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
-    """The higher of what the dip says and what is usual, for a loss that still falls; None if neither is known.
+    """What is usual, or more where a loss that still falls says so; None if nothing is usual.
 
     A dip that has not ended lies lower than the whole one would.
 
@@ -130,16 +130,17 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
         curve: the raw losses of a sweep.
         plan: the training that is planned.
     """
+    alone = believe_the_usual(curve, plan)
+    if alone is None or alone.usual is None or plan.optimizer in RATE_FREE:
+        return alone
     try:
-        belief = believe(curve, plan)
+        dip = believe(curve, plan).dip
     except NoSuggestionError:
-        return None
-    bound = plan.optimizer in RATE_FREE or plan.optimizer in QUASI_NEWTON
-    if bound or belief.dip is None or belief.dip <= (belief.usual or 0.0):
-        return believe_the_usual(curve, plan)
-    read = math.log10(belief.dip)
-    to = None if belief.usual is None else math.log10(belief.usual)
-    return _settled(curve, plan, read, read, to, 1.0, _USUAL_INTERVAL)
+        return alone
+    if dip is None or dip <= alone.usual:
+        return alone
+    read = math.log10(dip)
+    return _settled(curve, plan, read, read, math.log10(alone.usual), 1.0, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:

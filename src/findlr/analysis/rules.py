@@ -114,9 +114,8 @@ def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Sugg
         return None
     rate = rate_text(belief.lr)
     why = f"people begin at about {rate} with such a training"
-    if belief.dip is not None:
-        why = f"begin at about {rate}, because the loss still falls there"
-        why += "" if belief.usual is None else f", though {rate_text(belief.usual)} is usual"
+    if belief.dip is not None and belief.usual is not None:
+        why = f"begin at about {rate}, because the loss still falls there, though {rate_text(belief.usual)} is usual"
     return Suggestion(belief.lr, "usual", why, belief.interval)
 
 

@@ -117,9 +117,8 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
         if id(owner) in seen or not hasattr(owner, "__dict__"):
             continue
         seen.add(id(owner))
-        names = dict(vars(owner))
         memory.note_attributes(owner)
-        for name, value in names.items():
+        for name, value in vars(owner).items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 owners.append(value)
             elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
