@@ -58,11 +58,17 @@ def test_so_few_points_tell_nothing(n):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_last_batch_is_at_fault_if_the_starting_weights_cannot_bear_it_either(bad):
-    loss, baseline = batches(0), batches(0)
+    loss, baseline = falling(0, 2.0), batches(0)
     loss[-1] = bad
     assert not batch_is_at_fault(Curve(LR, loss, baseline, diverged=True))
     baseline[-1] = math.nan
     assert batch_is_at_fault(Curve(LR, loss, baseline, diverged=True))
+
+
+@pytest.mark.parametrize(("n", "fault"), [(1, False), (3, False), (4, True), (30, True)])
+def test_with_a_baseline_a_batch_is_if_no_loss_had_moved_because_its_gradient_may_be_nan(n, fault):
+    baseline = batches(0)[:n]
+    assert batch_is_at_fault(Curve(LR[:n], [*baseline[:-1], math.nan], baseline, diverged=True)) is fault
 
 
 def test_without_a_baseline_it_is_if_no_rate_has_acted():

@@ -179,7 +179,7 @@ def test_a_flat_curve_with_few_batches_on_the_way_says_so():
     own = np.where(np.arange(30) == 25, -0.2, 0.0) + 0.5 * (np.arange(30) > 25)
     judgement = judge(Curve(LR[:30], loss + own, baseline=loss))
     assert judgement.verdict is Verdict.FLAT
-    assert "batches lie on the way to the lowest point, too few to tell" in judgement.why
+    assert "only 1 batch lies on the way to the lowest point, too few to tell" in judgement.why
 
 
 def test_a_flat_curve_tells_the_scatter_that_hid_a_fall():

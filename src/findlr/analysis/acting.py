@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from findlr.analysis.curve import Curve
-from findlr.analysis.smoothing import bias_corrected, centred_median, median
+from findlr.analysis.smoothing import Array, bias_corrected, centred_median, median
 
 _FEWEST = 10  # losses from which a scatter can be told
+_FEWEST_TO_MOVE = 3  # losses beside the same batches' at the start
 _BETA, _SCATTERS = 0.9, 1.5  # without a baseline: the smoothing, and how many scatters are no chance
 _SHARE = 0.1  # of the batches' scatter: so far must the losses of the same batches have moved
 _ALIKE = 1e-4  # of the loss: batches that scatter by less at the start say nothing of what is much
@@ -40,21 +41,27 @@ def has_acted(curve: Curve) -> bool:
     if len(points) <= _FEWEST:
         return False
     if points.baseline is not None:
-        level = float(median(points.baseline))
-        scatter = _SHARE * _NORMAL * float(median(np.abs(points.baseline - level)))
-        moved = np.abs(centred_median(points.loss - points.baseline, 5))
-    else:
-        first = points.loss[:_FEWEST]
-        level, scatter = float(first.mean()), _SCATTERS * float(first.std())
-        moved = np.abs(bias_corrected(centred_median(points.loss, 3), _BETA)[_FEWEST:] - level)
+        return _has_moved(points.loss, points.baseline)
+    first = points.loss[:_FEWEST]
+    level, scatter = float(first.mean()), _SCATTERS * float(first.std())
+    moved = np.abs(bias_corrected(centred_median(points.loss, 3), _BETA)[_FEWEST:] - level)
+    return bool(moved.max() > (scatter if scatter > _ALIKE * abs(level) else _MUCH * abs(level)))
+
+
+def _has_moved(losses: Array, baseline: Array) -> bool:
+    """Whether the losses of the same batches have moved, beside how much batches differ."""
+    level = float(median(baseline))
+    scatter = _SHARE * _NORMAL * float(median(np.abs(baseline - level)))
+    moved = np.abs(centred_median(losses - baseline, 5))
     return bool(moved.max() > (scatter if scatter > _ALIKE * abs(level) else _MUCH * abs(level)))
 
 
 def batch_is_at_fault(curve: Curve) -> bool:
-    """Whether the last loss is NaN or infinite through its batch, not through the rate.
+    """Whether the last loss is NaN or infinite through a batch, not through the rate.
 
-    With a baseline it is if the same batch's loss under the starting weights is not finite, either. Without one, if no
-    rate had acted before.
+    With a baseline it is if the same batch's loss under the starting weights is not finite, either, or if the losses
+    of 3 batches or more had not moved before: then the gradient of the last of them may be NaN, and so the weights are.
+    Without a baseline, if no rate had acted before.
 
     Args:
         curve: the raw losses of a sweep, the one that ended it included.
@@ -70,6 +77,9 @@ def batch_is_at_fault(curve: Curve) -> bool:
     """
     if not len(curve) or np.isfinite(curve.loss[-1]):
         return False
-    if curve.baseline is not None:
-        return not np.isfinite(curve.baseline[-1])
-    return not has_acted(curve)
+    if curve.baseline is None:
+        return not has_acted(curve)
+    points = curve.paired()
+    return not np.isfinite(curve.baseline[-1]) or (
+        len(points) >= _FEWEST_TO_MOVE and not _has_moved(points.loss, points.baseline)  # type: ignore[arg-type]
+    )

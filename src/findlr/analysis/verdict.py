@@ -114,8 +114,11 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
     """The sweep was cut where a batch happened to lie: what came before must tell a rate by itself."""
     at = len(curve) - 1
     where = f"the loss of {_batch(at, ending)}, at lr {rate_text(curve.lr[at])}, is NaN or infinite"
-    if curve.baseline is None:
-        fault = f"{where} before any rate has acted: look for it in the data; if that batch is sound, start lower"
+    if curve.baseline is None or np.isfinite(curve.baseline[-1]):
+        fault = (
+            f"{where} before any rate has acted: look for it in that batch and, in its gradient, in the one "
+            "before; if both are sound, start lower"
+        )
     else:
         fault = f"{where} under the starting weights, too: that is the data's fault, not the rate's, so mend that batch"
     if len(points) >= FEWEST:
@@ -133,11 +136,15 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
         return Judgement(
             Verdict.RISING,
             f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls "
-            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already.",
+            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained "
+            "already, or the optimizer works against the loss (its sign, maximize=True).",
         )
     few = ""
-    if points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
-        few = f"only {levels.way} batches lie on the way to the lowest point, too few to tell: take more steps; "
+    if not levels.scatter and np.ptp(points.loss) == 0:
+        few = "all losses are the same; "
+    elif points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
+        lie = "batches lie" if levels.way > 1 else "batch lies"
+        few = f"only {levels.way} {lie} on the way to the lowest point, too few to tell: take more steps; "
     return Judgement(
         Verdict.FLAT,
         f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
@@ -151,10 +158,10 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
     last = points.lr[-1]
     before, bottom = _told_apart(levels.before, levels.bottom)
     cut = _CUT.get(ending.stop)
-    if ending.stop is Stop.NOT_FINITE and points.baseline is None and not levels.turned:  # a batch could do that, too
+    if ending.stop is Stop.NOT_FINITE and not levels.turned:  # a batch could do that, too
         cut = (
             f"the loss of {_batch(len(points), ending)} is NaN or infinite, and no loss before it had risen",
-            "look at that batch; if it is sound, it is the rate that is too high: take more steps to see the edge",
+            "look at that batch and, for a NaN in its gradient, at the one before; if both are sound, take more steps",
         )
     at_end = levels.bottom_index >= len(points) - max(5, len(points) // 20)
     at_end = at_end and (ending.stop not in _EDGES or cut is not None)
@@ -201,7 +208,7 @@ def _end(ending: Ending) -> str:
     if ending.stop is Stop.FAILED:
         return f", and then the training fails ({ending.error})"
     if ending.stop in _EDGES:
-        return ", and then diverges"
+        return ", and then diverges" if ending.stop is Stop.DIVERGED else ", and then is NaN or infinite"
     return f" ({_CUT[ending.stop][0]})" if ending.stop in _CUT else ""
 
 

@@ -12,6 +12,7 @@ from findlr.analysis import runs
 from findlr.analysis.plan import Plan
 from findlr.analysis.runs import Race, Run
 from findlr.analysis.smoothing import Array
+from findlr.errors import LossError
 from findlr.search.checkpoint import Checkpoint
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
@@ -62,6 +63,7 @@ def run_race(
     Raises:
         Exception: what the training raised before a run had taken a step, or where no rate acts.
         ConfigurationError: the checkpoint's runs are those of another race.
+        LossError: the held-out loss is NaN or infinite before any run.
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
@@ -89,7 +91,7 @@ def run_race(
     done: list[Run] = []
     surely = -math.inf
     with Remembered(trainable) as begin:
-        start = checkpoint.begin(math.nan if evaluator is None else evaluator.evaluate())
+        start = checkpoint.begin(math.nan if evaluator is None else _finite(evaluator.evaluate()))
         times = runs.PASS_IF_RICH if rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
@@ -117,6 +119,16 @@ def run_race(
         return None
     best_lr, bracketed = runs.parabola(done)
     return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
+
+
+def _finite(start: float) -> float:
+    """The held-out loss under the starting weights, by which runs can be scored."""
+    if not math.isfinite(start):
+        raise LossError(
+            f"the held-out loss under the starting weights is {float(start)}, so no run can be scored by it: look for "
+            "it in the data of validation_loader or, without one, in the training's"
+        )
+    return start
 
 
 def _most(*, rich: bool, parallel: bool) -> int:

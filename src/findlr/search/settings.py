@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from inspect import signature
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
@@ -31,6 +32,8 @@ _ELSEWHERE = {
     "num_it": "num_steps",
     "num_iter": "num_steps",
     "num_training": "num_steps",
+    "n_iter": "num_steps",
+    "max_iter": "num_steps",
     "steps": "num_steps",
     "start_lr": "min_lr",
     "init_value": "min_lr",
@@ -68,7 +71,11 @@ _ELSEWHERE = {
     "num_training_steps": "total_steps",
 }
 _NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
-_NOT_NEEDED = {"device": "the batches go to the device that the model is on"}
+_NOT_NEEDED = {
+    "device": "the batches go to the device that the model is on",
+    **dict.fromkeys(("seed", "random_state"), "the random states are those of your script, and are put back"),
+}
+_ALIKE = 0.75  # of the letters: a name that is less like it was not meant
 _EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 
 
@@ -258,7 +265,20 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
         return RULES[rule]
     if not (rule is None or callable(rule)):
         raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
+    if rule is not None and not _takes_two(rule):
+        raise ConfigurationError(f"rule must be called as rule(curve, plan), and {rule!r} does not take that")
     return rule
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with two arguments, as far as it tells."""
+    try:
+        signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in one that doesn't tell
+        return True
+    return True
 
 
 def check_flags(**flags: Any) -> None:
@@ -284,7 +304,7 @@ def unknown_name(name: str, known: list[str]) -> str:
     """The message for an unknown argument, with the one that was probably meant."""
     meant = _ELSEWHERE.get(name)
     if meant not in known:
-        meant = next(iter(get_close_matches(name, known, 1)), None)
+        meant = next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
     if name in _EPOCHS and "total_steps" in known:
         hint = "; give total_steps='5 epochs', say"
     elif name in _NOT_NEEDED:

@@ -108,6 +108,9 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
             "criterion(outputs, targets) for a loader of pairs, loss_fn(model, batch) for any other batch, "
             "train_step(draw) for a step of your own"
         )
+    if isinstance(ways[given[0]], type):
+        name = ways[given[0]].__name__
+        raise ConfigurationError(f"{given[0]} is the class {name} itself: give one of it, {name}()")
     if not callable(ways[given[0]]):
         raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
     if train_step is None and not isinstance(model, nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from findlr.analysis.numbers import real
 from findlr.errors import LossError
 
 READ_EVERY_STEPS = 10  # where losses are on a device, and looking at one waits for it
@@ -47,9 +48,9 @@ def told_loss(loss: Any, needed: str, no_loss: str) -> float | torch.Tensor:
         if loss.numel() != 1:
             raise _not_one(loss, needed)
         return kept_loss(loss)
-    if isinstance(loss, bool) or not isinstance(loss, (int, float)):
+    if (number := real(loss)) is None:
         raise LossError(no_loss.format(type(loss).__name__))
-    return float(loss)
+    return number
 
 
 def _not_one(loss: torch.Tensor, needed: str) -> LossError:

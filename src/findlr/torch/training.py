@@ -44,6 +44,8 @@ Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
 Sweep = int | str | Sequence[int | str] | None
 
+_LAZY = {nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer}
+
 
 class Training:
     """What every search of a PyTorch training needs, whoever takes its steps.
@@ -172,8 +174,10 @@ class Training:
         """
         theirs = self._parameters
         swept = {id(p): p for p in self.swept_parameters()}
-        if nn.parameter.UninitializedParameter in set(map(type, (*theirs.values(), *swept.values()))):
-            raise ConfigurationError("the model has lazy layers without parameters yet: run one batch through it first")
+        if _LAZY & set(map(type, (*theirs.values(), *self._buffers.values(), *swept.values()))):
+            raise ConfigurationError(
+                "the model has lazy layers without parameters or buffers yet: run one batch through it first"
+            )
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
         if not theirs.keys() & swept.keys():

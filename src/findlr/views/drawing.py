@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -82,6 +82,22 @@ def describe(
         message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
         loss_label="smoothed loss" if smoothed else "loss",
     )
+
+
+def findings_of(given: Iterable[Finding]) -> list[Finding]:
+    """Several runs as a list.
+
+    Raises:
+        ConfigurationError: they are none.
+    """
+    findings = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    for each in findings:
+        if not isinstance(each, Finding):
+            kind = type(each).__name__
+            raise ConfigurationError(f"give a list of Findings, got {kind} among them; Finding.load(path) reads a file")
+    if isinstance(given, Finding):
+        raise ConfigurationError("give a list of Findings, got a single one: [finding], or finding.plot()")
+    return findings
 
 
 def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from findlr.analysis.curve import Curve
 from findlr.analysis.rules import Rule
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
-from findlr.views.drawing import describe, labels_of
+from findlr.views.drawing import describe, findings_of, labels_of
 from findlr.views.figures import drawn, inches, lines
 from findlr.views.parts import Drawing, Mark, RaceRuns
 
@@ -115,6 +115,7 @@ def compare(
     if isinstance(findings, Mapping):
         labels = list(findings) if labels is None else labels
         findings = list(findings.values())
+    findings = findings_of(findings)
     names = labels_of(findings, labels)
     drawings = [describe(finding, raw=False, race=False, read=False) for finding in findings]
     return drawn(lambda axes: _draw_all(drawings, names, axes), ax)

@@ -18,7 +18,7 @@ from string import Template
 from findlr.analysis.text import printable
 from findlr.finding import Finding
 from findlr.finding.saved import strict
-from findlr.views.drawing import labels_of
+from findlr.views.drawing import findings_of, labels_of
 from findlr.views.report.data import run_data
 
 _BETAS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.998, 0.999)
@@ -63,6 +63,7 @@ def write_report(
 
 def page(findings: Sequence[Finding], labels: Sequence[str] | None = None, source: str | None = None) -> str:
     """The page that ``write_report`` writes."""
+    findings = findings_of(findings)
     names = labels_of(findings, labels) if labels is not None or len(findings) != 1 else ("",)
     betas = sorted({*_BETAS, findings[0].curve.smoothing})
     runs = [run_data(finding, name, betas) for finding, name in zip(findings, names, strict=True)]
