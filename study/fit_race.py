@@ -42,7 +42,7 @@ CONSTANTS: Mapping[str, tuple[Any, ...]] = {
     "FARTHEST": (9.0, 16.0, 64.0),
     "NARROW": (1.0, 2.0, 4.0, 9.0, 16.0),
     "DRIFT": (0.0, 0.05, 0.1, 0.15, 0.2),
-    "PRIOR": (0.0, 0.005, 0.01, 0.015, 0.02),
+    "BELIEVED": (0.35, 0.5, 0.65, 0.8, 1.0),
 }
 
 
@@ -215,7 +215,7 @@ def main() -> None:
                 with constants(**changed):
                     row(f"{name} = {value}", known, lambda budget: [case.regret(budget) for case in known])
         return
-    with constants(PRIOR=0.0):
+    with constants(BELIEVED=0.0):
         row("the sweep is not believed", known, lambda budget: [case.regret(budget) for case in known])
     with constants(DRIFT=0.0):
         row("no drift with the length", known, lambda budget: [case.regret(budget) for case in known])

@@ -94,6 +94,14 @@ FINDERS = {
 }
 
 
+def finding_of(name: str, task: Task, seed: int) -> Finding:
+    """What a finder finds on a fresh set-up; see ``suggestion``."""
+    setup = task.make(seed)
+    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
+    torch.manual_seed(seed)
+    return FINDERS[name].ask(task, setup, optimizer)
+
+
 def suggestion(name: str, task: Task, seed: int) -> Record:
     """Ask on a fresh set-up of the seed.
 
@@ -105,10 +113,7 @@ def suggestion(name: str, task: Task, seed: int) -> Record:
     Returns:
         The record.
     """
-    setup = task.make(seed)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(seed)
-    finding = FINDERS[name].ask(task, setup, optimizer)
+    finding = finding_of(name, task, seed)
     kept = {
         "steps": round(finding.cost.steps, 2),
         "seconds": round(finding.cost.seconds, 3),

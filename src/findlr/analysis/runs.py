@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Suggestion
 from findlr.analysis.text import rate_text
@@ -28,8 +26,7 @@ PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come thir
 AT_ONCE = PASS  # the same, where workers make several at the same time
 AT_ONCE_IF_RICH = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all of them: the likeliest first, and none after them
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
-PRIOR = 0.01  # what an octave away from the sweep's answer costs, as a share of the start's distance to the best
-BELIEVED = 0.5  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
+BELIEVED = 0.65  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
@@ -198,12 +195,12 @@ def level(race: Race) -> bool:
 
 
 def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
-    """The race's answer at the planned length, held to the sweep's where the runs hardly differ.
+    """The race's answer at the planned length, weighed with the sweep's by how long the runs are.
 
-    y = (loss - lowest) / (start - lowest) + k (x - log2 lr_sweep)^2   at   x = log2 lr - b log2(total_steps / steps)
+    log lr = s (log lr_race - b log(total_steps / steps)) + (1 - s) log lr_sweep,   s = (steps / total_steps)^0.65
 
-    The answer lies between the sweep's and where a parabola through these, one of each run, is lowest: a share of
-    (steps / total_steps)^0.5 of the way, in log lr.
+    lr_race is where a parabola through the best run and its neighbours is lowest. Runs that end alike say nothing: then
+    the answer is the sweep's.
 
     Args:
         race: the runs.
@@ -213,22 +210,13 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     Returns:
         The Suggestion.
 
-    Source: original. b is how best rates fall with the length; k, and the length of the runs, say how much the sweep is
-    to be believed.
+    Source: original. b is how best rates fall with the length; s is how much a run has learned of what the whole
+    training does.
     """
     assert plan.total_steps is not None
-    drift = (plan.total_steps / race.steps) ** -DRIFT
-    lowest = min(run.loss for run in race.runs)
-    scale = max(race.start - lowest, 1e-12 * abs(lowest), np.finfo(np.float64).tiny)
-
-    def weighed(run: Run) -> Run:
-        lr = run.lr * drift
-        prior = PRIOR * math.log2(lr / sweep.lr) ** 2
-        return Run(lr, run.steps, (run.loss - lowest) / scale + prior if math.isfinite(run.loss) else math.inf)
-
-    raced, _ = parabola([weighed(run) for run in race.runs])
-    share = (race.steps / plan.total_steps) ** BELIEVED  # of an answer that a run of that length has
-    lr = raced**share * sweep.lr ** (1 - share)
+    part = race.steps / plan.total_steps
+    share = 0.0 if level(race) else part**BELIEVED
+    lr = (race.best_lr * part**DRIFT) ** share * sweep.lr ** (1 - share)
     why = (
         f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
         f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that makes "

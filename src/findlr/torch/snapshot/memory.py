@@ -26,6 +26,7 @@ from findlr.search.memory import Phase, each, in_short, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
+from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
 from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
@@ -194,7 +195,9 @@ class Memory(memory.Memory):
             parameter for module in plain for parameter in module._parameters.values() if parameter is not None
         ]
         for module in scripted:
-            self.note(*module.parameters(recurse=False), *module.buffers(recurse=False))
+            attributes = attributes_of_scripted(module)
+            self.note(*module.parameters(recurse=False), *attributes.values())
+            self.each(put_scripted, [module], [attributes])
             self.each(nn.Module.train, [module], [module.training])
             parameters += module.parameters(recurse=False)
         self.each(_set_requires_grad, [parameters], [list(map(operator.attrgetter("requires_grad"), parameters))])
