@@ -281,6 +281,15 @@ def test_a_scheduler_on_its_way_to_a_fixed_floor_is_refused_but_not_at_its_start
         FINDING.apply(optimizer, scheduler)
 
 
+@pytest.mark.parametrize("lrs", [(0.1, 0.01), (3e-4, 1e-4)])
+def test_a_start_is_a_start_though_its_rates_are_rounded(lrs):
+    optimizer = optimizer_at(lrs)
+    scheduler = schedulers.CosineAnnealingWarmRestarts(optimizer, 10, eta_min=1e-5)
+    finding = dataclasses.replace(FINDING, facts={"ratios": [1.0, lrs[1] / lrs[0]]})
+    finding.apply(optimizer, scheduler)
+    assert scheduler.base_lrs == pytest.approx(finding.lrs)
+
+
 def test_a_scheduler_of_another_optimizer_is_refused():
     with pytest.raises(OptimizerError, match="another optimizer"):
         FINDING.apply(optimizer_at([0.4]), schedulers.StepLR(optimizer_at([0.4]), 3))

@@ -253,6 +253,8 @@ def test_what_cannot_be_is_refused():
             test.record(torch.ones(3))
         with pytest.raises(LossError, match="got str"):
             test.record("1")
+        with pytest.raises(LossError, match="got ndarray"):
+            test.record(np.ones(2))
         with pytest.raises(LoaderError, match="one-shot"):
             next(test(iter([1])))
         with pytest.raises(ConfigurationError, match="not over"):

@@ -10,7 +10,17 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, Stop, TorchTrainable, find_lr, rules
+from findlr import (
+    ConfigurationError,
+    LoaderError,
+    LossError,
+    OptimizerError,
+    Stop,
+    TorchTrainable,
+    Verdict,
+    find_lr,
+    rules,
+)
 
 
 def digits_like(n=96, seed=0):
@@ -230,6 +240,47 @@ def test_lazy_layers():
     net = nn.LazyLinear(3)
     with pytest.raises(ConfigurationError, match="lazy"):
         find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), [0])
+
+
+def test_lazy_buffers():
+    net = nn.LazyBatchNorm1d(affine=False)
+    linear = nn.Linear(8, 3)
+    with pytest.raises(ConfigurationError, match="lazy"):
+        find_lr(nn.Sequential(net, linear), optim.SGD(linear.parameters(), lr=0.1), nn.CrossEntropyLoss(), [0])
+
+
+def metric_parts(bad):
+    """Distances of pairs; one batch has the same example twice, at whose distance of 0 the root's gradient is NaN."""
+    torch.manual_seed(0)
+    inputs = torch.randn(3200, 8)
+    targets = (inputs @ torch.randn(8, 1)).abs()
+    pairs = zip(inputs.split(32), targets.split(32), strict=True)
+    batches = [(each, each * torch.rand(32, 1) + 0.3, distance) for each, distance in pairs]
+    batches[bad][1][3] = batches[bad][0][3]
+    net = nn.Linear(8, 4)
+
+    def loss_fn(model, batch):
+        distances = (model(batch[0]) - model(batch[1])).square().sum(1).sqrt()
+        return (distances.unsqueeze(1) - batch[2]).square().mean()
+
+    return net, optim.SGD(net.parameters(), lr=0.1), {"loader": batches, "loss_fn": loss_fn, "progress": False}
+
+
+@pytest.mark.parametrize("control_variate", [True, False])
+@pytest.mark.parametrize("bad", [5, 30])
+def test_a_gradient_of_nan_is_no_matter_of_the_rate(bad, control_variate):
+    net, optimizer, how = metric_parts(bad)
+    finding = find_lr(net, optimizer, control_variate=control_variate, **how)
+    assert (finding.stop, finding.verdict) == (Stop.NOT_FINITE, Verdict.NOT_FINITE)
+    assert f"batch {bad + 1} of the sweep" in finding.why
+    assert "in its gradient, in the one before" in finding.why
+
+
+def test_a_gradient_of_nan_on_the_way_down_gives_no_rate():
+    net, optimizer, how = metric_parts(75)
+    finding = find_lr(net, optimizer, **how)
+    assert finding.suggestion is None
+    assert "batch 76 of the sweep" in finding.why
 
 
 def test_a_nan_ends_the_sweep_and_is_a_result():

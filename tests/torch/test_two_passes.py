@@ -150,6 +150,40 @@ def test_what_a_train_step_would_ignore_is_refused(how):
         find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, train_step=lambda draw: 0.0, **how)
 
 
+class Counting(nn.Module):
+    """In TorchScript: a buffer that is given anew, numbers, a list, a dict and a tensor of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("mean", torch.zeros(1))
+        self.steps = 0
+        self.log = [0.0]
+        self.counts = {"steps": 0}
+        self.last = torch.zeros(1)
+
+    def forward(self, x):
+        self.steps += 1
+        self.mean = self.mean + x.mean()
+        self.last += 1
+        self.log.append(1.0)
+        self.counts["steps"] += 1
+        return self.linear(x) * (1 + 0.01 * self.last)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("control_variate", [True, False])
+def test_what_torchscript_gives_its_modules_anew_is_put_back(control_variate):
+    net = torch.jit.script(Counting())
+    net(torch.ones(2, 4))
+    told = lambda: (net.mean.item(), net.steps, list(net.log), dict(net.counts), net.last.item())  # noqa: E731
+    before = told()
+    batches = [(x, x.sum(1, keepdim=True)) for x in torch.randn(256, 4).split(32)]
+    how = {"control_variate": control_variate, "num_steps": 20, "progress": False}
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches, **how)
+    assert told() == before
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     "scripted", [torch.jit.script, lambda net: nn.Sequential(nn.Identity(), torch.jit.script(net))]

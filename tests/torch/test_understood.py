@@ -3,6 +3,7 @@
 import traceback
 from collections import UserDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -255,3 +256,46 @@ def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
             "findlr: no step was taken yet; the first batch is (float32 (16, 8), int64 (16,))"
         )
         assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 25
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array], ids=lambda kind: kind.__name__)
+def test_a_loss_that_is_a_number_of_numpys_is_one(number):
+    net, optimizer, loader = parts()
+    with RangeTest(net, optimizer, num_steps=20) as test:
+        for inputs, targets in test(loader):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            test.record(number(loss.item()))
+    assert len(test.finding.curve) == 20
+
+
+def test_a_criterion_that_is_a_class_is_one_sentence():
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match=r"criterion is the class CrossEntropyLoss itself: .*Loss\(\)"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss, loader)
+
+
+@pytest.mark.parametrize("rule", [lambda curve: 0.1, lambda: 0.1])
+def test_a_rule_that_does_not_take_a_curve_and_a_plan_is_refused_before_the_sweep(rule):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match=r"must be called as rule\(curve, plan\)"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, rule=rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("max_iter", "'num_steps'"), ("n_iter", "'num_steps'"), ("seed", "leave it out"), ("zzz", "there are .*min_lr")],
+)
+def test_a_name_of_another_tool_is_not_taken_for_one_that_only_looks_alike(name, told):
+    net, optimizer, loader = parts()
+    with pytest.raises((ConfigurationError, TypeError), match=f"no argument '{name}'.*{told}"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, **{name: 100})
+
+
+def test_a_loss_that_never_moves_is_not_told_to_take_more_steps():
+    net, optimizer, loader = parts()
+    finding = find_lr(net, optimizer, lambda outputs, _: 0.0 * outputs.sum(), loader)
+    assert (finding.verdict, "all losses are the same" in finding.why) == (Verdict.FLAT, True)
+    assert "too few to tell" not in finding.why

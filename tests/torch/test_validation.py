@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, Finding, LoaderError, Stop, find, find_lr
+from findlr import ConfigurationError, Finding, LoaderError, LossError, Stop, find, find_lr
 from findlr.search.recording import Recording
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import run_sweep
@@ -200,3 +200,20 @@ def test_twenty_late_skips_in_a_row_end_the_sweep(read_every):
     run_sweep(training, np.geomspace(1e-6, 1e-3, 50), recording)
     assert recording.stop is Stop.OVERFLOW
     assert len(recording.curve(0.98)) == 10
+
+
+def test_held_out_data_with_a_nan_are_told_before_any_run_is_scored():
+    net, optimizer, criterion, loader = parts()
+    bad = [(torch.full((16, 8), float("nan")), torch.zeros(16, dtype=torch.long))]
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.raises(LossError, match=r"under the starting weights is nan.*validation_loader") as caught:
+        find_lr(net, optimizer, criterion, loader, validation_loader=bad, verify=True, total_steps=400)
+    assert all(map(torch.equal, before, net.parameters()))
+    assert len(caught.value.finding.curve) > 20
+
+
+def test_a_sweep_whose_held_out_losses_are_no_numbers_says_so(caplog):
+    bad = [(torch.full((16, 8), float("nan")), torch.zeros(16, dtype=torch.long))]
+    finding = find_lr(*parts(), **RANGE, validation_loader=bad, validation_every=5)
+    assert finding.curve.validation is None
+    assert "no held-out loss is a number" in caplog.text

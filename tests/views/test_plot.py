@@ -328,6 +328,20 @@ class TestCompare:
         same = compare(runs[:1] * 2, ["a", "b"], Figure().subplots())
         assert same.get_title(loc="left") == "for one_cycle over 400 steps"
 
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [([1], "got int"), ({"a": 1}, "got int"), (["run.json"], "Finding.load"), ("run.json", "str")],
+    )
+    def test_what_is_no_finding_is_one_sentence(self, given, told):
+        with pytest.raises(ConfigurationError, match=told):
+            compare(given)
+
+    def test_a_single_one_is_told_to_plot_itself_and_a_generator_is_a_list(self):
+        run = find(Quadratic())
+        with pytest.raises(ConfigurationError, match=r"finding\.plot\(\)"):
+            compare(run)
+        assert len(compare((each for each in [run, run]), ax=Figure().subplots()).get_legend().get_texts()) == 2
+
     def test_up_to_seven_runs_differ_in_colour_dashes_and_marks(self):
         ax = compare([find(Quadratic())] * 7, ax=Figure().subplots())
         handles = ax.get_legend().legend_handles

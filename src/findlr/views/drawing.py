@@ -84,7 +84,7 @@ def describe(
     )
 
 
-def findings_of(given: Iterable[Finding]) -> list[Finding]:
+def findings_of(given: Any) -> list[Finding]:
     """Several runs as a list.
 
     Raises:
