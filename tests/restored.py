@@ -431,7 +431,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the passes that a loader has counted",
                 "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
                 BATCHES,
-                "        memory.note_attributes(owner)",
+                "        memory.each(refill, [vars(owner)], [names])",
                 "        pass",
             ),
             Break(
@@ -788,8 +788,15 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers and small lists, dicts and sets are put back)": (
         f"{REACH}an_array_in_a_dataset"
     ),
-    "objects of your own classes that a module or a loss function holds: their numbers, lists and dicts (what such an "
+    "numbers, lists and dicts that a loss function or a step of your own keeps (a number that has changed is named in "
+    "a warning), and those of objects of your own classes that a module or such a function holds (what such an "
     "object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
+    "an iterator that a sampler keeps open from one pass to the next (a warning names it)": (
+        f"{REACH}a_stream_of_a_sampler"
+    ),
+    "batches that your loss or your model writes into, where the loader gives the same tensors again": (
+        f"{REACH}a_batch_that_is_written_into"
+    ),
     "an environment that is not in `restore=`, a file, a logger, an outside service: whatever your forward pass, your "
     "loss or your hooks do to the world": f"{REACH}an_environment",
     "a graph that autograd built before the call: its parameters have been written to since, so backward through it is "

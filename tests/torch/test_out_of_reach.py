@@ -1,5 +1,7 @@
 """What findlr can't put back, as docs/restore.md says: where one of these turns red, the page has become too modest."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +42,71 @@ def test_an_object_of_a_module():
     training = Training(Counting)
     training.find()
     assert training.model.count.passes > 0
+
+
+def test_a_stream_of_a_sampler(caplog):
+    class Endless(torch.utils.data.Sampler):
+        def __init__(self, n):
+            self.n, self.stream = n, itertools.count()
+
+        def __len__(self):
+            return self.n
+
+        def __iter__(self):
+            return (i % self.n for i in itertools.islice(self.stream, self.n))
+
+    training = Training()
+    data = Samples(training.bomb)
+    sampler = Endless(len(data))
+    loader = torch.utils.data.DataLoader(data, 8, sampler=sampler)
+    find_lr(training.model, training.optimizer, training.criterion, loader, num_steps=5)
+    assert next(sampler.stream) > 0
+    assert "stream of the loader's Endless is an open count" in caplog.text
+
+
+def test_a_batch_that_is_written_into():
+    training = Training()
+    inputs, targets = next(iter(training.loader))
+    before = inputs.clone()
+
+    def loss_fn(model, batch):
+        return training.criterion(model(batch[0].mul_(0.9)), batch[1])
+
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=[(inputs, targets)], num_steps=5)
+    assert not torch.equal(inputs, before)
+
+
+class Counter:
+    """A loss that anneals by how often it was called."""
+
+    def __init__(self):
+        self.calls, self.log = 0, []
+
+    def __call__(self, model, batch):
+        self.calls += 1
+        self.log.append(self.calls)
+        return nn.functional.cross_entropy(model(batch[0]), batch[1]) * (1 + self.calls / 1000)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_number_that_a_loss_function_keeps(verify, caplog):
+    training, loss_fn = Training(), Counter()
+    how = {"verify": True, "total_steps": 200, "num_steps": 30} if verify else {"num_steps": 5}
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, **how)
+    assert loss_fn.calls == len(loss_fn.log) > 0
+    warned = [each.getMessage() for each in caplog.records if "keeps a number" in each.getMessage()]
+    assert len(warned) == 1
+    assert "not put back: calls was 0 and is " in warned[0]
+
+
+def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
+    training, loss_fn = Training(), Counter()
+    loss_fn.state_dict = lambda: {"calls": loss_fn.calls}
+    loss_fn.load_state_dict = lambda state: setattr(loss_fn, "calls", state["calls"])
+    how = {"loss_fn": loss_fn, "loader": training.loader, "num_steps": 5}
+    find_lr(training.model, training.optimizer, restore=[loss_fn], **how)
+    assert loss_fn.calls == 0
+    assert "keeps a number" not in caplog.text
 
 
 class Environment:

@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, LoaderError, LossError, RangeTest, Verdict, find_lr
+from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, RangeTest, Verdict, find_lr
 
 
 def parts(targets=None, net=None, batch_size=16):
@@ -299,3 +299,27 @@ def test_a_loss_that_never_moves_is_not_told_to_take_more_steps():
     finding = find_lr(net, optimizer, lambda outputs, _: 0.0 * outputs.sum(), loader)
     assert (finding.verdict, "all losses are the same" in finding.why) == (Verdict.FLAT, True)
     assert "too few to tell" not in finding.why
+
+
+@pytest.mark.parametrize(
+    ("lrs", "told"), [((-0.1, 0.1), "none below 0"), ((float("nan"), 0.1), "finite"), ((0.0, 0.0), "above 0")]
+)
+def test_rates_that_are_none_are_named(lrs, told):
+    net, optimizer, loader = parts()
+    optimizer = optim.SGD([{"params": [net.weight], "lr": 0.1}, {"params": [net.bias], "lr": 0.1}], lr=0.1)
+    for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+        group["lr"] = lr
+    with pytest.raises(OptimizerError, match=told):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader)
+
+
+def test_an_optimizer_that_is_given_twice_is_refused():
+    net, optimizer, loader = parts()
+    with pytest.raises(OptimizerError, match="given twice"):
+        find_lr(net, [optimizer, optimizer], nn.CrossEntropyLoss(), loader)
+
+
+def test_a_rate_without_digits_is_none():
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="min_lr must be a finite rate above 0"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, min_lr=1e-320)

@@ -182,10 +182,8 @@ class _Search:
             # Under verify the held-out data score the race only: its budget is for that.
             validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
             run_sweep(trainable, self._lrs, self.recording, baseline, validated)
-            every = 0 if validated is None else validated.validation_every
-            curve = self.recording.curve(settings.smoothing)
-            if every and len(curve) >= every and curve.validation is None:
-                logger.warning("no held-out loss is a number: look for a NaN in the data of validation_loader")
+            if validated is not None and validated.validation_every:
+                self.recording.check_validation(validated.validation_every)
         if self._budget is None or self._checkpoint is None:
             return
         trainable.restore(snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from findlr.search.trainable import ReadsLater, Trainable
 
 _SKIPS = 20  # steps in a row that the optimizer may skip
 _READ = (float, type(None))
+
+logger = logging.getLogger("findlr")
 
 
 class _Point(NamedTuple):
@@ -191,6 +194,11 @@ class Recording:
         ]
         self._error, self._skipped, self.steps = data["error"], int(data["skipped"]), int(data["steps"])
         self.stop = Stop[data["stop"]]
+
+    def check_validation(self, every: int) -> None:
+        """Warn if held-out losses were measured, one in so many steps, and none of them is a number."""
+        if len(self._read_points) >= every and not np.isfinite([held_out for *_, held_out in self._read_points]).any():
+            logger.warning("no held-out loss is a number: look for a NaN in the data of validation_loader")
 
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from findlr.search.trainable import HasActingRate, HasValidation, SkipsLater, Tr
 MOST_STEPS = 10_000_000  # more points would not fit into memory
 
 Spacing = Literal["exponential", "linear"]
+
+_LEAST = sys.float_info.min  # below it a rate loses its digits
 
 
 def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "exponential") -> Array:
@@ -49,7 +52,7 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
     """
     for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
         number = value if type(value) is float else real(value)
-        if number is None or not 0 < number < math.inf:
+        if number is None or not _LEAST <= number < math.inf:
             raise ConfigurationError(
                 f"{name} must be a finite rate above 0, got {value!r}; the article uses 1e-8 to 10"
             )

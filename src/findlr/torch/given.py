@@ -32,6 +32,7 @@ def listed(name: str, given: Any, kind: type) -> list[Any]:
 
     Raises:
         ConfigurationError: they are none.
+        OptimizerError: an optimizer is there twice.
     """
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
     if not isinstance(items, (list, tuple)) or not items or not all(map(isinstance, items, repeat(kind))):
@@ -39,6 +40,8 @@ def listed(name: str, given: Any, kind: type) -> list[Any]:
         raise (OptimizerError if name == "optimizer" else ConfigurationError)(
             f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
         )
+    if kind is torch.optim.Optimizer and len(set(map(id, items))) < len(items):
+        raise OptimizerError("the same optimizer is given twice, and would take two steps for one: give it once")
     return list(items)
 
 

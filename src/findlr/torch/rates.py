@@ -97,7 +97,7 @@ def _ratios(optimizer: optim.Optimizer, trains: list[bool]) -> tuple[float, tupl
     if not (all(map(math.isfinite, bases)) and largest > 0 and min(bases) >= 0):
         raise OptimizerError(
             f"the param groups have rates {', '.join(f'{base:g}' for base in bases)}, so their ratios cannot be told: "
-            "give at least one group that trains a rate above 0"
+            "give each a finite rate, none below 0, and one that trains a rate above 0"
         )
     return largest, tuple([base / largest for base in bases])
 

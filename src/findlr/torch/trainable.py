@@ -10,6 +10,7 @@ from pickle import Pickler
 from typing import Any, Self
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain
@@ -27,6 +28,7 @@ from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import Watched
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
@@ -116,6 +118,8 @@ class TorchTrainable(Stepping):
             check_alone(how)
         whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
         training = Training(model, optimizer, together=train_step is None, **whose)
+        if not isinstance(criterion, nn.Module):  # which is put back whole
+            training.watched = Watched(criterion, loss_fn, train_step)
         training.include(reached_from(criterion, loss_fn, train_step))
         training.check_parameters()
         taker: Step

@@ -36,7 +36,7 @@ from findlr.torch.rates import (
 from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import note_optimizer, note_stateful, note_tensors, remember_rng
+from findlr.torch.snapshot.notes import Watched, note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, store_for
 
@@ -91,6 +91,7 @@ class Training:
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
+        self.watched: Watched | None = None
         self.batch_size: int | None = None
         """Examples in the first batch of the search: this rank's or, once losses were read, those of all ranks."""
         self._is_of_all = False
@@ -175,9 +176,7 @@ class Training:
         theirs = self._parameters
         swept = {id(p): p for p in self.swept_parameters()}
         if _LAZY & set(map(type, (*theirs.values(), *self._buffers.values(), *swept.values()))):
-            raise ConfigurationError(
-                "the model has lazy layers without parameters or buffers yet: run one batch through it first"
-            )
+            raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
         if not theirs.keys() & swept.keys():
@@ -243,6 +242,8 @@ class Training:
         for stateful in self.restore:
             note_stateful(stateful, memory)
         note_tensors(self.tensors, memory)
+        if self.watched is not None:
+            self.watched.remember(memory)
         memory.note(*self.generators)
         memory.copy(self._store)
         for batches in places:

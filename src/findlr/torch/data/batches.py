@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import partial
@@ -13,12 +14,14 @@ from torch.utils.data import DataLoader, Sampler
 from findlr.search import batches
 from findlr.search.batches import has_state
 from findlr.search.memory import Memory
-from findlr.search.objects import refill_if_changed
+from findlr.search.objects import refill, refill_if_changed
 from findlr.torch.data import nesting
 from findlr.torch.data.held_out import innermost, split, twin
 from findlr.torch.snapshot import memory as tensors
 from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
+
+logger = logging.getLogger("findlr")
 
 
 class Batches(batches.Batches):
@@ -35,6 +38,7 @@ class Batches(batches.Batches):
         self._device = device or torch.device("cpu")
         self._holds_iterator = isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))
         self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
+        _warn_of_streams(loader)
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
@@ -110,6 +114,20 @@ class Batches(batches.Batches):
         return nesting.bytes_in(batch)
 
 
+def _warn_of_streams(loader: Any) -> None:
+    """Warn of a sampler that draws from an iterator which stays open from one pass to the next."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    for sampler in (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
+        for name, value in getattr(sampler, "__dict__", {}).items():
+            if isinstance(value, Iterator):
+                logger.warning(
+                    "%s of the loader's %s is an open %s, whose place can't be put back, so the batches after the "
+                    "search are others: let its __iter__ make one for each pass",
+                    *(name, type(sampler).__name__, type(value).__name__),
+                )
+                return
+
+
 def note_samplers(loader: Any, memory: tensors.Memory) -> None:
     """The generators, counters and orders of a loader and its samplers, however nested, but not the dataset's."""
     owners, values, seen = [loader], [], set()
@@ -117,8 +135,9 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
         if id(owner) in seen or not hasattr(owner, "__dict__"):
             continue
         seen.add(id(owner))
-        memory.note_attributes(owner)
-        for name, value in vars(owner).items():
+        names = dict(vars(owner))
+        memory.each(refill, [vars(owner)], [names])
+        for name, value in names.items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 owners.append(value)
             elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open

@@ -18,6 +18,7 @@ from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.reach import reached_from
 
 logger = logging.getLogger("findlr")
 
@@ -59,6 +60,43 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
             )
             watched[i] = (tensor, tensor._version)
             left.append(f"a tensor of shape {tuple(tensor.shape)}, which the log names")
+
+
+class Watched:
+    """Numbers that a training's functions keep, such as counters: if a search has changed one, a warning names it.
+
+    They are not put back, because what a function of the user's own counts may be meant to stay.
+
+    Args:
+        functions: those of the training.
+    """
+
+    def __init__(self, *functions: Any) -> None:
+        self._functions = functions
+        self._told: set[str] = set()
+
+    def remember(self, memory: Memory) -> None:
+        """Look at them again once all of ``memory`` is put back."""
+        if numbers := self._numbers():
+            memory.add(partial(self._look, numbers, memory.left), Phase.RANDOM)
+
+    def _numbers(self) -> dict[str, Any]:
+        """The integers and floats that the functions reach, by their place."""
+        return {place: n for place, n in reached_from(*self._functions).numbers.items() if type(n) in (int, float)}
+
+    def _look(self, before: dict[str, Any], left: list[str]) -> None:
+        for place, number in self._numbers().items():
+            was = before.get(place, number)
+            if number == was or number != number or place in self._told:  # noqa: PLR0124 - NaN is not itself
+                continue
+            self._told.add(place)
+            name = place.partition(".")[2]
+            logger.warning(
+                "a function of the training keeps a number that the search has changed, and that is not put back: %s "
+                "was %s and is %s. Let it be a buffer of a module, or give what holds it in restore=",
+                *(name, was, number),
+            )
+            left.append(f"the number {name} of a function, which the log names")
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
