@@ -110,7 +110,8 @@ class Idle:
         if moved:
             raise OptimizerError(
                 f"the weights move, and step() of the optimizer that is swept ({names}) is never called, so no "
-                "rate can be written: give RangeTest the optimizer whose step() the loop calls, a base optimizer say"
+                "rate can be written: give RangeTest the optimizer whose step() the loop calls, a base optimizer say, "
+                "and the outer one in restore="
             )
         if self._items > _MOST_IDLE_ITEMS:
             raise OptimizerError(
