@@ -431,8 +431,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the passes that a loader has counted",
                 "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
                 BATCHES,
-                "        memory.each(refill, [vars(owner)], [names])",
-                "        pass",
+                "    memory.each(refill, attributes, map(dict, attributes))",
+                "    pass",
             ),
             Break(
                 "a sampler's order",

@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigurationError, match="entered once"), test:
         pass
     with pytest.raises(OptimizerError, match="one of 0, 1"):
-        RangeTest([net, net], [optimizer, optimizer])
+        RangeTest([net, net], [optimizer, optim.SGD(net.parameters(), lr=0.1)])
     with pytest.raises(ConfigurationError, match="rule must be one of"):
         RangeTest(net, optimizer, rule="vale")
     with pytest.raises(ConfigurationError, match=r"model must be a torch\.nn\.Module"):

@@ -268,7 +268,7 @@ def test_a_frozen_group_does_not_set_the_scale(frozen_lr):
 def test_a_rate_of_zero_where_all_that_trains_has_it_is_an_error():
     model, optimizer, criterion, data = grouped(lrs=(0.1, 0.0))
     model[0].requires_grad_(requires_grad=False)
-    with pytest.raises(OptimizerError, match="at least one group that trains a rate above 0"):
+    with pytest.raises(OptimizerError, match="one that trains a rate above 0"):
         find_lr(model, optimizer, criterion, data)
 
 

@@ -131,19 +131,20 @@ def _warn_of_streams(loader: Any) -> None:
 def note_samplers(loader: Any, memory: tensors.Memory) -> None:
     """The generators, counters and orders of a loader and its samplers, however nested, but not the dataset's."""
     owners, values, seen = [loader], [], set()
+    attributes: list[dict[str, Any]] = []
     for owner in owners:  # which grows
         if id(owner) in seen or not hasattr(owner, "__dict__"):
             continue
         seen.add(id(owner))
-        names = dict(vars(owner))
-        memory.each(refill, [vars(owner)], [names])
-        for name, value in names.items():
+        attributes.append(vars(owner))
+        for name, value in vars(owner).items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 owners.append(value)
             elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
                 values.append(vars(value))
             elif name not in ("dataset", "data_source"):
                 values.append(value)
+    memory.each(refill, attributes, map(dict, attributes))
     memory.note(*values, worth=_is_order)
 
 
