@@ -78,13 +78,13 @@ class Watched:
     def remember(self, memory: Memory) -> None:
         """Look at them again once all of ``memory`` is put back."""
         if numbers := self._numbers():
-            memory.add(partial(self._look, numbers, memory.left), Phase.RANDOM)
+            memory.add(partial(self._look, numbers), Phase.RANDOM)
 
     def _numbers(self) -> dict[str, Any]:
         """The integers and floats that the functions reach, by their place."""
         return {place: n for place, n in reached_from(*self._functions).numbers.items() if type(n) in (int, float)}
 
-    def _look(self, before: dict[str, Any], left: list[str]) -> None:
+    def _look(self, before: dict[str, Any]) -> None:
         for place, number in self._numbers().items():
             was = before.get(place, number)
             if number == was or number != number or place in self._told:  # noqa: PLR0124 - NaN is not itself
@@ -96,7 +96,6 @@ class Watched:
                 "was %s and is %s. Let it be a buffer of a module, or give what holds it in restore=",
                 *(name, was, number),
             )
-            left.append(f"the number {name} of a function, which the log names")
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
