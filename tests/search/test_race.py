@@ -365,7 +365,8 @@ def test_the_decision_is_weighed_by_how_long_the_runs_are():
 def test_runs_that_end_alike_leave_the_sweeps_answer():
     runs = tuple(Run(lr, 100, 0.5 + noise) for lr, noise in ((0.01, 1e-4), (0.02, 0.0), (0.04, 1e-4), (0.08, 2e-4)))
     race = Race(runs, 2.0, 0.02, bracketed=True)
-    assert decide(race, Suggestion(0.05, "quick", ""), Plan(total_steps=100)).lr == 0.05
+    decided = decide(race, Suggestion(0.05, "quick", ""), Plan(total_steps=100))
+    assert (decided.lr, decided.why) == (0.05, "4 short runs of 100 steps end alike, so the sweep's 0.05 stands.")
 
 
 def test_a_race_without_a_bracket_has_a_wider_interval():

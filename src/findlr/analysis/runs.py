@@ -217,10 +217,12 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     part = race.steps / plan.total_steps
     share = 0.0 if level(race) else part**BELIEVED
     lr = (race.best_lr * part**DRIFT) ** share * sweep.lr ** (1 - share)
-    why = (
-        f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
-        f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that makes "
-        f"{rate_text(lr)}."
-    )
+    why = f"{len(race.runs)} short runs of {race.steps} steps end alike, so the sweep's {rate_text(lr)} stands."
+    if share:
+        why = (
+            f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
+            f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that "
+            f"makes {rate_text(lr)}."
+        )
     reach = 1 if race.bracketed else 2  # the best run may not be the best rate
     return Suggestion(lr, "race", why, (lr * 10 ** (LOW_DECADES * reach), lr * 10 ** (HIGH_DECADES * reach)))
