@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
 from torch.nn import functional
@@ -651,15 +652,66 @@ class Fixed(Plain):
 
 class Cycled(Plain):
     def configure_optimizers(self):
+        optimizer = optim.AdamW(self.net.parameters())
+        cycle = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=60)
+        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+
+
+class CycledElsewhere(Plain):
+    """The scheduler has a peak of its own, so that ``self.lr`` does not act."""
+
+    def configure_optimizers(self):
         optimizer = optim.AdamW(self.net.parameters(), lr=self.lr)
         return [optimizer], [{"scheduler": one_cycle(optimizer), "interval": "step"}]
+
+
+class Heads(Parameters):
+    """The last layer at ten times the rate; and the random numbers, flags and attributes move."""
+
+    def configure_optimizers(self):
+        self.asked = torch.rand(1)
+        self.net[0].requires_grad_(False)
+        self.hparams.setdefault("asked", 1)
+        body, head = self.net[:4].parameters(), self.net[4].parameters()
+        rate = self.hparams.learning_rate
+        return optim.AdamW([{"params": body, "lr": rate}, {"params": head, "lr": 10 * rate}])
+
+
+class Eighth(Plain):
+    def configure_optimizers(self):
+        return optim.SGD(self.net.parameters(), lr=self.lr / 8)
+
+
+class Both(Parameters):
+    """``self.lr`` is there, but it is hparams that the optimizer is made with."""
+
+    def __init__(self, learning_rate=1e-2):
+        super().__init__(learning_rate)
+        self.lr = learning_rate
+
+
+class OneIsFixed(Plain):
+    def configure_optimizers(self):
+        body, head = self.net[:4].parameters(), self.net[4].parameters()
+        return optim.AdamW([{"params": body, "lr": 1e-2}, {"params": head, "lr": self.lr}])
+
+
+class FromATable(Plain):
+    def configure_optimizers(self):
+        return optim.AdamW(self.net.parameters(), lr={1e-2: 1e-2}[self.lr])
 
 
 LINES = {
     Plain: "model.lr = ",
     Parameters: "model.hparams.learning_rate = ",
     Cycled: "model.lr = ",
+    CycledElsewhere: "optimizer = torch.optim.AdamW(",
     Fixed: "optimizer = torch.optim.AdamW(",
+    Heads: "model.hparams.learning_rate = ",
+    Eighth: "model.lr = ",
+    Both: "model.hparams.learning_rate = ",
+    OneIsFixed: "for group, lr in zip(optimizer.param_groups, [",
+    FromATable: "optimizer = torch.optim.AdamW(",
 }
 
 
@@ -667,7 +719,28 @@ LINES = {
 def test_the_line_to_paste_is_in_lightnings_words(module, tmp_path):
     found = find_lr(trainer_of(tmp_path), module(), loader_of(), progress=False)
     assert found.code().startswith(LINES[module])
-    assert LINES[module] in str(found)
+    assert LINES[module] in str(found) or module is OneIsFixed
+
+
+@pytest.mark.parametrize("module", [module for module, line in LINES.items() if line.startswith("model.")])
+def test_the_line_to_paste_gives_the_optimizer_the_rates_that_were_found(module, tmp_path):
+    seeded()
+    model = module()
+    found = find_lr(trainer_of(tmp_path), model, loader_of(), progress=False)
+    exec(found.code(), {"model": model})
+    made = model.configure_optimizers()
+    (optimizer,), _ = made if isinstance(made, tuple) else ([made], None)
+    assert [group.get("max_lr", group["lr"]) for group in optimizer.param_groups] == pytest.approx(found.lrs, rel=0.05)
+
+
+def test_asking_for_other_optimizers_changes_nothing(tmp_path):
+    states = []
+    for search in ([], [FindLR(**SWEEP)]):
+        seeded()
+        module = Heads()
+        trainer_of(tmp_path, *search, max_steps=3).fit(module, loader_of())
+        states.append([module.state_dict(), module.asked, dict(module.hparams), module.lr, torch.get_rng_state()])
+    same(*states)
 
 
 @pytest.mark.parametrize(("sweep", "rate"), [("net", 1e-2), (1, 0.1), (["net", "other"], 0.1), ("other", 0.1)])
@@ -712,6 +785,21 @@ def test_nothing_reaches_a_logger_or_a_callback(tmp_path):
     assert len(found.curve) == 8
     assert [type(each) for each in (*trainer.callbacks, *trainer.loggers)] == [Silent, Tells]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("among_callbacks", [False, True])
+def test_nothing_reaches_the_profiler(among_callbacks, tmp_path):
+    profiler = SimpleProfiler(tmp_path, "profile")
+    search = FindLR(**SWEEP)
+    trainer = trainer_of(tmp_path, *[search] * among_callbacks, profiler=profiler, max_steps=1)
+    if among_callbacks:
+        trainer.fit(Plain(), loader_of())
+        assert len(profiler.recorded_durations["[Strategy]SingleDeviceStrategy.training_step"]) == 1
+    else:
+        find_lr(trainer, Plain(), loader_of(), **SWEEP)
+        assert not profiler.recorded_durations
+        assert not list(tmp_path.iterdir())
+    assert trainer.profiler is profiler
 
 
 def test_a_bar_on_the_screen_stays_there(tmp_path):
