@@ -550,6 +550,51 @@ def test_data_that_a_module_or_a_datamodule_has(tmp_path):
     assert not hasattr(data, "ready")
 
 
+class Augments(Data):
+    """Its hooks draw and count, in numbers, containers, tensors, a module and an object of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.draws, self.batches, self.sums = np.random.default_rng(1), 0, [0.0]
+        self.mean, self.norm, self.noise = torch.zeros(1), nn.BatchNorm1d(4), Noise()
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        inputs, targets = batch
+        self.batches += 1
+        self.sums.append(inputs.sum().item())
+        self.mean += inputs.mean()
+        inputs = self.norm(inputs) + self.noise(inputs) + float(self.draws.normal())
+        return inputs * (1 + 0.01 * self.batches + 1e-3 * len(self.sums)) + self.mean, targets
+
+
+class Noise:
+    """What a datamodule uses."""
+
+    def __init__(self):
+        self.draws, self.calls = np.random.RandomState(1), {"calls": 0}
+
+    def __call__(self, inputs):
+        self.calls["calls"] += 1
+        return self.calls["calls"] + float(self.draws.normal())
+
+
+@pytest.mark.parametrize("place", ["before", "among the callbacks"])
+def test_what_a_datamodules_hooks_change_is_put_back(place, tmp_path):
+    states = []
+    for search in (True, False):
+        seeded()
+        module, data = Module(), Augments()
+        found = FindLR(**SWEEP)
+        trainer = trainer_of(tmp_path, *[found] * (search and place != "before"), max_epochs=1)
+        if search and place == "before":
+            find_lr(trainer, module, datamodule=data, **SWEEP)
+        trainer.fit(module, datamodule=data)
+        told = [data.batches, data.sums, data.mean, data.norm.state_dict(), data.noise.calls, data.draws.normal()]
+        states.append([module.state_dict(), module.seen, *told])
+    same(*states)
+
+
 class Holds(Plain):
     def __init__(self):
         super().__init__()

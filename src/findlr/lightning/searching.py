@@ -23,6 +23,7 @@ from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import Batches
 from findlr.torch.planned import read_schedule, stretched
+from findlr.torch.snapshot.notes import Held
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.trainable import TorchTrainable
@@ -94,6 +95,8 @@ def trainable_of(
     if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
         training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
+    if trainer.datamodule is not None:  # whose hooks batches go through
+        training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
     package = package_of(trainer)
     validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None
     step = LightningStep(training, trainer, package, validates=validation is not None)
