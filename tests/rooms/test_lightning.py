@@ -461,11 +461,46 @@ def nothing(self, batch, batch_idx):
     pass
 
 
-@pytest.mark.parametrize("step", [returned, logged, nothing])
-def test_a_race_is_scored_on_the_validation_loader(step, tmp_path):
+def by_a_metric(self, batch, batch_idx):
+    self.error.update(self.net(batch[0]), batch[1])
+    self.log("val_loss", self.error)
+
+
+def by_its_loader(self, batch, batch_idx, dataloader_idx):
+    assert dataloader_idx == 0
+    return functional.mse_loss(self.net(batch[0]), batch[1])
+
+
+def begun(self):
+    assert self.trainer.validating
+    self.losses = []
+
+
+def counted(self, batch, batch_idx):
+    assert batch_idx == len(self.losses)
+    self.losses.append(functional.mse_loss(self.net(batch[0]), batch[1]))
+    self.log("val_loss", self.losses[-1])
+
+
+def left(self, *_):
+    raise AssertionError
+
+
+VALIDATIONS = {
+    "returned": {"validation_step": returned},
+    "logged": {"validation_step": logged},
+    "nothing": {"validation_step": nothing},
+    "a metric": {"validation_step": by_a_metric},
+    "a loader's": {"validation_step": by_its_loader},
+    "begun": {"validation_step": counted, "on_validation_epoch_start": begun, "on_validation_epoch_end": left},
+}
+
+
+@pytest.mark.parametrize("hooks", VALIDATIONS.values(), ids=VALIDATIONS)
+def test_a_race_is_scored_on_the_validation_loader(hooks, tmp_path):
     race = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
     seeded()
-    module = type("Scored", (Plain,), {"validation_step": step})()
+    module = type("Scored", (Plain,), hooks)()
     validation = {"first": DataLoader(dataset(3), 8), "second": DataLoader(dataset(1), 8)}
     found = find_lr(trainer_of(tmp_path, max_epochs=20), module, loader_of(), validation, **race)
     seeded()
@@ -513,6 +548,53 @@ def test_both_packages_find_the_same(tmp_path):
     assert set(found[1].facts["versions"]) == {"python", "numpy", "torch", "pytorch_lightning"}
     with pytest.raises(ConfigurationError, match=r"LightningModule of pytorch_lightning, got Plain"):
         find_lr(trainer_of(tmp_path, package=other), Plain(), loader_of())
+
+
+class WithoutSome(Module):
+    """Goes on without every third batch."""
+
+    def __init__(self, skipped):
+        super().__init__()
+        self.skipped = skipped
+
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 == self.skipped else functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        assert outputs.keys() == ({"loss"} if batch_idx % 3 != self.skipped else set())
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_batch_for_which_the_training_step_returns_none_is_no_point(skipped, tmp_path):
+    seeded()
+    module, loader = WithoutSome(skipped), DataLoader(dataset(), 8)
+    found = find_lr(trainer_of(tmp_path), module, loader, **SWEEP)
+    seeded()
+    model, others = net(), [batch for i, batch in enumerate(loader) if i % 3 != skipped]
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    plain = findlr.find_lr(model, optimizer, nn.MSELoss(), others, **SWEEP)
+    assert found.curve.loss.tolist() == plain.curve.loss.tolist()
+    assert found.curve.baseline == pytest.approx(plain.curve.baseline)
+    assert found.cost.steps > len(found.curve)
+
+
+def test_a_batch_without_a_loss_is_left_out_of_an_accumulated_step(tmp_path):
+    curves = []
+    for count in (1, 3):
+        seeded()
+        batches = [batch for batch in DataLoader(dataset(), 8) for _ in range(count)]
+        module = (LastOfThree if count == 3 else Plain)()
+        trainer = trainer_of(tmp_path, accumulate_grad_batches=count)
+        how = SWEEP | {"control_variate": count == 3}
+        module.make = optim.Adagrad  # to which a third of the gradient is the gradient
+        curves.append(find_lr(trainer, module, DataLoader(batches, batch_size=None), **how).curve)
+    assert curves[0].loss == pytest.approx(curves[1].loss, rel=1e-3)
+    assert curves[1].baseline is not None
+
+
+class LastOfThree(Plain):
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 < 2 else super().training_step(batch)
 
 
 # Data, plans, the line to paste
@@ -1096,6 +1178,11 @@ class Undefined(Plain):
         return None
 
 
+class Unnamed(Plain):
+    def training_step(self, batch):
+        return {"cost": super().training_step(batch)}
+
+
 REFUSED = {
     "no Trainer": (
         lambda f: (object(), Plain(), loader_of()),
@@ -1127,6 +1214,12 @@ REFUSED = {
     "the end": (lambda f: (trainer_of(f, max_epochs=0), Plain(), loader_of()), {}, ConfigurationError, "take no step"),
     "no loss": (
         lambda f: (trainer_of(f), Undefined(), loader_of()),
+        {},
+        LossError,
+        "training_step returned None for the first 10 batches: return the loss",
+    ),
+    "no loss by that name": (
+        lambda f: (trainer_of(f), Unnamed(), loader_of()),
         {},
         LossError,
         "training_step must return a tensor",

@@ -98,11 +98,12 @@ def trainable_of(
     if trainer.datamodule is not None:  # whose hooks batches go through
         training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
     package = package_of(trainer)
-    validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None
-    step = LightningStep(training, trainer, package, validates=validation is not None)
+    validation = leaves(trainer.val_dataloaders, package) if verify else []
+    step = LightningStep(training, trainer, package, validation_loaders=len(validation))
     facts = written_in(trainer.lightning_module, training, package)
     data = _loader(trainer)
-    return _Trainable.of(training, step, data, validation_loader=validation, facts=facts, place=step.placed)
+    first = next(iter(validation), None)
+    return _Trainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
 
 
 def searched(
