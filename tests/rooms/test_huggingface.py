@@ -588,6 +588,31 @@ def test_a_plan_without_a_name_is_the_schedulers():
     assert plan.share(0.2) > 0.85
 
 
+class Cycled(Trainer):
+    """Makes a scheduler of its own, whatever the arguments say."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.lr_scheduler is None:
+            how = dict(max_lr=self.args.learning_rate, total_steps=num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, **how)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+class Halfway(Trainer):
+    """Decays over twice the training."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        return super().create_scheduler(2 * num_training_steps, optimizer)
+
+
+@pytest.mark.parametrize(("make", "shares"), [(Cycled, [0.04, 1, 0.61]), (Halfway, [1, 0.85, 0.7])])
+def test_a_scheduler_of_ones_own_is_the_plan(make, shares):
+    plan = plan_of(stopped(make=make, max_steps=100))
+    assert [plan.share(at) for at in (0.0, 0.3, 0.6)] == pytest.approx(shares, abs=0.06)
+    assert plan.total_steps == 100
+
+
 def test_epochs_are_the_length():
     assert plan_of(stopped(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=4)).total_steps == 9
 

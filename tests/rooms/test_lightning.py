@@ -1160,6 +1160,19 @@ def test_a_checkpoint_to_go_on_from(tmp_path):
     same(*states)
 
 
+def test_lazy_layers_are_refused_before_anything_is_copied(tmp_path):
+    class Lazy(Plain):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 1))
+
+    lazy = r"lazy layers.*run one batch through it first"
+    with pytest.raises(ConfigurationError, match=lazy):
+        find_lr(trainer_of(tmp_path), Lazy(), loader_of())
+    with pytest.raises(ConfigurationError, match=lazy):
+        trainer_of(tmp_path, FindLR()).fit(Lazy(), loader_of())
+
+
 # What is refused
 
 
@@ -1255,8 +1268,9 @@ REFUSED = {
 @pytest.mark.parametrize(("arguments", "how", "kind", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(arguments, how, kind, said, tmp_path):
     given = arguments(tmp_path)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as error:
         find_lr(*given, progress=False, **how)
+    assert "consume=True" not in str(error.value)  # which this room does not take
     if hasattr(given[0], "callbacks"):
         assert not any(isinstance(each, FindLR) for each in given[0].callbacks)
 

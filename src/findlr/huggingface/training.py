@@ -40,7 +40,9 @@ def plan_of(trainer: Trainer) -> Plan:
         return Plan("constant", steps)  # until the metric stalls
     name = _SCHEDULES.get(args.lr_scheduler_type)
     warmup = args.get_warmup_steps(steps)
-    if name and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs and warmup < steps:
+    makes_usual = getattr(trainer.create_scheduler, "__func__", None) is Trainer.create_scheduler
+    is_usual = makes_usual and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs
+    if name and is_usual and warmup < steps:
         return Plan(name, steps, warmup=warmup or None)
     return Plan(*read_schedule(scheduler, steps))
 

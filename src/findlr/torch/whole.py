@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.errors import ConfigurationError
 from findlr.search.interrupts import signals_wait
 from findlr.torch.data.batches import Batches
 from findlr.torch.snapshot.memory import Memory
@@ -31,6 +32,7 @@ class Whole:
         snapshot: where the copies live; see ``Training``.
 
     Raises:
+        ConfigurationError: a module has lazy layers, of which there is nothing to copy yet.
         LoaderError: a loader can be read only once.
 
     Example:
@@ -54,6 +56,11 @@ class Whole:
         devices: Sequence[torch.device] = (),
         snapshot: StoreKind = "auto",
     ) -> None:
+        tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
+        if any(map(nn.parameter.is_lazy, tensors)):
+            raise ConfigurationError(
+                "the model has lazy layers without parameters or buffers yet: run one batch through it first"
+            )
         self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
         self._places = [Batches(loader) for loader in loaders]
         self._holders = list(holders)
