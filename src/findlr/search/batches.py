@@ -40,8 +40,7 @@ class Batches:
     Args:
         loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that
             remembers its place or has a state dict; the stream ends where that ends.
-        consume: take any other one-shot iterator, too; its batches are used up. None is no, where the caller has no
-            such argument to offer.
+        consume: take any other one-shot iterator, and use it up; None is no, where the caller has no such argument.
 
     Raises:
         LoaderError: the loader can be read only once.
@@ -55,9 +54,8 @@ class Batches:
             if not consume:
                 offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
                 raise LoaderError(
-                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
-                    "give the DataLoader itself or a list of batches; or wrap it in findlr.rewindable(iterator), and "
-                    "train on the wrapper" + offer
+                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: give "
+                    f"the DataLoader or a list of batches; or train on findlr.rewindable(iterator), given here, too{offer}"
                 )
             logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
         self.loader = loader
