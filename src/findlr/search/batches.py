@@ -54,8 +54,8 @@ class Batches:
             if not consume:
                 offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
                 raise LoaderError(
-                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: give "
-                    f"the DataLoader or a list of batches; or train on findlr.rewindable(iterator), given here, too{offer}"
+                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
+                    "give the DataLoader or a list of batches; or findlr.rewindable(iterator), trained on, too" + offer
                 )
             logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
         self.loader = loader
