@@ -44,7 +44,10 @@ except ImportError:
 _SHOWS = (ProgressCallback, ShowGraphCallback, CSVLogger)  # the others of fastai's look for an ``lr_finder``
 _REPLACES = ("ModelToHalf", "NonNativeMixedPrecision", "DistributedTrainer", "ParallelTrainer")
 _MOST_BATCHES = 1_000  # to one step of the optimizer
-_NO_LOSS = "learn.loss_func must return one number", "learn.loss_func must return a loss, got {}"
+_NO_LOSS = (
+    "learn.loss_func must return one number",
+    "learn.loss_func must return a loss, got {}: return one number, a tensor",
+)
 
 
 def find_lr(
@@ -190,8 +193,13 @@ class _Step(OwnStep):
 
     def _one(self, batch: Any) -> Any:
         learn = self._learn
-        with suppress(CancelTrainException, CancelEpochException, CancelFitException):  # which nothing here ends
-            learn.one_batch(vars(learn).get("train_iter", 0) % learn.n_iter, batch)
+        try:
+            with suppress(CancelTrainException, CancelEpochException, CancelFitException):  # which nothing here ends
+                learn.one_batch(vars(learn).get("train_iter", 0) % learn.n_iter, batch)
+        except Exception:
+            if "loss_grad" in vars(learn):  # what the loss function gave, which fastai takes for a tensor of one number
+                told_loss(learn.loss_grad, *_NO_LOSS)
+            raise
         return learn.loss
 
     def _loss_of(self, batch: Any) -> Any:

@@ -18,7 +18,9 @@ from findlr.search.settings import Search
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
-from findlr.torch.snapshot.notes import Attributes
+from findlr.torch.setting import first_rate, share_of
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import Attributes, Held
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw
 from findlr.torch.trainable import TorchTrainable
@@ -87,7 +89,7 @@ def find_lr(
     if not isinstance(net, NeuralNet):
         raise ConfigurationError(f"net must be a skorch NeuralNet, got {type(net).__name__}")
     device = torch.device(net.device or "cpu")
-    with Unwritten(restored(Attributes(net, devices=[device]))):
+    with Unwritten(restored(_Around(net, devices=[device]))):
         if not net.initialized_:
             net.initialize()
         net.check_data(X, y)
@@ -100,19 +102,45 @@ def find_lr(
         training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
         training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
         training.check_parameters()
-        several = len(set(training.rates.ratios)) > 1  # rates, which no one line sets
         trainable = TorchTrainable.of(
             training,
             _step(net, training, given),
             net.get_iterator(train, training=True),
             validation_loader=net.get_iterator(held_out, training=False) if validated else None,
             validation_every=1 if validation_every is None else validation_every,
-            facts={"model": type(net.module_).__name__} | ({} if several else {"sets": "net.set_params(lr="}),
+            facts={"model": type(net.module_).__name__, **_written_in(net, training, sweep)},
         )
         epochs = f"{net.max_epochs} epochs"
         steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
         shape = _shape(net, steps) if schedule is None else schedule
         return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
+
+
+class _Around(Attributes):
+    """A net, and what its settings hold, such as the random state of its split; modules among them are the search's."""
+
+    def remember(self, memory: Memory) -> None:
+        super().remember(memory)
+        settings = [each for owner in self._owners for each in owner.get_params(deep=False).values()]
+        Held(*settings, but=[each for each in settings if isinstance(each, nn.Module)]).remember(memory)
+
+
+def _written_in(net: NeuralNet, training: Training, sweep: str) -> dict[str, Any]:
+    """The facts of where the rate is written: the setting that the swept optimizer's groups follow, if one does."""
+    for name in (f"{sweep}__lr", "lr"):
+        if name in vars(net):
+
+            def made_at(rate: float, name: str = name) -> list[float]:
+                vars(net)[name] = rate
+                net.initialize_optimizer()
+                return [first_rate(group) for group in vars(net)[f"{sweep}_"].param_groups]
+
+            with Unwritten(restored(Attributes(net, devices=training.devices))):
+                share = share_of(training.rates.ratios, made_at)
+            if share is not None:
+                sets = {"sets": f"net.set_params({name}="}
+                return sets if share == 1.0 else {**sets, "sets_share": share}
+    return {}
 
 
 def _step(net: NeuralNet, training: Training, given: Mapping[str, Any]) -> OwnStep:

@@ -4,6 +4,7 @@ import ast
 import math
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from findlr import Finding, NoSuggestionError, OptimizerError, Plan, find
 from findlr.analysis.text import rate_text
-from findlr.finding.code import ASSUMED_STEPS, code_for
+from findlr.finding.code import ASSUMED_STEPS, code_for, one_line
 from findlr.testing import Quadratic
 
 SGD = {"name": "SGD", "module": "torch.optim.sgd", "arguments": {"momentum": 0.9}, "groups": [{}]}
@@ -114,6 +115,24 @@ class TestFrameworks:
     def test_a_list_of_the_rates_of_all_groups(self):
         assert code_for({"sets": "learn.lr[]"}, [0.01, 0.1], Plan()) == "learn.lr = [0.01, 0.1]"
 
+    def test_a_number_of_which_the_rates_are_multiples(self):
+        facts = {"sets": "model.hparams.lr", "sets_share": 0.1}
+        assert code_for(facts, [0.02, 0.2], Plan()) == "model.hparams.lr = 0.02"
+        assert code_for(facts | {"sets": "learn.lr[]"}, [0.02, 0.2], Plan()) == "learn.lr = [0.002, 0.02]"
+
+    @pytest.mark.parametrize("optimizer", ["trainer.optimizer", "trainer.create_optimizer()"])
+    def test_the_groups_of_an_optimizer_that_is_there(self, optimizer):
+        facts = {"sets": f"{optimizer}.param_groups"}
+        groups = [{"lr": 1.0}, {"lr": 1.0, "initial_lr": 1.0}]
+        made = SimpleNamespace(param_groups=groups)
+        exec(
+            code_for(facts, [0.02, 0.2], Plan()),
+            {"trainer": SimpleNamespace(optimizer=made, create_optimizer=lambda: made)},
+        )
+        assert groups == [{"lr": 0.02, "initial_lr": 0.02}, {"lr": 0.2, "initial_lr": 0.2}]
+        assert one_line(facts, [0.02, 0.2], Plan()) == f"finding.apply({optimizer})"
+        assert one_line(facts, [0.02], Plan()) == code_for(facts, [0.02], Plan())
+
     def test_what_is_passed_first_and_what_the_rate_is_called(self):
         adam = {"name": "Adam", "module": "keras.optimizers", "arguments": {"beta_1": 0.8}, "groups": []}
         told = adam | {"parameters": "", "rate": "learning_rate"}
@@ -133,7 +152,12 @@ class TestFrameworks:
         assert code == "optimizer = optax.sgd(learning_rate=0.01, momentum=0.9)  # the peak of the planned schedule"
 
     @pytest.mark.parametrize(
-        "facts", [{}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": {}}, {"sets": 3}, {"sets": "a()(lr="}]
+        "facts",
+        [
+            *({}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": {}}, {"sets": 3}, {"sets": "a()(lr="}),
+            *({"sets": ".param_groups"}, {"sets": "f(1).param_groups"}, {"sets": "a", "sets_share": "b"}),
+            {"sets": "a", "sets_share": math.nan},
+        ],
     )
     def test_without_a_word_of_it_the_rate_goes_into_an_optimizer_that_is_there(self, facts):
         assert code_for(facts, [0.01], Plan()) == (
@@ -159,7 +183,10 @@ plain = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3), max_leav
         {"name": words, "module": words, "arguments": st.dictionaries(st.text(max_size=5), plain, max_size=2)},
         optional={"parameters": words, "rate": words},
     ),
-    words | words.map(lambda word: f"{word}(lr=") | words.map(lambda word: f"{word}[]"),
+    words
+    | words.map(lambda word: f"{word}(lr=")
+    | words.map(lambda word: f"{word}[]")
+    | words.map(lambda word: f"{word}.param_groups"),
 )
 def test_whatever_a_file_says_the_code_is_names_and_plain_literals(optimizer, sets):
     code = code_for({"optimizer": optimizer, "sets": sets}, [0.01], Plan())

@@ -181,7 +181,7 @@ def test_one_clear_error(folder, content, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["optimizer", "ratios", "sets"])
+@pytest.mark.parametrize("name", ["optimizer", "ratios", "sets", "sets_share"])
 @given(value=values)
 @settings(max_examples=60, deadline=None)
 def test_any_fact(folder, name, value):
@@ -213,6 +213,7 @@ def test_facts_that_look_like_a_float(folder, facts):
         {"plan": GOOD["plan"] | {"schedule": []}},
         {"plan": GOOD["plan"] | {"schedule": ["nan"]}},
         {"facts": {"sets": 3}},
+        {"facts": {"sets_share": "x" * 10**5}},
         {"facts": {"ratios": [{"float": "nan"}]}},
         {"facts": {"ratios": [None]}},
         {"facts": {"optimizer": []}},

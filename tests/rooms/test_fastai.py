@@ -331,6 +331,28 @@ def test_bad_input_is_one_clear_error_and_the_learner_is_as_it_was():
         find_lr(learner(loss_func=lambda pred, y: (pred - y).square(), cbs=OnlyForward))
 
 
+@pytest.mark.parametrize(
+    ("loss_func", "said"),
+    [
+        (lambda pred, y: (pred - y).square(), r"must return one number, got shape"),
+        (lambda pred, y: (mse(pred, y), 1.0), r"must return a loss, got tuple"),
+    ],
+)
+def test_a_loss_of_more_than_one_number_is_refused(loss_func, said):
+    with pytest.raises(LossError, match=said):
+        find_lr(learner(loss_func=loss_func))
+
+
+def test_what_the_model_raises_is_raised():
+    def fails(*_):
+        raise ZeroDivisionError
+
+    learn = learner()
+    learn.model.register_forward_pre_hook(fails)
+    with pytest.raises(ZeroDivisionError):
+        find_lr(learn)
+
+
 class OnlyForward(Callback):
     """Lets a loss of any shape have gradients."""
 

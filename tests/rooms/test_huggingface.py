@@ -486,6 +486,82 @@ def test_the_finding_says_what_to_paste():
     assert theirs.code().startswith("optimizer = torch.optim.SGD(")
 
 
+def making(*groups):
+    """A Trainer whose optimizer is made by hand; a group's rate is a function of the argument."""
+
+    class Making(Trainer):
+        made = 0
+
+        def create_optimizer(self, *_):
+            self.made += 1
+            if self.optimizer is None:
+                layers, rate = [self.model.layers[0], self.model.layers[2]], self.args.learning_rate
+                if len(groups) == 1:
+                    layers = [self.model]
+                each = [{"params": p.parameters(), "lr": lr(rate)} for p, lr in zip(layers, groups, strict=True)]
+                self.optimizer = torch.optim.AdamW(each)
+            return self.optimizer
+
+    return Making
+
+
+IN_ARGUMENTS, IN_GROUPS = "trainer.args.learning_rate = ", "in zip(trainer.create_optimizer().param_groups, ["
+MAKERS = {
+    "the head at ten times the rate": (making(lambda lr: lr, lambda lr: 10 * lr), IN_ARGUMENTS),
+    "an eighth": (making(lambda lr: lr / 8), IN_ARGUMENTS),
+    "a rate that is fixed": (making(lambda _: 0.01), IN_GROUPS),
+    "one of two that is fixed": (making(lambda lr: lr, lambda _: 1e-3), IN_GROUPS),
+    "a rate from a table": (making(lambda lr: {1e-3: 1e-2}[lr]), IN_GROUPS),
+}
+
+
+@pytest.mark.parametrize(("make", "line"), MAKERS.values(), ids=MAKERS)
+def test_the_line_to_paste_gives_an_optimizer_of_ones_own_the_rates_that_were_found(make, line):
+    how = of_line(make=make, lr_scheduler_type="constant", max_steps=3)
+    trainer = trainer_of(**how)
+    found = room.find_lr(trainer, progress=False)
+    assert line in found.code()
+    assert trainer.made == 0
+    assert trainer.args.learning_rate == 1e-3
+    trainer = trainer_of(**how)
+    exec(found.code(), {"trainer": trainer})
+    trainer.train()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx(found.lrs, rel=0.05)
+
+
+@pytest.mark.parametrize(("make", "line"), MAKERS.values(), ids=MAKERS)
+def test_a_rate_that_is_applied_leaves_the_argument_right(make, line):
+    trainer = trainer_of(**of_line(make=make, lr_scheduler_type="constant", max_steps=3))
+    trainer.add_callback(callback := room.FindLR(trainer, apply=True, progress=False))
+    trainer.train()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx(callback.finding.lrs)
+    if line == IN_GROUPS:
+        assert trainer.args.learning_rate == 1e-3
+        return
+    made = [group["lr"] for group in trainer_of(**of_line(make=make)).create_optimizer().param_groups]
+    largest = max(callback.finding.lrs) * 1e-3 / max(made)
+    assert trainer.args.learning_rate == pytest.approx(largest)
+
+
+def line_made_anew(_, *args, **how):
+    """A Trainer that makes its model, and so its optimizer, as it begins."""
+    return Trainer(None, *args, model_init=line, **how)
+
+
+KEPT = {Trainer: "trainer.optimizer.param_groups", line_made_anew: "trainer.args.learning_rate = "}
+
+
+@pytest.mark.parametrize("make", KEPT)
+def test_after_a_training_the_line_to_paste_acts_in_the_next(make):
+    trainer = trainer_of(**of_line(make=make, max_steps=3, warmup_steps=0))
+    trainer.train()
+    found = room.find_lr(trainer, progress=False)
+    assert KEPT[make] in found.code()
+    exec(found.code(), {"trainer": trainer})
+    trainer.train()
+    assert trainer.state.log_history[0]["learning_rate"] == pytest.approx(found.lr * 2 / 3, rel=0.05)
+
+
 SCHEDULES = {
     "linear": ("linear", 0.1),
     "cosine": ("cosine", 0.1),
@@ -510,6 +586,31 @@ def test_a_plan_without_a_name_is_the_schedulers():
     plan = plan_of(stopped(make=in_pairs, max_steps=20, lr_scheduler_type="linear"))
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.05)
     assert plan.share(0.2) > 0.85
+
+
+class Cycled(Trainer):
+    """Makes a scheduler of its own, whatever the arguments say."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.lr_scheduler is None:
+            how = dict(max_lr=self.args.learning_rate, total_steps=num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, **how)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+class Halfway(Trainer):
+    """Decays over twice the training."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        return super().create_scheduler(2 * num_training_steps, optimizer)
+
+
+@pytest.mark.parametrize(("make", "shares"), [(Cycled, [0.04, 1, 0.61]), (Halfway, [1, 0.85, 0.7])])
+def test_a_scheduler_of_ones_own_is_the_plan(make, shares):
+    plan = plan_of(stopped(make=make, max_steps=100))
+    assert [plan.share(at) for at in (0.0, 0.3, 0.6)] == pytest.approx(shares, abs=0.06)
+    assert plan.total_steps == 100
 
 
 def test_epochs_are_the_length():

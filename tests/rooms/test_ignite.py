@@ -11,7 +11,7 @@ from ignite.handlers import EMAHandler, create_lr_scheduler_with_warmup
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, LossError, OptimizerError, Stop
+from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, Stop
 from findlr import find_lr as plain
 from findlr.ignite import find_lr
 from findlr.testing import TrainingConformance
@@ -268,6 +268,9 @@ def test_bad_input_is_one_clear_error_and_nothing_is_lost():
             find_lr(training.trainer, training.loader, **{"gradient_accumulation_steps": 3} | settings)
         assert all(map(torch.equal, training.model.parameters(), before[0]))
         assert dict(vars(training.trainer.state)) == before[1]
+    with pytest.raises(LoaderError, match="one-shot iterator") as error:
+        find_lr(training.trainer, iter(training.loader), **settings)
+    assert "consume" not in str(error.value)  # which this room does not take
     with pytest.raises(ConfigurationError, match="must be an ignite Engine, got Linear"):
         find_lr(nn.Linear(1, 1), training.loader, to_save={})
 

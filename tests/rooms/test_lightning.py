@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn, optim
 from torch.nn import functional
@@ -460,11 +461,46 @@ def nothing(self, batch, batch_idx):
     pass
 
 
-@pytest.mark.parametrize("step", [returned, logged, nothing])
-def test_a_race_is_scored_on_the_validation_loader(step, tmp_path):
+def by_a_metric(self, batch, batch_idx):
+    self.error.update(self.net(batch[0]), batch[1])
+    self.log("val_loss", self.error)
+
+
+def by_its_loader(self, batch, batch_idx, dataloader_idx):
+    assert dataloader_idx == 0
+    return functional.mse_loss(self.net(batch[0]), batch[1])
+
+
+def begun(self):
+    assert self.trainer.validating
+    self.losses = []
+
+
+def counted(self, batch, batch_idx):
+    assert batch_idx == len(self.losses)
+    self.losses.append(functional.mse_loss(self.net(batch[0]), batch[1]))
+    self.log("val_loss", self.losses[-1])
+
+
+def left(self, *_):
+    raise AssertionError
+
+
+VALIDATIONS = {
+    "returned": {"validation_step": returned},
+    "logged": {"validation_step": logged},
+    "nothing": {"validation_step": nothing},
+    "a metric": {"validation_step": by_a_metric},
+    "a loader's": {"validation_step": by_its_loader},
+    "begun": {"validation_step": counted, "on_validation_epoch_start": begun, "on_validation_epoch_end": left},
+}
+
+
+@pytest.mark.parametrize("hooks", VALIDATIONS.values(), ids=VALIDATIONS)
+def test_a_race_is_scored_on_the_validation_loader(hooks, tmp_path):
     race = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
     seeded()
-    module = type("Scored", (Plain,), {"validation_step": step})()
+    module = type("Scored", (Plain,), hooks)()
     validation = {"first": DataLoader(dataset(3), 8), "second": DataLoader(dataset(1), 8)}
     found = find_lr(trainer_of(tmp_path, max_epochs=20), module, loader_of(), validation, **race)
     seeded()
@@ -514,6 +550,53 @@ def test_both_packages_find_the_same(tmp_path):
         find_lr(trainer_of(tmp_path, package=other), Plain(), loader_of())
 
 
+class WithoutSome(Module):
+    """Goes on without every third batch."""
+
+    def __init__(self, skipped):
+        super().__init__()
+        self.skipped = skipped
+
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 == self.skipped else functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        assert outputs.keys() == ({"loss"} if batch_idx % 3 != self.skipped else set())
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_batch_for_which_the_training_step_returns_none_is_no_point(skipped, tmp_path):
+    seeded()
+    module, loader = WithoutSome(skipped), DataLoader(dataset(), 8)
+    found = find_lr(trainer_of(tmp_path), module, loader, **SWEEP)
+    seeded()
+    model, others = net(), [batch for i, batch in enumerate(loader) if i % 3 != skipped]
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    plain = findlr.find_lr(model, optimizer, nn.MSELoss(), others, **SWEEP)
+    assert found.curve.loss.tolist() == plain.curve.loss.tolist()
+    assert found.curve.baseline == pytest.approx(plain.curve.baseline)
+    assert found.cost.steps > len(found.curve)
+
+
+def test_a_batch_without_a_loss_is_left_out_of_an_accumulated_step(tmp_path):
+    curves = []
+    for count in (1, 3):
+        seeded()
+        batches = [batch for batch in DataLoader(dataset(), 8) for _ in range(count)]
+        module = (LastOfThree if count == 3 else Plain)()
+        trainer = trainer_of(tmp_path, accumulate_grad_batches=count)
+        how = SWEEP | {"control_variate": count == 3}
+        module.make = optim.Adagrad  # to which a third of the gradient is the gradient
+        curves.append(find_lr(trainer, module, DataLoader(batches, batch_size=None), **how).curve)
+    assert curves[0].loss == pytest.approx(curves[1].loss, rel=1e-3)
+    assert curves[1].baseline is not None
+
+
+class LastOfThree(Plain):
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 < 2 else super().training_step(batch)
+
+
 # Data, plans, the line to paste
 
 
@@ -547,6 +630,51 @@ def test_data_that_a_module_or_a_datamodule_has(tmp_path):
     data = Data()
     find_lr(trainer_of(tmp_path), Plain(), datamodule=data, **SWEEP)
     assert not hasattr(data, "ready")
+
+
+class Augments(Data):
+    """Its hooks draw and count, in numbers, containers, tensors, a module and an object of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.draws, self.batches, self.sums = np.random.default_rng(1), 0, [0.0]
+        self.mean, self.norm, self.noise = torch.zeros(1), nn.BatchNorm1d(4), Noise()
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        inputs, targets = batch
+        self.batches += 1
+        self.sums.append(inputs.sum().item())
+        self.mean += inputs.mean()
+        inputs = self.norm(inputs) + self.noise(inputs) + float(self.draws.normal())
+        return inputs * (1 + 0.01 * self.batches + 1e-3 * len(self.sums)) + self.mean, targets
+
+
+class Noise:
+    """What a datamodule uses."""
+
+    def __init__(self):
+        self.draws, self.calls = np.random.RandomState(1), {"calls": 0}
+
+    def __call__(self, inputs):
+        self.calls["calls"] += 1
+        return self.calls["calls"] + float(self.draws.normal())
+
+
+@pytest.mark.parametrize("place", ["before", "among the callbacks"])
+def test_what_a_datamodules_hooks_change_is_put_back(place, tmp_path):
+    states = []
+    for search in (True, False):
+        seeded()
+        module, data = Module(), Augments()
+        found = FindLR(**SWEEP)
+        trainer = trainer_of(tmp_path, *[found] * (search and place != "before"), max_epochs=1)
+        if search and place == "before":
+            find_lr(trainer, module, datamodule=data, **SWEEP)
+        trainer.fit(module, datamodule=data)
+        told = [data.batches, data.sums, data.mean, data.norm.state_dict(), data.noise.calls, data.draws.normal()]
+        states.append([module.state_dict(), module.seen, *told])
+    same(*states)
 
 
 class Holds(Plain):
@@ -651,15 +779,66 @@ class Fixed(Plain):
 
 class Cycled(Plain):
     def configure_optimizers(self):
+        optimizer = optim.AdamW(self.net.parameters())
+        cycle = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=60)
+        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+
+
+class CycledElsewhere(Plain):
+    """The scheduler has a peak of its own, so that ``self.lr`` does not act."""
+
+    def configure_optimizers(self):
         optimizer = optim.AdamW(self.net.parameters(), lr=self.lr)
         return [optimizer], [{"scheduler": one_cycle(optimizer), "interval": "step"}]
+
+
+class Heads(Parameters):
+    """The last layer at ten times the rate; and the random numbers, flags and attributes move."""
+
+    def configure_optimizers(self):
+        self.asked = torch.rand(1)
+        self.net[0].requires_grad_(False)
+        self.hparams.setdefault("asked", 1)
+        body, head = self.net[:4].parameters(), self.net[4].parameters()
+        rate = self.hparams.learning_rate
+        return optim.AdamW([{"params": body, "lr": rate}, {"params": head, "lr": 10 * rate}])
+
+
+class Eighth(Plain):
+    def configure_optimizers(self):
+        return optim.SGD(self.net.parameters(), lr=self.lr / 8)
+
+
+class Both(Parameters):
+    """``self.lr`` is there, but it is hparams that the optimizer is made with."""
+
+    def __init__(self, learning_rate=1e-2):
+        super().__init__(learning_rate)
+        self.lr = learning_rate
+
+
+class OneIsFixed(Plain):
+    def configure_optimizers(self):
+        body, head = self.net[:4].parameters(), self.net[4].parameters()
+        return optim.AdamW([{"params": body, "lr": 1e-2}, {"params": head, "lr": self.lr}])
+
+
+class FromATable(Plain):
+    def configure_optimizers(self):
+        return optim.AdamW(self.net.parameters(), lr={1e-2: 1e-2}[self.lr])
 
 
 LINES = {
     Plain: "model.lr = ",
     Parameters: "model.hparams.learning_rate = ",
     Cycled: "model.lr = ",
+    CycledElsewhere: "optimizer = torch.optim.AdamW(",
     Fixed: "optimizer = torch.optim.AdamW(",
+    Heads: "model.hparams.learning_rate = ",
+    Eighth: "model.lr = ",
+    Both: "model.hparams.learning_rate = ",
+    OneIsFixed: "for group, lr in zip(optimizer.param_groups, [",
+    FromATable: "optimizer = torch.optim.AdamW(",
 }
 
 
@@ -667,7 +846,28 @@ LINES = {
 def test_the_line_to_paste_is_in_lightnings_words(module, tmp_path):
     found = find_lr(trainer_of(tmp_path), module(), loader_of(), progress=False)
     assert found.code().startswith(LINES[module])
-    assert LINES[module] in str(found)
+    assert LINES[module] in str(found) or module is OneIsFixed
+
+
+@pytest.mark.parametrize("module", [module for module, line in LINES.items() if line.startswith("model.")])
+def test_the_line_to_paste_gives_the_optimizer_the_rates_that_were_found(module, tmp_path):
+    seeded()
+    model = module()
+    found = find_lr(trainer_of(tmp_path), model, loader_of(), progress=False)
+    exec(found.code(), {"model": model})
+    made = model.configure_optimizers()
+    (optimizer,), _ = made if isinstance(made, tuple) else ([made], None)
+    assert [group.get("max_lr", group["lr"]) for group in optimizer.param_groups] == pytest.approx(found.lrs, rel=0.05)
+
+
+def test_asking_for_other_optimizers_changes_nothing(tmp_path):
+    states = []
+    for search in ([], [FindLR(**SWEEP)]):
+        seeded()
+        module = Heads()
+        trainer_of(tmp_path, *search, max_steps=3).fit(module, loader_of())
+        states.append([module.state_dict(), module.asked, dict(module.hparams), module.lr, torch.get_rng_state()])
+    same(*states)
 
 
 @pytest.mark.parametrize(("sweep", "rate"), [("net", 1e-2), (1, 0.1), (["net", "other"], 0.1), ("other", 0.1)])
@@ -712,6 +912,21 @@ def test_nothing_reaches_a_logger_or_a_callback(tmp_path):
     assert len(found.curve) == 8
     assert [type(each) for each in (*trainer.callbacks, *trainer.loggers)] == [Silent, Tells]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("among_callbacks", [False, True])
+def test_nothing_reaches_the_profiler(among_callbacks, tmp_path):
+    profiler = SimpleProfiler(tmp_path, "profile")
+    search = FindLR(**SWEEP)
+    trainer = trainer_of(tmp_path, *[search] * among_callbacks, profiler=profiler, max_steps=1)
+    if among_callbacks:
+        trainer.fit(Plain(), loader_of())
+        assert len(profiler.recorded_durations["[Strategy]SingleDeviceStrategy.training_step"]) == 1
+    else:
+        find_lr(trainer, Plain(), loader_of(), **SWEEP)
+        assert not profiler.recorded_durations
+        assert not list(tmp_path.iterdir())
+    assert trainer.profiler is profiler
 
 
 def test_a_bar_on_the_screen_stays_there(tmp_path):
@@ -945,6 +1160,19 @@ def test_a_checkpoint_to_go_on_from(tmp_path):
     same(*states)
 
 
+def test_lazy_layers_are_refused_before_anything_is_copied(tmp_path):
+    class Lazy(Plain):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 1))
+
+    lazy = r"lazy layers.*run one batch through it first"
+    with pytest.raises(ConfigurationError, match=lazy):
+        find_lr(trainer_of(tmp_path), Lazy(), loader_of())
+    with pytest.raises(ConfigurationError, match=lazy):
+        trainer_of(tmp_path, FindLR()).fit(Lazy(), loader_of())
+
+
 # What is refused
 
 
@@ -961,6 +1189,11 @@ class Skips(Plain):
 class Undefined(Plain):
     def training_step(self, batch):
         return None
+
+
+class Unnamed(Plain):
+    def training_step(self, batch):
+        return {"cost": super().training_step(batch)}
 
 
 REFUSED = {
@@ -996,6 +1229,12 @@ REFUSED = {
         lambda f: (trainer_of(f), Undefined(), loader_of()),
         {},
         LossError,
+        "training_step returned None for the first 10 batches: return the loss",
+    ),
+    "no loss by that name": (
+        lambda f: (trainer_of(f), Unnamed(), loader_of()),
+        {},
+        LossError,
         "training_step must return a tensor",
     ),
     "no closure": (lambda f: (trainer_of(f), Skips(), loader_of()), {}, LossError, "did not call its closure"),
@@ -1029,8 +1268,9 @@ REFUSED = {
 @pytest.mark.parametrize(("arguments", "how", "kind", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(arguments, how, kind, said, tmp_path):
     given = arguments(tmp_path)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as error:
         find_lr(*given, progress=False, **how)
+    assert "consume=True" not in str(error.value)  # which this room does not take
     if hasattr(given[0], "callbacks"):
         assert not any(isinstance(each, FindLR) for each in given[0].callbacks)
 

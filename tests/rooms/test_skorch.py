@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import ShuffleSplit
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.dataset import ValidSplit
 from torch import nn, optim
 
 from findlr import ConfigurationError
@@ -139,6 +141,54 @@ def test_the_line_to_paste_is_skorchs():
     exec(finding.code())
     net.fit(X, Y)
     assert net.optimizer_.param_groups[0]["lr"] == float(f"{finding.lr:.2g}")
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ({"optimizer__lr": 0.05}, "net.set_params(optimizer__lr="),
+        ({"optimizer__param_groups": [("*", {"momentum": 0.5})]}, "net.set_params(lr="),
+        ({"optimizer__param_groups": [("*", {"lr": 0.05})]}, "optimizer = torch.optim.SGD("),
+    ],
+)
+def test_the_line_to_paste_sets_what_the_optimizer_is_made_with(how, line):
+    net = net_of(**how)
+    finding = find_lr(net, X, Y)
+    assert finding.code().startswith(line)
+    if line.startswith("net."):
+        exec(finding.code())
+        net.fit(X, Y)
+        assert net.optimizer_.param_groups[0]["lr"] == float(f"{finding.lr:.2g}")
+
+
+class Halves:
+    """A split with a state of its own."""
+
+    def __init__(self):
+        self.draws, self.asked, self.sizes = np.random.default_rng(3), 0, []
+
+    def __call__(self, dataset, y=None, groups=None):
+        self.asked += 1
+        order = self.draws.permutation(len(dataset))
+        self.sizes.append(len(order) // 2 - self.asked)
+        return torch.utils.data.Subset(dataset, order[: self.sizes[-1]]), torch.utils.data.Subset(dataset, order[40:])
+
+
+SPLITS = {
+    "a random state": lambda: ValidSplit(0.2, random_state=np.random.RandomState(3)),
+    "sklearn's": lambda: ValidSplit(ShuffleSplit(1, random_state=np.random.RandomState(3))),
+    "one of the user's own": Halves,
+}
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_what_a_split_holds_is_put_back(split):
+    nets = [net_of(train_split=split()) for _ in range(2)]
+    find_lr(nets[0], X, Y)
+    for net in nets:
+        torch.manual_seed(1)
+        net.fit(X, Y)
+    assert told(nets[0]) == told(nets[1])
 
 
 def test_the_ratios_of_the_groups_are_kept():

@@ -9,7 +9,8 @@ What a training tells of itself in its facts is a contract, whatever its framewo
 - ``facts["sets"]``: where the rate is written in a framework that makes its optimizer itself, such as
   "trainer.args.learning_rate"; or the call that takes it, up to the rate: "net.set_params(lr=". Where it is there, the
   code is an assignment to it, or that call. With several groups it is the largest rate; a path that ends in "[]" takes
-  a list of all.
+  a list of all, and one that ends in ".param_groups" is an optimizer's groups, whose rates are written one by one.
+- ``facts["sets_share"]``: what is written there as a share of the largest rate, where it is not that rate itself.
 
 A file may hold anything there. What is printed is names, dots, empty calls and plain literals; what is something else
 is left out, or the code sets the rates of an optimizer that is there.
@@ -23,12 +24,14 @@ from dataclasses import replace
 from keyword import iskeyword
 from typing import Any
 
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.text import rate_text
 
 ASSUMED_STEPS = 1000  # what the rules take for a plan without total_steps
 
 _PARAMETERS, _RATE = "model.parameters()", "lr"
+_GROUPS = ".param_groups"
 _LONGEST, _DEEPEST = 1000, 4  # of a value among the arguments
 _SCHEDULERS = "torch.optim.lr_scheduler"
 
@@ -51,6 +54,8 @@ def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=500)
         >>> code_for({"sets": "trainer.args.learning_rate"}, [0.00123], Plan())
         'trainer.args.learning_rate = 0.0012'
+        >>> code_for({"sets": "trainer.args.learning_rate", "sets_share": 0.1}, [0.00123, 0.0123], Plan())
+        'trainer.args.learning_rate = 0.0012'
         >>> code_for({"sets": "net.set_params(lr="}, [0.00123], Plan())
         'net.set_params(lr=0.0012)'
     """
@@ -68,6 +73,8 @@ def one_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str 
 
     Several groups, whose rates make a long line, get ``finding.apply``.
     """
+    if (groups := _groups(facts)) is not None and len(lrs) > 1:
+        return f"finding.apply({groups})"
     if (line := _assignment(facts, lrs)) is not None:
         return line
     if not _optimizer(facts):
@@ -129,23 +136,35 @@ def _optimizer(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _assignment(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
-    where, rate = facts.get("sets"), rate_text(max(lrs))
-    if not isinstance(where, str):
+def _groups(facts: Mapping[str, Any]) -> str | None:
+    """The optimizer that is there, whose groups are written one by one."""
+    where = facts.get("sets")
+    if not isinstance(where, str) or not where.endswith(_GROUPS):
         return None
+    optimizer = where.removesuffix(_GROUPS)
+    return optimizer if optimizer and _is_call(optimizer) else None
+
+
+def _assignment(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
+    where, share = facts.get("sets"), real(facts.get("sets_share", 1.0))
+    if not isinstance(where, str) or share is None or not 0 < share < math.inf:
+        return None
+    if (groups := _groups(facts)) is not None:
+        return _loop(lrs, groups, 'group["initial_lr"] = ')  # from which its next scheduler starts
+    rate = rate_text(max(lrs) * share)
     if _is_path(where):
         return f"{where} = {rate}"
     if _is_path(each := where.removesuffix("[]")):
-        return f"{each} = [{', '.join(map(rate_text, lrs))}]"
+        return f"{each} = [{', '.join(rate_text(lr * share) for lr in lrs)}]"
     call, _, keyword = where.removesuffix("=").partition("(")
     return (
         f"{call}({keyword}={rate})" if where == f"{call}({keyword}=" and _is_path(call) and _is_name(keyword) else None
     )
 
 
-def _loop(lrs: Sequence[float]) -> str:
+def _loop(lrs: Sequence[float], optimizer: str = "optimizer", besides: str = "") -> str:
     rates = ", ".join(map(rate_text, lrs))
-    return f'for group, lr in zip(optimizer.param_groups, [{rates}]): group["lr"] = lr'
+    return f'for group, lr in zip({optimizer}.param_groups, [{rates}]): {besides}group["lr"] = lr'
 
 
 def _is_name(value: Any) -> bool:

@@ -21,7 +21,7 @@ except ImportError:
     raise MissingExtraError.of("transformers", "huggingface") from None
 
 from findlr.huggingface.memory import protected
-from findlr.huggingface.training import TrainerTrainable, plan_of
+from findlr.huggingface.training import ARGUMENT, TrainerTrainable, plan_of, written_in
 
 __all__ = ["FindLR", "find_lr"]
 
@@ -48,7 +48,9 @@ def find_lr(trainer: Trainer, **how: Unpack[How]) -> Finding:
             state_dict and load_state_dict. ``snapshot``: where the copies live.
 
     Returns:
-        The Finding. Train with it: ``trainer.args.learning_rate = finding.lr; trainer.train()``.
+        The Finding. Train with it: ``trainer.args.learning_rate = finding.lr; trainer.train()``. Where the trainer has
+        an optimizer, or a ``create_optimizer`` of yours makes other rates of that argument, ``finding.code()`` says
+        what to write instead.
 
     Raises:
         ConfigurationError: an argument that cannot work, or a trainer that is not supported; it says what to do.
@@ -98,7 +100,7 @@ class FindLR(TrainerCallback):
         search: dict[str, Any] = dict(how)
         self._own = {name: search.pop(name) for name in ("validation_every", "restore", "snapshot") if name in how}
         self._settings = Settings.of(search)
-        self._makes_optimizer = trainer.optimizer is None
+        self._makes_optimizer = trainer.optimizer is None or trainer.model_init is not None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Search, if it is to be at the beginning."""
@@ -123,13 +125,15 @@ class FindLR(TrainerCallback):
             logger.warning("the training keeps its rate: %s", self.finding.why)
         elif self._apply:
             self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
-            trainer.args.learning_rate = self.finding.lr
+            if self.finding.facts.get("sets") == ARGUMENT:  # for what reads it later; elsewhere it does not act
+                trainer.args.learning_rate = max(self.finding.lrs) * self.finding.facts.get("sets_share", 1.0)
 
     @signals_act
     def _search(self) -> None:
         scored = self._settings.verify or "validation_every" in self._own
         trainable = TrainerTrainable.within(self._trainer, scored=scored, **self._own)
-        trainable.makes_optimizer = self._makes_optimizer
+        makes = self._makes_optimizer
+        trainable.where = written_in(self._trainer, trainable.training, makes_optimizer=makes)
         self.finding = find(trainable, plan_of(self._trainer), **vars(self._settings))
 
     @signals_act

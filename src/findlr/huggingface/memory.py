@@ -30,19 +30,20 @@ def protected(trainer: Trainer, function: Callable[[], None], finder: Any) -> No
     signals = HeldSignals()
     try:
         signals.hold()
-        with Unwritten(restored(_Whole(trainer))):
+        with Unwritten(restored(Whole(trainer))):
             function()
     finally:
         signals.release(lambda late: carry(late, finder.finding))
 
 
-class _Whole:
+class Whole:
     """What ``train`` changes before its first step."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
     def snapshot(self) -> Memory:
+        """The attributes of the trainer and of its parts, the structure of its model, and the random states."""
         trainer, memory = self._trainer, Memory()
         for optimizer in (trainer.optimizer, getattr(trainer.optimizer, "optimizer", None)):
             if optimizer is not None:
@@ -57,6 +58,7 @@ class _Whole:
         return memory
 
     def restore(self, snapshot: Memory) -> None:
+        """Put everything back."""
         snapshot.put_back()
 
 

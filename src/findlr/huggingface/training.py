@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -14,16 +14,20 @@ from transformers import Trainer
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.finding.schedulers import follows_metric, unwrapped
-from findlr.huggingface.memory import DATA, note_trainer
+from findlr.huggingface.memory import DATA, Whole, note_trainer
+from findlr.search.trainable import Unwritten, restored
 from findlr.torch.losses import kept_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
+from findlr.torch.setting import first_rate, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw, Loss
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Training
+
+ARGUMENT = "trainer.args.learning_rate"
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant_with_warmup": "constant"}
 _NOT_A_STEPS = (*DATA, "args", "callback_handler", "control", "model", "model_wrapped", "processing_class", "state")
@@ -36,15 +40,45 @@ def plan_of(trainer: Trainer) -> Plan:
         return Plan("constant", steps)  # until the metric stalls
     name = _SCHEDULES.get(args.lr_scheduler_type)
     warmup = args.get_warmup_steps(steps)
-    if name and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs and warmup < steps:
+    makes_usual = getattr(trainer.create_scheduler, "__func__", None) is Trainer.create_scheduler
+    is_usual = makes_usual and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs
+    if name and is_usual and warmup < steps:
         return Plan(name, steps, warmup=warmup or None)
     return Plan(*read_schedule(scheduler, steps))
+
+
+def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -> dict[str, Any]:
+    """The facts of where the rate is written, for a ``train`` that comes: in the arguments, or in an optimizer.
+
+    Args:
+        trainer: in the midst of ``train``; it is as it was afterwards.
+        training: of its model and optimizer.
+        makes_optimizer: a ``train`` makes a new optimizer, so that one can be made with other arguments, too.
+    """
+    if not makes_optimizer:
+        keeps_scheduler = trainer.lr_scheduler is not None and not trainer._created_lr_scheduler
+        return {} if keeps_scheduler else {"sets": "trainer.optimizer.param_groups"}
+
+    def made_at(learning_rate: float) -> list[float]:
+        trainer.optimizer, trainer.args.learning_rate = None, learning_rate
+        trainer.create_optimizer()
+        return [first_rate(group) for group in trainer.optimizer.param_groups]
+
+    learning_rate = trainer.args.learning_rate
+    with Unwritten(restored(Whole(trainer))):
+        try:
+            share = share_of(training.rates.ratios, made_at)
+        finally:
+            trainer.args.learning_rate = learning_rate
+    if share is None:
+        return {"sets": "trainer.create_optimizer().param_groups"}
+    return {"sets": ARGUMENT} if share == 1.0 else {"sets": ARGUMENT, "sets_share": share}
 
 
 class TrainerTrainable(TorchTrainable):
     """A trainer in the midst of ``train``."""
 
-    makes_optimizer = True
+    where: Mapping[str, Any] = {}  # the facts of where the rate is written
 
     @classmethod
     def within(
@@ -76,10 +110,10 @@ class TrainerTrainable(TorchTrainable):
         return cls.of(training, step, data, validation_loader=loader, validation_every=validation_every)
 
     def facts(self) -> dict[str, Any]:
-        """As of every training; and where the rate is written, if the trainer makes its optimizer itself."""
+        """As of every training; and where the rate is written."""
         facts = super().facts()
         facts["versions"]["transformers"] = transformers.__version__
-        return {**facts, "sets": "trainer.args.learning_rate"} if self.makes_optimizer else facts
+        return {**facts, **self.where}
 
 
 class TrainerStep(OwnStep):

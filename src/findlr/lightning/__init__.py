@@ -21,7 +21,7 @@ from torch import nn
 from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
-from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silent
+from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silence
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
@@ -61,7 +61,7 @@ def find_lr(
     """Find a good learning rate for the ``fit`` with the same arguments, and put everything back.
 
     The search runs inside a ``fit`` that ends before its first step, so that hooks, precision, clipping and
-    accumulation are the training's. The Trainer's callbacks and loggers take no part.
+    accumulation are the training's. The Trainer's callbacks, loggers and profiler take no part.
 
     Args:
         trainer: a Trainer of ``lightning`` or ``pytorch_lightning``, with one process.
@@ -76,7 +76,7 @@ def find_lr(
             its place, or the name of the submodule that it trains.
 
     Returns:
-        The Finding; its ``code()`` sets the module's rate.
+        The Finding; its ``code()`` sets the number that the module makes its optimizer with, where there is one.
 
     Raises:
         ConfigurationError: an argument that cannot work, or a Trainer whose ``fit`` would take no step.
@@ -122,7 +122,8 @@ def find_lr(
         with Unwritten(restored(whole)) as memory, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # that callbacks are missing
             callback.rewind = partial(memory.put_back, [Phase.RANDOM])
-            trainer.callbacks, trainer.loggers, trainer.num_sanity_val_steps = [callback], silent(trainer), 0
+            silence(trainer, [callback])
+            trainer.num_sanity_val_steps = 0
             vars(module)["configure_callbacks"] = list
             trainer.fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path)
     except SystemExit as left:
@@ -161,7 +162,7 @@ class FindLR(*_bases()):  # type: ignore[misc]
     """Searches at the first batch of a ``fit``, once all is set up and a checkpoint is loaded; then the fit goes on.
 
     It searches once: not again in a later ``fit``, nor in one that goes on from a checkpoint made since. Put it last
-    among the callbacks. While it searches, callbacks and loggers take no part.
+    among the callbacks. While it searches, callbacks, loggers and the profiler take no part.
 
     Args:
         apply: write the rates into the optimizer and its scheduler; where none is found, a warning says why.

@@ -18,18 +18,18 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.lightning.step import LightningStep
+from findlr.lightning.written import written_in
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import Batches
 from findlr.torch.planned import read_schedule, stretched
+from findlr.torch.snapshot.notes import Held
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
-
-_RATES = ("lr", "learning_rate")  # where Lightning's own finder looks, too
 
 
 def package_of(trainer: Any) -> str:
@@ -69,9 +69,12 @@ def leaves(data: Any, package: str) -> list[Any]:
     return found
 
 
-def silent(trainer: Any) -> list[Any]:
-    """Loggers in place of the Trainer's: they take everything, and keep nothing."""
-    return [import_module(f"{package_of(trainer)}.loggers.logger").DummyLogger() for _ in trainer.loggers]
+def silence(trainer: Any, callbacks: list[Any]) -> None:
+    """Give a Trainer these callbacks, and loggers and a profiler that take everything and keep nothing."""
+    package = package_of(trainer)
+    dummy = import_module(f"{package}.loggers.logger").DummyLogger
+    trainer.callbacks, trainer.loggers = callbacks, [dummy() for _ in trainer.loggers]
+    trainer.profiler = import_module(f"{package}.profilers").PassThroughProfiler()
 
 
 def trainable_of(
@@ -92,10 +95,15 @@ def trainable_of(
     if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
         training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
+    if trainer.datamodule is not None:  # whose hooks batches go through
+        training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
     package = package_of(trainer)
-    validation = next(iter(leaves(trainer.val_dataloaders, package)), None) if verify else None
-    step = LightningStep(training, trainer, package, validates=validation is not None)
-    return _Trainable.of(training, step, _loader(trainer), validation_loader=validation, place=step.placed)
+    validation = leaves(trainer.val_dataloaders, package) if verify else []
+    step = LightningStep(training, trainer, package, validation_loaders=len(validation))
+    facts = written_in(trainer.lightning_module, training, package)
+    data = _loader(trainer)
+    first = next(iter(validation), None)
+    return _Trainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
 
 
 def searched(
@@ -110,14 +118,15 @@ def searched(
     **search: Unpack[Search],
 ) -> tuple[Training, Finding]:
     """Search in it; the module's ``log`` and ``log_dict`` reach nobody meanwhile."""
-    verify = search.get("verify", False)
-    trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
-    plan = _planned(trainer, trainable, schedule, total_steps, warmup)
     own = vars(trainer.lightning_module)
     with ExitStack() as exits:
-        exits.callback(partial(vars(trainer).update, callbacks=trainer.callbacks, _loggers=trainer._loggers))
+        put = {"callbacks": trainer.callbacks, "_loggers": trainer._loggers, "profiler": trainer.profiler}
+        exits.callback(partial(vars(trainer).update, put))
         bar = trainer.progress_bar_callback  # whose thread looks for it there
-        trainer.callbacks, trainer.loggers = [] if bar is None else [bar], silent(trainer)
+        silence(trainer, [] if bar is None else [bar])
+        verify = search.get("verify", False)
+        trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
+        plan = _planned(trainer, trainable, schedule, total_steps, warmup)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
@@ -174,16 +183,11 @@ class _Epochs:
 
 
 class _Trainable(TorchTrainable):
-    """Tells Lightning's version, and where the module keeps its rate."""
+    """Tells Lightning's version."""
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
         module: Any = self.training.models[0]
         package = sys.modules[package_of(module.trainer).partition(".")[0]]
         facts["versions"][package.__name__] = package.__version__
-        given = {group.get(name) for group in self.optimizer.param_groups for name in ("lr", "initial_lr", "max_lr")}
-        for where, holder in (("model", vars(module)), ("model.hparams", module.hparams)):
-            for name in _RATES:
-                if isinstance(holder.get(name), float) and holder[name] in given:
-                    return {**facts, "sets": f"{where}.{name}"}
         return facts

@@ -14,11 +14,13 @@ from findlr.errors import ConfigurationError, LossError
 from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.own_step import OwnStep
+from findlr.torch.snapshot.memory import Memory
 from findlr.torch.step import Draw
 from findlr.torch.training import Training
 
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _MOST_BATCHES = 1000  # without a step
+_MOST_WITHOUT_LOSS = 10  # steps, before there was any
 
 
 class LightningStep(OwnStep):
@@ -28,7 +30,7 @@ class LightningStep(OwnStep):
         training: the module and its optimizers.
         trainer: a Trainer in its ``fit``.
         package: the package that it is of.
-        validates: the module's validation step gives the loss in eval mode.
+        validation_loaders: how many the ``fit`` has; with one, the validation step gives the loss in eval mode.
 
     Raises:
         ConfigurationError: the training step draws its own batches.
@@ -36,10 +38,15 @@ class LightningStep(OwnStep):
 
     name = "training_step"
 
-    def __init__(self, training: Training, trainer: Any, package: str, *, validates: bool) -> None:
+    def __init__(self, training: Training, trainer: Any, package: str, *, validation_loaders: int) -> None:
         super().__init__(training, self._taken)
-        self._trainer, self._module, self._validates = trainer, trainer.lightning_module, validates
+        self._trainer, self._module, self._validation_loaders = trainer, trainer.lightning_module, validation_loaders
         self._index = 0  # of the next batch
+        self._indices: dict[int, int] = {}  # of the last step's batches, by their ids
+        self._validated = 0  # batches of this evaluation
+        self._has_no_loss = False  # the last step
+        self._had_loss = False  # any step
+        self._metric = import_module("torchmetrics").Metric
         self._told: dict[str, Any] = {}  # by a validation step, to self.log
         self._is_automatic = self._module.automatic_optimization
         self._divisor = trainer.accumulate_grad_batches if self._is_automatic else 1
@@ -53,6 +60,9 @@ class LightningStep(OwnStep):
             )
         steps = ("training_step", "validation_step")
         self._with_index = {name for name in steps if takes(getattr(self._module, name), "batch_idx", min_args=2)}
+        of_validation = ("validation_step", "on_validation_batch_start", "on_validation_batch_end")
+        asks = {name for name in of_validation if takes(getattr(self._module, name), "dataloader_idx", explicit=True)}
+        self._with_loader = asks if validation_loaders > 1 else set[str]()
 
     def state_dict(self) -> dict[str, int]:
         """The number of the next batch."""
@@ -77,24 +87,43 @@ class LightningStep(OwnStep):
         batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
+    def take(self, draw: Draw) -> Any:
+        """Take one step; None if a scaler skipped it, or if the training step returned None for all of its batches."""
+        loss = super().take(draw)
+        return None if self._has_no_loss else loss
+
     def _taken(self, draw: Draw) -> Any:
         losses: list[Any] = []
+        self._indices.clear()
         while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
             losses.append(self._loss_of_next(draw()))
-        return None if any(loss is None for loss in losses) else sum(losses) / len(losses)
+        told = [loss for loss in losses if loss is not None]
+        self._has_no_loss = self._is_automatic and not told
+        self._had_loss = self._had_loss or bool(told)
+        if self._has_no_loss:
+            if not self._had_loss and self._index >= _MOST_WITHOUT_LOSS * self._divisor:
+                raise LossError(f"training_step returned None for the first {self._index} batches: return the loss")
+            return 0.0
+        return sum(told) / len(told) if len(told) == len(losses) or self._is_automatic else None
 
     def _loss_of_next(self, batch: Any) -> Any:
         """Go through one batch, with which a step may end, and return its loss."""
         module, index = self._module, self._index
+        self._indices[id(batch)] = index
         outputs, losses = list[dict[str, Any]](), list[Any]()
         module.on_train_batch_start(batch, index)
 
-        def closure() -> torch.Tensor:  # which LBFGS calls several times
+        def closure() -> torch.Tensor | None:  # which LBFGS calls several times
             outputs.append(self._output(batch))
+            if not outputs[-1]:  # the step returned None, and Lightning goes on without this batch
+                losses.append(None)
+                self._zero_grad()
+                return None
             loss = checked(self.name, outputs[-1].get("loss"))
             losses.append(kept_loss(loss))
             share = loss if self._divisor == 1 else loss / self._divisor
-            self._backward(share)
+            self._zero_grad()
+            self._trainer.strategy.backward(share, self._trainer.optimizers[0])
             outputs[-1]["loss"] = share.detach()
             return share
 
@@ -112,17 +141,38 @@ class LightningStep(OwnStep):
         self.passes += len(outputs) - 1
         return losses[0]
 
-    def _backward(self, loss: torch.Tensor) -> None:
-        trainer, module = self._trainer, self._module
-        optimizer = trainer.optimizers[0]  # automatic optimization has no other
+    def _zero_grad(self) -> None:
         if self._index % self._divisor == 0:
-            module.on_before_zero_grad(optimizer)
-            module.optimizer_zero_grad(trainer.current_epoch, self._index, optimizer)
-        trainer.strategy.backward(loss, optimizer)
+            optimizer = self._trainer.optimizers[0]  # automatic optimization has no other
+            self._module.on_before_zero_grad(optimizer)
+            self._module.optimizer_zero_grad(self._trainer.current_epoch, self._index, optimizer)
 
-    def _output(self, batch: Any, step: str = "training_step") -> dict[str, Any]:
-        output = getattr(self._trainer.strategy, step)(own(batch), *([self._index] if step in self._with_index else []))
-        return dict(output) if isinstance(output, Mapping) else {"loss": output}
+    def _output(self, batch: Any) -> dict[str, Any]:
+        """What the training step returns, by name; nothing, if that is None."""
+        output = self._called("training_step", batch, self._indices.get(id(batch), self._index))
+        return {} if output is None else dict(output) if isinstance(output, Mapping) else {"loss": output}
+
+    def _called(self, step: str, batch: Any, index: int) -> Any:
+        indices = [index] if step in self._with_index else []
+        return getattr(self._trainer.strategy, step)(own(batch), *indices, *self._loader_for(step))
+
+    def _loader_for(self, hook: str) -> list[int]:
+        """The place of the first of several validation loaders, for a hook that asks for it."""
+        return [0] if hook in self._with_loader else []
+
+    def begin_evaluation(self) -> None:
+        """Call the module's hooks of a validation's start.
+
+        Those of the end come after the last step, for logs and the like, and take no part.
+        """
+        self._validated = 0
+        if self._validation_loaders:
+            self._trainer.validating = True
+            try:
+                self._module.on_validation_start()
+                self._module.on_validation_epoch_start()
+            finally:
+                self._trainer.training = True
 
     def loss(self, batch: Any) -> torch.Tensor:
         """The loss of a batch under the present weights; in eval mode the validation step's, where it has one.
@@ -132,21 +182,36 @@ class LightningStep(OwnStep):
         attributes = vars(self._module)
         numbers = {name: value for name, value in attributes.items() if isinstance(value, (int, float))}
         try:
-            loss = self._validation_loss(batch) if self._validates and not self._module.training else None
-            return self._output(batch)["loss"] if loss is None else torch.as_tensor(loss)
+            validates = self._validation_loaders and not self._module.training
+            loss = self._validation_loss(batch) if validates else None
+            loss = self._output(batch).get("loss") if loss is None else loss
+            return torch.empty(0) if loss is None else torch.as_tensor(loss)
         finally:
             attributes.update(numbers)
 
     def _validation_loss(self, batch: Any) -> Any:
         """What the validation step returns or, if that is nothing, logs as its one loss; or None."""
         self._told.clear()
+        metrics = [each for each in self._module.modules() if isinstance(each, self._metric)]
+        memory = Memory()
+        memory.note_modules(metrics)
+        memory.copy()
         self._trainer.validating = True
         try:
-            loss = self._output(batch, "validation_step").get("loss")
+            for metric in metrics:
+                metric.reset()  # so that one that is logged tells of this batch alone
+            module, index = self._module, self._validated
+            module.on_validation_batch_start(batch, index, *self._loader_for("on_validation_batch_start"))
+            output = self._called("validation_step", batch, index)
+            module.on_validation_batch_end(output, batch, index, *self._loader_for("on_validation_batch_end"))
+            self._validated += 1
+            loss = output.get("loss") if isinstance(output, Mapping) else output
+            named = [value for name, value in self._told.items() if "loss" in name]
+            loss = named[0] if loss is None and len(named) == 1 else loss
+            return loss.compute().clone() if isinstance(loss, self._metric) else loss
         finally:
             self._trainer.training = True
-        named = [value for name, value in self._told.items() if "loss" in name]
-        return named[0] if loss is None and len(named) == 1 else loss
+            memory.put_back()
 
     def why_no_loss(self) -> str | None:
         """With manual optimization, only the step as a whole has a loss."""

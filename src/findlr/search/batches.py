@@ -40,22 +40,22 @@ class Batches:
     Args:
         loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that
             remembers its place or has a state dict; the stream ends where that ends.
-        consume: take any other one-shot iterator, too; its batches are used up.
+        consume: take any other one-shot iterator, and use it up; None is no, where the caller has no such argument.
 
     Raises:
         LoaderError: the loader can be read only once.
     """
 
-    def __init__(self, loader: Iterable[Any], *, consume: bool = False) -> None:
+    def __init__(self, loader: Iterable[Any], *, consume: bool | None = None) -> None:
         if not isinstance(loader, Iterable):
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
         self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # otherwise it starts over
         if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):
             if not consume:
+                offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
                 raise LoaderError(
                     f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
-                    "give the DataLoader itself or a list of batches; or wrap it in findlr.rewindable(iterator), and "
-                    "train on the wrapper; or let find_lr use its batches up with consume=True"
+                    "give the DataLoader or a list of batches; or findlr.rewindable(iterator), trained on, too" + offer
                 )
             logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
         self.loader = loader

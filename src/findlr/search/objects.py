@@ -100,6 +100,7 @@ def generators_in(
     simple: AbstractSet[type] = SIMPLE,
     modules: tuple[str, ...] = (),
     owners: tuple[type, ...] = (),
+    but: Iterable[Any] = (),
 ) -> list[Any]:
     """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
 
@@ -111,11 +112,12 @@ def generators_in(
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
         owners: classes that are looked into, too, whose attributes are put back by somebody else.
+        but: objects that are not looked into.
 
     Returns:
         The generators, each once.
     """
-    found, seen, todo = [], set[int](), [root]
+    found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
 from findlr.search.trainable import Unwritten
@@ -149,10 +150,16 @@ class ControlVariate:
         try:
             with NamesKept(self._whole), WithGradients():
                 for batch, draws in zip_longest(self._batches, self._draws):
-                    losses.append(self._without_graph(partial(self._loss, batch, draws)))
+                    loss = self._without_graph(partial(self._loss, batch, draws))
+                    losses += [loss] if loss.numel() else []  # the training goes on without an empty one's batch
                     self._mend()
         finally:
             now.put_back()
+        if not losses:
+            raise LossError(
+                "a batch that has a loss in the training has none under the starting weights, so there is nothing to "
+                "compare: leave the control variate out, with control_variate=False"
+            )
         if len(losses) == 1:
             return losses[0]
         stacked = torch.stack(losses)

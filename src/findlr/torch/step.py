@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -61,7 +61,10 @@ class Step(Protocol):
         """
 
     def loss(self, batch: Any) -> torch.Tensor:
-        """The loss of a batch under the present weights; asked only where ``why_no_loss`` is None."""
+        """The loss of a batch under the present weights; an empty tensor where the training goes on without this batch.
+
+        Asked only where ``why_no_loss`` is None.
+        """
 
     def why_no_loss(self) -> str | None:
         """Why ``loss`` can't be asked, so that there is no control variate and no held-out score; None if it can."""
@@ -71,6 +74,14 @@ class Step(Protocol):
 
     def remembered(self) -> Sequence[Any]:
         """What the step changes besides the models and the optimizers: anything that ``restore=`` takes."""
+
+
+@runtime_checkable
+class Evaluates(Protocol):
+    """A step that prepares for an evaluation."""
+
+    def begin_evaluation(self) -> None:
+        """Prepare for the calls of ``loss``, in eval mode, that make one held-out loss."""
 
 
 class LossStep:

@@ -142,7 +142,7 @@ class TorchTrainable(Stepping):
         *,
         validation_loader: Iterable[Any] | None = None,
         validation_every: int = 1,
-        consume: bool = False,
+        consume: bool | None = None,
         facts: Mapping[str, Any] | None = None,
         place: Place | None = None,
     ) -> Self:
@@ -154,7 +154,7 @@ class TorchTrainable(Stepping):
             loader: batches.
             validation_loader: see the class.
             validation_every: see the class.
-            consume: see the class.
+            consume: see the class; None is no, where the room has no such argument.
             facts: what the Finding should record besides, or in place of what is known of the training.
             place: brings a batch to where the step needs it; None moves all of it to the training's device.
         """
@@ -172,10 +172,10 @@ class TorchTrainable(Stepping):
         validation_loader: Iterable[Any] | None,
         validation_every: int,
         *,
-        consume: bool,
+        consume: bool | None,
         place: Place | None = None,
     ) -> None:
-        check_data(validation_every, consume)
+        check_data(validation_every, False if consume is None else consume)
         self.training, self.taker = training, taker
         self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()

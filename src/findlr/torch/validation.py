@@ -19,7 +19,7 @@ from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.notes import remember_rng
-from findlr.torch.step import Step
+from findlr.torch.step import Evaluates, Step
 from findlr.torch.training import Training
 
 
@@ -97,6 +97,8 @@ class HeldOut:
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
         with Evaluating(self._training.modules), self._no_new_graphs:
+            if isinstance(self._taker, Evaluates):
+                self._taker.begin_evaluation()
             loss, count = mean_loss(self._taker.loss, batches, self._without_graph)
         self.forwards += count
         return loss
@@ -133,8 +135,10 @@ def mean_loss(
     """
     losses, sizes = [], []
     for batch in batches:
-        losses.append(without_graph(partial(loss, batch)).detach().reshape(()))
-        sizes.append(batch_size(batch) or 1)
+        found = without_graph(partial(loss, batch)).detach()
+        if found.numel():  # the training does not go on without this batch
+            losses.append(found.reshape(()))
+            sizes.append(batch_size(batch) or 1)
     if not losses:
         raise LoaderError("validation_loader is empty: it gave no batch; give one that has data")
     stacked = torch.stack(losses)

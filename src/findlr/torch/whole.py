@@ -8,30 +8,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.errors import ConfigurationError
 from findlr.search.interrupts import signals_wait
 from findlr.torch.data.batches import Batches
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import remember_rng
-from findlr.torch.snapshot.reach import generators_in
+from findlr.torch.snapshot.notes import Held, remember_rng
 from findlr.torch.snapshot.stores import StoreKind, free_memory, store_for
 
 
 class Whole:
     """Remembers objects by their attributes, modules whole, places in data, and random states.
 
-    The attributes are given back as they were, and the lists and dicts among them; of what those hold, modules and
-    random generators are put back, and arrays and tensors, which may be data, are not.
+    The attributes are given back as they were, and the lists and dicts among them; of what those hold, modules are put
+    back, and arrays and tensors, which may be data, are not.
 
     Args:
         objects: the framework's: a trainer and its parts.
         modules: what is trained.
         loaders: data that the call opens; what can be read only once is refused.
-        holders: other things that may hold random generators.
+        holders: those among all these that are the user's own; what their objects hold is put back as ``Held`` says.
         devices: whose random states the call may move.
         snapshot: where the copies live; see ``Training``.
 
     Raises:
+        ConfigurationError: a module has lazy layers, of which there is nothing to copy yet.
         LoaderError: a loader can be read only once.
 
     Example:
@@ -55,6 +56,11 @@ class Whole:
         devices: Sequence[torch.device] = (),
         snapshot: StoreKind = "auto",
     ) -> None:
+        tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
+        if any(map(nn.parameter.is_lazy, tensors)):
+            raise ConfigurationError(
+                "the model has lazy layers without parameters or buffers yet: run one batch through it first"
+            )
         self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
         self._places = [Batches(loader) for loader in loaders]
         self._holders = list(holders)
@@ -65,7 +71,8 @@ class Whole:
         memory = Memory()
         memory.note(*map(vars, self._objects), worth=lambda _: False)
         memory.note_modules(self._modules)
-        memory.note(*generators_in(self._holders))
+        others = [each for each in self._objects if not any(each is holder for holder in self._holders)]
+        Held(*self._holders, but=others).remember(memory)
         memory.copy(lambda nbytes: store_for(self._kind, nbytes, self._free))
         for batches in self._places:
             batches.remember(memory)

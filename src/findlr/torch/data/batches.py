@@ -30,10 +30,12 @@ class Batches(batches.Batches):
     Args:
         loader: a DataLoader, or anything else that can be iterated again.
         device: where ``keep`` keeps batches.
-        consume: take a one-shot iterator, and use its batches up.
+        consume: take a one-shot iterator, and use its batches up; None is no, where the caller has no such argument.
     """
 
-    def __init__(self, loader: Iterable[Any], device: torch.device | None = None, *, consume: bool = False) -> None:
+    def __init__(
+        self, loader: Iterable[Any], device: torch.device | None = None, *, consume: bool | None = None
+    ) -> None:
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
         self._holds_iterator = isinstance(loader, DataLoader) and (loader.persistent_workers or has_state(loader))

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from copy import copy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
@@ -17,8 +19,9 @@ from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
+from findlr.search.objects import refill_if_changed
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.reach import reached_from
+from findlr.torch.snapshot.reach import generators_in, reached_from
 
 logger = logging.getLogger("findlr")
 
@@ -192,3 +195,42 @@ class Attributes:
     def restore(self, snapshot: Memory) -> None:
         """Put everything back."""
         snapshot.put_back()
+
+
+class Held:
+    """What a user's objects hold that a framework calls while it prepares or draws, such as a split or a data module.
+
+    However deep: the attributes of objects, containers, random generators, modules; the numbers of small tensors and
+    arrays. Large ones may be data, and so may containers of many items.
+
+    Args:
+        roots: the objects.
+        but: objects inside them that somebody else puts back.
+
+    Example:
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> split, memory = SimpleNamespace(rng=np.random.RandomState(0), used=0), Memory()
+        >>> Held(split).remember(memory)
+        >>> memory.copy()
+        >>> first, split.used = split.rng.rand(), 1
+        >>> memory.put_back()
+        >>> split.rng.rand() == first, split.used
+        (True, 0)
+    """
+
+    def __init__(self, *roots: Any, but: Iterable[Any] = ()) -> None:
+        self._roots, self._but = list(roots), list(but)
+
+    def remember(self, memory: Memory) -> None:
+        """Note it in a memory of a whole training."""
+        holders: list[Any] = []
+        memory.note(*generators_in(self._roots, holders, but=self._but))
+        for holder in holders:
+            memory.add(partial(refill_if_changed, holder, copy(holder)), name="an attribute or a container")
+            for value in holder.values() if isinstance(holder, dict) else holder:
+                if isinstance(value, nn.Module):
+                    if not any(value is each for each in self._but):
+                        memory.note(value)
+                elif isinstance(value, (torch.Tensor, np.ndarray)) and value.nbytes <= _SMALL_BYTES:
+                    memory.note(value)

@@ -1,0 +1,46 @@
+"""Whether one number of the user's own sets the rates of an optimizer, found out by making the optimizer twice."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+logger = logging.getLogger("findlr")
+
+_TRIED = 1e-3, 2e-3  # rates that any optimizer takes
+
+
+def share_of(ratios: Sequence[float], made_at: Callable[[float], Iterable[float]]) -> float | None:
+    """The number that gives each group its rate, as a share of the largest of these rates.
+
+    Args:
+        ratios: the rates that the groups are to have, on any scale.
+        made_at: the rates that the groups are made with where that number is the given one.
+
+    Returns:
+        The share; None where the groups do not follow the number, or not all in these ratios, or can't be made again.
+
+    Example:
+        >>> share_of([1.0, 0.1], lambda number: [10 * number, number])
+        0.1
+        >>> share_of([1.0, 0.1], lambda number: [number, 1e-4]) is None
+        True
+    """
+    try:
+        one, two = (list(map(float, made_at(number))) for number in _TRIED)
+    except Exception as error:  # noqa: BLE001 - the search has its optimizer, and goes without this one
+        logger.info("the optimizer could not be made again, so nothing is known of what sets its rate: %r", error)
+        return None
+    if not (len(one) == len(two) == len(ratios)) or max(one, default=0.0) <= 0:
+        return None
+    largest, top = max(one), max(ratios)
+    follows = all(math.isclose(again, 2 * rate) for rate, again in zip(one, two, strict=True))
+    fits = all(math.isclose(rate / largest, ratio / top) for rate, ratio in zip(one, ratios, strict=True))
+    return _TRIED[0] / largest if follows and fits else None
+
+
+def first_rate(group: Mapping[str, Any]) -> float:
+    """The rate that a group was made for: the peak that a OneCycleLR or a CyclicLR wrote into it, or its first."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
