@@ -1,8 +1,11 @@
 """JAX: the user's state is never touched, a search is one trace, and the rate that acts is the one asked for."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -673,6 +676,37 @@ def test_the_same_network_in_pytorch_has_the_same_rate():
     assert ours.lr == pytest.approx(theirs.lr, rel=0.1)
     assert len(ours.curve) == pytest.approx(len(theirs.curve), abs=10)
     np.testing.assert_allclose(ours.curve.loss[:60], theirs.curve.loss[:60], rtol=1e-3)
+
+
+# Workers
+
+
+def pool_of(method):
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
+
+
+def test_the_runs_that_workers_make_are_the_same():
+    how = dict(verify=True, total_steps=200, max_lr=1.0, progress=False)
+    alone = find_lr(donated_step, state_of(adamw), Shuffled(), **how)
+    with pool_of("spawn") as pool:
+        there = find_lr(donated_step, state_of(adamw), Shuffled(), **how, executor=pool)
+    assert there.race.path == "parallel"
+    assert there.race.runs == alone.race.runs
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "said"),
+    [
+        ("fork", {}, r"a forked process hangs.*get_context\('spawn'\)"),
+        ("spawn", {"place": threading.Lock().locked}, "can't be pickled.*lock"),
+    ],
+)
+def test_what_workers_can_not_have_is_refused_before_the_first_step(method, how, said):
+    Traces.count = 0
+    step = step_of(adamw)
+    with pool_of(method) as pool, pytest.raises(ConfigurationError, match=said):
+        find_lr(step, state_of(adamw), batches(), verify=True, total_steps=200, executor=pool, **how)
+    assert Traces.count == 0
 
 
 # Loaders

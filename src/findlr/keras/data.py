@@ -212,6 +212,15 @@ def size_of(batch: Any) -> int | None:
     return next((int(shape[0]) for shape in shapes if shape), None)
 
 
+def native(value: Any) -> Any:
+    """An array as fit gives it to a step: torch's tensors on the torch backend, NumPy's arrays on JAX."""
+    if value is None:
+        return None
+    if keras.backend.backend() == "torch":
+        return keras.ops.convert_to_tensor(value)
+    return np.asarray(value.cpu()) if hasattr(value, "cpu") else value
+
+
 def _alone(kind: str, y: Any, sample_weight: Any) -> None:
     if y is not None or sample_weight is not None:
         raise LoaderError(f"{kind} gives inputs, targets and weights in its batches: leave y and sample_weight out")
