@@ -232,6 +232,16 @@ def ways(*_):  # noqa: C901 - a list of them
     return found
 
 
+class Unsized:
+    """Batches whose number is not told."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
 def sharded_ways(*_):
     """What a sharded model can be told."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -270,6 +280,10 @@ def sharded_ways(*_):
         FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
         return search(training)
 
+    def validated(held_out, training):
+        return search(training, validation_loader=held_out, validation_every=5)
+
+    uneven = [(inputs, torch.zeros(8, dtype=torch.long)) for inputs in torch.zeros(3 + 2 * dist.get_rank(), 8, 16)]
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     tried = {
         "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
@@ -277,6 +291,8 @@ def sharded_ways(*_):
         "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
         "loop": (loop, by_fsdp),
         "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "uneven validation": (partial(validated, uneven), by_fsdp),
+        "uneven validation without a length": (partial(validated, Unsized(uneven)), by_fsdp),
         "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
         "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
         "all fail forward": (partial(fails, "forward"), by_fsdp),
