@@ -432,6 +432,18 @@ def test_a_callback_that_finds_none_says_so(caplog):
     assert len(broken.finding.curve) == 1
 
 
+def test_a_callback_that_could_not_write_its_rate_is_refused_before_it_searches():
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=200)
+    seen, model = [], model_of(keras.optimizers.Adam(schedule))
+    search = FindLR(X, Y, batch_size=10, apply=True, on_step=seen.append, progress=False)
+    with pytest.raises(ConfigurationError, match=r"a CosineDecay sets it.*Adam\(learning_rate=0.001\)"):
+        fit(model, 1, callbacks=[search])
+    assert not seen
+    told = FindLR(X, Y, batch_size=10, num_steps=20, progress=False)
+    fit(model, 1, callbacks=[told])
+    assert told.finding.plan.total_steps == 5
+
+
 # What is refused
 
 

@@ -64,6 +64,22 @@ def schedule_of(model: keras.Model) -> Any:
     return None if isinstance(rate, keras.Variable) else rate
 
 
+def check_settable(model: keras.Model) -> None:
+    """Refuse to write a rate where something else sets it.
+
+    Raises:
+        ConfigurationError: the optimizer was made with a schedule or a function.
+    """
+    check_model(model)
+    if (own := schedule_of(model)) is not None:
+        kind, optimizer = type(own).__name__, type(innermost(model.optimizer)).__name__
+        raise ConfigurationError(
+            f"FindLR(apply=True) can't write a rate where a {kind} sets it: find it before the fit, with "
+            "finding = findlr.keras.find_lr(model, x, y), and compile with a schedule whose peak is finding.lr; or "
+            f"compile with a number, as in keras.optimizers.{optimizer}(learning_rate=0.001)"
+        )
+
+
 def make_settable(model: keras.Model) -> None:
     """Put a number in the place of what sets the optimizer's rate; ``Structure`` puts that back."""
     if schedule_of(model) is not None:
