@@ -390,6 +390,18 @@ def test_a_rate_that_is_capped_ends_the_sweep():
     assert finding.curve.lr[-1] <= 1 / np.sqrt(len(finding.curve))
 
 
+def test_a_rate_that_float16_can_not_hold_is_refused_before_the_first_step():
+    keras.config.set_floatx("float16")
+    try:
+        model, seen = model_of("sgd"), []
+        with pytest.raises(OptimizerError, match=r"float16, whose smallest number above 0 is 6.1e-05.*set_floatx"):
+            search(model, on_step=seen.append)
+        assert not seen
+        assert len(search(model, min_lr=1e-4).curve) > 5
+    finally:
+        keras.config.set_floatx("float32")
+
+
 def test_a_race_is_scored_on_the_validation_data():
     how = dict(epochs=40, verify=True, max_lr=1.0)
     ours, other = (

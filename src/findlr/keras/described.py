@@ -16,6 +16,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.search import rounding
 
 _PLAIN = (bool, int, float, str, type(None))
 _NOT_ARGUMENTS = ("name", "learning_rate")
@@ -87,6 +88,22 @@ def make_settable(model: keras.Model) -> None:
             1e-3, name="learning_rate", dtype=keras.config.floatx(), trainable=False
         )
         model.train_function = None  # it may have been traced with the schedule in it
+
+
+def rounded(lr: float, model: keras.Model) -> float:
+    """A rate in the type of the variable that the optimizer keeps it in.
+
+    Raises:
+        OptimizerError: the type holds no rate as small.
+    """
+    dtype = keras.backend.standardize_dtype(model.optimizer.learning_rate.dtype)
+    if dtype == "bfloat16":
+        return lr
+    limits = np.finfo(dtype)
+    with np.errstate(over="ignore"):
+        kept = float(limits.dtype.type(lr))
+    wider = "build the optimizer under keras.config.set_floatx('float32')"
+    return rounding.rounded(lr, kept, dtype, (float(limits.tiny), float(limits.max)), wider)
 
 
 def shape_of(schedule: Any, total_steps: int | None, calls_per_step: int) -> tuple[str | Shape, int | None]:

@@ -173,12 +173,15 @@ class KerasTrainable:
         return [float(loss) for loss in losses]
 
     def acting_lr(self, lr: float) -> float:
-        """The rate that the next step takes when asked for ``lr``: rounded to the variable's type, or capped."""
+        """The rate that the next step takes when asked for ``lr``: rounded to the variable's type, or capped.
+
+        Raises:
+            OptimizerError: the type holds no rate as small.
+        """
         if isinstance(self._optimizer, keras.optimizers.Adafactor):
             steps = (self._read_calls() if self._calls is None else self._calls) // self.accumulation_steps
             lr = min(lr, 1 / math.sqrt(steps + 1))
-        dtype = keras.backend.standardize_dtype(self.model.optimizer.learning_rate.dtype)
-        return lr if dtype == "bfloat16" else float(np.dtype(dtype).type(lr))
+        return described.rounded(lr, self.model)
 
     def _read_calls(self) -> int:
         return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001
