@@ -413,6 +413,22 @@ def test_a_race_is_scored_on_the_validation_data():
     assert np.isfinite(curve.validation).sum() == len(curve) // 5
 
 
+def test_a_race_goes_on_with_the_checkpoint_of_the_same_code_that_ran_before(tmp_path):
+    class OwnAdam(keras.optimizers.Adam):
+        pass
+
+    def ran(optimizer):
+        return search(model_of(optimizer), epochs=20, verify=True, max_lr=1.0, checkpoint=tmp_path / "race.json")
+
+    for make in ("adam", lambda: keras.optimizers.Adam(0.01), OwnAdam):
+        first, again = (ran(make if isinstance(make, str) else make()) for _ in range(2))
+        assert again.race == first.race
+        (tmp_path / "race.json").unlink()
+    ran(keras.optimizers.Adam(0.01, name="mine"))
+    with pytest.raises(ConfigurationError, match="another search"):
+        ran(keras.optimizers.Adam(0.01, name="yours"))
+
+
 # Among the callbacks of a fit
 
 

@@ -111,7 +111,7 @@ class Known:
     def _arguments(self) -> dict[str, float] | None:
         """The settings that are not the defaults; None if optax has no such optimizer."""
         made = getattr(sys.modules.get("optax"), self.name, None)
-        if made is None:
+        if not callable(made):  # such as a module of optax's
             return None
         parameters = inspect.signature(made).parameters
         if not set(self._settings) <= set(parameters):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -189,6 +190,8 @@ def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
 def _optimizer(optimizer: Any) -> dict[str, Any]:
     kind = type(optimizer)
     config = {key: _plain(value) for key, value in optimizer.get_config().items()}
+    if _is_automatic(str(config.get("name")), kind):
+        del config["name"]
     public = getattr(keras.optimizers, kind.__name__, None)
     is_keras = isinstance(optimizer, public) if isinstance(public, type) else False
     made_by: Any = public if is_keras else kind
@@ -205,6 +208,11 @@ def _optimizer(optimizer: Any) -> dict[str, Any]:
         "parameters": "",
         "rate": "learning_rate",
     }
+
+
+def _is_automatic(name: str, kind: type) -> bool:
+    """Whether Keras has made a name of the class's and a number, which is another one each time."""
+    return re.sub(r"_\d+$", "", name).replace("_", "").lower() == kind.__name__.lower()
 
 
 def _plain(value: Any) -> Any:
