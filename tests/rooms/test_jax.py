@@ -823,6 +823,7 @@ def test_bad_loaders_are_one_clear_error():
         ([], "loader is empty"),
         ((batch for batch in batches()), "one-shot iterator .*the function that makes the generator"),
         (3, "must be an iterable"),
+        (lambda: None, "must return or yield batches, and it returned None"),
     ):
         with pytest.raises(LoaderError, match=said):
             find_lr(donated_step, state_of(adamw), loader)
@@ -843,6 +844,7 @@ def test_bad_input_is_one_clear_error():
         ((donated_step, state), {"evaluate": 0.1}, "evaluate must be a function"),
         ((donated_step, state), {"accumulation_steps": 0}, "accumulation_steps must be a whole number above 0"),
         ((donated_step, state), {"optimizer": optax.adam}, "optimizer must be a name"),
+        ((donated_step, state), {"optimizer": "contrib"}, "optax.contrib is a module"),
         ((donated_step, state), {"steps": 9}, "it is called 'num_steps' here"),
         ((donated_step, state), {"total_steps": "soon"}, "total_steps"),
         ((donated_step, state), {"verify": True}, "needs total_steps"),
