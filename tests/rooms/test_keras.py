@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +306,18 @@ def test_a_train_step_of_the_users_own():
         search(own_step(0))
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="torch's warning")
+def test_a_layers_own_loss_makes_torch_not_warn():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, activity_regularizer="l1"), keras.layers.Dense(1)]
+    )
+    model.compile("adam", loss="mse")
+    fit(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The .grad attribute of a Tensor")
+        search(model)
+
+
 def test_a_scaled_loss_and_steps_that_are_skipped():
     def scaled(scale):
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
@@ -486,6 +499,9 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
         (ConfigurationError, {"epochs": "soon"}, "total_steps"),
         (ConfigurationError, {"validation_data": (X, Y), "validation_every": 0}, "validation_every"),
         (LoaderError, {"y": Y[:7]}, r"as many examples each, got \[7, 45\]"),
+        (LoaderError, {"y": Y.ravel().tolist()}, r"y must be an array .*got a list of float: give np.asarray\(y\)"),
+        (LoaderError, {"y": np.float32(1)}, "y must be an array .*got one float32: give an array"),
+        (LoaderError, {"sample_weight": 1.0}, "sample_weight must be an array .*got one float: give an array"),
         (LoaderError, {"x": [1, 2]}, "x must be arrays"),
         (LoaderError, {"x": None, "y": None}, "x must be arrays"),
         (LoaderError, {"x": Pairs()}, "leave y and sample_weight out"),
