@@ -183,15 +183,20 @@ def ways(*_):  # noqa: C901 - a list of them
 
         return find_lr(training.model, training.optimizer, loader=training.loader, train_step=train_step, **SWEEP)
 
-    def loop(training):
+    def loop(training, leaves=lambda step: False):
         with RangeTest(training.model, training.optimizer, **SWEEP) as test:
-            for inputs, targets in test(training.loader):
+            for step, (inputs, targets) in enumerate(test(training.loader)):
+                if leaves(step):
+                    fail()
                 training.optimizer.zero_grad()
                 loss = training.criterion(training.model(inputs), targets)
                 loss.backward()
                 training.optimizer.step()
                 test.record(loss)
         return test.finding
+
+    def left_by_one(training):
+        return loop(training, lambda step: step == 12 and dist.get_rank() == 1)
 
     def race(training):
         return criterion(training, schedule="one_cycle", total_steps=400, verify=True)
@@ -213,6 +218,7 @@ def ways(*_):  # noqa: C901 - a list of them
         "loop": (loop, by_ddp()),
         "race": (race, by_ddp()),
         "clip and accumulate": (lambda t: criterion(t, clip_grad_norm=0.5, accumulation_steps=2), by_ddp()),
+        "loop that one leaves": (left_by_one, by_ddp()),
         "validation": (lambda t: criterion(t, validation_loader=t.loader, validation_every=5), by_ddp()),
         "disk": (lambda t: criterion(t, snapshot="disk"), by_ddp()),
         "static graph": (criterion, by_ddp(static_graph=True)),
