@@ -183,15 +183,20 @@ def ways(*_):  # noqa: C901 - a list of them
 
         return find_lr(training.model, training.optimizer, loader=training.loader, train_step=train_step, **SWEEP)
 
-    def loop(training):
+    def loop(training, leaves=lambda step: False):
         with RangeTest(training.model, training.optimizer, **SWEEP) as test:
-            for inputs, targets in test(training.loader):
+            for step, (inputs, targets) in enumerate(test(training.loader)):
+                if leaves(step):
+                    fail()
                 training.optimizer.zero_grad()
                 loss = training.criterion(training.model(inputs), targets)
                 loss.backward()
                 training.optimizer.step()
                 test.record(loss)
         return test.finding
+
+    def left_by_one(training):
+        return loop(training, lambda step: step == 12 and dist.get_rank() == 1)
 
     def race(training):
         return criterion(training, schedule="one_cycle", total_steps=400, verify=True)
@@ -213,6 +218,7 @@ def ways(*_):  # noqa: C901 - a list of them
         "loop": (loop, by_ddp()),
         "race": (race, by_ddp()),
         "clip and accumulate": (lambda t: criterion(t, clip_grad_norm=0.5, accumulation_steps=2), by_ddp()),
+        "loop that one leaves": (left_by_one, by_ddp()),
         "validation": (lambda t: criterion(t, validation_loader=t.loader, validation_every=5), by_ddp()),
         "disk": (lambda t: criterion(t, snapshot="disk"), by_ddp()),
         "static graph": (criterion, by_ddp(static_graph=True)),
@@ -230,6 +236,16 @@ def ways(*_):  # noqa: C901 - a list of them
         for before in (0, 3) if name in ("criterion", "static graph", "unused, compressed") else (3,):
             found[f"{name} {before}"] = compared(lambda wrap=wrap: Training(wrap), search, before)
     return found
+
+
+class Unsized:
+    """Batches whose number is not told."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
 
 
 def sharded_ways(*_):
@@ -270,6 +286,10 @@ def sharded_ways(*_):
         FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
         return search(training)
 
+    def validated(held_out, training):
+        return search(training, validation_loader=held_out, validation_every=5)
+
+    uneven = [(inputs, torch.zeros(8, dtype=torch.long)) for inputs in torch.zeros(3 + 2 * dist.get_rank(), 8, 16)]
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     tried = {
         "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
@@ -277,6 +297,8 @@ def sharded_ways(*_):
         "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
         "loop": (loop, by_fsdp),
         "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "uneven validation": (partial(validated, uneven), by_fsdp),
+        "uneven validation without a length": (partial(validated, Unsized(uneven)), by_fsdp),
         "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
         "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
         "all fail forward": (partial(fails, "forward"), by_fsdp),

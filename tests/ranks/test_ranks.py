@@ -80,6 +80,13 @@ def test_the_rank_that_failed_raises_its_own_exception(results, case, name):
 
 
 @pytest.mark.parametrize("case", ["2 ways"])
+def test_a_loop_that_one_rank_leaves_has_measured_the_same_on_all(results, case):
+    first, second = (rank["loop that one leaves 3"] for rank in results[case]["ranks"])
+    assert (first["points"], first["finding"]) == (10, second["finding"])
+    assert second["error"] == "ValueError: blown"
+
+
+@pytest.mark.parametrize("case", ["2 ways"])
 def test_facts_tell_the_ranks_and_the_batch_of_all(results, case):
     (first, _) = results[case]["ranks"]
     assert first["criterion 0"]["facts"] == [16, 2]

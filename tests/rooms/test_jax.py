@@ -1,8 +1,11 @@
 """JAX: the user's state is never touched, a search is one trace, and the rate that acts is the one asked for."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -565,6 +568,56 @@ def test_a_rate_of_bfloat16_is_recorded_as_it_acts():
     assert finding.curve.lr[1] == np.asarray(finding.curve.lr[1], jnp.bfloat16)
 
 
+def with_rate(rate):
+    """A state whose rate is kept as this."""
+    params, memory = state_of(adamw)
+    memory.hyperparams["learning_rate"] = rate
+    return params, memory
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (jnp.asarray(1), "int32, which holds whole numbers alone: write 1.0 in place of 1"),
+        (np.int64(1), "int64, which holds whole numbers alone: write 1.0 in place of 1"),
+        (jnp.asarray(0.01, jnp.float16), r"float16, whose smallest number above 0 is 6.1e-05.* keep it in float32"),
+        (jnp.asarray(0.01 + 1j), "not one finite number"),
+        ("0.01", "not one finite number"),
+        (jnp.asarray([0.1, 0.2]), "not one finite number"),
+        (jnp.asarray(jnp.nan), "not one finite number"),
+    ],
+    ids=str,
+)
+def test_a_rate_that_can_not_be_swept_where_it_is_kept_is_refused_before_the_first_step(rate, said):
+    Traces.count = 0
+    with pytest.raises(OptimizerError, match=said):
+        find_lr(step_of(adamw), with_rate(rate), batches(), num_steps=30)
+    assert Traces.count == 0
+
+
+@pytest.mark.parametrize(("dtype", "said"), [(jnp.int32, "int32"), (jnp.float16, "float16")])
+def test_a_rate_that_set_lr_writes_where_none_can_be_kept_is_refused(dtype, said):
+    def step(state, batch):
+        raise AssertionError
+
+    state = HandWritten(mlp_params(), jnp.asarray(1, dtype))
+    with pytest.raises(OptimizerError, match=f"the learning rate is kept in {said}"):
+        find_lr(step, state, batches(), set_lr=set_lr)
+
+
+def test_a_rate_of_float16_is_swept_from_where_it_is_held():
+    finding = find_lr(donated_step, with_rate(jnp.asarray(0.01, jnp.float16)), batches(), min_lr=1e-4, num_steps=30)
+    assert len(finding.curve) > 10
+
+
+def test_a_rate_in_a_list_of_one_is_that_rate():
+    how = dict(verify=True, total_steps=200, max_lr=1.0, one_pass=True)
+    one = find_lr(donated_step, with_rate(jnp.asarray([0.01])), batches(), **how)
+    other = find_lr(donated_step, with_rate(jnp.asarray(0.01)), batches(), **how)
+    assert one.race.path == "one pass"
+    assert one.lr == pytest.approx(other.lr, rel=1e-3)
+
+
 # The Finding
 
 
@@ -675,6 +728,37 @@ def test_the_same_network_in_pytorch_has_the_same_rate():
     np.testing.assert_allclose(ours.curve.loss[:60], theirs.curve.loss[:60], rtol=1e-3)
 
 
+# Workers
+
+
+def pool_of(method):
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
+
+
+def test_the_runs_that_workers_make_are_the_same():
+    how = dict(verify=True, total_steps=200, max_lr=1.0, progress=False)
+    alone = find_lr(donated_step, state_of(adamw), Shuffled(), **how)
+    with pool_of("spawn") as pool:
+        there = find_lr(donated_step, state_of(adamw), Shuffled(), **how, executor=pool)
+    assert there.race.path == "parallel"
+    assert there.race.runs == alone.race.runs
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "said"),
+    [
+        ("fork", {}, r"a forked process hangs.*get_context\('spawn'\)"),
+        ("spawn", {"place": threading.Lock().locked}, "can't be pickled.*lock"),
+    ],
+)
+def test_what_workers_can_not_have_is_refused_before_the_first_step(method, how, said):
+    Traces.count = 0
+    step = step_of(adamw)
+    with pool_of(method) as pool, pytest.raises(ConfigurationError, match=said):
+        find_lr(step, state_of(adamw), batches(), verify=True, total_steps=200, executor=pool, **how)
+    assert Traces.count == 0
+
+
 # Loaders
 
 
@@ -739,6 +823,7 @@ def test_bad_loaders_are_one_clear_error():
         ([], "loader is empty"),
         ((batch for batch in batches()), "one-shot iterator .*the function that makes the generator"),
         (3, "must be an iterable"),
+        (lambda: None, "must return or yield batches, and it returned None"),
     ):
         with pytest.raises(LoaderError, match=said):
             find_lr(donated_step, state_of(adamw), loader)
@@ -759,6 +844,7 @@ def test_bad_input_is_one_clear_error():
         ((donated_step, state), {"evaluate": 0.1}, "evaluate must be a function"),
         ((donated_step, state), {"accumulation_steps": 0}, "accumulation_steps must be a whole number above 0"),
         ((donated_step, state), {"optimizer": optax.adam}, "optimizer must be a name"),
+        ((donated_step, state), {"optimizer": "contrib"}, "optax.contrib is a module"),
         ((donated_step, state), {"steps": 9}, "it is called 'num_steps' here"),
         ((donated_step, state), {"total_steps": "soon"}, "total_steps"),
         ((donated_step, state), {"verify": True}, "needs total_steps"),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +306,18 @@ def test_a_train_step_of_the_users_own():
         search(own_step(0))
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="torch's warning")
+def test_a_layers_own_loss_makes_torch_not_warn():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, activity_regularizer="l1"), keras.layers.Dense(1)]
+    )
+    model.compile("adam", loss="mse")
+    fit(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The .grad attribute of a Tensor")
+        search(model)
+
+
 def test_a_scaled_loss_and_steps_that_are_skipped():
     def scaled(scale):
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
@@ -390,6 +403,18 @@ def test_a_rate_that_is_capped_ends_the_sweep():
     assert finding.curve.lr[-1] <= 1 / np.sqrt(len(finding.curve))
 
 
+def test_a_rate_that_float16_can_not_hold_is_refused_before_the_first_step():
+    keras.config.set_floatx("float16")
+    try:
+        model, seen = model_of("sgd"), []
+        with pytest.raises(OptimizerError, match=r"float16, whose smallest number above 0 is 6.1e-05.*set_floatx"):
+            search(model, on_step=seen.append)
+        assert not seen
+        assert len(search(model, min_lr=1e-4).curve) > 5
+    finally:
+        keras.config.set_floatx("float32")
+
+
 def test_a_race_is_scored_on_the_validation_data():
     how = dict(epochs=40, verify=True, max_lr=1.0)
     ours, other = (
@@ -399,6 +424,22 @@ def test_a_race_is_scored_on_the_validation_data():
     assert search(model_of(), validation_data=(X, Y)).curve.validation is None
     curve = search(model_of(), validation_data=(X, Y), validation_every=5).curve
     assert np.isfinite(curve.validation).sum() == len(curve) // 5
+
+
+def test_a_race_goes_on_with_the_checkpoint_of_the_same_code_that_ran_before(tmp_path):
+    class OwnAdam(keras.optimizers.Adam):
+        pass
+
+    def ran(optimizer):
+        return search(model_of(optimizer), epochs=20, verify=True, max_lr=1.0, checkpoint=tmp_path / "race.json")
+
+    for make in ("adam", lambda: keras.optimizers.Adam(0.01), OwnAdam):
+        first, again = (ran(make if isinstance(make, str) else make()) for _ in range(2))
+        assert again.race == first.race
+        (tmp_path / "race.json").unlink()
+    ran(keras.optimizers.Adam(0.01, name="mine"))
+    with pytest.raises(ConfigurationError, match="another search"):
+        ran(keras.optimizers.Adam(0.01, name="yours"))
 
 
 # Among the callbacks of a fit
@@ -432,6 +473,18 @@ def test_a_callback_that_finds_none_says_so(caplog):
     assert len(broken.finding.curve) == 1
 
 
+def test_a_callback_that_could_not_write_its_rate_is_refused_before_it_searches():
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=200)
+    seen, model = [], model_of(keras.optimizers.Adam(schedule))
+    search = FindLR(X, Y, batch_size=10, apply=True, on_step=seen.append, progress=False)
+    with pytest.raises(ConfigurationError, match=r"a CosineDecay sets it.*Adam\(learning_rate=0.001\)"):
+        fit(model, 1, callbacks=[search])
+    assert not seen
+    told = FindLR(X, Y, batch_size=10, num_steps=20, progress=False)
+    fit(model, 1, callbacks=[told])
+    assert told.finding.plan.total_steps == 5
+
+
 # What is refused
 
 
@@ -446,6 +499,9 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
         (ConfigurationError, {"epochs": "soon"}, "total_steps"),
         (ConfigurationError, {"validation_data": (X, Y), "validation_every": 0}, "validation_every"),
         (LoaderError, {"y": Y[:7]}, r"as many examples each, got \[7, 45\]"),
+        (LoaderError, {"y": Y.ravel().tolist()}, r"y must be an array .*got a list of float: give np.asarray\(y\)"),
+        (LoaderError, {"y": np.float32(1)}, "y must be an array .*got one float32: give an array"),
+        (LoaderError, {"sample_weight": 1.0}, "sample_weight must be an array .*got one float: give an array"),
         (LoaderError, {"x": [1, 2]}, "x must be arrays"),
         (LoaderError, {"x": None, "y": None}, "x must be arrays"),
         (LoaderError, {"x": Pairs()}, "leave y and sample_weight out"),

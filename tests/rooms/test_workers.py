@@ -108,6 +108,16 @@ def huggingface(**how):
     return model, lambda: find_lr(trainer, **how)
 
 
+def keras(**how):
+    kit = pytest.importorskip("keras")
+    from findlr.keras import find_lr
+
+    model = kit.Sequential([kit.Input((4,)), kit.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    inputs = np.random.default_rng(0).normal(size=(400, 4))
+    return model, lambda: find_lr(model, inputs, inputs.sum(axis=1), total_steps=400, **how)
+
+
 def test_an_ignite_trainers_runs_are_the_same(pool):
     _, alone = ignite(**HOW)
     _, there = ignite(**HOW, executor=pool)
@@ -124,3 +134,11 @@ def test_where_the_steps_stay_in_their_process_that_is_one_error(room, pool, tmp
     with pytest.raises(ConfigurationError, match="executor= can't be had, because a framework takes the steps"):
         search()
     assert all(map(torch.equal, net.parameters(), before))
+
+
+def test_a_keras_model_stays_in_its_process(pool):
+    model, search = keras(**HOW, executor=pool)
+    before = model.get_weights()
+    with pytest.raises(ConfigurationError, match="executor= can't be had, because a Keras model"):
+        search()
+    assert all(map(np.array_equal, model.get_weights(), before))

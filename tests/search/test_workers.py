@@ -17,6 +17,8 @@ import pytest
 
 from findlr import ConfigurationError, Plan, find
 from findlr.analysis import runs
+from findlr.search.batches import Batches
+from findlr.search.memory import Memory
 from findlr.search.run import train
 from findlr.testing import Quadratic
 
@@ -70,6 +72,37 @@ class Counted(Quadratic):
         return self.curvature * (self.weight * self.weight) / 2
 
 
+class Passes:
+    """Batches whose pass is a generator, which no pickle takes."""
+
+    def __iter__(self):
+        yield from (0.1, -0.1, 0.2)
+
+
+class WithData(Quadratic):
+    """Draws from a loader, and keeps a race's batches."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.batches = Batches(Passes())
+
+    def step(self, lr):
+        self.weight += lr * self.batches.next()
+        return super().step(lr)
+
+    def keep_batches(self, steps):
+        self.batches.keep(steps, 1 << 20)
+
+    def snapshot(self):
+        memory = Memory()
+        self.batches.remember(memory)
+        return super().snapshot(), memory
+
+    def restore(self, snapshot):
+        super().restore(snapshot[0])
+        snapshot[1].put_back()
+
+
 class AtHome(Quadratic):
     """Does something in the steps of another process, or a child of it."""
 
@@ -119,6 +152,11 @@ def test_each_run_is_the_same_to_the_bit(method, make, spawned, forked):
     assert there.race == replace(alone.race, path="parallel")
     assert (there.suggestion, there.cost) == (alone.suggestion, alone.cost)
     assert training.snapshot() == before
+
+
+def test_an_open_pass_over_the_data_stays_at_home(spawned):
+    alone, there = found(WithData()), found(WithData(), spawned)
+    assert there.race == replace(alone.race, path="parallel")
 
 
 @pytest.mark.parametrize("budget", [POOR, RICH])

@@ -300,6 +300,14 @@ def test_the_rate_in_the_groups_is_what_acting_tells():
     assert rates.acting(0.3) == optimizer.param_groups[1]["lr"].item() == torch.tensor(0.3).item()
 
 
+@pytest.mark.parametrize(("rate", "least"), [(torch.tensor(0.1).half(), "6.1e-05"), (torch.tensor(1), "1")])
+def test_a_rate_that_its_tensor_can_not_hold_is_refused_before_the_first_step(rate, least):
+    given = grouped(optim.Adam, lrs=(rate, 0.01), foreach=False)
+    with pytest.raises(OptimizerError, match=f"whose smallest number above 0 is {least}, and 1e-08 would be 0 in it"):
+        find_lr(*given)
+    assert not given[1].state
+
+
 def test_an_attached_scheduler_does_not_write_over_the_sweep():
     model, optimizer, criterion, data = grouped(lrs=(0.1, 0.02))
     scheduler = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=10)

@@ -86,7 +86,13 @@ class _Opened:
         self._opens = opens
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._opens())
+        batches = self._opens()
+        if not isinstance(batches, Iterable):
+            raise LoaderError(
+                "loader is a function that opens a pass over the data, so it must return or yield batches, and it "
+                f"returned {batches!r:.100}"
+            )
+        return iter(batches)
 
 
 class _Place:

@@ -59,12 +59,17 @@ class Known:
         optimizer: its name, such as "adamw", as optax or PyTorch call it; "" looks into the state.
 
     Raises:
-        ConfigurationError: the name is no text.
+        ConfigurationError: the name is no text, or what optax has by it is no function.
     """
 
     def __init__(self, state: Any, optimizer: str) -> None:
         if not isinstance(optimizer, str):
             raise ConfigurationError(f'optimizer must be a name, such as "adamw", got {optimizer!r}')
+        if not callable(made := getattr(sys.modules.get("optax"), optimizer, None)) and made is not None:
+            raise ConfigurationError(
+                f'optimizer must be the name of an optimizer, such as "adamw"; optax.{optimizer} is a '
+                f"{type(made).__name__}"
+            )
         self._states = optax_states(state)
         self._groups = [_settings(dict(each.hyperparams)) for each in self._states if _keeps("hyperparams", each)]
         self._settings = self._groups[0] if self._groups else {}

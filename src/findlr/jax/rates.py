@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.jax.state import ARRAYS, Form, Leaves, Live
+from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real
+from findlr.search.rounding import rounded
 
 _RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
 _AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
@@ -102,16 +103,18 @@ class _Injected:
         leaves: of the user's state.
 
     Raises:
-        OptimizerError: a rate is no number, or none is above 0.
+        OptimizerError: a rate is no number, or of a type that holds none, or none is above 0.
     """
 
     name = "learning_rate"
 
     def __init__(self, places: list[int], leaves: Leaves) -> None:
         self._places, self._leaves = places, [leaves[place] for place in places]
-        if any(np.size(leaf) != 1 or not np.isfinite(float(leaf)) for leaf in self._leaves):
+        if not all(map(_is_number, self._leaves)):
             raise OptimizerError(f"the state's learning_rate is not one finite number: {self._leaves}")
-        base = [float(leaf) for leaf in self._leaves]
+        for leaf in self._leaves:
+            _check_holds(leaf)
+        base = [_number_in(leaf) for leaf in self._leaves]
         largest = max(base)
         if len(base) > 1 and largest <= 0:
             raise OptimizerError(f"the state's learning rates are {base}: give at least one group a rate above 0")
@@ -125,12 +128,16 @@ class _Injected:
         return ()
 
     def acting(self, lr: float) -> float:
-        return _rounded(lr, getattr(self._leaves[0], "dtype", None))
+        return self._asked(lr)[self.ratios.index(1.0)]
+
+    def _asked(self, lr: float) -> list[float]:
+        """What the rate of each group becomes in its type."""
+        pairs = zip(self._leaves, self.ratios, strict=True)
+        return [_rounded(lr * ratio, getattr(leaf, "dtype", None)) for leaf, ratio in pairs]
 
     def check(self, live: Live, lr: float) -> None:
         now = live.leaves()
-        acted = [float(now[place]) for place in self._places]
-        asked = [self.acting(lr * ratio) for ratio in self.ratios]
+        acted, asked = [_number_in(now[place]) for place in self._places], self._asked(lr)
         if not np.allclose(acted, asked, rtol=_AS_CLOSE, atol=0):
             raise _overridden(asked, acted)
 
@@ -146,10 +153,17 @@ class _Set:
 
     def __init__(self, set_lr: Callable[..., Any]) -> None:
         self._set, self.name = set_lr, "learning_rate"
+        self._is_held = False  # the rate, by the type of where it is written
 
     def write(self, live: Live, lr: Any) -> None:
         before = live.leaves()
         live.put(self._set, lr if isinstance(lr, jax.Array) else jnp.asarray(float(lr)))
+        if not (self._is_held or isinstance(lr, jax.Array)):
+            for _, old, new in _differing(before, live.leaves()):
+                if is_real(new):
+                    _check_holds(old)
+                    _rounded(lr, getattr(old, "dtype", None))
+            self._is_held = True
         # Of the type that the state had: for another one the step would be traced again.
         live.write({place: _like(old, new) for place, old, new in _differing(before, live.leaves())})
 
@@ -196,8 +210,36 @@ class _Argument:
         pass  # nothing tells what a step does with it
 
 
+def _is_number(leaf: Any) -> bool:
+    """Whether a leaf is one finite real number, itself or in an array."""
+    array = np.asarray(leaf)
+    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    return is_real and array.size == 1 and bool(np.isfinite(_number_in(array)))
+
+
+def _number_in(leaf: Any) -> float:
+    return float(np.asarray(leaf).reshape(()))
+
+
+def _check_holds(leaf: Any) -> None:
+    """Refuse a rate in an array of integers, which holds none between 0 and 1.
+
+    Raises:
+        OptimizerError: it is one.
+    """
+    if isinstance(leaf, ARRAYS) and jnp.issubdtype(leaf.dtype, jnp.integer):
+        raise OptimizerError(
+            f"the learning rate is kept in {leaf.dtype}, which holds whole numbers alone: write 1.0 in place of 1 "
+            "where it is made, as in optax.inject_hyperparams(optax.sgd)(learning_rate=1.0)"
+        )
+
+
 def _rounded(lr: float, dtype: Any = None) -> float:
-    return float(np.asarray(lr, jnp.result_type(float) if dtype is None else dtype))
+    limits: Any = jnp.finfo(jnp.result_type(float) if dtype is None else dtype)
+    with np.errstate(over="ignore"):
+        kept = float(np.asarray(lr, limits.dtype))
+    wider = "keep it in float32, as with optax.inject_hyperparams(optax.sgd, hyperparam_dtype=jnp.float32)"
+    return rounded(lr, kept, str(limits.dtype), (float(limits.tiny), float(limits.max)), wider)
 
 
 def _like(leaf: Any, value: Any) -> Any:
@@ -209,6 +251,8 @@ def _like(leaf: Any, value: Any) -> Any:
         value = jnp.asarray(float(value))
     else:
         value = np.asarray(value, leaf.dtype)  # which a compiled step takes as it is, at a tenth of the cost
+    if np.size(value) == np.size(leaf):
+        value = value.reshape(np.shape(leaf))
     if isinstance(value, jax.core.Tracer) or not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
         return value
     return jax.device_put(value, leaf.sharding) if leaf.committed else value

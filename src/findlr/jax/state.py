@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
@@ -12,10 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, LossError
+from findlr.search.memory import Memory
 
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 Leaves = list[Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state, and the way back to a place in the data.
+
+    Args:
+        leaves: of the state; no step is ever given them.
+        memory: of the data and the random states.
+    """
+
+    leaves: Leaves
+    memory: Memory
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.memory.close()
 
 
 class Live(Protocol):

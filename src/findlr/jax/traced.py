@@ -30,6 +30,10 @@ class Traced:
         self._losses: dict[Any, Any] = {}  # by the leaves that are no arrays
         self._steps: dict[Any, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled; what is compiled is compiled anew there."""
+        return {**vars(self), "_losses": {}, "_steps": {}}
+
     def loss(self, leaves: Leaves, batch: Any, lr: float) -> jax.Array:
         """The loss of one batch. If it is the step's, the compiler leaves out all of the step that it does not need.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,31 +20,15 @@ from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_tor
 from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
 from findlr.jax.rates import rate_of
-from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, copied, devices_of, form_of, numbers_in
+from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, Snapshot, copied, devices_of, form_of, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
 from findlr.search.failure import told
-from findlr.search.memory import Memory, remember_host_rng
+from findlr.search.memory import remember_host_rng
+from findlr.search.parcel import Base, Parcel
 
 logger = logging.getLogger("findlr")
 
 _MOST_KEPT_BYTES = 1 << 30  # of a race's batches
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A state, and the way back to a place in the data.
-
-    Args:
-        leaves: of the state; no step is ever given them.
-        memory: of the data and the random states.
-    """
-
-    leaves: Leaves
-    memory: Memory
-
-    def close(self) -> None:
-        """Let go of it."""
-        self.memory.close()
 
 
 class JaxTrainable:
@@ -248,6 +233,23 @@ class JaxTrainable:
         self._baseline.stop()
         self._live, self._given = None, snapshot.leaves
         snapshot.memory.put_back()
+
+    # Another process
+
+    def why_not_packed(self, *, forked: bool) -> str | None:
+        """Why it can't be sent to other processes, or None."""
+        spawned = "give ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('spawn'))"
+        return f"JAX has threads of its own, with which a forked process hangs: {spawned}" if forked else None
+
+    def try_packing(self, base: Base) -> None:
+        """Pickle it without its data, of which a race sends the batches that it keeps."""
+        light = copy(self)
+        vars(light)["batches"] = ()
+        Parcel.of(light, base)
+
+    def packed(self, base: Base) -> Parcel[JaxTrainable] | str:
+        """It as another process gets it; or why there is no such thing."""
+        return self.batches.why_not_sent() or Parcel.of(self, base)
 
     # What it knows
 

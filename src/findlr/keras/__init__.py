@@ -135,7 +135,8 @@ class FindLR(keras.callbacks.Callback):
     Args:
         x: what the fit is given.
         y: what the fit is given.
-        apply: write the rate into the model's optimizer; where none is found, a warning says why.
+        apply: write the rate into the model's optimizer, which must have a number; where none is found, a warning
+            says why.
         **how: as for ``find_lr``: batch_size, sample_weight, verify and so on. ``epochs`` is the fit's.
 
     Example:
@@ -151,9 +152,15 @@ class FindLR(keras.callbacks.Callback):
         self._x, self._y, self._apply, self._how = x, y, apply, how
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Search, if that has not been done."""
+        """Search, if that has not been done.
+
+        Raises:
+            ConfigurationError: the rate is to be written, and a schedule sets it.
+        """
         if self.finding is not None:
             return
+        if self._apply:
+            described.check_settable(self.model)
         length = {} if "total_steps" in self._how else {"epochs": self.params.get("epochs")}
         try:
             self.finding = find_lr(self.model, self._x, self._y, **{**length, **self._how})

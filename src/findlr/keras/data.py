@@ -46,9 +46,11 @@ def batches_of(
     if isinstance(x, keras.utils.PyDataset):
         _alone("a PyDataset", y, sample_weight)
         return Batches(Units(x, shuffle=shuffle))
-    parts = (x, y, sample_weight)
-    leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
-    if x is not None and leaves and all(getattr(leaf, "shape", ()) for leaf in leaves):
+    if x is not None and _leaves(x) and not _without_examples(x):
+        for name, part in {"y": y, "sample_weight": sample_weight}.items():
+            _check_examples(name, part)
+        parts = (x, y, sample_weight)
+        leaves = _leaves(parts)
         sizes = sorted({len(leaf) if hasattr(leaf, "__len__") else leaf.shape[0] for leaf in leaves})
         if len(sizes) > 1:
             raise LoaderError(f"x, y and sample_weight must have as many examples each, got {sizes}")
@@ -210,6 +212,37 @@ def size_of(batch: Any) -> int | None:
     """The examples in a batch."""
     shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(batch)]
     return next((int(shape[0]) for shape in shapes if shape), None)
+
+
+def native(value: Any) -> Any:
+    """An array as fit gives it to a step: torch's tensors on the torch backend, NumPy's arrays on JAX."""
+    if value is None:
+        return None
+    if keras.backend.backend() == "torch":
+        return keras.ops.convert_to_tensor(value)
+    return np.asarray(value.cpu()) if hasattr(value, "cpu") else value
+
+
+def _leaves(part: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(part) if leaf is not None]
+
+
+def _without_examples(part: Any) -> list[Any]:
+    """What is no array with examples."""
+    return [leaf for leaf in _leaves(part) if not getattr(leaf, "shape", ())]
+
+
+def _check_examples(name: str, part: Any) -> None:
+    """Refuse what is not cut into batches as arrays are.
+
+    Raises:
+        LoaderError: it holds single numbers, say.
+    """
+    if wrong := _without_examples(part):
+        kind = type(wrong[0]).__name__
+        advice = f"give np.asarray({name})" if isinstance(part, (list, tuple)) else "give an array, or leave it out"
+        got = f"a {type(part).__name__} of {kind}" if wrong[0] is not part else f"one {kind}"
+        raise LoaderError(f"{name} must be an array with an entry for each example, as x is, got {got}: {advice}")
 
 
 def _alone(kind: str, y: Any, sample_weight: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -16,6 +17,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.search import rounding
 
 _PLAIN = (bool, int, float, str, type(None))
 _NOT_ARGUMENTS = ("name", "learning_rate")
@@ -64,6 +66,22 @@ def schedule_of(model: keras.Model) -> Any:
     return None if isinstance(rate, keras.Variable) else rate
 
 
+def check_settable(model: keras.Model) -> None:
+    """Refuse to write a rate where something else sets it.
+
+    Raises:
+        ConfigurationError: the optimizer was made with a schedule or a function.
+    """
+    check_model(model)
+    if (own := schedule_of(model)) is not None:
+        kind, optimizer = type(own).__name__, type(innermost(model.optimizer)).__name__
+        raise ConfigurationError(
+            f"FindLR(apply=True) can't write a rate where a {kind} sets it: find it before the fit, with "
+            "finding = findlr.keras.find_lr(model, x, y), and compile with a schedule whose peak is finding.lr; or "
+            f"compile with a number, as in keras.optimizers.{optimizer}(learning_rate=0.001)"
+        )
+
+
 def make_settable(model: keras.Model) -> None:
     """Put a number in the place of what sets the optimizer's rate; ``Structure`` puts that back."""
     if schedule_of(model) is not None:
@@ -71,6 +89,22 @@ def make_settable(model: keras.Model) -> None:
             1e-3, name="learning_rate", dtype=keras.config.floatx(), trainable=False
         )
         model.train_function = None  # it may have been traced with the schedule in it
+
+
+def rounded(lr: float, model: keras.Model) -> float:
+    """A rate in the type of the variable that the optimizer keeps it in.
+
+    Raises:
+        OptimizerError: the type holds no rate as small.
+    """
+    dtype = keras.backend.standardize_dtype(model.optimizer.learning_rate.dtype)
+    if dtype == "bfloat16":
+        return lr
+    limits = np.finfo(dtype)
+    with np.errstate(over="ignore"):
+        kept = float(limits.dtype.type(lr))
+    wider = "build the optimizer under keras.config.set_floatx('float32')"
+    return rounding.rounded(lr, kept, dtype, (float(limits.tiny), float(limits.max)), wider)
 
 
 def shape_of(schedule: Any, total_steps: int | None, calls_per_step: int) -> tuple[str | Shape, int | None]:
@@ -156,6 +190,8 @@ def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
 def _optimizer(optimizer: Any) -> dict[str, Any]:
     kind = type(optimizer)
     config = {key: _plain(value) for key, value in optimizer.get_config().items()}
+    if _is_automatic(str(config.get("name")), kind):
+        del config["name"]
     public = getattr(keras.optimizers, kind.__name__, None)
     is_keras = isinstance(optimizer, public) if isinstance(public, type) else False
     made_by: Any = public if is_keras else kind
@@ -172,6 +208,11 @@ def _optimizer(optimizer: Any) -> dict[str, Any]:
         "parameters": "",
         "rate": "learning_rate",
     }
+
+
+def _is_automatic(name: str, kind: type) -> bool:
+    """Whether Keras has made a name of the class's and a number, which is another one each time."""
+    return re.sub(r"_\d+$", "", name).replace("_", "").lower() == kind.__name__.lower()
 
 
 def _plain(value: Any) -> Any:

@@ -170,7 +170,8 @@ class _Parts:
         if self._tensor:
             theirs = {id(variable.value): variable.value for variable in self._variables}
             for tensor in ({**tensors, **theirs}).values():
-                memory.add(partial(_put_gradient, tensor, tensor.grad, _copied(tensor.grad)), name="a gradient")
+                if tensor.is_leaf or tensor.retains_grad:  # torch warns of those that have none
+                    memory.add(partial(_put_gradient, tensor, tensor.grad, _copied(tensor.grad)), name="a gradient")
             for key in tensors.keys() - theirs.keys():
                 memory.add(partial(_put_tensor, tensors[key], copy_of(tensors[key])), name="a tensor")
         for array in self._arrays:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Never
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
 from findlr.keras import described
 from findlr.keras.control import Baseline
-from findlr.keras.data import remember_place, size_of
+from findlr.keras.data import native, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_variables, seeds_of
 from findlr.keras.steps import Data, steps_of
 from findlr.search.batches import Batches
@@ -74,6 +74,13 @@ class KerasTrainable:
         self.device = described.device_of(model)
         self._reads_at_once = self.device == "cpu" and keras.backend.backend() == "torch"
         self.read_every = 1 if self._reads_at_once else _READ_EVERY_STEPS
+
+    def __reduce__(self) -> Never:
+        """Refuse to be sent to another process, before the first step."""
+        raise ConfigurationError(
+            "executor= can't be had, because a Keras model is sent as a file, without its random states and what is "
+            "compiled of it: leave executor out"
+        )
 
     def _build(self) -> None:
         """Build what fit builds before its first batch."""
@@ -150,7 +157,7 @@ class KerasTrainable:
             if y is None or sample_weight is not None:
                 raise ConfigurationError("class_weight goes with targets, and without sample weights: give one of them")
             sample_weight = described.weights_of(y, class_weight)
-        placed: Data = keras.tree.map_structure(_native, (x, y, sample_weight))
+        placed: Data = keras.tree.map_structure(native, (x, y, sample_weight))
         return placed
 
     def skipped(self) -> Any:
@@ -166,12 +173,15 @@ class KerasTrainable:
         return [float(loss) for loss in losses]
 
     def acting_lr(self, lr: float) -> float:
-        """The rate that the next step takes when asked for ``lr``: rounded to the variable's type, or capped."""
+        """The rate that the next step takes when asked for ``lr``: rounded to the variable's type, or capped.
+
+        Raises:
+            OptimizerError: the type holds no rate as small.
+        """
         if isinstance(self._optimizer, keras.optimizers.Adafactor):
             steps = (self._read_calls() if self._calls is None else self._calls) // self.accumulation_steps
             lr = min(lr, 1 / math.sqrt(steps + 1))
-        dtype = keras.backend.standardize_dtype(self.model.optimizer.learning_rate.dtype)
-        return lr if dtype == "bfloat16" else float(np.dtype(dtype).type(lr))
+        return described.rounded(lr, self.model)
 
     def _read_calls(self) -> int:
         return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001
@@ -287,12 +297,3 @@ class KerasTrainable:
             "accumulation_steps": self.accumulation_steps,
             **self._told,
         }
-
-
-def _native(value: Any) -> Any:
-    """An array as fit gives it to a step: torch's tensors on the torch backend, NumPy's arrays on JAX."""
-    if value is None:
-        return None
-    if keras.backend.backend() == "torch":
-        return keras.ops.convert_to_tensor(value)
-    return np.asarray(value.cpu()) if hasattr(value, "cpu") else value

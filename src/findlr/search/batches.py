@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
@@ -170,17 +170,16 @@ class Batches:
         self.kept, self._at = kept, 0
         return True
 
-    def to_send(self) -> Self | str:
-        """What a run in another process draws from; or why there is none.
-
-        Where the batches are kept it is these alone; else the loader, if its pass begins with the run.
-        """
+    def why_not_sent(self) -> str | None:
+        """Why no run in another process can draw what it would draw here, or None."""
         if not self.kept and (self.ends or self._iterator is not None):
             return "its batches can't be kept, and its place in the data can't be found in another process"
-        sent = copy.copy(self)
-        left = {"loader": (), "_source": ()} if self.kept else {}
-        vars(sent).update(left, _iterator=None, _opening=None, _drawn=0)
-        return sent
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: where batches are kept these alone, without the loader, whose open pass no pickle takes."""
+        alone = {"loader": (), "_source": (), "_iterator": None, "_opening": None, "_drawn": 0} if self.kept else {}
+        return {**vars(self), **alone, "_generators": None, "_holders": []}  # these are looked for anew there
 
     def whole(self) -> Generator[Any, None, None]:
         """One pass over all batches; the place in the data is put back after it, the random states are not."""

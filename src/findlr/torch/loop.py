@@ -216,7 +216,7 @@ class RangeTest(Points):
         if failure is not None:
             self._recording.interrupt()
         try:
-            self._finding = self._conclude()
+            self._finding = self._conclude(broken_off=failure is not None)
         except Exception as late:  # the rule's
             self._finding = getattr(late, "finding", None)
             if failure is None:
@@ -236,9 +236,13 @@ class RangeTest(Points):
         """Put everything back."""
         snapshot.put_back()
 
-    def _conclude(self) -> Finding:
+    def _conclude(self, *, broken_off: bool) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
-        known = {"batch_size": self._training.batch_size, "accumulation_steps": None, "autocast": None}
+        size = self._training.batch_size
+        if broken_off and not self._training.ranks.is_alone:  # what all ranks have read, because some had come further
+            points = len(self._recording.curve(self._settings.smoothing))
+            size = size if points else None
+        known = {"batch_size": size, "accumulation_steps": None, "autocast": None}
         facts = {**self._training.facts(), **known}
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)

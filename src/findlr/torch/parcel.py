@@ -100,9 +100,9 @@ def try_out(trainable: TorchTrainable, base: Base) -> None:
 
 def packed(trainable: TorchTrainable, base: Base) -> TorchParcel | str:
     """The parcel of a training that is about to begin a run; or why it can't be made."""
-    batches = trainable.batches.to_send()
-    if isinstance(batches, str):
-        return batches
+    reason = trainable.batches.why_not_sent()
+    if reason is not None:
+        return reason
     training = trainable.training
     tensors: dict[int, torch.Tensor] = {id(p): p for module in training.modules for p in module.parameters()}
     tensors |= {id(p): p for p in training.swept_parameters()}
@@ -113,7 +113,7 @@ def packed(trainable: TorchTrainable, base: Base) -> TorchParcel | str:
     content, kind = BytesIO(), pickler_of(base, _Torchs)
     module: Any = SimpleNamespace(Pickler=kind, __name__="pickle")
     with refused_if_not_pickled():
-        whole = (_light(trainable, batches), gradients, states, there, modes)
+        whole = (_light(trainable, trainable.batches), gradients, states, there, modes)
         torch.save(whole, content, pickle_module=module, pickle_protocol=pickle.HIGHEST_PROTOCOL)
     return TorchParcel(content.getvalue(), kind.numbers, here())
 

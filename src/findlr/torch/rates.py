@@ -17,6 +17,7 @@ from torch import optim
 from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.errors import OptimizerError
+from findlr.search.rounding import rounded
 
 
 class Rates:
@@ -71,19 +72,31 @@ class Rates:
                         self.optimizer.state[parameter]["eta"].fill_(rate)
 
     def acting(self, lr: float) -> float:
-        """What ``lr`` becomes in the largest group at the next step: rounded, or capped."""
+        """What ``lr`` becomes in the largest group at the next step: rounded, or capped; see ``search.rounding``."""
         if self._is_plain and type(self.optimizer.param_groups[self._largest]["lr"]) is float:
             return lr
         if isinstance(self.optimizer, optim.Adafactor):
             lr = min(lr, 1 / math.sqrt(_steps_taken(self.optimizer) + 1))
         kept_in = self._dtype()
-        return lr if kept_in is None else torch.tensor(lr, dtype=kept_in).item()
+        return lr if kept_in is None else _in(lr, kept_in)
 
     def _dtype(self) -> torch.dtype | None:
         if isinstance(self.optimizer, optim.ASGD):  # eta is a tensor
             return torch.get_default_dtype()
         largest = self.optimizer.param_groups[self._largest]
         return largest["lr"].dtype if isinstance(largest["lr"], torch.Tensor) else None
+
+
+def _in(lr: float, dtype: torch.dtype) -> float:
+    """A rate in a type of numbers.
+
+    Raises:
+        OptimizerError: the type holds no rate as small.
+    """
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.finfo(torch.float32)
+    least = limits.tiny if dtype.is_floating_point else 1.0
+    wider = "keep it in float32, as with lr=torch.tensor(0.1)"
+    return rounded(lr, torch.tensor(lr, dtype=dtype).item(), str(dtype), (least, limits.max), wider)
 
 
 def _steps_taken(optimizer: optim.Optimizer) -> int:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 
 from findlr.errors import LoaderError
+from findlr.search.batches import PASS_ENDED
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import WithoutGraph
+from findlr.torch.ranks import Ranks
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Evaluates, Step
 from findlr.torch.training import Training
@@ -83,6 +86,8 @@ class HeldOut:
     def validate(self) -> torch.Tensor:
         """The mean loss on all of the validation loader; no random state has moved.
 
+        Ranks may wait for each other in a sharded layer, so each takes as many batches as the one that has fewest.
+
         Raises:
             LoaderError: the validation loader is empty.
         """
@@ -91,9 +96,18 @@ class HeldOut:
         remember_rng([self._training.device], states)
         try:
             with closing(self._validation.whole()) as batches:
-                return self._mean_loss(map(self._place, batches))
+                return self._mean_loss(map(self._place, self._of_all_ranks(batches)))
         finally:
             states.put_back()
+
+    def _of_all_ranks(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """As many batches as each rank has: by the length of its loader or, where one has none, one by one."""
+        assert self._validation is not None
+        ranks = self._training.ranks
+        if ranks.is_alone:
+            return batches
+        count = ranks.least(self._validation.length())
+        return islice(batches, count) if count is not None else _until_one_ends(ranks, batches)
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
         with Evaluating(self._training.modules), self._no_new_graphs:
@@ -102,6 +116,12 @@ class HeldOut:
             loss, count = mean_loss(self._taker.loss, batches, self._without_graph)
         self.forwards += count
         return loss
+
+
+def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches until a rank has no more."""
+    while not ranks.any((batch := next(batches, PASS_ENDED)) is PASS_ENDED):
+        yield batch
 
 
 class Evaluating:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -88,12 +88,9 @@ class Batches(batches.Batches):
         memory.each(refill_if_changed, self._holders, map(copy, self._holders))
         memory.copy()
 
-    def to_send(self) -> Self | str:
-        """See ``findlr.search.batches.Batches``; what the loader holds is looked for anew there."""
-        sent = super().to_send()
-        if not isinstance(sent, str):
-            sent._generators, sent._holders, sent._sibling = None, [], (None, None)  # noqa: SLF001 - its own
-        return sent
+    def __getstate__(self) -> dict[str, Any]:
+        """See ``findlr.search.batches.Batches``; what is opened in the loader's place is made anew there."""
+        return {**super().__getstate__(), "_sibling": (None, None)}
 
     def remember_rng(self, memory: Memory) -> None:
         """Torch's random state on the CPU, from which a DataLoader draws when it is opened."""
