@@ -6,12 +6,12 @@ import math
 from typing import NamedTuple
 
 from findlr.analysis.acting import batch_is_at_fault
-from findlr.analysis.belief import Belief, believe
+from findlr.analysis.belief import Belief, believe, believe_at_least, believe_the_usual
 from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion, quick, told, usual_rate
+from findlr.analysis.rules import Rule, Suggestion, quick, told
 from findlr.analysis.runs import Race, decide, learned, level
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
@@ -130,6 +130,24 @@ def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Sugges
         return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
     except NoSuggestionError:
         return None
+
+
+def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Suggestion | None:
+    """What people begin with in such a training; None if nothing is usual.
+
+    Args:
+        curve: the raw losses of a sweep.
+        plan: the training that is planned.
+        still_falling: the loss falls up to the end of the sweep, so that what is usual is raised to what the dip says.
+    """
+    belief = (believe_at_least if still_falling else believe_the_usual)(curve, plan)
+    if belief is None:
+        return None
+    rate = rate_text(belief.lr)
+    why = f"people begin at about {rate} with such a training"
+    if belief.dip is not None and belief.usual is not None:
+        why = f"begin at about {rate}, because the loss still falls there, though {rate_text(belief.usual)} is usual"
+    return Suggestion(belief.lr, "usual", why, belief.interval)
 
 
 def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:

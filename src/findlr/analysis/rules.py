@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from findlr.analysis.belief import Belief, believe, believe_at_least, believe_the_usual
+from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.plan import Plan
@@ -99,24 +99,6 @@ def told(belief: Belief, plan: Plan) -> Suggestion:
             f"the dip is, that makes {lr}."
         )
     return Suggestion(belief.lr, "quick", why, belief.interval)
-
-
-def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Suggestion | None:
-    """What people begin with in such a training; None if nothing is usual.
-
-    Args:
-        curve: the raw losses of a sweep.
-        plan: the training that is planned.
-        still_falling: the loss falls up to the end of the sweep, so that what is usual is raised to what the dip says.
-    """
-    belief = (believe_at_least if still_falling else believe_the_usual)(curve, plan)
-    if belief is None:
-        return None
-    rate = rate_text(belief.lr)
-    why = f"people begin at about {rate} with such a training"
-    if belief.dip is not None and belief.usual is not None:
-        why = f"begin at about {rate}, because the loss still falls there, though {rate_text(belief.usual)} is usual"
-    return Suggestion(belief.lr, "usual", why, belief.interval)
 
 
 def _full_step(curve: Curve, name: str) -> Suggestion:

@@ -166,7 +166,7 @@ def read_config(path: Path, known: list[str]) -> dict[str, str]:
         FileFormatError: it is no YAML.
         MissingExtraError: PyYAML is not installed.
     """
-    from findlr.search.settings import unknown_name
+    from findlr.search.names import unknown_name
 
     try:
         import yaml

@@ -17,7 +17,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.search.find import find, steps_per_epoch
-from findlr.search.settings import unknown_name
+from findlr.search.names import unknown_name
 from findlr.search.trainable import Trainable
 
 _EXPECTED = "(model, optimizer, criterion, loader), a dict of find_lr's arguments, or a Trainable"

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from findlr.analysis.answer import inside
+from findlr.analysis.answer import inside, usual_rate
 from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule, Suggestion, rule_named, usual_rate
+from findlr.analysis.rules import Rule, Suggestion, rule_named
 from findlr.analysis.runs import Race
 from findlr.analysis.smoothing import Array
 from findlr.analysis.verdict import Verdict

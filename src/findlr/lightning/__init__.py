@@ -25,7 +25,8 @@ from findlr.lightning.searching import PACKAGES, check, leaves, package_of, sear
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
-from findlr.search.settings import Search, Settings, unknown_name
+from findlr.search.names import unknown_name
+from findlr.search.settings import Search, Settings
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep

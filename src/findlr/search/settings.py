@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from inspect import signature
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
@@ -21,62 +20,14 @@ from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
+from findlr.search.names import unknown_name
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.workers import check_executor
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 
-# What other finders call our arguments.
-_ELSEWHERE = {
-    "num_it": "num_steps",
-    "num_iter": "num_steps",
-    "num_training": "num_steps",
-    "n_iter": "num_steps",
-    "max_iter": "num_steps",
-    "steps": "num_steps",
-    "start_lr": "min_lr",
-    "init_value": "min_lr",
-    "lr_min": "min_lr",
-    "end_lr": "max_lr",
-    "final_value": "max_lr",
-    "lr_max": "max_lr",
-    "step_mode": "spacing",
-    "mode": "spacing",
-    "smooth_f": "smoothing",
-    "beta": "smoothing",
-    "diverge_th": "divergence_threshold",
-    "early_stop_threshold": "divergence_threshold",
-    "suggest_funcs": "rule",
-    "train_loader": "loader",
-    "train_dataloader": "loader",
-    "train_dataloaders": "loader",
-    "dataloader": "loader",
-    "validation": "validation_loader",
-    "val_loader": "validation_loader",
-    "val_dataloaders": "validation_loader",
-    "loss_func": "loss_fn",
-    "loss": "criterion",
-    "amp": "autocast",
-    "accumulate": "accumulation_steps",
-    "accumulate_grad_batches": "accumulation_steps",
-    "gradient_accumulation_steps": "accumulation_steps",
-    "gradient_clip_val": "clip_grad_norm",
-    "max_grad_norm": "clip_grad_norm",
-    "callback": "on_step",
-    "pool": "executor",
-    "workers": "executor",
-    "n_jobs": "executor",
-    "max_steps": "total_steps",
-    "num_training_steps": "total_steps",
-}
 _NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
-_NOT_NEEDED = {
-    "device": "the batches go to the device that the model is on",
-    **dict.fromkeys(("seed", "random_state"), "the random states are those of your script, and are put back"),
-}
-_ALIKE = 0.75  # of the letters: a name that is less like it was not meant
-_EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,17 +249,3 @@ def _name_of(rule: Rule) -> str:
 
     named = next((name for name, known in RULES.items() if known is rule), None)
     return named or f"{getattr(rule, '__module__', '')}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
-
-
-def unknown_name(name: str, known: list[str]) -> str:
-    """The message for an unknown argument, with the one that was probably meant."""
-    meant = _ELSEWHERE.get(name)
-    if meant not in known:
-        meant = next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
-    if name in _EPOCHS and "total_steps" in known:
-        hint = "; give total_steps='5 epochs', say"
-    elif name in _NOT_NEEDED:
-        hint = f": leave it out, {_NOT_NEEDED[name]}"
-    else:
-        hint = f"; it is called {meant!r} here" if meant else f"; there are {', '.join(known)}"
-    return f"there is no argument {name!r}{hint}"

@@ -14,7 +14,8 @@ from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.search.find import found
-from findlr.search.settings import Progress, Settings, unknown_name
+from findlr.search.names import unknown_name
+from findlr.search.settings import Progress, Settings
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
 from findlr.torch.planned import planned, read_schedule

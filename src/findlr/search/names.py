@@ -1,0 +1,69 @@
+"""The names of arguments: what other tools call ours."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+# What other finders call our arguments.
+_ELSEWHERE = {
+    "num_it": "num_steps",
+    "num_iter": "num_steps",
+    "num_training": "num_steps",
+    "n_iter": "num_steps",
+    "max_iter": "num_steps",
+    "steps": "num_steps",
+    "start_lr": "min_lr",
+    "init_value": "min_lr",
+    "lr_min": "min_lr",
+    "end_lr": "max_lr",
+    "final_value": "max_lr",
+    "lr_max": "max_lr",
+    "step_mode": "spacing",
+    "mode": "spacing",
+    "smooth_f": "smoothing",
+    "beta": "smoothing",
+    "diverge_th": "divergence_threshold",
+    "early_stop_threshold": "divergence_threshold",
+    "suggest_funcs": "rule",
+    "train_loader": "loader",
+    "train_dataloader": "loader",
+    "train_dataloaders": "loader",
+    "dataloader": "loader",
+    "validation": "validation_loader",
+    "val_loader": "validation_loader",
+    "val_dataloaders": "validation_loader",
+    "loss_func": "loss_fn",
+    "loss": "criterion",
+    "amp": "autocast",
+    "accumulate": "accumulation_steps",
+    "accumulate_grad_batches": "accumulation_steps",
+    "gradient_accumulation_steps": "accumulation_steps",
+    "gradient_clip_val": "clip_grad_norm",
+    "max_grad_norm": "clip_grad_norm",
+    "callback": "on_step",
+    "pool": "executor",
+    "workers": "executor",
+    "n_jobs": "executor",
+    "max_steps": "total_steps",
+    "num_training_steps": "total_steps",
+}
+_NOT_NEEDED = {
+    "device": "the batches go to the device that the model is on",
+    **dict.fromkeys(("seed", "random_state"), "the random states are those of your script, and are put back"),
+}
+_ALIKE = 0.75  # of the letters: a name that is less like it was not meant
+_EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
+
+
+def unknown_name(name: str, known: list[str]) -> str:
+    """The message for an unknown argument, with the one that was probably meant."""
+    meant = _ELSEWHERE.get(name)
+    if meant not in known:
+        meant = next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
+    if name in _EPOCHS and "total_steps" in known:
+        hint = "; give total_steps='5 epochs', say"
+    elif name in _NOT_NEEDED:
+        hint = f": leave it out, {_NOT_NEEDED[name]}"
+    else:
+        hint = f"; it is called {meant!r} here" if meant else f"; there are {', '.join(known)}"
+    return f"there is no argument {name!r}{hint}"
