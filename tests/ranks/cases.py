@@ -186,12 +186,12 @@ def ways(*_):  # noqa: C901 - a list of them
     def loop(training, leaves=lambda step: False):
         with RangeTest(training.model, training.optimizer, **SWEEP) as test:
             for step, (inputs, targets) in enumerate(test(training.loader)):
-                if leaves(step):
-                    fail()
                 training.optimizer.zero_grad()
                 loss = training.criterion(training.model(inputs), targets)
                 loss.backward()
                 training.optimizer.step()
+                if leaves(step):
+                    fail()
                 test.record(loss)
         return test.finding
 
