@@ -60,7 +60,7 @@ COLUMNS = (
 
 NOTES = """
 regret: (L(lr) - L*) / (L_untrained - L*) of the final held-out loss; in brackets 95 % of a bootstrap over tasks
-a refusal is scored as the optimizer's default rate; within .01: the share of answers with a regret up to 0.01
+a refusal is scored as the optimizer's default rate, but a race's as its fallback; within .01: the share of answers with a regret up to 0.01
 seed to seed: the largest rate over the smallest, median and largest over tasks; a budget is a share of one training
 * over the fit half: there it has seen the answers; ** that seed is one of those that judge it
 """
@@ -77,8 +77,9 @@ def all_scores(truths: Mapping[str, Truth], *, tenth: bool = False) -> dict[str,
     found: list[Scores | None] = []
     ours = {key: title for key, title in FINDLR.items() if not (tenth and key.startswith("v"))}
     ours |= {"verified_0.1": "findlr verified, budget 0.1"} if tenth else {}
+    races = {key: ours.pop(key) for key in list(ours) if key.startswith("v")}
     found += _read(load(SUGGESTIONS), ours, truths)
-    found += _read(_with_fallback(load(SUGGESTIONS)), {"quick": WITH_FALLBACK}, truths)
+    found += _read(_with_fallback(load(SUGGESTIONS)), {"quick": WITH_FALLBACK, **races}, truths)
     found += _read(load(PEERS), PEER_NAMES, truths)
     single = best_single({name: truth for name, truth in load_truth().items() if name in _usual_tasks()})
     for title, rates in ((DEFAULT, DEFAULT_LR), (SINGLE, single)):
