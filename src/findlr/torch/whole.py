@@ -58,9 +58,7 @@ class Whole:
     ) -> None:
         tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
         if any(map(nn.parameter.is_lazy, tensors)):
-            raise ConfigurationError(
-                "the model has lazy layers without parameters or buffers yet: run one batch through it first"
-            )
+            raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
         self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
         self._places = [Batches(loader) for loader in loaders]
         self._holders = list(holders)
