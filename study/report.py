@@ -60,7 +60,8 @@ COLUMNS = (
 
 NOTES = """
 regret: (L(lr) - L*) / (L_untrained - L*) of the final held-out loss; in brackets 95 % of a bootstrap over tasks
-a refusal is scored as the optimizer's default rate, but a race's as its fallback; within .01: the share of answers with a regret up to 0.01
+a refusal is scored as the optimizer's default rate, but a race's as its fallback
+within .01: the share of answers with a regret up to 0.01
 seed to seed: the largest rate over the smallest, median and largest over tasks; a budget is a share of one training
 * over the fit half: there it has seen the answers; ** that seed is one of those that judge it
 """

@@ -402,13 +402,6 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
             Break(
-                "a nested sampler's counter",
-                "torch/snapshot/test_restore_matrix.py::test_every_loader[nested-sampler-fresh-finish]",
-                BATCHES,
-                "                owners.append(value)",
-                "                pass",
-            ),
-            Break(
                 "a generator of NumPy's in a sampler",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 UNDOS,
@@ -433,6 +426,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 BATCHES,
                 "    memory.each(refill, attributes, map(dict, attributes))",
                 "    pass",
+            ),
+            Break(
+                "an order that a nested sampler turns in place",
+                "torch/snapshot/test_reach.py::test_an_order_that_a_nested_sampler_turns_in_place_is_put_back[tensor]",
+                BATCHES,
+                "                owners.append(value)",
+                "                pass",
             ),
             Break(
                 "a sampler's order",
@@ -537,7 +537,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the `state_dict` of a loader that has one": [
             Break(
                 "the state dict of a loader",
-                "torch/data/test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Reader]",
+                "torch/data/test_rewind.py::test_a_loader_with_a_state_dict_is_put_back_by_it[7-sweep-Elsewhere]",
                 BATCHES,
                 "            note_stateful(self.loader, memory)",
                 "            pass",
@@ -599,8 +599,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "on a second Ctrl-C, before it can be held",
                 f"{SECOND}[find_lr]",
                 FIND,
-                "@signals_wait\ndef find(",
-                "def find(",
+                "@signals_wait\ndef found(",
+                "def found(",
             ),
             Break(
                 "on a second Ctrl-C, as a RangeTest's block ends",

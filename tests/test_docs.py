@@ -297,7 +297,8 @@ def test_every_optional_protocol_is_on_the_page():
 def test_every_fact_is_on_the_page(scope):
     table = (ROOT / "docs" / "extend.md").read_text().split("## Facts")[1].split("\n## ")[0]
     named = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
-    others = ["sets", "sets_share", "world_size"]  # in place of what says how torch's optimizer is made; of several processes
+    # In place of what says how torch's optimizer is made; and of several processes.
+    others = ["sets", "sets_share", "world_size"]
     assert sorted(named) == sorted([*scope["finding"].facts, *others])
     assert set(scope["finding"].facts["optimizer"]) == {"name", "module", "arguments", "groups"}
 

@@ -1,5 +1,6 @@
 """Data that can be read only once: what the search draws comes again, or is said to be used up."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -234,7 +235,16 @@ class Reader(Loader):
         return self.batches[self.place.at - 1]
 
 
-@pytest.mark.parametrize("kind", [Loader, Reader])
+PLACES = weakref.WeakKeyDictionary()
+
+
+class Elsewhere(Reader):
+    """The same, whose place no attribute shows."""
+
+    place = property(lambda self: PLACES[self], PLACES.__setitem__)
+
+
+@pytest.mark.parametrize("kind", [Loader, Reader, Elsewhere])
 @pytest.mark.parametrize("how", [{}, VERIFIED], ids=["sweep", "race"])
 @pytest.mark.parametrize("drawn", [0, 7])
 def test_a_loader_with_a_state_dict_is_put_back_by_it(drawn, how, kind):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn, optim
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from findlr import RangeTest, find_lr, rewindable
 from findlr.torch.snapshot.reach import generators_in, reached_from
@@ -342,6 +342,31 @@ def prepared(seen, **how):
     torch.manual_seed(0)
     inputs = torch.randn(64, 4)
     return Prepared(DataLoader(Seen(inputs, inputs[:, :1]), 8, shuffle=True, **how), Opened())
+
+
+class Turned(Sampler):
+    """Turns its order round in place."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def __len__(self):
+        return len(self.order)
+
+    def __iter__(self):
+        first, *others = self.order.tolist()
+        for i, index in enumerate([*others, first]):
+            self.order[i] = index
+        return iter([*others, first])
+
+
+@pytest.mark.parametrize("order", [torch.arange, np.arange], ids=["tensor", "array"])
+def test_an_order_that_a_nested_sampler_turns_in_place_is_put_back(order):
+    net, inputs, sampler = nn.Linear(4, 1), torch.randn(64, 4), Turned(order(64))
+    data = TensorDataset(inputs, inputs[:, :1])
+    loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 8, drop_last=False))
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
+    assert sampler.order.tolist() == list(range(64))
 
 
 def test_the_loaders_that_a_package_knows_to_be_open():
