@@ -506,32 +506,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
         "the state that Accelerate's loaders share": [
             Break(
-                "the loaders that a package knows to be open",
-                "torch/snapshot/test_reach.py::test_the_loaders_that_a_package_knows_to_be_open",
-                BATCHES,
-                "                values.append(vars(value))",
-                "                pass",
-            ),
-            Break(
-                "the passes that a wrapped loader has counted",
-                f"{PASSES}[0]",
-                BATCHES,
-                'partial(setattr, self, "_sibling", self._sibling)',
-                "lambda: None",
-            ),
-            Break(
                 "a wrapped loader's passes, in the middle of one",
                 f"{PASSES}[5]",
                 BATCHES,
                 "        note_samplers(self._sibling[1], memory)",
                 "        pass",
-            ),
-            Break(
-                "a wrapped loader's passes, in the middle of the first",
-                f"{PASSES}[2]",
-                BATCHES,
-                "            self._sibling_of(self._source)  # one for all passes, made before the first is noted",
-                "            pass",
             ),
         ],
         "the `state_dict` of a loader that has one": [

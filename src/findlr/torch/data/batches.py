@@ -139,8 +139,6 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
         for name, value in vars(owner).items():
             if isinstance(value, (Sampler, DataLoader)) or name in ("sampler", "batch_sampler"):
                 owners.append(value)
-            elif name == "gradient_state":  # Accelerate's, which knows the loaders that are open
-                values.append(vars(value))
             elif name not in ("dataset", "data_source"):
                 values.append(value)
     memory.each(refill, attributes, map(dict, attributes))
