@@ -18,7 +18,7 @@ from findlr.search.settings import Search
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
-from findlr.torch.setting import first_rate, share_of
+from findlr.torch.setting import facts_of, first_rate, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import Attributes, Held
 from findlr.torch.snapshot.stores import StoreKind
@@ -138,8 +138,7 @@ def _written_in(net: NeuralNet, training: Training, sweep: str) -> dict[str, Any
             with Unwritten(restored(Attributes(net, devices=training.devices))):
                 share = share_of(training.rates.ratios, made_at)
             if share is not None:
-                sets = {"sets": f"net.set_params({name}="}
-                return sets if share == 1.0 else {**sets, "sets_share": share}
+                return facts_of(f"net.set_params({name}=", share)
     return {}
 
 

@@ -19,7 +19,7 @@ from findlr.search.trainable import Unwritten, restored
 from findlr.torch.losses import kept_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
-from findlr.torch.setting import first_rate, share_of
+from findlr.torch.setting import facts_of, first_rate, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
@@ -72,7 +72,7 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
             trainer.args.learning_rate = learning_rate
     if share is None:
         return {"sets": "trainer.create_optimizer().param_groups"}
-    return {"sets": ARGUMENT} if share == 1.0 else {"sets": ARGUMENT, "sets_share": share}
+    return facts_of(ARGUMENT, share)
 
 
 class TrainerTrainable(TorchTrainable):

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from findlr.search.trainable import Unwritten, restored
-from findlr.torch.setting import first_rate, share_of
+from findlr.torch.setting import facts_of, first_rate, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
@@ -38,7 +38,7 @@ def written_in(module: Any, training: Training, package: str) -> dict[str, Any]:
         with Unwritten(restored(_Made(module, training))):
             share = share_of(training.rates.ratios, made_at)
         if share is not None:
-            return {"sets": where} if share == 1.0 else {"sets": where, "sets_share": share}
+            return facts_of(where, share)
     return {}
 
 

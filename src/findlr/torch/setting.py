@@ -41,6 +41,11 @@ def share_of(ratios: Sequence[float], made_at: Callable[[float], Iterable[float]
     return _TRIED[0] / largest if follows and fits else None
 
 
+def facts_of(where: str, share: float) -> dict[str, Any]:
+    """The facts of where a rate is written; the share only where it is not the largest rate itself."""
+    return {"sets": where} if share == 1.0 else {"sets": where, "sets_share": share}
+
+
 def first_rate(group: Mapping[str, Any]) -> float:
     """The rate that a group was made for: the peak that a OneCycleLR or a CyclicLR wrote into it, or its first."""
     return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
