@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import nn
 from findlr.analysis.numbers import plain
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.snapshot.notes import check_stateful
+
+_LAZY = {nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer}
 
 
 def restorable(restore: Any) -> list[Any]:
@@ -25,6 +27,16 @@ def restorable(restore: Any) -> list[Any]:
     for stateful in restore:
         check_stateful(stateful)
     return list(restore)
+
+
+def check_made(tensors: Iterable[torch.Tensor]) -> None:
+    """Refuse the parameters and buffers of lazy layers, which have no numbers before a first batch.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    if _LAZY & set(map(type, tensors)):
+        raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
 
 
 def listed(name: str, given: Any, kind: type) -> list[Any]:

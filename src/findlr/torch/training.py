@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
-from findlr.torch.given import chosen, listed, restorable
+from findlr.torch.given import check_made, chosen, listed, restorable
 from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
@@ -43,8 +43,6 @@ from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, s
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
 Sweep = int | str | Sequence[int | str] | None
-
-_LAZY = {nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer}
 
 
 class Training:
@@ -175,8 +173,7 @@ class Training:
         """
         theirs = self._parameters
         swept = {id(p): p for p in self.swept_parameters()}
-        if _LAZY & set(map(type, (*theirs.values(), *self._buffers.values(), *swept.values()))):
-            raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
+        check_made((*theirs.values(), *self._buffers.values(), *swept.values()))
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
         if not theirs.keys() & swept.keys():

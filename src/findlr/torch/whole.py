@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from findlr.errors import ConfigurationError
 from findlr.search.interrupts import signals_wait
 from findlr.torch.data.batches import Batches
+from findlr.torch.given import check_made
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import Held, remember_rng
@@ -56,9 +56,7 @@ class Whole:
         devices: Sequence[torch.device] = (),
         snapshot: StoreKind = "auto",
     ) -> None:
-        tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
-        if any(map(nn.parameter.is_lazy, tensors)):
-            raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
+        check_made(t for module in modules for t in (*module.parameters(), *module.buffers()))
         self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
         self._places = [Batches(loader) for loader in loaders]
         self._holders = list(holders)
