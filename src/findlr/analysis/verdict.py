@@ -116,8 +116,8 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
     where = f"the loss of {_batch(at, ending)}, at lr {rate_text(curve.lr[at])}, is NaN or infinite"
     if curve.baseline is None or np.isfinite(curve.baseline[-1]):
         fault = (
-            f"{where} before any rate has acted: look for it in that batch and, in its gradient, in the one "
-            "before; if both are sound, start lower"
+            f"{where} before any rate has acted: look for it in that batch, or in the gradient of the one before; "
+            "if both are sound, start lower"
         )
     else:
         fault = f"{where} under the starting weights, too: that is the data's fault, not the rate's, so mend that batch"
@@ -161,7 +161,7 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
     if ending.stop is Stop.NOT_FINITE and not levels.turned:  # a batch could do that, too
         cut = (
             f"the loss of {_batch(len(points), ending)} is NaN or infinite, and no loss before it had risen",
-            "look at that batch and, for a NaN in its gradient, at the one before; if both are sound, take more steps",
+            "look at that batch, and at the gradient of the one before; if both are sound, take more steps",
         )
     at_end = levels.bottom_index >= len(points) - max(5, len(points) // 20)
     at_end = at_end and (ending.stop not in _EDGES or cut is not None)
