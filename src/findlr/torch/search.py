@@ -18,7 +18,7 @@ from findlr.search.names import unknown_name
 from findlr.search.settings import Progress, Settings
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import planned, read_schedule
+from findlr.torch.planned import planned, read_schedule, told_length
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -146,6 +146,7 @@ def find_lr(
     for name in how:
         if name not in How.__annotations__:
             raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
+    total_steps = told_length(schedule, total_steps)
     in_epochs = epochs_in(total_steps) is not None
     if not in_epochs:  # what is wrong with a plan is told first
         plan = Plan(*read_schedule(schedule, total_steps), warmup=warmup)
