@@ -256,6 +256,7 @@ def test_a_scheduler_of_timms_is_read(in_epochs, total):
 
 @pytest.mark.parametrize(("given", "total"), [(None, 50 * 4 // 2), (300, 300), ("90 epochs", 90 * 4 // 2)])
 def test_a_scheduler_that_counts_epochs_tells_the_length_where_none_is_given(given, total):
+    torch.manual_seed(0)
     model, data = nn.Linear(4, 1), [(torch.randn(8, 4), torch.randn(8, 1))] * 4
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     length = {"schedule": InTimm(optimizer, 50, t_in_epochs=True), "total_steps": given}

@@ -74,8 +74,8 @@ def find_lr(
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
         schedule: of the training that is planned: its name, such as "constant", "one_cycle", "cosine" or "linear"; a
-            scheduler of torch or transformers; or a function of the progress (0 to 1) that returns the share of the
-            peak rate.
+            scheduler of torch, transformers or timm; or a function of the progress (0 to 1) that returns the share of
+            the peak rate.
         total_steps: optimizer steps of the training that is planned, or a text such as "5 epochs", which the loader's
             length and ``accumulation_steps`` tell; None if not known.
         warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
