@@ -9,14 +9,12 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from findlr.analysis.length import steps_in
-from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.arguments import How
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import planned
 from findlr.torch.scaler import Stepper
 from findlr.torch.step import Criterion, LossFn
 from findlr.torch.trainable import TorchTrainable
@@ -100,8 +98,7 @@ def find_lr(
     taken = {name: given.pop(name) for name in How.__annotations__ if name in given}
     taken |= {"accumulation_steps": accelerator.gradient_accumulation_steps, "stepper": partial(_Stepper, accelerator)}
     trainable = _Trainable(model, optimizer, criterion, loader, loss_fn=loss_fn, restore=restore, **taken)
-    plan = Plan(*read_schedule(schedule, steps_in(total_steps, trainable.steps_per_epoch)), warmup=warmup)
-    return find(trainable, plan, **given)
+    return find(trainable, planned(schedule, total_steps, warmup, trainable.steps_per_epoch), **given)
 
 
 class _Stepper(Stepper):

@@ -254,6 +254,26 @@ def test_a_scheduler_of_timms_is_read(in_epochs, total):
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(("given", "total"), [(None, 50 * 4 // 2), (300, 300), ("90 epochs", 90 * 4 // 2)])
+def test_a_scheduler_that_counts_epochs_tells_the_length_where_none_is_given(given, total):
+    torch.manual_seed(0)
+    model, data = nn.Linear(4, 1), [(torch.randn(8, 4), torch.randn(8, 1))] * 4
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    length = {"schedule": InTimm(optimizer, 50, t_in_epochs=True), "total_steps": given}
+    found = find_lr(model, optimizer, nn.MSELoss(), data, accumulation_steps=2, num_steps=20, **length)
+    with RangeTest(model, optimizer, num_steps=20, **length) as test:
+        for at, (inputs, targets) in enumerate(test(data)):
+            loss = nn.functional.mse_loss(model(inputs), targets)
+            loss.backward()
+            test.record(loss)
+            if at % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    for plan in (found.plan, test.finding.plan):
+        assert (plan.total_steps, plan.epochs) == (total, total / 2)
+        assert plan.share(0.5) == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_wrapped_scheduler_is_seen_through():
     class Accelerated:
         def __init__(self, scheduler):

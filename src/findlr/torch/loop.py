@@ -25,7 +25,7 @@ from findlr.search.trainable import Unwritten, restored
 from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.losses import READ_EVERY_STEPS
-from findlr.torch.planned import LoopPlan, read_schedule
+from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
 from findlr.torch.schedulers import make_endless
@@ -108,7 +108,7 @@ class RangeTest(Points):
         def plan(steps: Any) -> Plan:
             return self._training.planned(Plan(*read_schedule(schedule, steps), warmup=warmup))
 
-        self._plan = LoopPlan(plan, total_steps)
+        self._plan = LoopPlan(plan, told_length(schedule, total_steps))
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         on_host = self._training.ranks.is_alone and all(device.type == "cpu" for device in self._training.devices)

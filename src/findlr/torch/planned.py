@@ -31,7 +31,17 @@ def planned(schedule: Any, total_steps: Any, warmup: float | None, steps_per_epo
     Raises:
         ConfigurationError: what is given can't be a plan.
     """
-    return Plan(*read_schedule(schedule, steps_in(total_steps, steps_per_epoch)), warmup=warmup)
+    steps = steps_in(told_length(schedule, total_steps), steps_per_epoch)
+    return Plan(*read_schedule(schedule, steps), warmup=warmup)
+
+
+def told_length(schedule: Any, total_steps: Any) -> Any:
+    """The length of a training as it was given; else as a text, where the scheduler counts epochs, as timm's do."""
+    scheduler = unwrapped(schedule)
+    if total_steps is None and is_scheduler(scheduler) and getattr(scheduler, "t_in_epochs", False):
+        epochs = length_of(scheduler)
+        return None if epochs is None else f"{epochs} epochs"
+    return total_steps
 
 
 class LoopPlan:

@@ -18,7 +18,7 @@ from findlr.search.names import unknown_name
 from findlr.search.settings import Progress, Settings
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import planned, read_schedule
+from findlr.torch.planned import planned, read_schedule, told_length
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -74,8 +74,8 @@ def find_lr(
         divergence_threshold: the sweep stops once the smoothed loss is this many times its best, above 1.
         smoothing: beta of the stop rule's average and of ``curve.smoothed()``, in [0, 1).
         schedule: of the training that is planned: its name, such as "constant", "one_cycle", "cosine" or "linear"; a
-            scheduler of torch or transformers; or a function of the progress (0 to 1) that returns the share of the
-            peak rate.
+            scheduler of torch, transformers or timm; or a function of the progress (0 to 1) that returns the share of
+            the peak rate.
         total_steps: optimizer steps of the training that is planned, or a text such as "5 epochs", which the loader's
             length and ``accumulation_steps`` tell; None if not known.
         warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
@@ -146,6 +146,7 @@ def find_lr(
     for name in how:
         if name not in How.__annotations__:
             raise ConfigurationError(f"find_lr: {unknown_name(name, list(argument_names()))}")
+    total_steps = told_length(schedule, total_steps)
     in_epochs = epochs_in(total_steps) is not None
     if not in_epochs:  # what is wrong with a plan is told first
         plan = Plan(*read_schedule(schedule, total_steps), warmup=warmup)
