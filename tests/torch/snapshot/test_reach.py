@@ -1,8 +1,11 @@
 """What only a loss function, a loader or an optimizer reaches is found, and put back."""
 
+import itertools
+import operator
 import random
 import sys
 import types
+from collections import deque
 
 import numpy as np
 import pytest
@@ -55,6 +58,87 @@ def test_a_tensor_that_only_the_loss_function_writes_into():
 
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
     assert mean.item() == 0.0
+
+
+def test_a_sparse_tensor_that_a_loss_function_uses():
+    net, batches = net_and_batches()
+    adjacency = torch.eye(8).to_sparse()
+
+    def loss_fn(model, batch):
+        return (adjacency @ model(batch[0]) - batch[1]).square().mean()
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert torch.equal(adjacency.to_dense(), torch.eye(8))
+
+
+class Centred:
+    """A loss with all that one of the user's own may keep of tensors from step to step, and a log."""
+
+    def __init__(self):
+        self.centre, self.queue, self.log, self.cache = torch.zeros(2), deque(maxlen=3), [], {}
+        self.state = (torch.zeros(2), torch.zeros(2))
+        state = None
+
+        def carried(outputs):
+            nonlocal state
+            state = outputs if state is None else (state + outputs) / 2
+            return state
+
+        self.carried = carried
+
+    def __call__(self, model, batch):
+        outputs = model(batch[0])
+        self.centre = 0.9 * self.centre + 0.1 * outputs.detach().mean(0)
+        self.queue.append(outputs.detach())
+        self.state = tuple(each + self.centre for each in self.state)
+        self.cache["last"] = outputs.detach()
+        carried = self.carried(outputs.detach())
+        loss = (outputs - self.centre - torch.stack(list(self.queue)).mean() - carried).square().mean()
+        self.log.append(loss.item())
+        return loss
+
+    def kept(self):
+        return [self.centre, *self.queue, *self.state, *self.cache.values(), self.carried.__closure__[0].cell_contents]
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "disk", "verify"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_tensors_that_a_function_keeps_by_name_or_in_a_list(door, steps):
+    net, batches = net_and_batches()
+    loss_fn, optimizer = Centred(), optim.SGD(net.parameters(), lr=0.1)
+    for batch in batches[:steps]:
+        loss_fn(net, batch)
+    before, logged = loss_fn.kept(), len(loss_fn.log)
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_fn(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    how = dict(QUICK, num_steps=20, verify=True, total_steps=50) if door == "verify" else QUICK
+    how = how | ({"snapshot": "disk"} if door == "disk" else {})
+    how |= {"train_step": step} if door == "train_step" else {"loss_fn": loss_fn}
+    find_lr(net, optimizer, loader=batches, **how)
+    assert len(before) == len(loss_fn.kept())
+    assert all(map(operator.is_, before, loss_fn.kept()))
+    assert len(loss_fn.log) > logged  # what it counts is its own
+
+
+def test_a_queue_is_filled_once_a_step():
+    net, batches = net_and_batches()
+    queue, calls = [], itertools.count()  # which nothing looks into
+
+    def loss_fn(model, batch):
+        next(calls)
+        outputs = model(batch[0])
+        queue.append(outputs.detach())
+        return (outputs - batch[1]).square().mean()
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert next(calls) == 6
+    assert not queue
 
 
 class Holder:
@@ -367,6 +451,29 @@ def test_an_order_that_a_nested_sampler_turns_in_place_is_put_back(order):
     loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 8, drop_last=False))
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
     assert sampler.order.tolist() == list(range(64))
+
+
+class Adaptive(Sampler):
+    """Draws by weights, and lowers those of what it has drawn."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __len__(self):
+        return len(self.weights)
+
+    def __iter__(self):
+        for index in torch.multinomial(torch.as_tensor(self.weights), len(self)).tolist():
+            self.weights[index] *= 0.5
+            yield index
+
+
+@pytest.mark.parametrize("weights", [torch.ones, np.ones], ids=["tensor", "array"])
+def test_weights_that_a_sampler_lowers_in_place_are_put_back(weights):
+    net, inputs, sampler = nn.Linear(4, 1), torch.randn(64, 4), Adaptive(weights(64))
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :1]), 8, sampler=sampler)
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
+    assert sampler.weights.tolist() == [1.0] * 64
 
 
 def test_the_loaders_that_a_package_knows_to_be_open():

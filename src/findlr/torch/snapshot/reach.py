@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.search import objects
 from findlr.search.objects import inside
+from findlr.torch.snapshot.kept import holders_of
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
 
@@ -35,6 +36,7 @@ class Reached:
         tensors: that are no module's; the user's own data may be among them.
         generators: random ones.
         numbers: numbers and texts by their place, such as a counter's.
+        holders: functions, containers and the attributes of objects, which may be given other tensors.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -43,6 +45,7 @@ class Reached:
     tensors: list[torch.Tensor] = field(default_factory=list)
     generators: list[Any] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
+    holders: list[Any] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -66,6 +69,7 @@ def reached_from(*roots: Any) -> Reached:
         seen.add(id(value))
         if not _sort(value, found):
             todo += inside(value, place)
+            found.holders += holders_of(value)
     return found
 
 
