@@ -166,6 +166,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            if True:",
             ),
         ],
+        "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators": [
+            Break(
+                "what a loop holds beside what its test was given",
+                "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False]",
+                LOOP,
+                "        training.include(reached_around())",
+                "        pass",
+            ),
+        ],
         "gradients": [
             Break(
                 "gradients: present or None",
@@ -792,6 +801,9 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps (a number that has "
     "changed is named in a warning), and those of objects of your own classes that a module or such a function holds "
     "(what such an object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
+    "other tensors that the loop in a `RangeTest` writes into, or keeps by name or in a list": (
+        "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given"
+    ),
     "an iterator that a sampler keeps open from one pass to the next (a warning names it)": (
         f"{REACH}a_stream_of_a_sampler"
     ),

@@ -1,11 +1,15 @@
 """What only a loss function, a loader or an optimizer reaches is found, and put back."""
 
+import gc
 import itertools
 import operator
 import random
 import sys
 import types
+import weakref
 from collections import deque
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from findlr import RangeTest, find_lr, rewindable
+from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, reached_from
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
@@ -58,6 +63,82 @@ def test_a_tensor_that_only_the_loss_function_writes_into():
 
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
     assert mean.item() == 0.0
+
+
+def outsiders():
+    """What a loop may hold beside its model: each with something that a step changes."""
+    torch.manual_seed(1)
+    head = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    critic = nn.Linear(2, 1)
+    teller = optim.Adam(critic.parameters(), lr=0.1)
+    average = optim.swa_utils.AveragedModel(head)
+    scale = torch.zeros(1, requires_grad=True)
+    return SimpleNamespace(
+        head=head, critic=critic, teller=teller, average=average, scale=scale, rng=torch.Generator().manual_seed(0)
+    )
+
+
+def state_of(parts):
+    gradients = [p.grad for p in (*parts.head.parameters(), *parts.critic.parameters(), parts.scale)]
+    modules = [parts.head.state_dict(), parts.critic.state_dict(), parts.average.state_dict()]
+    return bits([*modules, parts.teller.state_dict(), parts.scale, gradients, parts.rng.get_state()])
+
+
+def a_loop_with(parts, fails):
+    net, batches = net_and_batches()
+    seen = torch.zeros(6)
+    lazy, elsewhere = nn.LazyLinear(2), nn.Linear(2, 2, device="meta")  # which can't be copied
+    with RangeTest(net, optim.SGD(net.parameters(), lr=0.1), **QUICK) as test:
+        for i, (inputs, targets) in enumerate(test(batches)):
+            features = net(inputs + torch.randn(inputs.shape, generator=parts.rng))
+            parts.critic(features.detach()).mean().backward()
+            parts.teller.step()
+            loss = (parts.head(features) * parts.scale.exp() - targets).square().mean()
+            loss.backward()
+            test._training.swept[0].step()
+            parts.average.update_parameters(parts.head)
+            seen[i] = loss.item()
+            if fails and i == 3:
+                raise KeyboardInterrupt
+            test.record(loss)
+    assert seen.all()  # its own log stays
+    return lazy, elsewhere
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_loop_holds_beside_what_its_test_was_given(fails):
+    parts = outsiders()
+    before = state_of(parts)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        a_loop_with(parts, fails)
+    assert state_of(parts) == before
+
+
+def test_a_block_holds_nothing_once_it_is_left():
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for inputs, targets in test(batches):
+            loss = (net(inputs) - targets).square().mean()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    left = weakref.ref(net)
+    del net, optimizer, test, loss
+    gc.collect()
+    assert left() is None
+
+
+def test_a_block_in_code_with_names_of_its_own_leaves_them():
+    names = {"net": nn.Linear(4, 1), "head": nn.BatchNorm1d(1)}
+    code = """
+from findlr import RangeTest
+with RangeTest(net, __import__("torch").optim.SGD(net.parameters(), lr=0.1), num_steps=3, progress=False) as test:
+    head(net(__import__("torch").ones(2, 4)))
+"""
+    exec(code, {}, names)
+    assert {"net", "head", "RangeTest", "test"} <= names.keys()
+    assert names["head"].num_batches_tracked == 0
 
 
 def test_a_sparse_tensor_that_a_loss_function_uses():
