@@ -121,7 +121,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
-        "what only a loss function holds: modules, optimizers, small tensors, generators": [
+        "what only a loss function holds: modules, optimizers, small tensors and the names and lists that keep them, "
+        "generators": [
             Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
@@ -137,6 +138,20 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
             Break(
+                "tensors that a loss function keeps by name or in a list",
+                "torch/snapshot/test_reach.py::test_tensors_that_a_function_keeps_by_name_or_in_a_list[0-loss_fn]",
+                NOTES,
+                "        memory.each(put_tensors, reached.holders, map(kept_in, reached.holders))",
+                "        pass",
+            ),
+            Break(
+                "a queue: not filled twice a step",
+                "torch/snapshot/test_reach.py::test_a_queue_is_filled_once_a_step",
+                VARIATE,
+                ", [id(tensor) for tensor in reached.tensors]",
+                "",
+            ),
+            Break(
                 "generators that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_what_the_object_of_a_bound_method_holds",
                 TRAINING,
@@ -149,6 +164,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 VARIATE,
                 "            if self._side_effects() == self._before:",
                 "            if True:",
+            ),
+        ],
+        "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators": [
+            Break(
+                "what a loop holds beside what its test was given",
+                "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False]",
+                LOOP,
+                "        training.include(reached_around())",
+                "        pass",
             ),
         ],
         "gradients": [
@@ -419,7 +443,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
         ],
-        "their counters and orders": [
+        "their counters, orders and weights": [
             Break(
                 "the passes that a loader has counted",
                 "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
@@ -433,6 +457,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 BATCHES,
                 "                owners.append(value)",
                 "                pass",
+            ),
+            Break(
+                "the weights that a sampler draws by",
+                "torch/snapshot/test_reach.py::test_weights_that_a_sampler_lowers_in_place_are_put_back[tensor]",
+                BATCHES,
+                "bytes_of(array) <= SMALL_BYTES or ",
+                "",
             ),
             Break(
                 "a sampler's order",
@@ -767,9 +798,12 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers and small lists, dicts and sets are put back)": (
         f"{REACH}an_array_in_a_dataset"
     ),
-    "numbers, lists and dicts that a loss function or a step of your own keeps (a number that has changed is named in "
-    "a warning), and those of objects of your own classes that a module or such a function holds (what such an "
-    "object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
+    "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps (a number that has "
+    "changed is named in a warning), and those of objects of your own classes that a module or such a function holds "
+    "(what such an object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
+    "other tensors that the loop in a `RangeTest` writes into, or keeps by name or in a list": (
+        "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given"
+    ),
     "an iterator that a sampler keeps open from one pass to the next (a warning names it)": (
         f"{REACH}a_stream_of_a_sampler"
     ),

@@ -249,6 +249,19 @@ def test_lazy_buffers():
         find_lr(nn.Sequential(net, linear), optim.SGD(linear.parameters(), lr=0.1), nn.CrossEntropyLoss(), [0])
 
 
+def test_a_model_without_numbers():
+    net = nn.Linear(8, 3, device="meta")
+    with pytest.raises(ConfigurationError, match="meta device"):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), [0])
+
+
+def test_a_model_that_was_made_in_inference_mode():
+    with torch.inference_mode():
+        net = nn.Linear(8, 3)
+    with pytest.raises(ConfigurationError, match="made under torch"):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss(), [0])
+
+
 def metric_parts(bad):
     """Distances of pairs; one batch has the same example twice, at whose distance of 0 the root's gradient is NaN."""
     torch.manual_seed(0)

@@ -116,7 +116,8 @@ def test_a_line_search_is_refused():
     [
         dict(smoothing="a"), dict(smoothing=None), dict(divergence_threshold="a"), dict(divergence_threshold=None),
         dict(clip_grad_norm="a"), dict(clip_grad_value=float("nan")), dict(total_steps="a"), dict(restore=5),
-        dict(restore=[3]), dict(num_steps=10**30), dict(num_steps="a"), dict(min_lr="a"), dict(max_lr=10**400),
+        dict(restore=[3]), dict(num_steps=10**30), dict(num_steps="a"), dict(num_steps=np.ones(2)),
+        dict(min_lr="a"), dict(max_lr=10**400),
         dict(on_step=3), dict(schedule=lambda _: "a"), dict(rule=lambda *_: 0.1), dict(autocast=torch.int32),
         dict(autocast="int4"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
         dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),

@@ -277,6 +277,13 @@ def test_a_criterion_that_is_a_class_is_one_sentence():
         find_lr(net, optimizer, nn.CrossEntropyLoss, loader)
 
 
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.functional.cross_entropy])
+def test_a_criterion_that_is_given_as_loss_fn_is_one_sentence(criterion):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match="takes outputs and targets: give it as criterion"):
+        find_lr(net, optimizer, loader=loader, loss_fn=criterion)
+
+
 @pytest.mark.parametrize("rule", [lambda curve: 0.1, lambda: 0.1])
 def test_a_rule_that_does_not_take_a_curve_and_a_plan_is_refused_before_the_sweep(rule):
     net, optimizer, loader = parts()

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -69,19 +70,41 @@ def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, 
     """A function's closure, defaults, and the globals that it names."""
     if is_foreign(function.__module__ or ""):
         return
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield cell.cell_contents, f"{place}.{name}"
-        except ValueError:  # not bound yet
-            continue
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
         yield default, f"{place}.default{i}"
-    for name in _global_names(function.__code__):
-        value = function.__globals__.get(name)
-        if isinstance(value, FunctionType) and value.__module__ != function.__module__:
-            continue  # a library's
-        if not isinstance(value, (ModuleType, type, type(None))):
-            yield value, f"{place}.{name}"
+    for name, value in bound_in(function).items():
+        yield value, f"{place}.{name}"
+
+
+def bound_in(function: FunctionType) -> dict[str, Any]:
+    """What the names in a function's closure, and the globals that it names, stand for; libraries are left out."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not bound yet
+            found[name] = cell.cell_contents
+    return found | named_in(function.__code__, function.__globals__)
+
+
+def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
+    """What the global names that a code uses stand for; libraries are left out."""
+    found = {name: names[name] for name in _global_names(code) if name in names}
+    module = names.get("__name__")
+    return {name: value for name, value in found.items() if not _is_librarys(value, module)}
+
+
+def _is_librarys(value: Any, module: Any) -> bool:
+    if isinstance(value, FunctionType):
+        return bool(value.__module__ != module)
+    return isinstance(value, (ModuleType, type))
+
+
+def bind(function: FunctionType, name: str, value: Any) -> None:
+    """Let a name in a function's closure, or a global that it names, stand for something else."""
+    if name in function.__code__.co_freevars:
+        cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
+        cell.cell_contents = value
+    else:
+        function.__globals__[name] = value
 
 
 def _global_names(code: CodeType) -> Iterable[str]:

@@ -67,7 +67,8 @@ class SweepSettings:
             value = getattr(self, name)
             if type(value) not in (int, float):  # a number of NumPy's or torch's
                 object.__setattr__(self, name, plain(value))
-        sweep_lrs(self.min_lr, self.max_lr, 2 if self.num_steps == "epoch" else self.num_steps, self.spacing)
+        num_steps: Any = 2 if isinstance(self.num_steps, str) and self.num_steps == "epoch" else self.num_steps
+        sweep_lrs(self.min_lr, self.max_lr, num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
         if not (self.progress is None or isinstance(self.progress, (bool, AbstractContextManager))):

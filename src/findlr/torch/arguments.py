@@ -113,6 +113,11 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         raise ConfigurationError(f"{given[0]} is the class {name} itself: give one of it, {name}()")
     if not callable(ways[given[0]]):
         raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
+    if getattr(loss_fn, "__module__", None) in ("torch.nn.functional", "torch.nn.modules.loss"):
+        name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+        raise ConfigurationError(
+            f"loss_fn is called as loss_fn(model, batch), and {name} takes outputs and targets: give it as criterion"
+        )
     if train_step is None and not isinstance(model, nn.Module):
         raise ConfigurationError(
             f"model must be a torch.nn.Module, got {type(model).__name__}; several models need train_step"

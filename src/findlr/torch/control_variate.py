@@ -99,7 +99,8 @@ class Baseline:
         training, swept = self._training, set(map(id, self._training.swept_parameters()))
         others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
         versions = [tensor._version for tensor in (*others, *training.tensors) if not tensor.is_inference()]
-        return versions, reached_from(*self._functions).numbers
+        reached = reached_from(*self._functions)
+        return versions, reached.numbers, [id(tensor) for tensor in reached.tensors]
 
 
 class ControlVariate:

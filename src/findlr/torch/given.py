@@ -30,13 +30,18 @@ def restorable(restore: Any) -> list[Any]:
 
 
 def check_made(tensors: Iterable[torch.Tensor]) -> None:
-    """Refuse the parameters and buffers of lazy layers, which have no numbers before a first batch.
+    """Refuse parameters and buffers that can't be trained: those of lazy layers before a first batch, and others.
 
     Raises:
         ConfigurationError: there is one.
     """
+    tensors = list(tensors)
     if _LAZY & set(map(type, tensors)):
         raise ConfigurationError("the model has lazy layers without tensors yet: run one batch through it first")
+    if any(map(torch.Tensor.is_inference, tensors)):
+        raise ConfigurationError(
+            "the model was made under torch.inference_mode(), so it can't be trained: make it outside of that block"
+        )
 
 
 def listed(name: str, given: Any, kind: type) -> list[Any]:

@@ -30,7 +30,7 @@ from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
 from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.reach import Reached, attached_to
+from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 
@@ -152,6 +152,7 @@ class RangeTest(Points):
     def _begin(self, exits: ExitStack) -> None:
         """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
+        training.include(reached_around())
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         progress = self._settings.progress if training.ranks.rank == 0 else False
         self._recording.watch(exits.enter_context(display(progress)))

@@ -1,8 +1,15 @@
 """What only a loss function, a loader or an optimizer reaches is found, and put back."""
 
+import gc
+import itertools
+import operator
 import random
 import sys
 import types
+import weakref
+from collections import deque
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +18,7 @@ from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from findlr import RangeTest, find_lr, rewindable
+from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, reached_from
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
@@ -55,6 +63,163 @@ def test_a_tensor_that_only_the_loss_function_writes_into():
 
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
     assert mean.item() == 0.0
+
+
+def outsiders():
+    """What a loop may hold beside its model: each with something that a step changes."""
+    torch.manual_seed(1)
+    head = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    critic = nn.Linear(2, 1)
+    teller = optim.Adam(critic.parameters(), lr=0.1)
+    average = optim.swa_utils.AveragedModel(head)
+    scale = torch.zeros(1, requires_grad=True)
+    return SimpleNamespace(
+        head=head, critic=critic, teller=teller, average=average, scale=scale, rng=torch.Generator().manual_seed(0)
+    )
+
+
+def state_of(parts):
+    gradients = [p.grad for p in (*parts.head.parameters(), *parts.critic.parameters(), parts.scale)]
+    modules = [parts.head.state_dict(), parts.critic.state_dict(), parts.average.state_dict()]
+    return bits([*modules, parts.teller.state_dict(), parts.scale, gradients, parts.rng.get_state()])
+
+
+def a_loop_with(parts, fails):
+    net, batches = net_and_batches()
+    seen = torch.zeros(6)
+    lazy, elsewhere = nn.LazyLinear(2), nn.Linear(2, 2, device="meta")  # which can't be copied
+    with RangeTest(net, optim.SGD(net.parameters(), lr=0.1), **QUICK) as test:
+        for i, (inputs, targets) in enumerate(test(batches)):
+            features = net(inputs + torch.randn(inputs.shape, generator=parts.rng))
+            parts.critic(features.detach()).mean().backward()
+            parts.teller.step()
+            loss = (parts.head(features) * parts.scale.exp() - targets).square().mean()
+            loss.backward()
+            test._training.swept[0].step()
+            parts.average.update_parameters(parts.head)
+            seen[i] = loss.item()
+            if fails and i == 3:
+                raise KeyboardInterrupt
+            test.record(loss)
+    assert seen.all()  # its own log stays
+    return lazy, elsewhere
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_loop_holds_beside_what_its_test_was_given(fails):
+    parts = outsiders()
+    before = state_of(parts)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        a_loop_with(parts, fails)
+    assert state_of(parts) == before
+
+
+def test_a_block_holds_nothing_once_it_is_left():
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for inputs, targets in test(batches):
+            loss = (net(inputs) - targets).square().mean()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    left = weakref.ref(net)
+    del net, optimizer, test, loss
+    gc.collect()
+    assert left() is None
+
+
+def test_a_block_in_code_with_names_of_its_own_leaves_them():
+    names = {"net": nn.Linear(4, 1), "head": nn.BatchNorm1d(1)}
+    code = """
+from findlr import RangeTest
+with RangeTest(net, __import__("torch").optim.SGD(net.parameters(), lr=0.1), num_steps=3, progress=False) as test:
+    head(net(__import__("torch").ones(2, 4)))
+"""
+    exec(code, {}, names)
+    assert {"net", "head", "RangeTest", "test"} <= names.keys()
+    assert names["head"].num_batches_tracked == 0
+
+
+def test_a_sparse_tensor_that_a_loss_function_uses():
+    net, batches = net_and_batches()
+    adjacency = torch.eye(8).to_sparse()
+
+    def loss_fn(model, batch):
+        return (adjacency @ model(batch[0]) - batch[1]).square().mean()
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert torch.equal(adjacency.to_dense(), torch.eye(8))
+
+
+class Centred:
+    """A loss with all that one of the user's own may keep of tensors from step to step, and a log."""
+
+    def __init__(self):
+        self.centre, self.queue, self.log, self.cache = torch.zeros(2), deque(maxlen=3), [], {}
+        self.state = (torch.zeros(2), torch.zeros(2))
+        state = None
+
+        def carried(outputs):
+            nonlocal state
+            state = outputs if state is None else (state + outputs) / 2
+            return state
+
+        self.carried = carried
+
+    def __call__(self, model, batch):
+        outputs = model(batch[0])
+        self.centre = 0.9 * self.centre + 0.1 * outputs.detach().mean(0)
+        self.queue.append(outputs.detach())
+        self.state = tuple(each + self.centre for each in self.state)
+        self.cache["last"] = outputs.detach()
+        carried = self.carried(outputs.detach())
+        loss = (outputs - self.centre - torch.stack(list(self.queue)).mean() - carried).square().mean()
+        self.log.append(loss.item())
+        return loss
+
+    def kept(self):
+        return [self.centre, *self.queue, *self.state, *self.cache.values(), self.carried.__closure__[0].cell_contents]
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "disk", "verify"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_tensors_that_a_function_keeps_by_name_or_in_a_list(door, steps):
+    net, batches = net_and_batches()
+    loss_fn, optimizer = Centred(), optim.SGD(net.parameters(), lr=0.1)
+    for batch in batches[:steps]:
+        loss_fn(net, batch)
+    before, logged = loss_fn.kept(), len(loss_fn.log)
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_fn(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    how = dict(QUICK, num_steps=20, verify=True, total_steps=50) if door == "verify" else QUICK
+    how = how | ({"snapshot": "disk"} if door == "disk" else {})
+    how |= {"train_step": step} if door == "train_step" else {"loss_fn": loss_fn}
+    find_lr(net, optimizer, loader=batches, **how)
+    assert len(before) == len(loss_fn.kept())
+    assert all(map(operator.is_, before, loss_fn.kept()))
+    assert len(loss_fn.log) > logged  # what it counts is its own
+
+
+def test_a_queue_is_filled_once_a_step():
+    net, batches = net_and_batches()
+    queue, calls = [], itertools.count()  # which nothing looks into
+
+    def loss_fn(model, batch):
+        next(calls)
+        outputs = model(batch[0])
+        queue.append(outputs.detach())
+        return (outputs - batch[1]).square().mean()
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert next(calls) == 6
+    assert not queue
 
 
 class Holder:
@@ -367,6 +532,29 @@ def test_an_order_that_a_nested_sampler_turns_in_place_is_put_back(order):
     loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 8, drop_last=False))
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
     assert sampler.order.tolist() == list(range(64))
+
+
+class Adaptive(Sampler):
+    """Draws by weights, and lowers those of what it has drawn."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __len__(self):
+        return len(self.weights)
+
+    def __iter__(self):
+        for index in torch.multinomial(torch.as_tensor(self.weights), len(self)).tolist():
+            self.weights[index] *= 0.5
+            yield index
+
+
+@pytest.mark.parametrize("weights", [torch.ones, np.ones], ids=["tensor", "array"])
+def test_weights_that_a_sampler_lowers_in_place_are_put_back(weights):
+    net, inputs, sampler = nn.Linear(4, 1), torch.randn(64, 4), Adaptive(weights(64))
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :1]), 8, sampler=sampler)
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), loader, **QUICK)
+    assert sampler.weights.tolist() == [1.0] * 64
 
 
 def test_the_loaders_that_a_package_knows_to_be_open():

@@ -18,8 +18,9 @@ from findlr.search.objects import refill, refill_if_changed
 from findlr.torch.data import nesting
 from findlr.torch.data.held_out import innermost, split, twin
 from findlr.torch.snapshot import memory as tensors
-from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
+from findlr.torch.snapshot.notes import SMALL_BYTES, note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
+from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
 
@@ -146,5 +147,5 @@ def note_samplers(loader: Any, memory: tensors.Memory) -> None:
 
 
 def _is_order(array: Any) -> bool:
-    """True for indices; False for what looks like the data themselves, which may be too large to copy."""
-    return array.ndim <= 1 and "int" in str(array.dtype)
+    """True for indices, and for what is small, such as weights; False for what looks like the data themselves."""
+    return bytes_of(array) <= SMALL_BYTES or (array.ndim <= 1 and "int" in str(array.dtype))

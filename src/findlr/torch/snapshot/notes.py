@@ -20,12 +20,14 @@ from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
+from findlr.torch.snapshot.kept import kept_in, put_tensors
 from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.reach import generators_in, reached_from
+from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
+from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
 
-_SMALL_BYTES = 1 << 20  # copied without asking whose they are
+SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
@@ -44,7 +46,7 @@ def note_tensors(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
     """
     watched: list[tuple[torch.Tensor, int]] = []
     for tensor in tensors:
-        if tensor.is_leaf and (tensor.requires_grad or tensor.nbytes <= _SMALL_BYTES):
+        if tensor.is_leaf and (tensor.requires_grad or bytes_of(tensor) <= SMALL_BYTES):
             memory.note(tensor)
             memory.note_gradients([tensor])
         elif not tensor.is_inference():
@@ -66,9 +68,9 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 class Watched:
-    """Numbers that a training's functions keep, such as counters: if a search has changed one, a warning names it.
+    """What a training's functions keep: their tensors are put back; a number that has changed is named in a warning.
 
-    They are not put back, because what a function of the user's own counts may be meant to stay.
+    Numbers are not put back, because what a function of the user's own counts may be meant to stay.
 
     Args:
         functions: those of the training.
@@ -79,16 +81,14 @@ class Watched:
         self._told: set[str] = set()
 
     def remember(self, memory: Memory) -> None:
-        """Look at them again once all of ``memory`` is put back."""
-        if numbers := self._numbers():
+        """Put the tensors back with ``memory``, and look at the numbers again once all of it is."""
+        reached = reached_from(*self._functions)
+        memory.each(put_tensors, reached.holders, map(kept_in, reached.holders))
+        if numbers := _counted(reached):
             memory.add(partial(self._look, numbers), Phase.RANDOM)
 
-    def _numbers(self) -> dict[str, Any]:
-        """The integers and floats that the functions reach, by their place."""
-        return {place: n for place, n in reached_from(*self._functions).numbers.items() if type(n) in (int, float)}
-
     def _look(self, before: dict[str, Any]) -> None:
-        for place, number in self._numbers().items():
+        for place, number in _counted(reached_from(*self._functions)).items():
             was = before.get(place, number)
             if number == was or number != number or place in self._told:  # noqa: PLR0124 - NaN is not itself
                 continue
@@ -99,6 +99,11 @@ class Watched:
                 "was %s and is %s. Let it be a buffer of a module, or give what holds it in restore=",
                 *(name, was, number),
             )
+
+
+def _counted(reached: Reached) -> dict[str, Any]:
+    """The integers and floats that functions reach, by their place."""
+    return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
 
 
 def note_stateful(stateful: Any, memory: Memory) -> None:
@@ -232,5 +237,5 @@ class Held:
                 if isinstance(value, nn.Module):
                     if not any(value is each for each in self._but):
                         memory.note(value)
-                elif isinstance(value, (torch.Tensor, np.ndarray)) and value.nbytes <= _SMALL_BYTES:
+                elif isinstance(value, (torch.Tensor, np.ndarray)) and bytes_of(value) <= SMALL_BYTES:
                     memory.note(value)

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import CO_OPTIMIZED
+from types import FrameType
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.search import objects
-from findlr.search.objects import inside
+from findlr.search.objects import inside, is_foreign, named_in
+from findlr.torch.snapshot.kept import holders_of
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
 
@@ -35,6 +38,7 @@ class Reached:
         tensors: that are no module's; the user's own data may be among them.
         generators: random ones.
         numbers: numbers and texts by their place, such as a counter's.
+        holders: functions, containers and the attributes of objects, which may be given other tensors.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -43,6 +47,7 @@ class Reached:
     tensors: list[torch.Tensor] = field(default_factory=list)
     generators: list[Any] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
+    holders: list[Any] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -66,6 +71,7 @@ def reached_from(*roots: Any) -> Reached:
         seen.add(id(value))
         if not _sort(value, found):
             todo += inside(value, place)
+            found.holders += holders_of(value)
     return found
 
 
@@ -113,6 +119,36 @@ def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
         elif issubclass(kind, kinds):
             attached.append(StepsCounted(each))
     return attached
+
+
+def reached_around() -> Reached:
+    """What the code around a ``with`` block names of modules, optimizers and generators: its loop may change them.
+
+    Of its tensors only those that are trained: in the others the loop may write down what it sees.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - which has no public name
+    while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    if frame is None:
+        return Reached()
+    names = named_in(frame.f_code, frame.f_globals)
+    if frame.f_locals is not frame.f_globals:
+        names |= frame.f_locals
+        if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
+            frame.f_locals.clear()  # which would hold what the function lets go until that returns
+    found = reached_from(names)
+    modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
+    trained = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad and _can_change(tensor)]
+    return Reached(modules, found.optimizers, found.statefuls, trained, found.generators)
+
+
+def _is_between(module: str) -> bool:
+    return module.partition(".")[0] == "findlr" or is_foreign(module)
+
+
+def _can_change(tensor: torch.Tensor) -> bool:
+    """Whether it has numbers, and may be written to."""
+    return not (nn.parameter.is_lazy(tensor) or tensor.is_meta or tensor.is_inference())
 
 
 class StepsCounted:

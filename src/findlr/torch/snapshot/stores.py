@@ -136,8 +136,10 @@ def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
     return sum([t.nbytes if t.layout is torch.strided else bytes_of(t) for t in tensors])
 
 
-def bytes_of(tensor: torch.Tensor) -> int:
-    """The bytes of a tensor, of its parts if it is sparse."""
+def bytes_of(tensor: Any) -> int:
+    """The bytes of a tensor, of its parts if it is sparse; or of an array."""
+    if not isinstance(tensor, torch.Tensor):
+        return int(tensor.nbytes)
     if tensor.layout is torch.sparse_coo:
         return tensor._values().nbytes + tensor._indices().nbytes
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
