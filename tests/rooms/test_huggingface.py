@@ -15,6 +15,7 @@ from torch.nn import functional
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import transformers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -541,6 +542,26 @@ def test_a_rate_that_is_applied_leaves_the_argument_right(make, line):
     made = [group["lr"] for group in trainer_of(**of_line(make=make)).create_optimizer().param_groups]
     largest = max(callback.finding.lrs) * 1e-3 / max(made)
     assert trainer.args.learning_rate == pytest.approx(largest)
+
+
+class Both(Trainer):
+    """Makes its optimizer and its scheduler in one function."""
+
+    def create_optimizer_and_scheduler(self, num_training_steps):
+        rate = self.args.learning_rate
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate if self.args.weight_decay else 0.5)
+        self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, 1.0)
+
+
+@pytest.mark.skipif(not transformers.__version__.startswith("4."), reason="transformers 5 does not call that function")
+def test_the_line_to_paste_acts_where_one_function_makes_optimizer_and_scheduler():
+    trainer = trainer_of(**of_line(make=Both, weight_decay=0.1, max_steps=3))
+    found = room.find_lr(trainer, progress=False)
+    exec(found.code(), {"trainer": trainer})
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(found.lr, rel=0.05)
+    found = room.find_lr(trainer_of(**of_line(make=Both, max_steps=3)), progress=False)
+    assert found.code().startswith("optimizer = torch.optim.SGD(")  # for that function: its rate is its own
 
 
 def line_made_anew(_, *args, **how):
