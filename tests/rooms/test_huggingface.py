@@ -375,6 +375,21 @@ def sft(model, args, train_dataset, **how):
     return SFTTrainer(model, settings, train_dataset=data, eval_dataset=data, processing_class=tokenizer(), **how)
 
 
+def dpo(model, args, train_dataset, **how):
+    """TRL's, with a reference model that follows the one that is trained."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [[f"w{int(word)}" for word in row["input_ids"]] for row in train_dataset]
+    pairs = [{"prompt": a, "chosen": f" {b} {c}", "rejected": f" {c}"} for a, b, c, *_ in rows]
+    given = {name: getattr(args, name) for name in SFT}
+    settings = DPOConfig("out", max_length=24, sync_ref_model=True, ref_model_sync_steps=2, **given)
+    data = Dataset.from_list(pairs)
+    return DPOTrainer(
+        model, gpt2(), settings, train_dataset=data, eval_dataset=data, processing_class=tokenizer(), **how
+    )
+
+
 SFT = ["report_to", "use_cpu", "disable_tqdm", "logging_steps", "save_strategy", "per_device_train_batch_size"]
 SFT += ["learning_rate", "max_steps", "gradient_accumulation_steps", "bf16"]
 
@@ -404,6 +419,7 @@ WAYS = {
     ),
     "SFT": lambda: dict(**language, **twice, make=sft, parts={"packing": False}),
     "SFT, packed, LoRA": lambda: dict(**language, make=sft, parts={"packing": True, "peft_config": lora()}),
+    "DPO": lambda: dict(**language, **twice, make=dpo),
 }
 
 
