@@ -27,6 +27,7 @@ from findlr.torch.training import Sweep, Training
 
 try:
     from ignite.engine import Engine
+    from ignite.handlers.param_scheduler import BaseParamScheduler
 except ImportError:
     raise MissingExtraError.of("pytorch-ignite", "ignite") from None
 
@@ -70,7 +71,7 @@ def find_lr(
         validation_loader: with ``loss_fn``: batches that a race is scored on, in place of some of ``loader``'s. Without
             a race, all of them make the validation loss along the sweep.
         validation_every: steps between two validation losses, at least 1.
-        schedule: this and the next two are as in ``findlr.find_lr``.
+        schedule: this and the next two are as in ``findlr.find_lr``; of Ignite's schedulers, an LRScheduler is known.
         total_steps: optimizer steps of the planned training, or a text such as "5 epochs".
         warmup: a share of the training, or steps.
         sweep: the name of the optimizer to sweep in ``to_save``, or a list of them.
@@ -98,6 +99,11 @@ def find_lr(
     if not isinstance(trainer, Engine):
         raise ConfigurationError(f"trainer must be an ignite Engine, got {type(trainer).__name__}")
     check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
+    if isinstance(schedule, BaseParamScheduler) and not hasattr(schedule, "lr_scheduler"):  # a call would move it
+        raise ConfigurationError(
+            f"schedule is Ignite's {type(schedule).__name__}, whose rates can't be read beforehand: give its shape, a "
+            'name such as "linear" or a function of the progress'
+        )
     models, optimizers, others = _sorted(to_save)
     training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot)
     training.include(reached_from(trainer._process_function, loss_fn))  # noqa: SLF001
@@ -110,7 +116,8 @@ def find_lr(
         trainable = TorchTrainable.of(
             *(training, step, loader), validation_loader=validation_loader, validation_every=validation_every
         )
-        return find(trainable, planned(schedule, total_steps, warmup, trainable.steps_per_epoch), **search)
+        shape = getattr(schedule, "lr_scheduler", schedule)  # PyTorch's, inside an LRScheduler of Ignite's
+        return find(trainable, planned(shape, total_steps, warmup, trainable.steps_per_epoch), **search)
 
 
 def _step(

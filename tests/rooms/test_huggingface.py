@@ -15,6 +15,7 @@ from torch.nn import functional
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import transformers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -374,6 +375,21 @@ def sft(model, args, train_dataset, **how):
     return SFTTrainer(model, settings, train_dataset=data, eval_dataset=data, processing_class=tokenizer(), **how)
 
 
+def dpo(model, args, train_dataset, **how):
+    """TRL's, with a reference model that follows the one that is trained."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [[f"w{int(word)}" for word in row["input_ids"]] for row in train_dataset]
+    pairs = [{"prompt": a, "chosen": f" {b} {c}", "rejected": f" {c}"} for a, b, c, *_ in rows]
+    given = {name: getattr(args, name) for name in SFT}
+    settings = DPOConfig("out", max_length=24, sync_ref_model=True, ref_model_sync_steps=2, **given)
+    data = Dataset.from_list(pairs)
+    return DPOTrainer(
+        model, gpt2(), settings, train_dataset=data, eval_dataset=data, processing_class=tokenizer(), **how
+    )
+
+
 SFT = ["report_to", "use_cpu", "disable_tqdm", "logging_steps", "save_strategy", "per_device_train_batch_size"]
 SFT += ["learning_rate", "max_steps", "gradient_accumulation_steps", "bf16"]
 
@@ -403,6 +419,7 @@ WAYS = {
     ),
     "SFT": lambda: dict(**language, **twice, make=sft, parts={"packing": False}),
     "SFT, packed, LoRA": lambda: dict(**language, make=sft, parts={"packing": True, "peft_config": lora()}),
+    "DPO": lambda: dict(**language, **twice, make=dpo),
 }
 
 
@@ -541,6 +558,26 @@ def test_a_rate_that_is_applied_leaves_the_argument_right(make, line):
     made = [group["lr"] for group in trainer_of(**of_line(make=make)).create_optimizer().param_groups]
     largest = max(callback.finding.lrs) * 1e-3 / max(made)
     assert trainer.args.learning_rate == pytest.approx(largest)
+
+
+class Both(Trainer):
+    """Makes its optimizer and its scheduler in one function."""
+
+    def create_optimizer_and_scheduler(self, num_training_steps):
+        rate = self.args.learning_rate
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate if self.args.weight_decay else 0.5)
+        self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, 1.0)
+
+
+@pytest.mark.skipif(not transformers.__version__.startswith("4."), reason="transformers 5 does not call that function")
+def test_the_line_to_paste_acts_where_one_function_makes_optimizer_and_scheduler():
+    trainer = trainer_of(**of_line(make=Both, weight_decay=0.1, max_steps=3))
+    found = room.find_lr(trainer, progress=False)
+    exec(found.code(), {"trainer": trainer})
+    trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(found.lr, rel=0.05)
+    found = room.find_lr(trainer_of(**of_line(make=Both, max_steps=3)), progress=False)
+    assert found.code().startswith("optimizer = torch.optim.SGD(")  # for that function: its rate is its own
 
 
 def line_made_anew(_, *args, **how):

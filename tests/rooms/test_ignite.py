@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events, create_supervised_trainer
-from ignite.handlers import EMAHandler, create_lr_scheduler_with_warmup
+from ignite.handlers import EMAHandler, LRScheduler, PiecewiseLinear, create_lr_scheduler_with_warmup
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -248,6 +248,18 @@ def test_the_line_to_paste_is_the_optimizers():
     training = Training(optim.AdamW)
     finding = training.search()
     assert finding.code() == f"optimizer = torch.optim.AdamW(model.parameters(), lr={finding.lr:.2g})"
+
+
+def test_a_scheduler_of_ignites_is_the_plan_or_is_refused_and_is_not_moved():
+    training = Training()
+    inner = optim.lr_scheduler.CosineAnnealingLR(training.optimizer, 60)
+    how = dict(num_steps=5, total_steps=60)
+    assert training.search(schedule=LRScheduler(inner), **how).plan == training.search(schedule=inner, **how).plan
+    linear = PiecewiseLinear(training.optimizer, "lr", milestones_values=[(0, 0.0), (10, 0.1), (60, 0.0)])
+    before = linear.state_dict(), training.optimizer.param_groups[0]["lr"]
+    with pytest.raises(ConfigurationError, match=r"Ignite's PiecewiseLinear, .* give its shape"):
+        training.search(schedule=linear, **how)
+    assert (linear.state_dict(), training.optimizer.param_groups[0]["lr"]) == before
 
 
 def test_bad_input_is_one_clear_error_and_nothing_is_lost():

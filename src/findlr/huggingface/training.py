@@ -58,10 +58,15 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
     if not makes_optimizer:
         keeps_scheduler = trainer.lr_scheduler is not None and not trainer._created_lr_scheduler
         return {} if keeps_scheduler else {"sets": "trainer.optimizer.param_groups"}
+    of_both = getattr(trainer.create_optimizer_and_scheduler, "__func__", None)
+    by_both = not trainer._created_lr_scheduler and of_both is not Trainer.create_optimizer_and_scheduler
 
     def made_at(learning_rate: float) -> list[float]:
         trainer.optimizer, trainer.args.learning_rate = None, learning_rate
-        trainer.create_optimizer()
+        if by_both:  # of the trainer's own, which transformers 4 calls, and 5 does not
+            trainer.create_optimizer_and_scheduler(trainer.state.max_steps)
+        else:
+            trainer.create_optimizer()
         return [first_rate(group) for group in trainer.optimizer.param_groups]
 
     learning_rate = trainer.args.learning_rate
@@ -71,7 +76,7 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
         finally:
             trainer.args.learning_rate = learning_rate
     if share is None:
-        return {"sets": "trainer.create_optimizer().param_groups"}
+        return {} if by_both else {"sets": "trainer.create_optimizer().param_groups"}
     return facts_of(ARGUMENT, share)
 
 

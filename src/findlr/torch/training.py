@@ -291,7 +291,7 @@ class Training:
 
 def _steps_by_itself(optimizer: Any) -> bool:
     """Whether it has step hooks of its own: then it was built as a torch optimizer, and does not only wrap one."""
-    return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
+    return isinstance(optimizer, torch.optim.Optimizer) and "_optimizer_step_pre_hooks" in vars(optimizer)
 
 
 def _among(thing: Any, things: Iterable[Any]) -> bool:

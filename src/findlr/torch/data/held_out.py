@@ -29,9 +29,10 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         The batches, and a loader with the same settings whose batches contain none of their examples; None if a batch's
         examples are not known, because the loader is no DataLoader over indices, or if it has fewer than 5 batches.
     """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+    source = innermost(loader)
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
         return None
-    sampler: Any = loader.batch_sampler
+    sampler: Any = source.batch_sampler
     try:
         length = len(sampler)
     except TypeError:  # no batch sampler, or one without an end
@@ -48,26 +49,32 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         some = _Some(sampler, partial(_is_outside, aside))
     rest = twin(loader)
     vars(innermost(rest))["batch_sampler"] = some  # not setattr, because a DataLoader does not let it be set
-    scored = DataLoader(loader.dataset, batch_sampler=indices, collate_fn=loader.collate_fn)
+    scored = DataLoader(source.dataset, batch_sampler=indices, collate_fn=source.collate_fn)
     return list(scored), rest
 
 
 def twin(loader: Any) -> Any:
     """A loader with the same attributes, and so with the same dataset, samplers and generator.
 
-    Where a loader only wraps another one, as Accelerate's do, there is a twin of that one inside.
+    Where a loader only wraps another one, as Accelerate's and Fabric's do, there is a twin of that one inside.
     """
     made = object.__new__(type(loader))  # no copy.copy, which Accelerate's do not bear
     vars(made).update(vars(loader))
-    if isinstance(vars(made).get("base_dataloader"), DataLoader):
-        vars(made)["base_dataloader"] = twin(made.base_dataloader)
+    if (name := _wraps(loader)) is not None:
+        vars(made)[name] = twin(vars(loader)[name])
     return made
 
 
 def innermost(loader: Any) -> Any:
     """The loader that makes the batches: the one that a wrapper holds, or ``loader`` itself."""
-    inner = vars(loader).get("base_dataloader")
-    return innermost(inner) if isinstance(inner, DataLoader) else loader
+    name = _wraps(loader)
+    return loader if name is None else innermost(vars(loader)[name])
+
+
+def _wraps(loader: Any) -> str | None:
+    """The attribute in which a loader of Accelerate's or of Lightning's Fabric holds the one that makes its batches."""
+    name = "_dataloader" if type(loader).__name__ == "_FabricDataLoader" else "base_dataloader"
+    return name if isinstance(getattr(loader, "__dict__", {}).get(name), DataLoader) else None
 
 
 def _is_outside(indices: frozenset[Any], index: Any) -> bool:
