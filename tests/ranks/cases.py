@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
-from findlr import RangeTest, find_lr
+from findlr import RangeTest, TorchTrainable, find_lr
+from findlr.torch.processes import calls
 from tests.ranks import launch
 from tests.ranks.training import DIVERGING, FUSE, OPTIMIZERS, SWEEP, Training, by_ddp, by_fsdp, digest, net, told
 
@@ -350,6 +351,64 @@ def like_the_wrapper(*_):
     return found
 
 
+def apart(wrap):  # noqa: C901 - a list of them
+    """The ranks are not asked the same, or don't do the same; each is put back, and says why."""
+
+    def search(training, **how):
+        return find_lr(*training.parts, **{**SWEEP, **how})
+
+    def alone(training, is_first):
+        calls._BEGIN_SECONDS = 1.0
+        if is_first:
+            return search(training)
+        time.sleep(2)
+        raise ValueError("elsewhere")
+
+    def looked_at(training, is_first):
+        """One has made a training of it before, and another one fails."""
+        if is_first:
+            TorchTrainable(*training.parts)
+        FUSE.set(training, 1, "criterion", fail, 1e-6)
+        return search(training)
+
+    def loop(training, is_first):
+        with RangeTest(training.model, training.optimizer, **SWEEP) as test:
+            for step, (inputs, targets) in enumerate(test(training.loader)):
+                training.optimizer.zero_grad()
+                loss = training.criterion(training.model(inputs), targets)
+                loss.backward()
+                training.optimizer.step()
+                test.record(loss)
+                if step == 5 and not is_first:
+                    break
+        return test.finding
+
+    tried = {
+        "steps": lambda t, is_first: search(t, num_steps=24 if is_first else 28),
+        "epoch": lambda t, is_first: search(t, num_steps=24 if is_first else "epoch"),
+        "clip": lambda t, is_first: search(t, clip_grad_norm=None if is_first else 0.5),
+        "length": lambda t, is_first: search(t, schedule="cosine", total_steps=400 + is_first),
+        "validation": lambda t, is_first: search(t, validation_loader=t.loader if is_first else None),
+        "alone": alone,
+        "looked at": looked_at,
+        **({"loop": loop} if wrap == "ddp" else {}),
+    }
+
+    def case(*_):
+        found = {}
+        for name, ask in tried.items():
+            launch.begin()
+            FUSE.rank = None
+            training = Training(WRAPS[wrap]).train(3)
+            before = training.state()
+            told = outcome(lambda ask=ask, training=training: ask(training, dist.get_rank() == 0))
+            FUSE.rank = None
+            found[name] = {**told, "same": training.state() == before}
+        return found
+
+    return case
+
+
 def refused(*_):
     """What is refused in words, by the wrapper or the optimizer."""
     from torch.distributed.fsdp import FullyShardedDataParallel
@@ -435,6 +494,7 @@ def problems(name, ranks, left):
                 ("slow", max(each["seconds"] for each in seen) > 30),
                 ("other stops", len({each["stop"] for each in seen}) > 1),
                 ("other findings", not seen[0]["error"] and len({each["finding"] for each in seen}) > 1),
+                ("other facts", len({str(each["facts"]) for each in seen}) > 1),
                 ("one raised", len({each["error"] is None for each in seen}) > 1),
             )
             if is_wrong

@@ -420,3 +420,22 @@ def test_an_optimizer_that_holds_another_is_put_back():
     (with_weights, with_steps), (weights, steps_taken) = trained(search=True), trained(search=False)
     assert torch.equal(with_weights, weights)
     assert with_steps == steps_taken
+
+
+def test_an_optimizer_around_another_class_is_of_that_family_and_no_line_makes_it(tmp_path):
+    """A ZeroRedundancyOptimizer holds a shard of it, and needs its class."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        torch.manual_seed(0)
+        net, inputs = nn.Linear(4, 1), torch.randn(256, 4)
+        batches = list(zip(inputs.split(16), inputs.sum(dim=1, keepdim=True).split(16), strict=True))
+        call = nn.parallel.DistributedDataParallel(net), nn.MSELoss(), batches
+        sharded = ZeroRedundancyOptimizer(net.parameters(), optim.Adam, lr=1e-3)
+        model, *data = call
+        there, plain = (find_lr(model, o, *data) for o in (sharded, optim.Adam(net.parameters())))
+        assert (there.plan.optimizer, there.lr) == ("Adam", plain.lr)
+        assert there.code().startswith("for group, lr in zip(optimizer.param_groups")
+    finally:
+        torch.distributed.destroy_process_group()

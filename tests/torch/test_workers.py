@@ -5,7 +5,8 @@ import multiprocessing
 import re
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,41 @@ def test_runs_and_finding_are_the_same_and_all_is_back(make, pool):
     after, now = all_of(given)
     assert all(map(torch.equal, after, tensors))
     assert now == state
+
+
+THREADS = ThreadPoolExecutor(2)  # of a worker
+BEGUN = []
+
+
+def begin(function, args, kwargs):
+    BEGUN.append(THREADS.submit(function, *args, **kwargs))
+    return len(BEGUN) - 1
+
+
+def ended(number):
+    return BEGUN[number].result() if BEGUN[number].done() else None
+
+
+class WithThreads(Executor):
+    """One process whose threads make the tasks, as Dask's workers do."""
+
+    def __init__(self, worker):
+        self.worker, self.waits = worker, ThreadPoolExecutor(4)
+
+    def submit(self, function, /, *args, **kwargs):
+        return self.waits.submit(self.result, self.worker.submit(begin, function, args, kwargs))
+
+    def result(self, begun):
+        while (result := self.worker.submit(ended, begun.result()).result()) is None:
+            time.sleep(0.01)
+        return result
+
+
+def test_a_worker_with_several_threads_makes_one_run_at_a_time():
+    alone = find_lr(**adam(), **HOW)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+        there = find_lr(**adam(), **HOW, executor=WithThreads(worker))
+    assert there.race == replace(alone.race, path="parallel")
 
 
 def test_where_the_batches_are_too_many_to_keep_the_loader_is_sent(pool, monkeypatch):

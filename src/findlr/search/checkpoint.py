@@ -11,8 +11,8 @@ from typing import Any
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.runs import Run
 from findlr.analysis.smoothing import Array
-from findlr.analysis.text import printable
 from findlr.errors import ConfigurationError
+from findlr.search.alike import difference
 from findlr.search.checkpoint_file import ANEW, plain, read, write
 from findlr.search.recording import Recording
 from findlr.search.run import End
@@ -175,7 +175,7 @@ class Checkpoint:
         return self.given[0] + cost["forwards"], self.given[1] + cost["backwards"]
 
     def _compare(self, name: str, now: Any) -> None:
-        different = _difference(self._data[name], now, "")
+        different = difference(self._data[name], now)
         if different is not None:
             raise self._refused(*different)
 
@@ -213,16 +213,3 @@ def _alike(a: float, b: float, scale: float) -> bool:
     if not (math.isfinite(a) and math.isfinite(b)):
         return a == b or (math.isnan(a) and math.isnan(b))
     return abs(a - b) <= _ALIKE * scale
-
-
-def _difference(kept: Any, now: Any, where: str) -> tuple[str, str, str] | None:
-    """The first place where two values differ, and what stands there, in words."""
-    if isinstance(kept, dict) and isinstance(now, dict):
-        for key in {**kept, **now}:
-            found = _difference(kept.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-            if found is not None:
-                return found
-        return None
-    if kept == now:
-        return None
-    return where, printable(str(kept), 60), printable(str(now), 60)

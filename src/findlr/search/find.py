@@ -17,6 +17,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.runs import AT_ONCE_IF_RICH, Race
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
+from findlr.search.alike import check_alike
 from findlr.search.checkpoint import Checkpoint
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
@@ -113,6 +114,8 @@ class _Search:
         self.settings = settings
         self._trainable = trainable
         self.several = trainable if isinstance(trainable, OneOfSeveral) and trainable.world_size > 1 else None
+        if self.several is not None:
+            check_alike(self.several, {**settings.asked(), "plan": plan.to_dict()}, self._facts())
         self._plan = trainable.planned(plan) if isinstance(trainable, HasPlan) else plan
         count = steps_per_epoch(trainable) if settings.num_steps == "epoch" else int(settings.num_steps)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, count, settings.spacing)

@@ -83,6 +83,11 @@ class SweepSettings:
         """A new stop rule with these settings."""
         return StopRule(self.divergence_threshold, self.smoothing)
 
+    def asked(self) -> dict[str, Any]:
+        """What decides a search, by name, in plain values; who watches it does not."""
+        rule = self.rule if self.rule is None or isinstance(self.rule, str) else _name_of(self.rule)
+        return {**{name: value for name, value in vars(self).items() if name not in _NO_MATTER}, "rule": rule}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SweepSettings):
@@ -137,12 +142,8 @@ class Settings(SweepSettings):
 
     def asked(self) -> dict[str, Any]:
         """What decides a search, by name, in plain values; who watches it does not."""
-        rule = self.rule if self.rule is None or isinstance(self.rule, str) else _name_of(self.rule)
         parallel = {} if self.executor is None else {"executor": True}  # which one does not matter
-        return {
-            **{name: value for name, value in vars(self).items() if name not in _NO_MATTER},
-            "rule": rule,
-        } | parallel
+        return super().asked() | parallel
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

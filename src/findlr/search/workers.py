@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 from findlr.analysis.smoothing import Array
@@ -25,6 +26,7 @@ from findlr.search.watching import RaceWatch, Seen
 
 logger = logging.getLogger("findlr")
 
+_ONE_AT_A_TIME = Lock()  # runs in a worker with several threads, as Dask's, would draw each other's random numbers
 _LOOK_SECONDS = 0.5  # between two looks for a signal, which a system may not deliver to a thread that waits
 
 
@@ -216,7 +218,7 @@ def make(parcel: Parcel[Any], lrs: Array, *, scored: bool, rates_act: bool, watc
         watched: somebody wants to see its steps.
     """
     try:
-        with parcel.opened() as training:
+        with _ONE_AT_A_TIME, parcel.opened() as training:
             counts = isinstance(training, CountsPasses)
             before = (training.forwards, training.backwards) if counts else (0, 0)
             watch = _Looks()

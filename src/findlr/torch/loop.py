@@ -14,6 +14,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, RankError
 from findlr.finding import Cost, Finding
+from findlr.search.alike import check_alike
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
 from findlr.search.find import display, entered
@@ -154,6 +155,8 @@ class RangeTest(Points):
         training = self._training
         training.include(reached_around())
         training.include(Reached(statefuls=attached_to(training.optimizers)))
+        if not training.ranks.is_alone:
+            check_alike(training.ranks, self._settings.asked(), training.facts())
         progress = self._settings.progress if training.ranks.rank == 0 else False
         self._recording.watch(exits.enter_context(display(progress)))
         exits.enter_context(entered(self._settings.on_step))
@@ -209,6 +212,12 @@ class RangeTest(Points):
     def _finish(self, error: BaseException | None) -> None:
         """The loop is over: close its last point, and say why."""
         if error is None and not self.done:
+            self._training.ranks.end(
+                ConfigurationError(
+                    f"the RangeTest's block was left at point {self._points}, and not on all ranks: leave it on all of "
+                    "them after the same step, by a loss that is their mean, say"
+                )
+            )
             self._close_point()
             self._recording.end(Stop.FINISHED if self._points == len(self._lrs) else Stop.LEFT)
 
@@ -239,12 +248,9 @@ class RangeTest(Points):
 
     def _conclude(self, *, broken_off: bool) -> Finding:
         seconds, points = time.perf_counter() - self._start, self._recording.steps
-        size = self._training.batch_size
         if broken_off and not self._training.ranks.is_alone:  # what all ranks have read, because some had come further
             points = len(self._recording.curve(self._settings.smoothing))
-            size = size if points else None
-        known = {"batch_size": size, "accumulation_steps": None, "autocast": None}
-        facts = {**self._training.facts(), **known}
+        facts = {**self._training.facts(), "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
         return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)

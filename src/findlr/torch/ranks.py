@@ -62,6 +62,13 @@ class Ranks(Protocol):
             ends: the search ends by it, whatever the rate was; else it may say that the rate is too high.
         """
 
+    def end(self, error: Exception) -> None:
+        """Come to an end that all ranks must come to after the same step; ``error`` says so where they don't.
+
+        Raises:
+            RankError: another one goes on, or has failed.
+        """
+
 
 class Alone:
     """One process, which agrees with itself."""
@@ -108,6 +115,9 @@ class Alone:
     def settle(self, error: BaseException, *, ends: bool = False) -> BaseException:  # noqa: ARG002 - the protocol's
         """The error."""
         return error
+
+    def end(self, error: Exception) -> None:
+        """Nothing."""
 
 
 ALONE = Alone()

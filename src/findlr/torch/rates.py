@@ -166,7 +166,8 @@ def momentum_of(optimizer: optim.Optimizer) -> float | None:
 def family_of(optimizer: optim.Optimizer) -> str:
     """The family that the optimizer's rates belong to: its class's, or that of the first parent that is known.
 
-    A Muon that matches AdamW's updates takes AdamW's rates, and is told as AdamW.
+    A Muon that matches AdamW's updates takes AdamW's rates, and is told as AdamW. A ZeroRedundancyOptimizer is what it
+    holds a shard of.
 
     Example:
         >>> class Mine(optim.AdamW): ...
@@ -174,7 +175,8 @@ def family_of(optimizer: optim.Optimizer) -> str:
         'AdamW'
     """
     found = None
-    for kind in type(optimizer).__mro__:
+    inner = getattr(optimizer, "optim", None)
+    for kind in (*type(optimizer).__mro__, *type(inner).__mro__):
         found = found or family(kind.__name__)
     found = found or type(optimizer).__name__
     matched = all(group.get("adjust_lr_fn") == "match_rms_adamw" for group in optimizer.param_groups)
@@ -210,7 +212,19 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     arguments = {
         name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
     }
-    return {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
+    made = {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
+    if _needs_more(kind.__init__):
+        made["parameters"] = "model.parameters(), ..."  # no plain name, so that no line makes it
+    return made
+
+
+def _needs_more(function: Callable[..., Any]) -> bool:
+    """Whether an optimizer must be given something besides its parameters and the rate, such as another one's class."""
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    others = [*inspect.signature(function).parameters.values()][2:]  # but self and the parameters
+    return any(
+        each.default is inspect.Parameter.empty and each.kind in by_name and each.name != "lr" for each in others
+    )
 
 
 def versions() -> dict[str, str]:

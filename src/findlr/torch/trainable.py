@@ -287,7 +287,6 @@ class TorchTrainable(Stepping):
         autocast = getattr(self.taker, "autocast", None)
         facts = {
             **self.training.facts(),
-            "batch_size": self.training.batch_size,
             "accumulation_steps": self.taker.accumulation_steps,
             "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         }

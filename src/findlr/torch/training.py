@@ -91,7 +91,7 @@ class Training:
         self.generators: list[Any] = []
         self.watched: Watched | None = None
         self.batch_size: int | None = None
-        """Examples in the first batch of the search: this rank's or, once losses were read, those of all ranks."""
+        """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
         self._is_of_all = False
         self._lr = math.nan
 
@@ -271,7 +271,7 @@ class Training:
         )
 
     def facts(self) -> dict[str, Any]:
-        """The model, the optimizer and its settings, ratios of its groups, versions."""
+        """The model, the batch size, the optimizer and its settings, ratios of its groups, versions."""
         several = {"world_size": self.ranks.world_size} if self.ranks.world_size > 1 else {}
         return {
             **several,
@@ -281,6 +281,7 @@ class Training:
             "optimizer": self._described(),
             "ratios": list(self.rates.ratios),
             "versions": versions(),
+            "batch_size": self.batch_size if self._is_of_all or self.ranks.is_alone else None,  # the same on all ranks
         }
 
     def _described(self) -> dict[str, Any]:

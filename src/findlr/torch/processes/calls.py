@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,9 +22,9 @@ _LOOK_SECONDS = 0.25  # that a call may take before it is told where this proces
 _PAUSE_SECONDS = 0.01  # between two looks into the store
 _PATIENCE_SECONDS = 20.0  # that a failed process waits for the others; they may be in the midst of a step
 _IMPATIENCE_SECONDS = 3.0  # the same, where they may wait in a layer of the model, from which nothing calls them
+_END_SECONDS = 300.0  # the same, where it has not failed, and the others may take their time
 _ROLL_CALL_SECONDS = 3.0
-
-_searches = itertools.count()  # of this process; all make the same ones
+_BEGIN_SECONDS = 30.0  # that a process which begins a search waits for the others to begin it
 
 
 class Failure(NamedTuple):
@@ -51,15 +51,46 @@ class Calls:
 
     def __init__(self, group: Any, device: torch.device, *, by_device: bool, calls_only: bool) -> None:
         self._group, self._model = group, device
+        self._ranks = dist.get_process_group_ranks(group)
         self.device = device if by_device else torch.device("cpu")
         self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
         self._patience = _PATIENCE_SECONDS if calls_only else _IMPATIENCE_SECONDS
-        first = dist.get_global_rank(group, 0) if group is not None else 0
-        name = f"findlr/{first}/{next(_searches)}"
-        self._store = distributed_c10d.PrefixStore(name, distributed_c10d._get_default_store())
         self._made = 0  # calls that all have made
         self._open: list[tuple[Any, torch.Tensor]] = []  # begun, and not waited for
         self.lost: RankError | None = None
+
+    @cached_property
+    def _store(self) -> Any:
+        """What the processes share in this search, once all have begun it; which of theirs it is, it counts.
+
+        Raises:
+            RankError: another process does something else.
+        """
+        name = "-".join(map(str, self._ranks))
+        searches = distributed_c10d.PrefixStore(f"findlr/{name}", distributed_c10d._get_default_store())
+        number = (searches.add("begun", 1) - 1) // self.world_size
+        store = distributed_c10d.PrefixStore(str(number), searches)
+        until = time.monotonic() + _BEGIN_SECONDS
+        missing = [self.rank]
+        store.set(f"begun {self.rank}", "")
+        try:
+            while missing and time.monotonic() < until:
+                time.sleep(_PAUSE_SECONDS / 10)
+                missing = [rank for rank in range(self.world_size) if not store.check([f"begun {rank}"])]
+        finally:
+            if missing:  # or a signal: this process takes no part
+                store.delete_key(f"begun {self.rank}")
+                searches.add("begun", -1)
+        if missing:
+            raise RankError(
+                f"{self.named(missing)} did not begin this search within {_BEGIN_SECONDS:.0f} seconds: call it on "
+                "every rank, and not under an if for one of them"
+            )
+        return store
+
+    def named(self, ranks: list[int]) -> str:
+        """Processes of the group, by their ranks among all."""
+        return f"rank {' and '.join(str(self._ranks[rank]) for rank in ranks)}"
 
     def sum(self, values: torch.Tensor, *, wait: bool = True) -> None:
         """Sum ``values`` over the processes, in place.
@@ -75,6 +106,7 @@ class Calls:
         if self.lost is not None:
             raise self.lost
         try:
+            _ = self._store  # all have begun
             work = dist.all_reduce(values, group=self._group, async_op=True)
             self._open.append((work, values))
             if wait or values.is_cpu:
@@ -126,28 +158,36 @@ class Calls:
             form = values.numel(), str(values.dtype).removeprefix("torch."), values.device.type, i == last
             self._store.set(f"call {self._made + i}", json.dumps(form))
 
-    def settle(self, error: BaseException, *, ends: bool = False) -> BaseException:
+    def settle(self, error: BaseException, *, ends: bool = False, all_end: bool = False) -> BaseException:
         """This process has failed: let all others know, where they wait for it.
 
+        Args:
+            error: by which it has failed.
+            ends: the search ends by it, whatever the rate was.
+            all_end: it is no failure where all have come to the same.
+
         Returns:
-            What all processes raise: the same text on each.
+            What all processes raise: the same text on each; ``error`` itself, if all have come to the same end.
         """
         if isinstance(error, RankError):
             return error
-        if self.lost is not None:
-            return self.lost
-        if is_connection(error):
+        if self.lost is not None or is_connection(error):
             return self._gone()
-        failure = Failure(self.rank, told(error), not ends and is_the_trainings(error))
+        failure = Failure(self._ranks[self.rank], told(error), not ends and is_the_trainings(error))
         try:
-            failures = self._joined(failure)
+            failures = self._joined(failure, _END_SECONDS if all_end else self._patience)
+            if all_end and [each.text for each in failures or ()] == [failure.text] * self.world_size:
+                self.sum(torch.zeros(1, device=self.device))  # so that a failure from here on is another one
+                return error
+        except RankError as theirs:  # the others have not begun, or one has failed since
+            return theirs if all_end else error
         except RuntimeError:
             return self._gone()
         return self._left(failure, error) if failures is None else _error_of(failures, own=error)
 
-    def _joined(self, failure: Failure) -> list[Failure] | None:
+    def _joined(self, failure: Failure, patience: float) -> list[Failure] | None:
         """Take part in the calls that the others wait in, marked; return all failures, or None if none comes there."""
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + patience
         if self._open:  # broken off while it waited
             while not all(map(self._has_ended, self._open)):
                 if time.monotonic() > until:
@@ -220,12 +260,16 @@ class Calls:
                 return _said([Failure(*json.loads(store.get(f"word {rank}"))) for rank in words])
             missing = [rank for rank in missing if not store.check([f"here {rank}"])]
             time.sleep(_PAUSE_SECONDS)
-        ranks = " and ".join(map(str, missing))
-        return f"rank {ranks} ended without a word, killed perhaps" if missing else "the processes lost each other"
+        if not missing:
+            return "the processes lost each other"
+        return f"{self.named(missing)} ended without a word, killed perhaps"
 
 
 def _said(failures: list[Failure]) -> str:
-    return "; ".join(f"rank {each.rank} failed: {each.text}" for each in failures)
+    by_text: dict[str, list[str]] = {}
+    for each in failures:
+        by_text.setdefault(each.text, []).append(str(each.rank))
+    return "; ".join(f"rank {' and '.join(ranks)} failed: {text}" for text, ranks in by_text.items())
 
 
 def _error_of(failures: list[Failure], own: BaseException | None) -> RankError:

@@ -96,12 +96,12 @@ class Group:
                 interrupts.act()
             except BaseException as error:  # noqa: BLE001 - raised below
                 raised = error
-        ended = [str(rank) for rank, count in enumerate(self.gather(raised is not None)) if count]
+        ended = [rank for rank, count in enumerate(self.gather(raised is not None)) if count]
         self._ended = bool(ended)
         if raised is not None:
             raise raised
         if ended:
-            raise RankError(f"rank {' and '.join(ended)} was interrupted by a signal")
+            raise RankError(f"{self._calls.named(ended)} was interrupted by a signal")
 
     def gather(self, value: float) -> list[float]:
         """The value of each process."""
@@ -146,6 +146,17 @@ class Group:
             return error
         self._uneven = True
         return self._calls.settle(error, ends=ends)
+
+    def end(self, error: Exception) -> None:
+        """Come to an end that all processes must come to after the same step.
+
+        Raises:
+            RankError: another one goes on, or has failed.
+        """
+        common = self._calls.settle(error, ends=True, all_end=True)
+        if common is not error:
+            self._uneven = True
+            raise common
 
     def stand_in(self, error: Exception) -> torch.Tensor | None:
         """A loss of nothing, where the layers are sharded and wait for this process; ``mean`` raises the error."""

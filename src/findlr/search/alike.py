@@ -1,0 +1,58 @@
+"""What two searches were asked, compared: a file's and this one's, or those of the processes that make one together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from findlr.analysis.text import printable
+from findlr.errors import ConfigurationError, RankError
+from findlr.search.checkpoint_file import plain
+
+_DECIDE = ("optimizer", "ratios", "parameters", "accumulation_steps", "autocast", "clip_grad_norm", "clip_grad_value")
+
+
+class Several(Protocol):
+    """Processes that make one search; see ``OneOfSeveral``."""
+
+    def settle(self, error: BaseException) -> BaseException:
+        """What all raise, now that this one ends with ``error``."""
+
+    def first(self, value: Any) -> Any:
+        """The value of the process of rank 0."""
+
+
+def check_alike(several: Several, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuse a search that the processes were asked differently: they would wait for each other in different places.
+
+    Args:
+        several: the processes.
+        asked: what decides the search, by name.
+        facts: what the training tells of itself.
+
+    Raises:
+        ConfigurationError: this process was asked something else than the first.
+        RankError: another one was.
+    """
+    every = getattr(several, "validation_every", None)
+    mine = plain({**asked, "validation_every": every, **{name: facts[name] for name in _DECIDE if name in facts}})
+    found = difference(several.first(mine), mine)
+    if found is not None:
+        what, theirs, here = found
+        error = ConfigurationError(f"{what} is {here}, and {theirs} on rank 0: make the same call on all ranks")
+        common = several.settle(error)
+        raise (common.own or common) if isinstance(common, RankError) else common
+    several.first(None)  # the others have found no difference either
+
+
+def difference(kept: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:
+    """The first place where two values differ, and what stands there, in words."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        for key in {**kept, **now}:
+            found = difference(kept.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+            if found is not None:
+                return found
+        return None
+    if kept == now:
+        return None
+    return where, printable(str(kept), 60), printable(str(now), 60)
