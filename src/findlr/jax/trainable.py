@@ -95,7 +95,7 @@ class JaxTrainable:
         before = [] if self._is_checked else self._counts(live)
         for _ in range(self.accumulation_steps):
             batch = self._next()
-            self._baseline.drawn(live, batch, lr)
+            self._baseline.drawn(live, batch)
             losses.append(live.take(self._step, batch, *self._rate.arguments(lr)))
             self._uses_up_batches = self._uses_up_batches or (not self._is_checked and is_used_up(batch))
         self.backwards += 1
