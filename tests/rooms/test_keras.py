@@ -248,6 +248,8 @@ def test_weights_of_classes_and_of_examples():
     assert curve()[0] != curve(sample_weight=weights)[0]
     with pytest.raises(ConfigurationError, match="without sample weights"):
         curve(class_weight={1: 3.0}, sample_weight=weights)
+    with pytest.raises(ConfigurationError, match="class_weight goes with one output"):
+        search(model_of(), X, [labels, labels], class_weight={1: 3.0})
 
 
 def test_a_sparse_matrix_is_the_array_that_it_stands_for():
