@@ -56,7 +56,6 @@ class Traced:
                 live = self._form.live(_filled(kept, arrays))
                 if self._loss is not None:
                     return jnp.asarray(loss_in(live.call(self._loss, batch)))
-                self._rate.write(live, lr)  # a step that takes several, in a loop of its own, must not train here
                 return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
 
             self._losses[fixed] = jax.jit(loss)

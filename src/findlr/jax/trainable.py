@@ -157,7 +157,9 @@ class JaxTrainable:
 
     def prepare_baseline(self, snapshot: Snapshot) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``."""
-        self._baseline.prepare(self._as_arrays(snapshot.leaves))
+        start = self._form.live(self._as_arrays(snapshot.leaves))
+        self._rate.write(start, jax.numpy.zeros(()))  # a step that takes several, in a loop of its own, must not train
+        self._baseline.prepare(start.leaves())
         return None
 
     def baseline(self) -> Any:
