@@ -442,6 +442,30 @@ def test_the_control_variate_is_a_run_at_rate_zero(name):
     assert abs(moved[-1] - still[-1]) > 1e-2
 
 
+@pytest.mark.parametrize("injected", [True, False], ids=["injected", "argument"])
+def test_the_control_variate_of_a_step_that_scans_several_batches_is_a_run_at_rate_zero(injected):
+    def injected_step(state, batch):
+        state, losses = jax.lax.scan(donated_step.__wrapped__, state, batch)
+        return state, losses.mean()
+
+    def given_one(params, batch, lr):
+        params, losses = jax.lax.scan(lambda params, each: given_step.__wrapped__(params, each, lr), params, batch)
+        return params, losses.mean()
+
+    step = jax.jit(injected_step if injected else given_one)
+    stacked = [
+        (X[:100].reshape(5, 20, 4), Y[:100].reshape(5, 20, 1)),
+        (X[100:].reshape(5, 20, 4), Y[100:].reshape(5, 20, 1)),
+    ]
+    state = state_of(adamw) if injected else mlp_params()
+    finding = find_lr(step, state, stacked, num_steps=30)
+    ends = [np.mean([mse(mlp_params(), batch) for batch in batches()[at : at + 5]]) for at in (0, 5)]
+    np.testing.assert_allclose(finding.curve.baseline[:6], ends * 3, rtol=1e-4)
+    np.testing.assert_allclose(
+        finding.curve.baseline[-2:], [ends[(len(finding.curve) - 2 + i) % 2] for i in range(2)], rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", ["adamw", "momentum"])
 def test_runs_in_one_pass_end_where_they_end_one_by_one(name):
     optimizers = {
@@ -513,6 +537,23 @@ def test_what_cannot_be_traced_is_searched_without_and_says_so(caplog):
 def test_a_schedule_inside_the_optimizer_is_refused():
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=optax.constant_schedule(1e-3))
     with pytest.raises(OptimizerError, match=r"asked for the rate \[.*\] and took \[0.001.*\]: a schedule inside"):
+        find_lr(step_of(optimizer), state_of(optimizer), batches())
+
+
+@pytest.mark.parametrize(
+    ("scales", "said"),
+    [
+        (
+            optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, 100)),
+            "a schedule inside the optimizer scales the rate",
+        ),
+        (optax.contrib.reduce_on_plateau(patience=5), "reduce_on_plateau inside the optimizer scales the rate"),
+    ],
+    ids=["schedule", "plateau"],
+)
+def test_an_optimizer_that_scales_the_rate_by_something_of_its_own_is_refused(scales, said):
+    optimizer = optax.chain(adamw, scales)
+    with pytest.raises(OptimizerError, match=said):
         find_lr(step_of(optimizer), state_of(optimizer), batches())
 
 
@@ -686,6 +727,12 @@ def test_the_numbers_that_are_trained_are_the_networks(name):
     assert facts["model"].startswith(model.partition(",")[0])
 
 
+def test_a_model_that_its_optimizer_holds_too_is_counted_once():
+    model = NnxNet(nnx.Rngs(0))
+    state = model, nnx.ModelAndOptimizer(model, adamw)
+    assert JaxTrainable(nnx_step, state, batches()).facts()["parameters"] == 129
+
+
 def test_a_schedule_of_optax_is_a_plan():
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.3, 10, 100)
     plan = find_lr(donated_step, state_of(adamw), batches(), schedule=schedule, total_steps=100).plan
@@ -848,6 +895,11 @@ def test_bad_input_is_one_clear_error():
         ((donated_step, state), {"steps": 9}, "it is called 'num_steps' here"),
         ((donated_step, state), {"total_steps": "soon"}, "total_steps"),
         ((donated_step, state), {"verify": True}, "needs total_steps"),
+        (
+            (lambda params, opt_state, batch: state, state),
+            {},
+            r"'batch' would stay empty: let it take and return one state, such as",
+        ),
         ((lambda state, batch: mse(state[0], batch), state), {}, r"step must return \(state, loss\)"),
         ((lambda state, batch: (mse(state[0], batch), state), state), {}, "with a state of the structure"),
         ((lambda state, batch: (state, state), state), {}, "one real number"),

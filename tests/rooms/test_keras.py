@@ -175,9 +175,9 @@ print(len(find_lr(model, np.ones((40, 4)), np.ones((40, 1)), num_steps=5).curve)
 class Pairs(keras.utils.PyDataset):
     """Batches of ten in a new order after each epoch, as people write it."""
 
-    def __init__(self, weights=False):
+    def __init__(self, as_list=False):
         super().__init__()
-        self.order, self.rng, self.epochs, self.weights = np.arange(len(X)), np.random.default_rng(5), 0, weights
+        self.order, self.rng, self.epochs, self.as_list = np.arange(len(X)), np.random.default_rng(5), 0, as_list
 
     @property
     def num_batches(self):
@@ -185,7 +185,7 @@ class Pairs(keras.utils.PyDataset):
 
     def __getitem__(self, i):
         at = self.order[10 * i : 10 * i + 10]
-        return (X[at], Y[at], np.ones(10)) if self.weights else (X[at], Y[at])
+        return [X[at], Y[at]] if self.as_list else (X[at], Y[at])
 
     def on_epoch_end(self):
         self.rng.shuffle(self.order)
@@ -248,6 +248,15 @@ def test_weights_of_classes_and_of_examples():
     assert curve()[0] != curve(sample_weight=weights)[0]
     with pytest.raises(ConfigurationError, match="without sample weights"):
         curve(class_weight={1: 3.0}, sample_weight=weights)
+    with pytest.raises(ConfigurationError, match="class_weight goes with one output"):
+        search(model_of(), X, [labels, labels], class_weight={1: 3.0})
+
+
+def test_a_sparse_matrix_is_the_array_that_it_stands_for():
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.where(X > 0, X, 0)
+    curves = [search(model_of(), given, num_steps=5).curve.loss for given in (x, sparse.coo_matrix(x))]
+    np.testing.assert_array_equal(*curves)
 
 
 def test_inputs_by_name_and_several_outputs():
@@ -304,6 +313,82 @@ def test_a_train_step_of_the_users_own():
     assert search(own_step(2)).curve.baseline is None  # because its loss is another one than compute_loss gives
     with pytest.raises(LossError, match="must return a dict with the 'loss' of its batch in it, got 'other'"):
         search(own_step(0))
+
+
+class Looks(OwnStep):
+    """Notes how many parts the batches have that its steps are given, 0 for an array alone."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.square(y_pred - 1))
+
+    def train_step(self, *args):
+        parts.append(("train", len(args[-1]) if isinstance(args[-1], (tuple, list)) else 0))
+        return super().train_step(*args)
+
+    def test_step(self, *args):
+        parts.append(("test", len(args[-1]) if isinstance(args[-1], (tuple, list)) else 0))
+        return super().test_step(*args)
+
+
+class Alone(Looks):
+    """Has a loss in its train_step alone."""
+
+    inside = False
+
+    def compute_loss(self, *given, **how):
+        if not self.inside:
+            raise ValueError("No loss to compute.")
+        return super().compute_loss(*given, **how)
+
+    def train_step(self, *args):
+        self.inside = True
+        result = super().train_step(*args)
+        self.inside = False
+        return result
+
+
+parts = []
+
+
+def eager(kind):
+    keras.utils.set_random_seed(0)
+    model = kind()
+    model(X)
+    model.compile("adam", run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("given", "how"),
+    [((X, Y), {}), ((X,), {}), ((X, Y), {"sample_weight": np.ones(45)}), ((Pairs(as_list=True),), {})],
+    ids=["arrays", "inputs alone", "weights", "a PyDataset of lists"],
+)
+def test_a_step_is_given_its_batch_in_the_form_that_fit_gives_it(given, how):
+    seen = []
+    for train in ("fit", "find_lr"):
+        parts.clear()
+        if train == "fit":
+            eager(Looks).fit(*given, **how, verbose=0, validation_data=(X, Y))
+        else:
+            validated = {"validation_data": (X, Y), "validation_every": 1, "control_variate": False, "num_steps": 3}
+            find_lr(eager(Looks), *given, **how, **validated, progress=False)
+        seen.append(set(parts))
+    assert len(seen[0]) == 2
+    assert seen[0] == seen[1]
+
+
+def test_a_step_without_compute_loss_has_no_control_variate_and_is_raced_on_its_training_losses(caplog):
+    model = eager(Alone)
+    before = state(model)
+    with caplog.at_level("INFO", "findlr"):
+        finding = search(model, epochs=20, verify=True, max_lr=1.0)
+    same(state(model), before)
+    assert finding.curve.baseline is None
+    assert finding.race.runs
+    assert "no control variate: the model's compute_loss can't tell the loss of a batch (ValueError" in caplog.text
+    assert "scored on their training losses: test_step tells no loss (ValueError" in caplog.text
+    with pytest.raises(ValueError, match="No loss to compute"):
+        search(model, epochs=20, verify=True, max_lr=1.0, validation_data=(X, Y))
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch's warning")
@@ -494,6 +579,9 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
     for error, how, said in (
         (ConfigurationError, {"max_lr": 0}, "max_lr"),
         (ConfigurationError, {"steps": 9}, "it is called 'num_steps' here"),
+        (ConfigurationError, {"validation_split": 0.2}, "leave it out, and give those examples as validation_data"),
+        (ConfigurationError, {"callbacks": []}, "leave it out, no callback takes part in a search"),
+        (ConfigurationError, {"verbose": 0}, "it is called 'progress' here"),
         (ConfigurationError, {"batch_size": 0.5}, "batch_size must be a whole number"),
         (ConfigurationError, {"epochs": 2, "total_steps": 5}, "give one of them"),
         (ConfigurationError, {"epochs": "soon"}, "total_steps"),

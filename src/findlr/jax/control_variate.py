@@ -42,14 +42,14 @@ class Baseline:
         self._losses = []
         self.forwards += self._start is not None
 
-    def drawn(self, live: Live, batch: Any, lr: float) -> None:
+    def drawn(self, live: Live, batch: Any) -> None:
         """Take a batch of the step before the step does, which may use up the state that it starts from."""
         if self._start is None:
             return
         pairs = zip(self._start, live.leaves(), strict=True)
         mixed = [one if is_real(one) else other for one, other in pairs]  # weights of the start, draws of now
         try:
-            self._losses.append(self._traced.loss(mixed, batch, lr))
+            self._losses.append(self._traced.loss(mixed, batch))
         except Exception as error:  # noqa: BLE001 - of whatever kind: there is no control variate then
             logger.info("no control variate: the step can't be traced (%s)", told(error))
             self.stop()

@@ -71,7 +71,7 @@ class HeldOut:
         if self._evaluate is not None:
             self.forwards += HELD_OUT_BATCHES
             return float(loss_in(self._form.live(leaves).call(self._evaluate)))
-        losses = jax.device_get([self._traced.loss(leaves, batch, 0.0) for batch in self.aside])
+        losses = jax.device_get([self._traced.loss(leaves, batch) for batch in self.aside])
         self.forwards += len(losses)
         sizes = [batch_size(batch) or 1 for batch in self.aside]
         return math.fsum(float(loss) * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

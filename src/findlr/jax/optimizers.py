@@ -15,7 +15,7 @@ import numpy as np
 
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, OptimizerError
 from findlr.jax.state import ARRAYS
 
 # The state that an optimizer of optax keeps, and the optimizer: the first that is there. One family keeps the same.
@@ -33,6 +33,7 @@ _BY_STATE = {
     "ScaleByRStdDevState": "rmsprop",
     "TraceState": "sgd",
 }
+_SCALES = {"ScaleByScheduleState": "a schedule", "ReduceLROnPlateauState": "reduce_on_plateau"}
 _SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
 
 
@@ -60,6 +61,7 @@ class Known:
 
     Raises:
         ConfigurationError: the name is no text, or what optax has by it is no function.
+        OptimizerError: the optimizer scales the rate by something of its own.
     """
 
     def __init__(self, state: Any, optimizer: str) -> None:
@@ -71,6 +73,12 @@ class Known:
                 f"{type(made).__name__}"
             )
         self._states = optax_states(state)
+        for each in self._states:
+            if (scales := _SCALES.get(type(each).__name__)) is not None:
+                raise OptimizerError(
+                    f"{scales} inside the optimizer scales the rate, so another one acts than is asked for: build the "
+                    "optimizer without, for the search; a schedule goes to find_lr, as schedule="
+                )
         self._groups = [_settings(dict(each.hyperparams)) for each in self._states if _keeps("hyperparams", each)]
         self._settings = self._groups[0] if self._groups else {}
         self._given = optimizer
@@ -143,7 +151,7 @@ def _numbers_trained(state: Any) -> int | None:
     nodes = jax.tree.leaves(
         trained, is_leaf=lambda node: isinstance(node, param) or _is_optax(node) or _is_optimizer(node)
     )
-    params = [node for node in nodes if isinstance(node, param)]
+    params = list({id(node): node for node in nodes if isinstance(node, param)}.values())  # two may share one
     arrays = [array for array in map(_raw, params or nodes) if isinstance(array, ARRAYS)]
     return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)) or None
 

@@ -89,8 +89,9 @@ def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
         return following[0].name
     if following and following[0].default is following[0].empty:
         raise ConfigurationError(
-            f"step is called with the state and a batch, and its parameter {following[0].name!r} would stay empty: put "
-            "it into the state; a rate is called lr or learning_rate"
+            f"step is called as step(state, batch), and its parameter {following[0].name!r} would stay empty: let it "
+            "take and return one state, such as (params, opt_state), and take one batch, such as (x, y); a rate is "
+            "called lr or learning_rate"
         )
     return None
 

@@ -34,15 +34,14 @@ class Traced:
         """What is pickled; what is compiled is compiled anew there."""
         return {**vars(self), "_losses": {}, "_steps": {}}
 
-    def loss(self, leaves: Leaves, batch: Any, lr: float) -> jax.Array:
+    def loss(self, leaves: Leaves, batch: Any) -> jax.Array:
         """The loss of one batch. If it is the step's, the compiler leaves out all of the step that it does not need.
 
         Args:
             leaves: of the state; none is used up.
             batch: the batch.
-            lr: a rate for a step that takes one; the loss does not depend on it.
         """
-        return self._loss_of(leaves)(_arrays(leaves), batch, float(lr))
+        return self._loss_of(leaves)(_arrays(leaves), batch, 0.0)
 
     def check_loss(self, leaves: Leaves, batch: Any) -> None:
         """Trace the loss of one batch, without computing it; raises what that raises."""

@@ -95,7 +95,7 @@ class JaxTrainable:
         before = [] if self._is_checked else self._counts(live)
         for _ in range(self.accumulation_steps):
             batch = self._next()
-            self._baseline.drawn(live, batch, lr)
+            self._baseline.drawn(live, batch)
             losses.append(live.take(self._step, batch, *self._rate.arguments(lr)))
             self._uses_up_batches = self._uses_up_batches or (not self._is_checked and is_used_up(batch))
         self.backwards += 1
@@ -157,7 +157,9 @@ class JaxTrainable:
 
     def prepare_baseline(self, snapshot: Snapshot) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``."""
-        self._baseline.prepare(self._as_arrays(snapshot.leaves))
+        start = self._form.live(self._as_arrays(snapshot.leaves))
+        self._rate.write(start, jax.numpy.zeros(()))  # a step that takes several, in a loop of its own, must not train
+        self._baseline.prepare(start.leaves())
         return None
 
     def baseline(self) -> Any:

@@ -10,6 +10,7 @@ import keras
 
 from findlr.keras.memory import Copies, copy_of, random_states, remember_rng, remember_torch_rng, wraps_torch
 from findlr.keras.steps import Data, Steps, variables_of
+from findlr.search.failure import told
 from findlr.search.memory import Memory
 
 logger = logging.getLogger("findlr")
@@ -90,9 +91,13 @@ class Baseline:
         memory = Memory()
         remember_rng(memory)
         before = random_states()
-        loss = float(self._mean())
-        drawn = random_states() != before
-        memory.put_back()
+        try:
+            loss = float(self._mean())
+        except Exception as error:  # noqa: BLE001 - of whatever kind: a step of the user's own may need no compute_loss
+            return f"the model's compute_loss can't tell the loss of a batch ({told(error)})"
+        finally:
+            drawn = random_states() != before
+            memory.put_back()
         if drawn:
             return "the model draws from a global random state"
         if not (math.isclose(loss, seen, rel_tol=1e-4) or (math.isnan(loss) and math.isnan(seen))):

@@ -51,7 +51,7 @@ def batches_of(
             _check_examples(name, part)
         parts = (x, y, sample_weight)
         leaves = _leaves(parts)
-        sizes = sorted({len(leaf) if hasattr(leaf, "__len__") else leaf.shape[0] for leaf in leaves})
+        sizes = sorted({int(leaf.shape[0]) for leaf in leaves})
         if len(sizes) > 1:
             raise LoaderError(f"x, y and sample_weight must have as many examples each, got {sizes}")
         return Batches(Arrays(parts, sizes[0], batch_size or _BATCH_SIZE, shuffle=shuffle))
@@ -128,7 +128,8 @@ class Arrays:
     def at(self, units: Any) -> Any:
         """One batch of these examples."""
         index = np.asarray(units)
-        return keras.tree.map_structure(lambda array: None if array is None else _floats(array[index]), self._parts)
+        parts = keras.tree.map_structure(lambda array: None if array is None else _floats(array[index]), self._parts)
+        return keras.utils.pack_x_y_sample_weight(*parts)
 
     def __len__(self) -> int:
         assert self.units is not None
@@ -164,7 +165,8 @@ class Units:
 
     def at(self, units: Any) -> Any:
         """The one batch of that number."""
-        return self.source[int(units[0])]
+        batch = self.source[int(units[0])]
+        return tuple(batch) if isinstance(batch, list) else batch  # as in fit
 
     def __len__(self) -> int:
         if self.units is None:
@@ -214,8 +216,13 @@ def size_of(batch: Any) -> int | None:
     return next((int(shape[0]) for shape in shapes if shape), None)
 
 
-def native(value: Any) -> Any:
-    """An array as fit gives it to a step: torch's tensors on the torch backend, NumPy's arrays on JAX."""
+def as_in_fit(batch: Any) -> Any:
+    """A batch as fit gives it to a step: torch's tensors on the torch backend; NumPy's arrays, in a tuple, on JAX."""
+    on_jax = isinstance(batch, list) and keras.backend.backend() == "jax"
+    return keras.tree.map_structure(_native, tuple(batch) if on_jax else batch)
+
+
+def _native(value: Any) -> Any:
     if value is None:
         return None
     if keras.backend.backend() == "torch":
@@ -257,11 +264,14 @@ def _is_of(thing: Any, package: str, name: str) -> bool:
 
 def _sliceable(array: Any) -> Any:
     """What takes an array of indices: tables become arrays, other tensors stay."""
+    if hasattr(array, "tocsr"):
+        return array.tocsr()
     return np.asarray(array) if hasattr(array, "iloc") else array
 
 
 def _floats(array: Any) -> Any:
-    """NumPy's floats in the type that Keras computes in, as fit gives them."""
+    """NumPy's floats in the type that Keras computes in, as fit gives them; a sparse matrix of SciPy's as an array."""
+    array = array.toarray() if hasattr(array, "toarray") else array
     is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
     return array.astype(keras.config.floatx(), copy=False) if is_float else array
 

@@ -179,7 +179,13 @@ def device_of(model: keras.Model) -> str:
 
 
 def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
-    """The weight of each example by its class, as fit has it: a number, or the place of the highest of several."""
+    """The weight of each example by its class, as fit has it: a number, or the place of the highest of several.
+
+    Raises:
+        ConfigurationError: there are several targets.
+    """
+    if keras.tree.is_nested(y):
+        raise ConfigurationError("class_weight goes with one output, and y has several: give sample_weight instead")
     labels = keras.ops.convert_to_numpy(y)
     if labels.ndim > 1:
         labels = labels.argmax(axis=-1) if labels.shape[-1] != 1 else labels[..., 0]

@@ -1,21 +1,22 @@
 """One step of a compiled model, by its own ``train_function``, on each backend; the loss of a batch under other values.
 
-``train_on_batch`` does the same, but on JAX it writes all variables back after each step, which costs as much as a
-step of a small model, and it waits for the loss.
+``train_on_batch`` does the same, but it gives the step a batch of another form than fit does, and waits for the loss;
+on JAX it writes all variables back after each step, which costs as much as a step of a small model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
+from findlr.errors import LossError
 from findlr.keras.memory import copy_of
 
-Data = tuple[Any, Any, Any]
-"""Inputs, targets, sample weights; None where there are none."""
+Data = Any
+"""A batch as fit gives it to a step: inputs, or a tuple of inputs, targets and perhaps sample weights."""
 
 
 class Steps(Protocol):
@@ -27,8 +28,8 @@ class Steps(Protocol):
     def of_variable(self, variable: Any) -> Any:
         """The present value of a variable of the model or its optimizer, on its device."""
 
-    def train(self, mode: bool) -> None:
-        """Put the model into train mode, or into that of an evaluation, where it has any."""
+    def evaluate(self, batches: Iterable[Data]) -> Generator[tuple[Data, Mapping[str, Any]]]:
+        """Batches and the logs of the model's ``test_step``, each with metrics that begin anew."""
 
     def sync(self) -> None:
         """Write what steps have changed into the variables."""
@@ -70,8 +71,15 @@ class _OnTorch:
     def of_variable(self, variable: Any) -> Any:
         return variable.value
 
-    def train(self, mode: bool) -> None:
-        self._model.train(mode)
+    def evaluate(self, batches: Iterable[Data]) -> Generator[tuple[Data, Mapping[str, Any]]]:
+        self._model.make_test_function()
+        self._model.eval()
+        try:
+            for data in batches:
+                self._model.reset_metrics()
+                yield data, self._model.test_function([data])
+        finally:
+            self._model.train()
 
     def sync(self) -> None:
         pass
@@ -120,8 +128,16 @@ class _OnJax:
         kind, place = self._places[id(variable)]
         return self._state[kind][place]
 
-    def train(self, mode: bool) -> None:
-        pass
+    def evaluate(self, batches: Iterable[Data]) -> Generator[tuple[Data, Mapping[str, Any]]]:
+        model = self._model
+        model.make_test_function()
+        model.reset_metrics()
+        metrics = [np.array(v.value) for v in model.metrics_variables]
+        state = [[copy_of(v.value) for v in each] for each in self._variables()[:2]]
+        for data in batches:
+            # A step is given its state for good.
+            logs, (*state, _) = model.test_function((*state, [each.copy() for each in metrics]), iter([data]))
+            yield data, logs
 
     def sync(self) -> None:
         if self._state is not None:
@@ -153,6 +169,19 @@ def steps_of(model: keras.Model) -> Steps:
     return _OnTorch(model) if keras.backend.backend() == "torch" else _OnJax(model)
 
 
+def loss_in(logs: Any) -> Any:
+    """The loss that a step tells.
+
+    Raises:
+        LossError: it tells none.
+    """
+    loss = logs.get("loss") if isinstance(logs, Mapping) else None
+    if loss is None:
+        given = ", ".join(map(repr, logs)) if isinstance(logs, Mapping) else type(logs).__name__
+        raise LossError(f"train_step must return a dict with the 'loss' of its batch in it, got {given or 'none'}")
+    return loss
+
+
 def variables_of(model: keras.Model) -> list[Any]:
     """All variables on which the loss of a batch may depend."""
     return [*model.variables, *model.metrics_variables]
@@ -160,7 +189,7 @@ def variables_of(model: keras.Model) -> list[Any]:
 
 def _loss_at(model: keras.Model) -> Callable[[list[Any], Data], Any]:
     def loss(values: list[Any], data: Data) -> Any:
-        x, y, sample_weight = data
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with keras.StatelessScope(list(zip(variables_of(model), values, strict=True)), collect_losses=True):
             outputs = model(x, training=True)
             return model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight)

@@ -14,13 +14,14 @@ import numpy as np
 
 from findlr.analysis.numbers import plain, whole
 from findlr.analysis.plan import Plan
-from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerError
+from findlr.errors import ConfigurationError, LoaderError, OptimizerError
 from findlr.keras import described
 from findlr.keras.control import Baseline
-from findlr.keras.data import native, remember_place, size_of
+from findlr.keras.data import as_in_fit, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_variables, seeds_of
-from findlr.keras.steps import Data, steps_of
+from findlr.keras.steps import Data, loss_in, steps_of
 from findlr.search.batches import Batches
+from findlr.search.failure import told
 from findlr.search.memory import Memory
 
 logger = logging.getLogger("findlr")
@@ -114,15 +115,15 @@ class KerasTrainable:
             self._baseline.drawn(data)
             logs = self._steps.take(data, lr)
             self.forwards, self.backwards = self.forwards + 1, self.backwards + 1
-            losses.append(self._loss_in(logs))
+            losses.append(loss_in(logs))
             self._calls += 1
             if self._calls % self.accumulation_steps == 0:
                 break
         if self.forwards == len(losses) and not self._scales:
             self._check_stepped()
         loss = losses[0] if len(losses) == 1 else sum(losses) / len(losses)
-        self._latest = loss = float(loss) if self._reads_at_once else loss
-        return loss
+        self._latest = float(loss) if self._reads_at_once else loss
+        return self._latest
 
     def _check_stepped(self) -> None:
         if int(self._steps.of_variable(self._optimizer._iterations)) != self._calls:  # noqa: SLF001
@@ -130,13 +131,6 @@ class KerasTrainable:
                 "the model's train_step does not step model.optimizer once for each batch, so its rate can't be swept: "
                 "compile with the optimizer that trains, and call its apply() once"
             )
-
-    def _loss_in(self, logs: Any) -> Any:
-        loss = logs.get("loss") if isinstance(logs, Mapping) else None
-        if loss is None:
-            given = ", ".join(map(repr, logs)) if isinstance(logs, Mapping) else type(logs).__name__
-            raise LossError(f"train_step must return a dict with the 'loss' of its batch in it, got {given or 'none'}")
-        return loss
 
     def _next(self) -> Data:
         batch = self.batches.next()
@@ -151,14 +145,13 @@ class KerasTrainable:
         except ValueError as error:
             raise LoaderError(
                 "a batch must be inputs, or a tuple of inputs, targets and perhaps sample weights, got "
-                f"{type(batch).__name__} of {len(batch) if hasattr(batch, '__len__') else 1}"
+                f"{type(batch).__name__} of {len(batch)}"
             ) from error
         if class_weight is not None:
             if y is None or sample_weight is not None:
                 raise ConfigurationError("class_weight goes with targets, and without sample weights: give one of them")
-            sample_weight = described.weights_of(y, class_weight)
-        placed: Data = keras.tree.map_structure(native, (x, y, sample_weight))
-        return placed
+            batch = (x, y, described.weights_of(y, class_weight))
+        return as_in_fit(batch)
 
     def skipped(self) -> Any:
         """A value above 0 if a LossScaleOptimizer skipped the last step; None for any other optimizer."""
@@ -225,7 +218,13 @@ class KerasTrainable:
             length = self._validation.length()
             aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
             self.batches.hold_out(0, needed, share)
-        self._aside = [self._placed(batch) for batch in aside]
+        self._aside = list(map(self._placed, aside))
+        if self._validation is None and self._aside:
+            try:
+                self._mean_loss(self._aside[:1])
+            except Exception as error:  # noqa: BLE001 - of whatever kind: there is another way to score
+                logger.info("the runs are scored on their training losses: test_step tells no loss (%s)", told(error))
+                self._aside = []
         return len(self._aside)
 
     def evaluate(self) -> float:
@@ -243,19 +242,17 @@ class KerasTrainable:
             return self._mean_loss(map(self._placed, batches))
 
     def _mean_loss(self, batches: Iterable[Data]) -> float:
-        model, before = self.model, Memory()
+        before = Memory()
         self._steps.sync()
-        remember_variables([*self._seeds, *model.metrics_variables], before)
+        remember_variables([*self._seeds, *self.model.metrics_variables], before)
         remember_rng(before)
-        self._steps.train(False)
         losses, sizes = [], []
         try:
-            for x, y, sample_weight in batches:
-                logs = model.test_on_batch(x, y, sample_weight, return_dict=True)
-                losses.append(float(self._loss_in(logs)))
-                sizes.append(size_of(x) or 1)
+            with closing(self._steps.evaluate(batches)) as evaluated:
+                for data, logs in evaluated:
+                    losses.append(float(loss_in(logs)))
+                    sizes.append(size_of(data) or 1)
         finally:
-            self._steps.train(True)
             before.put_back()
             before.close()
         self.forwards += len(losses)

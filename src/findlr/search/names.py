@@ -41,6 +41,7 @@ _ELSEWHERE = {
     "gradient_clip_val": "clip_grad_norm",
     "max_grad_norm": "clip_grad_norm",
     "callback": "on_step",
+    "verbose": "progress",
     "pool": "executor",
     "workers": "executor",
     "n_jobs": "executor",
@@ -49,6 +50,8 @@ _ELSEWHERE = {
 }
 _NOT_NEEDED = {
     "device": "the batches go to the device that the model is on",
+    "callbacks": "no callback takes part in a search",
+    "validation_split": "and give those examples as validation_data instead",
     **dict.fromkeys(("seed", "random_state"), "the random states are those of your script, and are put back"),
 }
 _ALIKE = 0.75  # of the letters: a name that is less like it was not meant
