@@ -28,7 +28,7 @@ from findlr.search.workers import check_executor
 Progress = AbstractContextManager[Callable[[Step], object]]
 
 _NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
-_OF_A_RACE = {
+OF_A_RACE = {
     "budget": "is the cost",
     "executor": "makes the runs",
     "one_pass": "takes the first runs",
@@ -133,7 +133,7 @@ class Settings(SweepSettings):
                 raise ConfigurationError("executor= and one_pass=True are two ways to make several runs: give one")
         if not (self.checkpoint is None or isinstance(self.checkpoint, (str, PathLike))):
             raise ConfigurationError(f"checkpoint must be the name of a file, got {self.checkpoint!r}")
-        for name, says in _OF_A_RACE.items() if not self.verify else ():
+        for name, says in OF_A_RACE.items() if not self.verify else ():
             if getattr(self, name):
                 raise ConfigurationError(f"{name}= {says} of a race: give verify=True, too, or leave it out")
 
@@ -170,7 +170,7 @@ class Settings(SweepSettings):
         if plan.total_steps is None:
             raise ConfigurationError(
                 "verify=True needs total_steps, the length of the training that is planned: give it, such as "
-                "total_steps=len(loader) * epochs"
+                "total_steps=len(loader) * epochs, or '5 epochs'"
             )
         if self.budget is None:
             total = max(250.0, plan.total_steps / 2)
