@@ -142,6 +142,8 @@ class TestFrameworks:
             code_for({"optimizer": told}, [0.01], Plan())
             == "optimizer = keras.optimizers.Adam(learning_rate=0.01, beta_1=0.8)"
         )
+        own = {"name": "Own", "module": "__main__", "arguments": {}}
+        assert code_for({"optimizer": own}, [0.1], Plan()) == "optimizer = Own(model.parameters(), lr=0.1)"
         lion = {"name": "Lion", "module": "lion_pytorch.lion", "arguments": {}, "parameters": "net.blocks.parameters()"}
         code = code_for({"optimizer": lion}, [0.01], Plan("cosine", 9))
         assert code.startswith(

@@ -101,8 +101,9 @@ def constructor(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
         if not _is_name(key) or key == rate or literal is None or len(literal) > _LONGEST:
             return None
         arguments.append(f"{key}={literal}")
-    where = "torch.optim" if module.startswith("torch.optim.") else module
-    return f"optimizer = {where}.{name}({', '.join(arguments)})"
+    # A class of the script itself has its bare name there.
+    where = "torch.optim." if module.startswith("torch.optim.") else "" if module == "__main__" else f"{module}."
+    return f"optimizer = {where}{name}({', '.join(arguments)})"
 
 
 def scheduler_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str | None:
