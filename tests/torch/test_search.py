@@ -166,7 +166,11 @@ REFUSED = {
     "no loader": (dict(loader=None), LoaderError, "loader is missing"),
     "not iterable": (dict(loader=3), LoaderError, "iterable of batches, got int"),
     "items not pairs": (dict(loader=[torch.ones(4, 8)]), LoaderError, "loss_fn"),
-    "items of three": (dict(loader=[(1, 2, 3)]), LoaderError, "tuple of 3.*loss_fn"),
+    "items of three": (
+        dict(loader=[(1, 2, 3)]),
+        LoaderError,
+        r"tuple of 3: give loss_fn=lambda .*\(model\(\*batch\[:-1",
+    ),
     "dicts": (dict(loader=[{"x": torch.ones(4, 8)}]), LoaderError, "dict of 1.*loss_fn"),
     "generator": (dict(loader=(b for b in [1])), LoaderError, "one-shot iterator.*generator"),
     "iterator": (dict(loader=iter([1])), LoaderError, "one-shot iterator"),
