@@ -34,6 +34,7 @@ MOMENTUM = "test_a_momentum_lowers_the_rate"
 ALL = "test_what_is_planned_moves_all_of_it"
 DENSE = "test_a_dip_of_more_steps_is_read_higher_but_an_adagrads_lower"
 WITHOUT = "test_without_a_dip_it_is_what_is_usual"
+NO_EDGE = "test_a_batch_that_is_not_finite_by_itself_bounds_no_rate"
 DIVERGED = "test_no_answer_is_near_where_the_sweep_diverged"
 SWEPT = "test_what_is_usual_leads_to_no_rate_that_was_not_swept"
 INTERVAL = "test_the_interval_around_the_rate"
@@ -235,8 +236,9 @@ _BELIEF = [
     ("weight: the square", WEIGHED, "/ _REACH) ** 2", "/ _REACH)"),
     ("weight: which is which", WEIGHED, "weight * read + (1 - weight) * to", "weight * to + (1 - weight) * read"),
     ("start: all batches", STARTS, "if points.baseline is None else points.baseline", ""),
-    ("edge: not at all", DIVERGED, "if curve.diverged and len(curve):", "if False:"),
-    ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve):", "if True:"),
+    ("edge: not at all", DIVERGED, "if curve.diverged and len(curve) and", "if False and"),
+    ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve) and", "if True and"),
+    ("edge: not of a batch", NO_EDGE, " and not batch_is_at_fault(curve):", ":"),
     ("edge: how near", DIVERGED, "_FROM_EDGE = 0.3", "_FROM_EDGE = 0.2"),
     ("swept: not beyond", SWEPT, "lr = float(np.clip(lr, curve.lr[0], curve.lr[-1]))", "pass"),
     ("swept: by what is usual alone", SWEPT, "curve.lr[0] <= 10**read <= curve.lr[-1] and ", ""),

@@ -52,6 +52,13 @@ def test_a_public_module_is_there_without_an_import_of_its_own(name):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_asked_for_by_its_name_alone(room):
+    code = f"import findlr\ntry: print(findlr.{room}.__name__)\nexcept findlr.MissingExtraError as error: print(error)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert f"findlr.{room}" in done.stdout or f"findlr[{room}]" in done.stdout
+
+
 def test_only_public_names_are_completed():
     code = "import findlr; findlr.find, findlr.rules, findlr.trackers; print(*dir(findlr))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -78,12 +78,14 @@ _LATER = {
     "rewindable": "torch",
 }
 _MODULES = ("errors", "rules", "testing", "torch", "trackers")
+# Each needs its framework, so no editor completes them; but what a page shows works after ``import findlr``, too.
+_ROOMS = ("accelerate", "fastai", "huggingface", "ignite", "jax", "keras", "lightning", "ray", "skorch")
 
 
 def __getattr__(name: str) -> _typing.Any:
     from importlib import import_module
 
-    if name in _MODULES:
+    if name in _MODULES or name in _ROOMS:
         return import_module(f"findlr.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'findlr' has no attribute {name!r}")

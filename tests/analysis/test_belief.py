@@ -116,6 +116,12 @@ def test_no_answer_is_near_where_the_sweep_diverged():
     assert lr(replace(cut, diverged=True), SGD) == pytest.approx(edge - 0.3)
 
 
+def test_a_batch_that_is_not_finite_by_itself_bounds_no_rate():
+    flat = Curve(10**X, np.full(100, 2.3), np.full(100, 2.3))
+    spoiled = Curve(flat.lr[:25], [*flat.loss[:24], math.nan], [*flat.loss[:24], math.nan], diverged=True)
+    assert believe_the_usual(spoiled, ADAM).lr == believe_the_usual(flat, ADAM).lr > flat.lr[25]
+
+
 def test_what_is_usual_leads_to_no_rate_that_was_not_swept():
     whole = curve(-4.5, 1.0)
     part = Curve(whole.lr[:50], whole.loss[:50], whole.baseline[:50])

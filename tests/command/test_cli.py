@@ -41,7 +41,7 @@ class TestShow:
         finding.save(tmp_path / "finding.json")
         code, out, err = run("show", tmp_path / "finding.json")
         assert code == 0
-        assert f"{finding.lr:.2g} (quick)" in out
+        assert f"suggestion    {finding.lr:.2g} " in out
         assert "learning rate" in out
         assert err == ""
 
@@ -179,6 +179,13 @@ class TestUsage:
     )
     def test_wrong_usage_exits_with_2(self, run, arguments):
         assert run(*arguments)[0] == 2
+
+    @pytest.mark.parametrize("columns", ["80", "120"])
+    def test_without_a_word_it_prints_the_help_as_it_is(self, run, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, out, err = run()
+        assert (code, err) == (2, "")
+        assert len(out.splitlines()) > 20
 
     def test_python_m_findlr_is_findlr(self):
         done = subprocess.run([sys.executable, "-m", "findlr", "--version"], capture_output=True, text=True, check=True)

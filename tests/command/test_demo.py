@@ -171,7 +171,7 @@ class TestRun:
         monkeypatch.setattr(demo, "SEEDS", range(2))
         finding = demo.run(demo.digits(), tmp_path / "new" / "folder")
         shown = capsys.readouterr().out
-        assert f"{finding.lr:.2g} (quick)" in shown
+        assert f"suggestion    {finding.lr:.2g} " in shown
         (beaten,) = [line for line in shown.splitlines() if line.startswith("Best was")]
         assert beaten.endswith("the suggestion beats 1/100 x, 1/10 x, 10 x, 100 x.")
         assert Finding.load(tmp_path / "new" / "folder" / "finding.json") == finding

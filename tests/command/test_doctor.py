@@ -103,7 +103,7 @@ def test_names_versions_devices_and_extras(doctor):
     lines = out.splitlines()
     assert lines[0].startswith(f"findlr {__version__}, Python {sys.version.split()[0]}, ")
     assert f"torch {torch.__version__}" in out
-    assert f"cpu ({torch.get_num_threads()} threads)" in lines[1]
+    assert f"cpu ({torch.get_num_threads()} thread" in lines[1]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_a_flag_in_a_file_says_no_too(run, text):
     assert run("some_training.py:raced", *config("verify: true"))[1].race is not None
 
 
+def test_without_a_race_what_only_a_race_takes_is_left_out(run):
+    for target in ("some_training.py:raced", "findlr.testing:Quadratic"):
+        _, finding, _ = run(target, *config("budget: 0.5\nverify: true\ntotal_steps: 400"), "--no-verify")
+        assert finding.race is None
+
+
 def test_a_share_and_a_number_of_steps_are_told_apart(run):
     for budget, most in (("200", 200), ("0.25", 100)):
         _, finding, _ = run("some_training.py:raced", *config(f"budget: {budget}\nnum_steps: 30"))
@@ -105,6 +111,10 @@ def test_a_share_and_a_number_of_steps_are_told_apart(run):
         ("config: other.yaml", "there is no argument 'config'"),
         ("max_lr: high", "Invalid value for '--max-lr'"),
         ("verify: 3", "Invalid value for '--verify'"),
+        ("warmup: long", "'--warmup': 'long' is neither a number of steps, such as 500, nor a share, such as 0.5"),
+        ("budget: 1.5x", "'--budget': '1.5x' is neither a number of steps"),
+        ("num_steps: ten", "'--num-steps': 'ten' is no number of steps, such as 100, nor 'epoch'"),
+        ("total_steps: many", "total_steps must be a whole number of steps, or a text such as '5 epochs', got 'many'"),
         ("max_lr: [1, 2]", "findlr.yaml: max_lr must be one value, got [1, 2]"),
         ("max_lr: [1", "findlr.yaml is no YAML: "),
         ("max_lr", "findlr.yaml must hold names and values, such as 'max_lr: 1.0', got 'max_lr'"),

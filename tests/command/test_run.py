@@ -143,6 +143,7 @@ def test_an_epoch_is_a_number_of_steps_too(run, file):
 def test_a_length_in_epochs(run, file, function):
     for epochs, steps in (("5", 40), ("0.5", 4), ("0.001", 1)):
         assert result(run(f"{file}:{function}", "--epochs", epochs, "--json")[1]).plan.total_steps == steps
+    assert result(run(f"{file}:{function}", "--total-steps", "5 epochs", "--json")[1]).plan.total_steps == 40
     code, _, err = run(f"{file}:quadratic", "--epochs", "5")
     assert (code, err.count("\n")) == (2, 1)
     assert "total_steps='5.000000 epochs' needs a loader with a length" in err
@@ -263,6 +264,7 @@ def test_files_are_written(run, file, tmp_path):
         (["--epochs", "0"], "--epochs must be a number above 0, got 0"),
         (["--epochs", "nan"], "--epochs must be a number above 0, got nan"),
         (["--total-steps", "0"], "total_steps"),
+        (["--total-steps", "five"], "such as '5 epochs', got 'five'"),
         (["--nonsense"], "--nonsense"),
         (["--verify", "true"], "A flag takes no value: --verify alone says yes, --no-verify no."),
         (["--spacing", "log"], "spacing must be"),

@@ -337,6 +337,19 @@ def test_a_refusal_tells_what_people_begin_with_and_gives_a_space_to_search():
     assert f"people begin at about {rate_text(fallback.lr)} with such a training" in str(finding)
 
 
+def test_a_refusal_for_a_batch_leaves_what_is_usual():
+    spoiled = Curve(FLAT.lr[:25], [*FLAT.loss[:24], math.nan], [*FLAT.loss[:24], math.nan], diverged=True)
+    assert refused("AdamW", spoiled).verdict is Verdict.NOT_FINITE
+    assert refused("AdamW", spoiled).fallback == refused("AdamW").fallback
+
+
+def test_a_refusal_of_a_sweep_that_diverged_early_says_why_it_tells_less_than_is_usual():
+    short = Curve(FLAT.lr[:15], [*FLAT.loss[:14], 99.0], diverged=True)
+    finding, rate = refused("AdamW", short), rate_text(short.lr[-1])
+    assert finding.fallback.lr == pytest.approx(short.lr[-1] / 10**0.3)
+    assert f"begin at about {rate_text(finding.fallback.lr)}, because the sweep diverged at {rate}" in str(finding)
+
+
 def test_a_refusal_of_a_loss_that_still_falls_tells_where_it_falls():
     finding = refused("SGD", FALLING)
     assert (finding.verdict, finding.fallback.rule) == (Verdict.STILL_FALLING, "usual")

@@ -85,7 +85,7 @@ def look_at(finding, *, rendered=True):
     finding.plot(Figure().subplots(), rules=[rules.valley])
     if finding.suggestion is not None:
         # An optimizer of any name, if it is one, is looked for in torch.optim, and nowhere else.
-        known = re.compile(r"zip|\w+\.parameters|torch\.optim\.\w+|torch\.optim\.lr_scheduler\.CosineAnnealingLR")
+        known = re.compile(r"zip|\w+\.parameters|torch\.optim\.(lr_scheduler\.)?\w+")
         for node in ast.walk(ast.parse(finding.code())):
             assert not isinstance(node, ast.Call) or known.fullmatch(ast.unparse(node.func))
     else:

@@ -122,7 +122,7 @@ class TestShow:
     def test_it_prints_what_the_console_shows(self, capsys):
         CLEAR.show()
         shown = capsys.readouterr().out
-        assert f"{CLEAR.lr:.2g} (quick)" in shown
+        assert f"suggestion    {CLEAR.lr:.2g} " in shown
         assert "against learning rate" in shown
         assert CLEAR.code() in shown
 

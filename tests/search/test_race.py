@@ -250,6 +250,12 @@ def test_a_search_that_cannot_be_verified_is_refused(plan, budget, words):
         find(Quadratic(), plan, verify=True, budget=budget)
 
 
+@pytest.mark.parametrize("given", [{"budget": 0.5}, {"budget": 500}, {"one_pass": True}])
+def test_what_only_a_race_takes_is_not_ignored_without_one(given):
+    with pytest.raises(ConfigurationError, match="of a race: give verify=True, too, or leave it out"):
+        find(Quadratic(), Plan(total_steps=1000), **given)
+
+
 def test_a_budget_too_small_for_three_runs_leaves_the_sweeps_answer():
     finding = find(Quadratic(), Plan(total_steps=1000), verify=True, budget=110, control_variate=False)
     assert finding.race is None

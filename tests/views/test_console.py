@@ -41,7 +41,7 @@ class TestSummary:
         finding = find(Quadratic(noise=0.1))
         text = " ".join(printed(summary(finding), width=200).split())
         low, high = finding.interval
-        assert f"suggestion {finding.lr:.2g} (quick) interval {low:.2g} to {high:.2g} " in text
+        assert f"suggestion {finding.lr:.2g} interval {low:.2g} to {high:.2g} " in text
         for said in (finding.suggestion.why, finding.verdict.name, finding.why, finding.stop.sentence, "100 steps"):
             assert said in text
 
@@ -52,6 +52,7 @@ class TestSummary:
             assert f"{rule.__name__}" in text
             assert f": {finding.suggest(rule).lr:.2g}" in text
         assert "valley:" not in text
+        assert f"{finding.lr:.2g} (valley)" in text
 
     def test_a_refusal_is_told_once(self):
         finding = find(Quadratic(), **REFUSED)
@@ -75,7 +76,7 @@ class TestSummary:
         text = " ".join(printed(summary(finding), width=300).split())
         runs = sorted(finding.race.runs, key=lambda run: run.lr)
         assert f"race {len(runs)} runs of {runs[0].steps} steps; loss {runs[0].loss:.4g} at {runs[0].lr:.2g}, " in text
-        assert f"suggestion {finding.lr:.2g} (race)" in text
+        assert f"suggestion {finding.lr:.2g} interval" in text
         assert f"quick: {finding.suggest(rules.quick).lr:.2g}" in text
         assert f"cost {finding.cost.steps:.0f} steps, " in text
 

@@ -67,6 +67,9 @@ class TestHtml:
         ax = replace(finding, curve=curve).plot(Figure().subplots())
         assert {text.get_text() for text in ax.get_legend().get_texts()} < set(told)
         assert "raw loss less batch differences" in told
+        (legend,) = (group for group in picture_of(finding).iter(f"{SVG}g") if group.get("id", "").startswith("legend"))
+        styles = "".join(part.get("style", "") for part in legend.iter())
+        assert not re.search(r"fill: ?var\(", styles)  # no box, because the page's paper may not be known
         assert f"held-out loss after {finding.race.steps} steps" in told
 
     def test_without_matplotlib_it_says_so_and_all_the_rest(self, monkeypatch):

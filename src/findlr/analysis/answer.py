@@ -74,7 +74,7 @@ def answer(
         verdict = Verdict.HORIZON_LIMITED
         why = f"{why} The best short run, at {rate_text(race.best_lr)}, has no worse one on one side: raise the budget."
     elif verdict is not Verdict.CLEAR:
-        verdict, why = Verdict.RACED, f"{why} But short runs of the plan learn, and they tell the rates apart."
+        verdict, why = Verdict.RACED, f"{why} Short runs of the plan learn, though, and tell the rates apart."
     return Answer(decide(race, start, plan), verdict, why)
 
 
@@ -147,6 +147,9 @@ def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Sugg
     why = f"people begin at about {rate} with such a training"
     if belief.dip is not None and belief.usual is not None:
         why = f"begin at about {rate}, because the loss still falls there, though {rate_text(belief.usual)} is usual"
+    elif belief.usual is not None and belief.lr < belief.usual / 2:
+        at = rate_text(float(curve.lr[-1]))
+        why = f"begin at about {rate}, because the sweep diverged at {at}, though {rate_text(belief.usual)} is usual"
     return Suggestion(belief.lr, "usual", why, belief.interval)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
 from findlr.analysis.families import RATE_FREE
@@ -161,7 +162,7 @@ def _settled(
     noise: float = 1.8,
 ) -> Belief:
     answer += 0.0 if plan.optimizer in RATE_FREE else _LEVEL
-    if curve.diverged and len(curve):
+    if curve.diverged and len(curve) and not batch_is_at_fault(curve):
         answer = min(answer, float(np.log10(curve.lr[-1])) - _FROM_EDGE)
     lr = 10**answer
     if read is not None and curve.lr[0] <= 10**read <= curve.lr[-1] and plan.optimizer not in RATE_FREE:

@@ -11,7 +11,7 @@ from findlr.analysis.smoothing import Array, centred_gaussian, centred_median, m
 
 FEWEST = 20  # usable points that a judgement needs
 # Standard errors; set by how often curves without a signal pass and tasks with one are refused: docs/science.md.
-_SIGNIFICANT = 4.0  # above a usual 2 to 3, for the bottom is the lowest of many places
+_SIGNIFICANT = 4.0  # above a usual 2 to 3, because the bottom is the lowest of many places
 _SIGNIFICANT_SHARE = 2.1  # of the batches whose loss is lower than at the start
 _FEW = 0.75  # of the batches on the way down, where they are too few for the sign test
 _DEEP = 2.0  # times what batches differ by: a fall that counts on few batches, too

@@ -96,7 +96,7 @@ def told(belief: Belief, plan: Plan) -> Suggestion:
     else:
         why = (
             f"The loss's dip says {dip} for your plan, and {usual} is usual for such a training; weighed by how noisy "
-            f"the dip is, that makes {lr}."
+            f"the dip is, and a little less to be safe, that makes {lr}."
         )
     return Suggestion(belief.lr, "quick", why, belief.interval)
 

@@ -66,13 +66,14 @@ def _ended(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if not hasattr(error, "format_message"):  # of click, which typer may bring along under a name of its own
         raise error
-    message = error.format_message()
-    if not message:  # no arguments: the help was printed
+    message = error.format_message().strip()
+    if type(error).__name__ == "NoArgsIsHelpError":  # no arguments: the help is the message, unless rich has printed it
+        print(message)
         return WRONG, ""
     if re.search(r"extra argument\S* \((true|false|yes|no|on|off|1|0)\b", message, re.IGNORECASE):
         message += ". A flag takes no value: --verify alone says yes, --no-verify no."
     context = getattr(error, "ctx", None)
-    return WRONG, f"{message} See: {context.command_path if context else 'findlr'} --help"
+    return WRONG, f"{message.removesuffix('.')}. See: {context.command_path if context else 'findlr'} --help"
 
 
 def app() -> Any:

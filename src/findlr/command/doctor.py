@@ -117,7 +117,8 @@ def _devices() -> list[str]:
         import torch
     except ImportError:
         return []
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    threads = torch.get_num_threads()
+    found = [f"cpu ({threads} thread{'s' * (threads != 1)})"]
     found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return found + (["mps"] if torch.backends.mps.is_available() else [])
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from typer import Argument, Context, Option
+from typer import Argument, BadParameter, Context, Option
 
 from findlr.errors import ConfigurationError, FileFormatError, MissingExtraError
 
@@ -17,14 +18,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def _number(text: str) -> float:
     """An int is a number of steps, a float a share."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    raise BadParameter(f"{text!r} is neither a number of steps, such as 500, nor a share, such as 0.5")
+
+
+def _count(text: str) -> int | str:
+    return int(text) if text.lstrip("+-").isdecimal() else text
 
 
 def _steps(text: str) -> int | str:
-    return text if text == "epoch" else int(text)
+    count = _count(text)
+    if isinstance(count, str) and count != "epoch":
+        raise BadParameter(f"{text!r} is no number of steps, such as 100, nor 'epoch', one pass over the loader")
+    return count
 
 
 def _name(text: str) -> int | str:
@@ -79,7 +87,9 @@ SEARCH: dict[str, Any] = {
             **_PLAN,
         ),
     ],
-    "total_steps": Annotated[int | None, Option(help="Its optimizer steps.", **_PLAN)],
+    "total_steps": Annotated[
+        int | None, Option(parser=_count, metavar="STEPS", help="Its optimizer steps, or '5 epochs'.", **_PLAN)
+    ],
     "epochs": Annotated[float | None, Option(help="Its epochs, in place of --total-steps.", **_PLAN)],
     "warmup": Annotated[
         float | None, Option(parser=_number, metavar="STEPS|SHARE", help="500 is steps, 0.1 a share.", **_PLAN)
@@ -138,12 +148,13 @@ def chosen(search: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: a schedule, a length or a rule that is none.
     """
+    from findlr.analysis.length import epochs_in
     from findlr.analysis.plan import Plan
     from findlr.search.settings import chosen_rule
 
     given = {name: value for name, value in search.items() if value is not None}
     steps, epochs = given.get("total_steps"), given.pop("epochs", None)
-    Plan(given.get("schedule", "constant"), steps)
+    Plan(given.get("schedule", "constant"), None if epochs_in(steps) is not None else steps)
     chosen_rule(given.get("rule"))
     if epochs is None:
         return given

@@ -18,6 +18,7 @@ from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.search.find import find, steps_per_epoch
 from findlr.search.names import unknown_name
+from findlr.search.settings import OF_A_RACE
 from findlr.search.trainable import Trainable
 
 _EXPECTED = "(model, optimizer, criterion, loader), a dict of find_lr's arguments, or a Trainable"
@@ -78,8 +79,8 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
     if not is_trainable(made):
         from findlr.torch import find_lr
 
-        return find_lr(**{"progress": True, **arguments_of(made, options, source)})
-    arguments = {"progress": True, **options}
+        return find_lr(**_raced_or_not({"progress": True, **arguments_of(made, options, source)}))
+    arguments = _raced_or_not({"progress": True, **options})
     length = steps_in(arguments.pop("total_steps", None), lambda: steps_per_epoch(made))
     plan = Plan(arguments.pop("schedule", "constant"), length, warmup=arguments.pop("warmup", None))
     return find(made, plan, **arguments)
@@ -115,6 +116,12 @@ def arguments_of(made: Any, options: Mapping[str, Any], source: str) -> dict[str
     if lacking:
         raise ConfigurationError(f"{source} returned a dict without {lacking[0]!r}, which find_lr needs: add it")
     return arguments
+
+
+def _raced_or_not(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``--no-verify`` says it of a function, or a file, whose arguments are those of a race."""
+    dropped = OF_A_RACE if arguments.get("verify") is False else ()
+    return {name: value for name, value in arguments.items() if name not in dropped}
 
 
 @contextmanager

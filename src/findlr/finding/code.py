@@ -26,6 +26,7 @@ from typing import Any
 
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
+from findlr.analysis.schedules import WARMUP
 from findlr.analysis.text import rate_text
 
 ASSUMED_STEPS = 1000  # what the rules take for a plan without total_steps
@@ -100,35 +101,55 @@ def constructor(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
         if not _is_name(key) or key == rate or literal is None or len(literal) > _LONGEST:
             return None
         arguments.append(f"{key}={literal}")
-    where = "torch.optim" if module.startswith("torch.optim.") else module
-    return f"optimizer = {where}.{name}({', '.join(arguments)})"
+    # A class of the script itself has its bare name there.
+    where = "torch.optim." if module.startswith("torch.optim.") else "" if module == "__main__" else f"{module}."
+    return f"optimizer = {where}{name}({', '.join(arguments)})"
 
 
 def scheduler_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str | None:
     """PyTorch's scheduler for the plan; None for a constant rate, and for an optimizer that is not PyTorch's."""
-    if plan.schedule == "constant" or _optimizer(facts).get("rate", _RATE) != _RATE:
+    if _optimizer(facts).get("rate", _RATE) != _RATE:
         return None
     steps = ASSUMED_STEPS if plan.total_steps is None else plan.total_steps
-    if plan.schedule == "one_cycle":
-        rates = [rate_text(lr) for lr in lrs]
-        peak = rates[0] if len(rates) == 1 else f"[{', '.join(rates)}]"
-        made = f"OneCycleLR(optimizer, max_lr={peak}, total_steps={steps}, cycle_momentum=False)"
-    elif plan.schedule == "cosine":
-        made = f"CosineAnnealingLR(optimizer, T_max={steps})"
-    elif plan.schedule == "linear":
-        made = f"LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters={steps})"
-    elif plan.schedule == "wsd":
-        shares = f"1.0, 0.05 + 19 * step / {steps}, 5 - 5 * step / {steps}"  # up, the peak, and down
-        made = f"LambdaLR(optimizer, lambda step: max(0.0, min({shares})))"
-    else:
-        made = f"LambdaLR(optimizer, lambda step: schedule(min(step / {max(steps - 1, 1)}, 1.0)))"
     remarks = []
-    if not isinstance(plan.schedule, str):
+    if isinstance(plan.schedule, str):
+        made = _scheduler(plan.schedule, plan.warmup, steps, lrs)
+    else:
+        made = f"{_SCHEDULERS}.LambdaLR(optimizer, lambda step: schedule(min(step / {max(steps - 1, 1)}, 1.0)))"
         remarks.append("schedule is the function that find_lr was given")
     if plan.total_steps is None:
         remarks.append(f"{steps} steps are assumed: no total_steps was given")
     remark = f"  # {'; '.join(remarks)}" if remarks else ""
-    return f"scheduler = {_SCHEDULERS}.{made}{remark}"
+    return made and f"scheduler = {made}{remark}"
+
+
+def _scheduler(schedule: str, warmup: float | None, steps: int, lrs: Sequence[float]) -> str | None:
+    """The call that makes a schedule by its name; None for a constant rate."""
+    if schedule == "one_cycle":
+        rates = [rate_text(lr) for lr in lrs]
+        peak = rates[0] if len(rates) == 1 else f"[{', '.join(rates)}]"
+        rise = "" if warmup is None else f"pct_start={warmup:.4g}, "
+        return f"{_SCHEDULERS}.OneCycleLR(optimizer, max_lr={peak}, total_steps={steps}, {rise}cycle_momentum=False)"
+    if schedule == "wsd":  # up, the peak, and down
+        shares = f"1.0, 0.05 + {0.95 / (warmup or WARMUP):.4g} * step / {steps}, 5 - 5 * step / {steps}"
+        return f"{_SCHEDULERS}.LambdaLR(optimizer, lambda step: max(0.0, min({shares})))"
+    if schedule == "inverse_sqrt":
+        rise = f"{max(1, round((warmup or WARMUP) * steps))}"
+        return f"{_SCHEDULERS}.LambdaLR(optimizer, lambda step: min((step + 1) / {rise}, ({rise} / (step + 1)) ** 0.5))"
+    rises = 0 if warmup is None else min(max(1, round(warmup * steps)), steps - 1)
+    falls = steps - rises
+    after = {
+        "cosine": f"CosineAnnealingLR(optimizer, T_max={falls})",
+        "linear": f"LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters={falls})",
+        "polynomial": f"PolynomialLR(optimizer, total_iters={falls})",
+        "cosine_with_min_lr": "LambdaLR(optimizer, lambda step: "
+        f"0.55 + 0.45 * torch.cos(torch.tensor(torch.pi * step / {falls})).item())",
+    }.get(schedule)
+    parts = [f"LinearLR(optimizer, start_factor=1 / {rises}, total_iters={rises})"] if rises else []
+    parts = [f"{_SCHEDULERS}.{part}" for part in (*parts, after) if part is not None]
+    if len(parts) == 2:
+        return f"{_SCHEDULERS}.SequentialLR(optimizer, [{', '.join(parts)}], milestones=[{rises}])"
+    return parts[0] if parts else None
 
 
 def _optimizer(facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -52,11 +52,15 @@ def plan_text(plan: Plan) -> str:
     Example:
         >>> plan_text(Plan("one_cycle", 5000, "AdamW"))
         'AdamW, one_cycle over 5,000 steps'
+        >>> plan_text(Plan("cosine", 5000, warmup=0.1))
+        'cosine with a warmup of 10 %, over 5,000 steps'
         >>> plan_text(Plan())
         'a constant rate over 1,000 steps (assumed: no total_steps was given)'
     """
     schedule = plan.schedule if isinstance(plan.schedule, str) else "a schedule of your own"
     shape = "a constant rate" if schedule == "constant" else schedule
+    if plan.warmup is not None:
+        shape += f" with a warmup of {100 * plan.warmup:.2g} %,"
     optimizer = f"{printable(plan.optimizer, _LONGEST_NAME)}, " if plan.optimizer else ""
     if plan.total_steps is None:
         return f"{optimizer}{shape} over {ASSUMED_STEPS:,} steps (assumed: no total_steps was given)"

@@ -28,6 +28,12 @@ from findlr.search.workers import check_executor
 Progress = AbstractContextManager[Callable[[Step], object]]
 
 _NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
+OF_A_RACE = {
+    "budget": "is the cost",
+    "executor": "makes the runs",
+    "one_pass": "takes the first runs",
+    "checkpoint": "keeps the runs",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,16 +135,13 @@ class Settings(SweepSettings):
             )
         if self.executor is not None:
             check_executor(self.executor)
-            if not self.verify:
-                raise ConfigurationError("executor= makes the runs of a race: give verify=True, too, or leave it out")
             if self.one_pass:
                 raise ConfigurationError("executor= and one_pass=True are two ways to make several runs: give one")
-        if self.checkpoint is None:
-            return
-        if not isinstance(self.checkpoint, (str, PathLike)):
+        if not (self.checkpoint is None or isinstance(self.checkpoint, (str, PathLike))):
             raise ConfigurationError(f"checkpoint must be the name of a file, got {self.checkpoint!r}")
-        if not self.verify:
-            raise ConfigurationError("checkpoint= keeps the runs of a race: give verify=True, too, or leave it out")
+        for name, says in OF_A_RACE.items() if not self.verify else ():
+            if getattr(self, name):
+                raise ConfigurationError(f"{name}= {says} of a race: give verify=True, too, or leave it out")
 
     def asked(self) -> dict[str, Any]:
         """What decides a search, by name, in plain values; who watches it does not."""
@@ -169,7 +172,7 @@ class Settings(SweepSettings):
         if plan.total_steps is None:
             raise ConfigurationError(
                 "verify=True needs total_steps, the length of the training that is planned: give it, such as "
-                "total_steps=len(loader) * epochs"
+                "total_steps=len(loader) * epochs, or '5 epochs'"
             )
         if self.budget is None:
             total = max(250.0, plan.total_steps / 2)
@@ -178,7 +181,7 @@ class Settings(SweepSettings):
         sweep = num_steps if self.control_variate is False else (num_steps * 4 + 2) / 3  # with its self-check
         if total < sweep:
             raise ConfigurationError(
-                f"budget={self.budget!r} is {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
+                f"budget={self.budget!r} comes to {total:.0f} in steps, and the sweep alone may take {sweep:.0f}: "
                 "raise it, or lower num_steps"
             )
         return total

@@ -101,6 +101,11 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         ConfigurationError: none of them is given, or several, or one that is no function.
     """
     ways = {"criterion": criterion, "loss_fn": loss_fn, "train_step": train_step}
+    if isinstance(criterion, Iterable) and not callable(criterion):
+        raise ConfigurationError(
+            f"criterion, the third argument, must be a function or a module, got {type(criterion).__name__}: the order "
+            "is (model, optimizer, criterion, loader); beside loss_fn or train_step name it, loader=..."
+        )
     given = [name for name, way in ways.items() if way is not None]
     if len(given) != 1:
         raise ConfigurationError(
@@ -119,6 +124,5 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
             f"loss_fn is called as loss_fn(model, batch), and {name} takes outputs and targets: give it as criterion"
         )
     if train_step is None and not isinstance(model, nn.Module):
-        raise ConfigurationError(
-            f"model must be a torch.nn.Module, got {type(model).__name__}; several models need train_step"
-        )
+        several = "; several models need train_step" if isinstance(model, (list, tuple, Mapping)) else ""
+        raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}{several}")

@@ -54,8 +54,9 @@ def listed(name: str, given: Any, kind: type) -> list[Any]:
     items = list(given.values()) if isinstance(given, Mapping) else [given] if isinstance(given, kind) else given
     if not isinstance(items, (list, tuple)) or not items or not all(map(isinstance, items, repeat(kind))):
         module = "torch.nn" if kind is nn.Module else "torch.optim"
+        got = f"the class {given.__name__} itself" if isinstance(given, type) else type(given).__name__
         raise (OptimizerError if name == "optimizer" else ConfigurationError)(
-            f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {type(given).__name__}"
+            f"{name} must be a {module}.{kind.__name__}, or a list or dict of them, got {got}"
         )
     if kind is torch.optim.Optimizer and len(set(map(id, items))) < len(items):
         raise OptimizerError("the same optimizer is given twice, and would take two steps for one: give it once")

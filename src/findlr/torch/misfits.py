@@ -22,7 +22,12 @@ _OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
 def no_pair(batch: Any) -> LoaderError:
     """The error for a batch that is no pair of inputs and targets, and so nothing for a criterion."""
     seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
-    instead = "model(**batch).loss, say, in its place" if isinstance(batch, Mapping) else "... instead"
+    if isinstance(batch, Mapping):
+        instead = "model(**batch).loss, say, in its place"
+    elif isinstance(batch, (tuple, list)) and len(batch) > 2:
+        instead = "criterion(model(*batch[:-1]), batch[-1]), say, in its place"
+    else:
+        instead = "... in its place"
     return LoaderError(
         f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
         f"loss_fn=lambda model, batch: {instead}"

@@ -60,7 +60,7 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     look = {**dict.fromkeys(inked, _INK), **dict.fromkeys(papers, _PAPER)}
-    how: dict[Any, Any] = {**look, "svg.fonttype": "none", "svg.hashsalt": "findlr"}
+    how: dict[Any, Any] = {**look, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "findlr"}
     with mpl.rc_context(how), warnings.catch_warnings(), StringIO() as file:
         warnings.filterwarnings("ignore", "Glyph")  # which one is missing here is for the browser's fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

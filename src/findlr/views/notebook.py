@@ -15,7 +15,7 @@ from findlr.analysis.smoothing import Array
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import MissingExtraError
 from findlr.finding import Finding
-from findlr.finding.telling import cost_text, none_text, plan_text, race_text
+from findlr.finding.telling import cost_text, plan_text, race_text
 from findlr.views.figures import svg
 from findlr.views.parts import OWN
 from findlr.views.progress import Growing
@@ -80,7 +80,8 @@ def html(finding: Finding) -> str:
     """
     suggestion = finding.suggestion
     if suggestion is None:
-        head = f"<b>No suggestion:</b> {_text(none_text(finding), 200)}"
+        fallback = finding.fallback
+        head = "<b>No suggestion</b>" + ("" if fallback is None else f": {_text(fallback.why, 200)}")
     else:
         head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b>'
         if suggestion.interval is not None:

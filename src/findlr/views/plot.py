@@ -149,13 +149,13 @@ def _draw_all(drawings: Sequence[Drawing], names: Sequence[str], ax: Axes) -> No
 def _draw(drawing: Drawing, ax: Axes) -> None:
     _style(ax)
     if drawing.limits is not None:
-        ax.set_ylim(*drawing.limits)  # first, for no explosion to reach the axes
+        ax.set_ylim(*drawing.limits)  # first, so that no explosion reaches the axes
     handles = [*_curves(drawing, ax), *_marks(drawing, ax)]
     if drawing.race is not None:
         handles += _draw_race(drawing.race, ax)
     handles += _signs(drawing, ax)
     left, right = ax.dataLim.intervalx
-    if left == right:  # a single point has no width of its own
+    if math.isclose(left, right):  # a single point has no width of its own
         ax.set_xlim(left / 10, right * 10)
     if drawing.message:
         ax.set_title(lines(drawing.message, ax, "large"), parse_math=False)

@@ -15,6 +15,7 @@ from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
 from findlr.finding.telling import cost_text, none_text, plan_text, race_text
 from findlr.views.console.sketch import Sketch
+from findlr.views.parts import OWN
 
 _NARROW = 60  # columns; the table of several Findings needs more
 
@@ -90,7 +91,7 @@ def summary(finding: Finding) -> Table:
         >>> from findlr import find
         >>> from findlr.testing import Quadratic
         >>> Console().print(summary(find(Quadratic())))  # doctest: +ELLIPSIS
-        suggestion ... (quick)...
+        suggestion    0...
     """
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -99,7 +100,7 @@ def summary(finding: Finding) -> Table:
     if suggestion is None:
         table.add_row("suggestion", Text(none_text(finding), style="bold red"))
     else:
-        named = f"{rate_text(suggestion.lr)} ({printable(suggestion.rule)})"
+        named = rate_text(suggestion.lr) + (f" ({printable(suggestion.rule)})" if suggestion.rule not in OWN else "")
         table.add_row("suggestion", Text(named, style="bold green"))
         if suggestion.interval is not None:
             table.add_row("interval", Text(interval_text(suggestion.interval)))
