@@ -73,7 +73,7 @@ def test_the_two_are_weighed_by_the_noise_and_by_how_far_apart_they_are(plan, mi
     given = curve(middle, differ_by)
     dip, to = read_dip(given), usual(plan, 2.3)
     gap = abs(to - dip.place)
-    weight = math.exp(-2.4 * dip.noise) * (1 + (gap * math.exp(-1.2 * dip.noise) / 1.5) ** 2)
+    weight = math.exp(-3.6 * dip.noise) * (1 + (gap * math.exp(-1.2 * dip.noise) / 1.5) ** 2)
     expected = (weight * dip.place + to) / (weight + 1) - 0.12
     belief = believe(given, plan)
     assert math.log10(belief.lr) == pytest.approx(expected, abs=1e-6)
@@ -164,7 +164,7 @@ def test_the_start_is_the_mean_over_all_batches_where_it_was_measured():
 
 
 @either
-@pytest.mark.parametrize(("differ_by", "ends"), [(0.01, (-0.3, 0.5)), (1.0, (-0.42, 0.6))])
+@pytest.mark.parametrize(("differ_by", "ends"), [(0.01, (-0.3, 0.5)), (1.0, (-0.37, 0.74))])
 def test_the_interval_around_the_rate(differ_by, ends, baseline):
     belief = believe(curve(-2, differ_by, baseline), ADAM)
     assert belief.interval == pytest.approx(tuple(belief.lr * 10**end for end in ends))
@@ -177,7 +177,7 @@ def test_the_interval_around_the_rate(differ_by, ends, baseline):
         ("epochs", {"epochs": 100}, 0.0, -2, 0.05 * 1.5),
         ("epochs", {"epochs": 3}, 0.0, -2, 0.0),
         ("pretrained", {"pretrained": True}, 0.0, -2, 0.02),
-        ("gap", {}, 0.0, -2.38 - 1, 0.01),
+        ("gap", {}, 0.0, -2.4 - 1, 0.04),
         ("gap", {}, 0.0, -6, 0.01 * 2),
     ],
 )
