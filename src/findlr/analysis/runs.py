@@ -72,8 +72,9 @@ class Race:
         return max(run.steps for run in self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The race as plain values."""
-        return {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+        """The race as plain values; ``held_out`` only where nothing was."""
+        plain = {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+        return {name: value for name, value in plain.items() if name != "held_out" or not value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Race:

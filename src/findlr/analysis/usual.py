@@ -65,7 +65,7 @@ def usual(plan: Plan, start: float) -> float | None:
 
     Example:
         >>> round(usual(Plan(optimizer="AdamW", parameters=1_000_000), start=2.3), 2)
-        -2.88
+        -2.9
 
     Source: the sources stand beside the constants; the fit is ``study.fit_rule``'s.
     """
