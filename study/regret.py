@@ -24,6 +24,8 @@ DEFAULT_LR: Mapping[str, float] = {
     "Adafactor": 1e-2,
     "Lion": 1e-4,  # its authors'
     "Muon+AdamW": 1e-3,
+    "Adadelta": 1.0,
+    "SignSGD": 1e-3,
 }
 
 

@@ -34,7 +34,7 @@ RAW = RUNS / "truth"
 
 SEEDS, FRESH_SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4), (5, 6, 7, 8, 9)
 CENTRES = {"SGD": 16, "SGD+momentum": 12, "Adam": 6, "AdamW": 6, "RMSprop": 4, "Adagrad": 10}  # half octaves
-CENTRES |= {"Adam(.5)": 6, "Adafactor": 10, "Lion": -4, "Muon+AdamW": 8}
+CENTRES |= {"Adam(.5)": 6, "Adafactor": 10, "Lion": -4, "Muon+AdamW": 8, "Adadelta": 20, "SignSGD": -4}
 LOWEST, HIGHEST = -34, 40  # about 1e-8 to 1e3
 MOST = {"Adafactor": 20}  # about 1: its own rule for the step is the lesser one from there on
 BAD, POOR, NEAR = 0.9, 0.4, 0.03  # regrets: an edge may stop here; not worth three seeds; worth five

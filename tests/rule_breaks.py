@@ -40,6 +40,8 @@ SWEPT = "test_what_is_usual_leads_to_no_rate_that_was_not_swept"
 INTERVAL = "test_the_interval_around_the_rate"
 COST = "test_what_each_doubt_costs"
 STILL = "test_a_loss_that_still_falls_speaks_for_its_dip_at_least"
+BY_ITSELF = "test_a_loss_that_may_fall_by_itself_speaks_with_its_weight_alone"
+LAST = "test_a_loss_that_still_falls_gives_no_rate_next_to_the_last"
 NO_MORE = "test_what_is_usual_is_raised_by_nothing_else"
 FROM = "test_a_race_on_a_loss_that_still_falls_starts_where_it_falls"
 STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
@@ -187,7 +189,7 @@ _USUAL = [
     ("usual: the sign of what is planned", MOVED, "larger + planned(plan)", "larger - planned(plan)"),
     ("usual: the epochs", RATE, " - _EPOCHS * again", ""),
     ("usual: the epochs' sign", RATE, "- _EPOCHS * again", "+ _EPOCHS * again"),
-    ("usual: the epochs' power", RATE, "_EPOCHS = 0.3", "_EPOCHS = 0.2"),
+    ("usual: the epochs' power", RATE, "_EPOCHS = 0.4", "_EPOCHS = 0.2"),
     ("usual: the epochs by default", OPEN, "plan.epochs or _USUAL_EPOCHS", "plan.epochs or 1.0"),
     ("usual: where the epochs ask for nothing", RATE, "_USUAL_EPOCHS = 10.0", "_USUAL_EPOCHS = 1.0"),
     (
@@ -229,9 +231,9 @@ _BELIEF = [
         "density = _DENSITY",
     ),
     ("weight: the noise", WEIGHED, "math.exp(-_TRUST * dip.noise)", "1.0"),
-    ("weight: how fast it falls", WEIGHED, "_TRUST, _TRUST_IN_GAP = 2.4", "_TRUST, _TRUST_IN_GAP = 2.0"),
+    ("weight: how fast it falls", WEIGHED, "_TRUST, _TRUST_IN_GAP = 3.6", "_TRUST, _TRUST_IN_GAP = 3.0"),
     ("weight: the gap", WEIGHED, "trust *= 1 + ", "trust *= 1 + 0 * "),
-    ("weight: the gap's noise", WEIGHED, "_TRUST_IN_GAP = 2.4, 1.2", "_TRUST_IN_GAP = 2.4, 0.0"),
+    ("weight: the gap's noise", WEIGHED, "_TRUST_IN_GAP = 3.6, 1.2", "_TRUST_IN_GAP = 3.6, 0.0"),
     ("weight: the reach", WEIGHED, "_REACH = 1.5", "_REACH = 1.0"),
     ("weight: the square", WEIGHED, "/ _REACH) ** 2", "/ _REACH)"),
     ("weight: which is which", WEIGHED, "weight * read + (1 - weight) * to", "weight * to + (1 - weight) * read"),
@@ -247,8 +249,15 @@ _BELIEF = [
     ("interval: its low end", INTERVAL, "lr * 10**low", "lr"),
     ("interval: its high end", INTERVAL, "lr * 10**high", "lr"),
     ("interval: of what is usual", WITHOUT, "(-0.6, 0.8)", "(-0.5, 0.8)"),
-    ("still falling: the dip", STILL, "if dip is None or dip <= alone.usual:", "if True:"),
-    ("still falling: a lower dip", NO_MORE, "if dip is None or dip <= alone.usual:", "if dip is None:"),
+    ("still falling: the dip", STILL, "if told.dip is None or told.dip <= alone.usual:", "if True:"),
+    (
+        "still falling: a lower dip",
+        NO_MORE,
+        "if told.dip is None or told.dip <= alone.usual:",
+        "if told.dip is None:",
+    ),
+    ("still falling: by itself", BY_ITSELF, "weight = 1.0 if curve.baseline is not None else told.weight", "weight = 1.0"),
+    ("still falling: next to the last", LAST, ", float(np.log10(curve.lr[-1])) - _FROM_EDGE)", ", math.inf)"),
     (
         "still falling: rate-free",
         NO_MORE,

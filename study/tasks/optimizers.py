@@ -41,6 +41,23 @@ class Lion(Optimizer):
         return loss
 
 
+class SignSGD(Optimizer):
+    """The sign of the gradient is the step (Bernstein et al. 2018, arXiv:1802.04434)."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
+        return loss
+
+
 def not_for_muon(parameter: nn.Parameter) -> None:
     """Mark a matrix that AdamW trains beside Muon: an embedding or the last layer."""
     parameter.not_for_muon = True  # type: ignore[attr-defined]

@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adafactor, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.utils.data import DataLoader, Dataset
 
-from study.tasks.optimizers import Lion, MuonAdamW
+from study.tasks.optimizers import Lion, MuonAdamW, SignSGD
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,6 +28,8 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "Adafactor": Adafactor,
     "Lion": Lion,
     "Muon+AdamW": MuonAdamW,
+    "Adadelta": Adadelta,
+    "SignSGD": SignSGD,
 }
 FUSED = {"SGD", "SGD+momentum", "Adam", "AdamW", "Adagrad", "Adam(.5)"}  # have a faster form for the same steps
 
@@ -65,6 +67,15 @@ SPLITS = {
     "deep": "fit",
     "resumed": "fit",
     "scarce": "fit",
+    "plateaus": "fit",
+    "tails": "fit",
+    "uneven": "fit",
+    "continued": "fit",
+    "layerwise": "fit",
+    "summed": "fit",
+    "whole": "fit",
+    "uncommon": "fit",
+    "normal": "fit",
     "grammar": "report",
     "masked": "report",
     "low_rank": "report",

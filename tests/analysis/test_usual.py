@@ -60,25 +60,25 @@ def test_how_late_a_momentum_shows_that_a_rate_is_too_high(optimizer, momentum, 
 @pytest.mark.parametrize(
     ("change", "decades"),
     [
-        *(({"optimizer": name}, -2.38) for name in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")),
-        ({"optimizer": "RMSprop"}, -2.68),
-        ({"optimizer": "Adagrad"}, -1.84 + 0.5),
-        ({"optimizer": "Adam", "parameters": 1_000_000}, -2.38 - 0.5),
-        ({"optimizer": "RMSprop", "parameters": 1_000_000}, -2.68 - 0.5),
-        ({"optimizer": "Adagrad", "parameters": 1_000_000}, -1.84 + 0.5 - 0.5),
-        ({"optimizer": "Adam", "parameters": 1000}, -2.38 + 0.25),
-        ({"optimizer": "Adam", "parameters": 10}, -2.38 + 0.25),
-        ({"optimizer": "Adam", "total_steps": 10_000}, -2.38 - 0.2),
-        ({"optimizer": "Adam", "epochs": 100}, -2.38 - 0.3),
-        ({"optimizer": "Adam", "epochs": 1}, -2.38 + 0.3),
-        ({"optimizer": "Adam", "epochs": 0.01}, -2.38 + 0.6),
-        ({"optimizer": "Adam", "epochs": 1e6}, -2.38 - 0.6),
-        ({"optimizer": "Adam", "pretrained": True}, -2.38 - 0.5),
-        ({"optimizer": "Adam", "pretrained": 0.01}, -2.38 - 0.5),
-        ({"optimizer": "Adam", "pretrained": True, "parameters": 1000}, -2.38 - 0.5 + 0.25),
-        ({"optimizer": "Adam", "pretrained": 0.6, "parameters": 1_000_000}, -2.38 - 0.5 - 0.5 - 0.6),
-        ({"optimizer": "Adam", "pretrained": 0.01, "parameters": 1_000_000}, -2.38 - 0.5 - 0.5),
-        ({"optimizer": "Adam", "momentum": 0.0}, -2.38),
+        *(({"optimizer": name}, -2.4) for name in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")),
+        ({"optimizer": "RMSprop"}, -2.75),
+        ({"optimizer": "Adagrad"}, -1.9 + 0.5),
+        ({"optimizer": "Adam", "parameters": 1_000_000}, -2.4 - 0.5),
+        ({"optimizer": "RMSprop", "parameters": 1_000_000}, -2.75 - 0.5),
+        ({"optimizer": "Adagrad", "parameters": 1_000_000}, -1.9 + 0.5 - 0.5),
+        ({"optimizer": "Adam", "parameters": 1000}, -2.4 + 0.25),
+        ({"optimizer": "Adam", "parameters": 10}, -2.4 + 0.25),
+        ({"optimizer": "Adam", "total_steps": 10_000}, -2.4 - 0.2),
+        ({"optimizer": "Adam", "epochs": 100}, -2.4 - 0.4),
+        ({"optimizer": "Adam", "epochs": 1}, -2.4 + 0.4),
+        ({"optimizer": "Adam", "epochs": 0.01}, -2.4 + 0.8),
+        ({"optimizer": "Adam", "epochs": 1e6}, -2.4 - 0.8),
+        ({"optimizer": "Adam", "pretrained": True}, -2.4 - 0.5),
+        ({"optimizer": "Adam", "pretrained": 0.01}, -2.4 - 0.5),
+        ({"optimizer": "Adam", "pretrained": True, "parameters": 1000}, -2.4 - 0.5 + 0.25),
+        ({"optimizer": "Adam", "pretrained": 0.6, "parameters": 1_000_000}, -2.4 - 0.5 - 0.5 - 0.6),
+        ({"optimizer": "Adam", "pretrained": 0.01, "parameters": 1_000_000}, -2.4 - 0.5 - 0.5),
+        ({"optimizer": "Adam", "momentum": 0.0}, -2.4),
         ({"optimizer": "SGD"}, -0.86),
         ({"optimizer": "ASGD"}, -0.86),
         ({"optimizer": "SGD", "momentum": 0.9}, -0.86 - 0.6),
@@ -116,7 +116,7 @@ def test_a_loss_that_is_scaled_scales_the_rate_of_an_sgd_and_of_no_other(scale):
 @pytest.mark.parametrize("start", [0.0, -2.3, math.nan, math.inf])
 def test_a_start_without_a_scale_leaves_an_sgd_without_a_usual_rate(start):
     assert usual(PLAN, start) is None
-    assert usual(replace(PLAN, optimizer="Adam"), start) == pytest.approx(-2.38)
+    assert usual(replace(PLAN, optimizer="Adam"), start) == pytest.approx(-2.4)
 
 
 @pytest.mark.parametrize("optimizer", ["Adadelta", "Rprop", "LBFGS", "Own", ""])

@@ -1,6 +1,7 @@
 """The race: on a parabola whose best rates are known, and its arithmetic against the obvious one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -373,6 +374,43 @@ def test_runs_that_end_alike_leave_the_sweeps_answer():
     race = Race(runs, 2.0, 0.02, bracketed=True)
     decided = decide(race, Suggestion(0.05, "quick", ""), Plan(total_steps=100))
     assert (decided.lr, decided.why) == (0.05, "4 short runs of 100 steps end alike, so the sweep's 0.05 stands.")
+
+
+def decided_between(race, interval=None, **plan):
+    """The place of the decision between the sweep, at 0, and the race, at 1; runs of a quarter of the plan."""
+    sweep, plan = Suggestion(0.01, "quick", "", interval), Plan(total_steps=400, **plan)
+    low, high = math.log(sweep.lr), math.log(race.best_lr * 0.25**0.1)
+    return (math.log(decide(race, sweep, plan).lr) - low) / (high - low)
+
+
+QUARTER = tuple(Run(lr, 100, loss) for lr, loss in ((0.1, 0.9), (0.2, 0.6), (0.4, 0.9)))
+
+
+@pytest.mark.parametrize(
+    ("decades", "odds"), [(0.8, 1.0), (1.2, 1.5), (1.6, 2.0), (9.0, 2.0), (0.4, 0.5), (0.0, 0.5), (None, 1.0)]
+)
+def test_the_wider_the_sweeps_interval_the_more_the_race_counts(decades, odds):
+    part = 0.25**0.65
+    interval = None if decades is None else (0.01, 0.01 * 10**decades)
+    share = decided_between(Race(QUARTER, 2.0, 0.2, bracketed=True), interval)
+    assert share / (1 - share) == pytest.approx(odds * part / (1 - part))
+
+
+@pytest.mark.parametrize(("epochs", "by"), [(None, 1), (0.5, 1), (1, 1), (10, 2), (100, 3)])
+def test_runs_that_were_scored_on_what_they_trained_on_count_less_the_more_often_it_comes(epochs, by):
+    race = Race(QUARTER, 2.0, 0.2, bracketed=True)
+    seen = replace(race, held_out=False)
+    assert decided_between(seen, epochs=epochs) == pytest.approx(decided_between(race, epochs=epochs) / by)
+    whys = [decide(each, Suggestion(0.01, "quick", ""), Plan(total_steps=400)).why for each in (race, seen)]
+    assert ["held-out data tell more" in why for why in whys] == [False, True]
+
+
+@pytest.mark.parametrize(("diverged", "most"), [(0.4, 0.4), (0.3, 0.3), (0.05, math.inf)])
+def test_no_decision_is_near_a_higher_rate_at_which_a_run_diverged(diverged, most):
+    runs = (*QUARTER[:2], Run(diverged, 100, math.inf), Run(2.0, 100, math.inf))
+    race = Race(runs, 2.0, 0.2, bracketed=True)
+    sweep, plan = Suggestion(0.3, "quick", ""), Plan(total_steps=100)
+    assert decide(race, sweep, plan).lr == pytest.approx(min(0.2, most / 10**0.4))
 
 
 def test_a_race_without_a_bracket_has_a_wider_interval():

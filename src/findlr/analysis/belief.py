@@ -17,14 +17,14 @@ from findlr.errors import NoSuggestionError
 
 # Fitted by ``python -m study.fit_rule`` on tasks of other families than the README reports; in decades.
 _LEVEL = -0.12  # a rate that is too high costs more than one that is too low
-_TRUST, _TRUST_IN_GAP = 2.4, 1.2  # how fast a dip that is noisy loses its weight
+_TRUST, _TRUST_IN_GAP = 3.6, 1.2  # how fast a dip that is noisy loses its weight
 _DENSITY = 0.33  # four times the steps move the dip by -0.2 decades
 _REACH = 1.5  # so far apart, a dip that is clear weighs twice as much as what is usual
-_INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.3, 0.5), (-0.42, 0.6), (-0.6, 0.8)
+_INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.3, 0.5), (-0.37, 0.74), (-0.6, 0.8)
 _RATE_FREE_INTERVAL = (-0.3, 0.3)
-_FROM_EDGE = 0.3  # a sweep that diverged bears no rate nearer to where it did
+_FROM_EDGE = 0.3  # decades: no rate is borne nearer to where a sweep diverged, or ended before its loss had turned
 # What each doubt adds to the regret.
-_NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.05, 0.05, 0.02, 0.01
+_NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.05, 0.03, 0.02, 0.04
 _FEW_EPOCHS = 0.5  # decades
 
 
@@ -59,7 +59,7 @@ class Belief:
 def believe(curve: Curve, plan: Plan) -> Belief:
     """Weigh what the dip says against what is usual.
 
-    log10 lr = (w d + u) / (w + 1) - 0.12,   w = e^(-2.4 s) (1 + (|u - d| e^(-1.2 s) / 1.5)^2)
+    log10 lr = (w d + u) / (w + 1) - 0.12,   w = e^(-3.6 s) (1 + (|u - d| e^(-1.2 s) / 1.5)^2)
 
     d = place of the dip + 0.6 log10(1 - momentum) + planned + 0.33 density,   u = what is usual,   s = the dip's noise
 
@@ -83,7 +83,7 @@ def believe(curve: Curve, plan: Plan) -> Belief:
         >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
         >>> belief = believe(curve, Plan("one_cycle", 1000, "AdamW", 0.9))
         >>> f"{belief.dip:.2g} and {belief.usual:.2g} make {belief.lr:.2g}"
-        '0.0062 and 0.01 make 0.006'
+        '0.0062 and 0.0098 make 0.0059'
 
     Source: original. The schedule's factor follows Defazio et al. 2023 (arXiv:2310.07831) and Schaipp et al. 2025
     (arXiv:2501.18965); the interval is conformal (Vovk, Gammerman and Shafer 2005).
@@ -125,7 +125,9 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
 def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
     """What is usual, or more where a loss that still falls says so; None if nothing is usual.
 
-    A dip that has not ended lies lower than the whole one would.
+    A dip that has not ended lies lower than the whole one would. Where the batches' losses under the starting weights
+    were not measured, a loss may fall by itself, so the dip has only its weight. No answer lies nearer than a factor of
+    2 to the last rate, behind which nothing was seen.
 
     Args:
         curve: the raw losses of a sweep.
@@ -135,13 +137,15 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
     if alone is None or alone.usual is None or plan.optimizer in RATE_FREE:
         return alone
     try:
-        dip = believe(curve, plan).dip
+        told = believe(curve, plan)
     except NoSuggestionError:
         return alone
-    if dip is None or dip <= alone.usual:
+    if told.dip is None or told.dip <= alone.usual:
         return alone
-    read = math.log10(dip)
-    return _settled(curve, plan, read, read, math.log10(alone.usual), 1.0, _USUAL_INTERVAL)
+    read, to = math.log10(told.dip), math.log10(alone.usual)
+    weight = 1.0 if curve.baseline is not None else told.weight
+    answer = min(to + weight * (read - to), float(np.log10(curve.lr[-1])) - _FROM_EDGE)
+    return _settled(curve, plan, max(answer, to), read, to, weight, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:

@@ -27,6 +27,9 @@ AT_ONCE = PASS  # the same, where workers make several at the same time
 AT_ONCE_IF_RICH = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all of them: the likeliest first, and none after them
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan
 BELIEVED = 0.65  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
+SURE_DECADES = 0.8  # of the sweep's interval: a sweep whose interval is wider counts less,
+MOST_UNSURE = 2.0  # down to half as much
+FROM_DIVERGED = 0.4  # decades: the answer keeps from a run that diverged, because the plan is longer
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
@@ -53,6 +56,7 @@ class Race:
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
             "parallel", the first ones by an executor's workers.
+        held_out: whether the losses are of held-out examples; if not, of the batches that were trained on.
     """
 
     runs: tuple[Run, ...]
@@ -60,6 +64,7 @@ class Race:
     best_lr: float
     bracketed: bool
     path: str = "sequential"
+    held_out: bool = True
 
     @property
     def steps(self) -> int:
@@ -67,8 +72,9 @@ class Race:
         return max(run.steps for run in self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The race as plain values."""
-        return {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+        """The race as plain values; ``held_out`` only where nothing was."""
+        plain = {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+        return {name: value for name, value in plain.items() if name != "held_out" or not value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Race:
@@ -195,12 +201,13 @@ def level(race: Race) -> bool:
 
 
 def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
-    """The race's answer at the planned length, weighed with the sweep's by how long the runs are.
+    """The race's answer at the planned length, weighed with the sweep's.
 
-    log lr = s (log lr_race - b log(total_steps / steps)) + (1 - s) log lr_sweep,   s = (steps / total_steps)^0.65
+    log lr = s (log lr_race - b log(total_steps / steps)) + (1 - s) log lr_sweep
 
-    lr_race is where a parabola through the best run and its neighbours is lowest. Runs that end alike say nothing: then
-    the answer is the sweep's.
+    lr_race is where a parabola through the best run and its neighbours is lowest, b is how best rates fall with the
+    length. s is what the race counts for; see ``share_of``. No answer lies nearer than a factor of 2.5 to a higher rate
+    at which a run diverged.
 
     Args:
         race: the runs.
@@ -210,19 +217,43 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     Returns:
         The Suggestion.
 
-    Source: original. b is how best rates fall with the length; s is how much a run has learned of what the whole
-    training does.
+    Source: original.
     """
     assert plan.total_steps is not None
-    part = race.steps / plan.total_steps
-    share = 0.0 if level(race) else part**BELIEVED
-    lr = (race.best_lr * part**DRIFT) ** share * sweep.lr ** (1 - share)
+    share = share_of(race, sweep, plan)
+    lr = (race.best_lr * (race.steps / plan.total_steps) ** DRIFT) ** share * sweep.lr ** (1 - share)
     why = f"{len(race.runs)} short runs of {race.steps} steps end alike, so the sweep's {rate_text(lr)} stands."
     if share:
+        best = min(race.runs, key=lambda run: run.loss)
+        diverged = [run.lr for run in race.runs if run.lr > best.lr and not math.isfinite(run.loss)]
+        lr = min([lr, *(each * 10**-FROM_DIVERGED for each in diverged)])
         why = (
             f"{len(race.runs)} short runs of {race.steps} steps end best around {rate_text(race.best_lr)}; for the "
             f"{plan.total_steps:,} steps of your plan, and with the sweep's {rate_text(sweep.lr)} weighed in, that "
             f"makes {rate_text(lr)}."
         )
+        if not race.held_out:
+            why += " They were scored on the batches they trained on: held-out data tell more."
     reach = 1 if race.bracketed else 2  # the best run may not be the best rate
     return Suggestion(lr, "race", why, (lr * 10 ** (LOW_DECADES * reach), lr * 10 ** (HIGH_DECADES * reach)))
+
+
+def share_of(race: Race, sweep: Suggestion, plan: Plan) -> float:
+    """What the race counts for beside the sweep, from 0 to 1.
+
+    s = p u / (p u + 1 - p) / (1 + max(0, log10 epochs)),   p = (steps / total_steps)^0.65,   u = width / 0.8
+
+    p is what a run has learned of the whole training, u how unsure the sweep is: the width of its interval in decades,
+    over that of a clear one, from 1/2 to 2. Runs that end alike say nothing. The division is there only where no example was held out:
+    the more often the plan sees the same ones, the less a loss on them tells.
+    """
+    assert plan.total_steps is not None
+    if level(race):
+        return 0.0
+    learned_part = (race.steps / plan.total_steps) ** BELIEVED
+    unsure = 1.0
+    if sweep.interval is not None:
+        decades = math.log10(sweep.interval[1] / sweep.interval[0])
+        unsure = min(max(decades / SURE_DECADES, 1 / MOST_UNSURE), MOST_UNSURE)
+    share = learned_part * unsure / (learned_part * unsure + 1 - learned_part)
+    return share if race.held_out else share / (1 + max(0.0, math.log10(plan.epochs or 1.0)))

@@ -16,17 +16,17 @@ DECAY = 0.5  # Adagrad divides its rate by the root of its steps
 _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _USUAL_EPOCHS = 10.0
-_EPOCHS = 0.3  # the more often examples come again, the sooner a high rate overfits
+_EPOCHS = 0.4  # the more often examples come again, the sooner a high rate overfits
 _PRETRAINED = 0.5  # decades: weights that are good already bear less,
 _FINE_TUNED = 0.3  # and large ones far less: BERT's 1e8 are fine-tuned at 2e-5 to 5e-5 (its README), trained at 1e-4
 _WHOLE = 0.5  # of the model: less is an adapter or a head, which is new
 # For 10,000 parameters, 1,000 steps at a constant rate, 10 epochs and a fresh start, in decades; and how it falls with
 # the parameters (GPT-3's table 2.1: 6e-4 at 1.25e8). Those of Adam, RMSprop, Adagrad and SGD are fitted.
-_ADAM = (-2.38, 0.25)
+_ADAM = (-2.4, 0.25)
 _USUAL_RATES = {
     **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax"), _ADAM),
-    "RMSprop": (-2.68, 0.25),
-    "Adagrad": (-1.84, 0.25),
+    "RMSprop": (-2.75, 0.25),
+    "Adagrad": (-1.9, 0.25),
     # A third to a tenth of AdamW's: lion-pytorch's README; Marin's sweeps at 300-520M measured a quarter to an eighth.
     "Lion": (-3.08, 0.25),
     # About AdamW's: Sophia's README, and Marin's sweeps.
@@ -49,7 +49,7 @@ _NO_MOMENTUM = ("SGD", "ASGD", "Adagrad", "Adadelta", "RMSprop", "Rprop")  # as 
 def usual(plan: Plan, start: float) -> float | None:
     """What the rate of such a training usually is, in decades; None if the optimizer's is not known.
 
-    log10 lr = base - b log10(parameters / 10^4) + planned - 0.3 log10(epochs / 10) - pretrained
+    log10 lr = base - b log10(parameters / 10^4) + planned - 0.4 log10(epochs / 10) - pretrained
 
     What is pretrained takes 0.5 decades less, and if the whole of it is trained 0.3 for each decade of parameters more.
 
@@ -65,7 +65,7 @@ def usual(plan: Plan, start: float) -> float | None:
 
     Example:
         >>> round(usual(Plan(optimizer="AdamW", parameters=1_000_000), start=2.3), 2)
-        -2.88
+        -2.9
 
     Source: the sources stand beside the constants; the fit is ``study.fit_rule``'s.
     """

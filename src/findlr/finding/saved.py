@@ -59,7 +59,10 @@ _SHAPE: dict[str, Any] = {
         None,
     ),
 }
-_PLAN: dict[str, Any] = {"warmup": float, "epochs": float, "pretrained": float}  # there or not
+_MORE: dict[str, dict[str, Any]] = {  # there or not
+    "plan": {"warmup": float, "epochs": float, "pretrained": float},
+    "race": {"held_out": bool},
+}
 _FACTS: dict[str, Any] = {
     "ratios": _NUMBERS,
     "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},
@@ -140,7 +143,10 @@ def checked(data: Any) -> dict[str, Any]:
             "reads every format that was released before"
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
-    result["plan"] |= {key: _fitted(data["plan"][key], shape, f"plan.{key}") for key, shape in _present(data["plan"])}
+    for part, more in _MORE.items():
+        if result[part] is not None:
+            present = more.keys() & data[part].keys()
+            result[part] |= {key: _fitted(data[part][key], more[key], f"{part}.{key}") for key in present}
     facts = {key: _unmarked(value) for key, value in result["facts"].items()}
     known = {key: _fact(key, facts[key]) for key in _FACTS.keys() & facts.keys()}
     result["facts"] = {**facts, **known}
@@ -148,11 +154,6 @@ def checked(data: Any) -> dict[str, Any]:
         if not holds:
             raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
     return result
-
-
-def _present(plan: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The optional entries that a plan has, with their shapes."""
-    return [(key, shape) for key, shape in _PLAN.items() if key in plan]
 
 
 def _fact(key: str, value: Any) -> Any:

@@ -118,7 +118,8 @@ def run_race(
     if not done:
         return None
     best_lr, bracketed = runs.parabola(done)
-    return Race(tuple(done), start if evaluator is not None else surely, best_lr, bracketed, path)
+    held_out = evaluator is not None
+    return Race(tuple(done), start if held_out else surely, best_lr, bracketed, path, held_out)
 
 
 def _finite(start: float) -> float:
