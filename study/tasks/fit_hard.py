@@ -172,7 +172,6 @@ PLATEAUS = (
 )  # fmt: skip
 
 TAILS = (
-    Task("tails-claims", "tails", _claims, partial(mlp, (8, 48, 48, 1)), _mse, "Adam", "one_cycle", 1000, 64),
     Task("tails-claims-sgd", "tails", _claims, partial(mlp, (8, 48, 1)), _mse, "SGD", "constant", 1200, 32),
     Task("tails-visits", "tails", _visits, partial(mlp, (8, 48, 48, 1)), _counted, "SGD+momentum", "cosine", 1000, 32),
     Task("tails-outliers", "tails", _outliers, partial(mlp, (10, 48, 48, 1)), _mse, "AdamW", "linear", 1000, 64),
