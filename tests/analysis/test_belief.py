@@ -199,11 +199,11 @@ def test_the_interval_around_the_rate(differ_by, ends, baseline):
     ("doubt", "change", "differ_by", "middle", "cost"),
     [
         ("noise", {}, 30.0, -2, 0.05 * 1.8),
-        ("epochs", {"epochs": 100}, 0.0, -2, 0.03 * 1.5),
+        ("epochs", {"epochs": 100}, 0.0, -2, 0.05 * 1.5),
         ("epochs", {"epochs": 3}, 0.0, -2, 0.0),
         ("pretrained", {"pretrained": True}, 0.0, -2, 0.02),
-        ("gap", {}, 0.0, -2.4 - 1, 0.04),
-        ("gap", {}, 0.0, -6, 0.04 * 2),
+        ("gap", {}, 0.0, -2.4 - 1, 0.01),
+        ("gap", {}, 0.0, -6, 0.01 * 2),
     ],
 )
 def test_what_each_doubt_costs(doubt, change, differ_by, middle, cost):

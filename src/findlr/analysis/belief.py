@@ -24,7 +24,7 @@ _INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.3, 0.5), (-0.37, 0.74), (-0.6,
 _RATE_FREE_INTERVAL = (-0.3, 0.3)
 _FROM_EDGE = 0.3  # decades: no rate is borne nearer to where a sweep diverged, or ended before its loss had turned
 # What each doubt adds to the regret.
-_NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.05, 0.03, 0.02, 0.04
+_NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.05, 0.05, 0.02, 0.01
 _FEW_EPOCHS = 0.5  # decades
 
 
