@@ -19,7 +19,8 @@ import torch
 from findlr import Curve, find_lr, rules
 from findlr.analysis import runs as arithmetic
 from findlr.analysis.answer import answer, inside
-from findlr.analysis.runs import Race, Run, decide, narrow, parabola
+from findlr.analysis.race import Race, Run
+from findlr.analysis.runs import decide, narrow, parabola
 from findlr.errors import NoSuggestionError
 from findlr.rules import Suggestion
 from findlr.search import race

@@ -23,7 +23,8 @@ import numpy as np
 
 from findlr import Plan, Suggestion, rules
 from findlr.analysis import runs as arithmetic
-from findlr.analysis.runs import Race, Run, decide, learned, parabola
+from findlr.analysis.race import Race, Run
+from findlr.analysis.runs import decide, learned, parabola
 from findlr.errors import NoSuggestionError
 from findlr.search.race import run_race
 from findlr.torch.passes.together import TRIAL_STEPS

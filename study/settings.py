@@ -25,7 +25,8 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from findlr.analysis.runs import Run, parabola
+from findlr.analysis.race import Run
+from findlr.analysis.runs import parabola
 from findlr.errors import NoSuggestionError
 from study.frontier import BLUE, GREY
 from study.picture import save

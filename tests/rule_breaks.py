@@ -256,8 +256,18 @@ _BELIEF = [
         "if told.dip is None or told.dip <= alone.usual:",
         "if told.dip is None:",
     ),
-    ("still falling: by itself", BY_ITSELF, "weight = 1.0 if curve.baseline is not None else told.weight", "weight = 1.0"),
-    ("still falling: next to the last", LAST, ", float(np.log10(curve.lr[-1])) - _FROM_EDGE)", ", math.inf)"),
+    (
+        "still falling: by itself",
+        BY_ITSELF,
+        "weight = 1.0 if curve.baseline is not None else told.weight",
+        "weight = 1.0",
+    ),
+    (
+        "still falling: next to the last",
+        LAST,
+        "answer = min(to + weight * (read - to), float(np.log10(curve.lr[-1])) - _FROM_EDGE)",
+        "answer = to + weight * (read - to)",
+    ),
     (
         "still falling: rate-free",
         NO_MORE,

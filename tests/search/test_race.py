@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
-from findlr.analysis.runs import Race, Run, decide, narrow, next_candidate, parabola
+from findlr.analysis.race import Race, Run
+from findlr.analysis.runs import decide, narrow, next_candidate, parabola
 from findlr.finding import Cost
 from findlr.search.conclusion import conclude
 from findlr.search.race import run_race

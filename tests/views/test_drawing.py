@@ -8,7 +8,7 @@ import pytest
 
 from findlr import ConfigurationError, Curve, Plan, Stop, Suggestion, find, rules
 from findlr.analysis.dip import read_dip
-from findlr.analysis.runs import Race, Run
+from findlr.analysis.race import Race, Run
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe, flattened, labels_of
 

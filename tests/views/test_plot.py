@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from findlr import ConfigurationError, Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.answer import answer
-from findlr.analysis.runs import Race, Run
+from findlr.analysis.race import Race, Run
 from findlr.finding import Cost
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Curve, Plan, find
-from findlr.analysis.runs import Race, Run
+from findlr.analysis.race import Race, Run
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe
 from findlr.views.report import page, write_report

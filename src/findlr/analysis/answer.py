@@ -11,8 +11,9 @@ from findlr.analysis.curve import Curve, Ending
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule, Suggestion, quick, told
-from findlr.analysis.runs import Race, decide, learned, level
+from findlr.analysis.runs import decide, learned, level
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.analysis.text import interval_text
 from findlr.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from findlr.analysis.runs import Run
 
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
 _ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race, Run
 from findlr.analysis.rules import Suggestion
 from findlr.analysis.text import rate_text
 
@@ -33,53 +32,6 @@ FROM_DIVERGED = 0.4  # decades: the answer keeps from a run that diverged, becau
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
-
-
-@dataclass(frozen=True)
-class Run:
-    """One candidate's run: its peak rate, its steps, and the held-out loss it ended at (infinite if it diverged)."""
-
-    lr: float
-    steps: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Race:
-    """What a race did: its runs in the order run, the rate at which they are best, and how it was run.
-
-    Args:
-        runs: every run.
-        start: the held-out loss before training. Where the training has no held-out loss, the mean of a run's first
-            losses less three standard errors, the highest of all runs: a start that is surely not too low.
-        best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
-        bracketed: whether a worse run lies on each side of the best.
-        path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
-            "parallel", the first ones by an executor's workers.
-        held_out: whether the losses are of held-out examples; if not, of the batches that were trained on.
-    """
-
-    runs: tuple[Run, ...]
-    start: float
-    best_lr: float
-    bracketed: bool
-    path: str = "sequential"
-    held_out: bool = True
-
-    @property
-    def steps(self) -> int:
-        """Steps of the longest runs, those that decide."""
-        return max(run.steps for run in self.runs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The race as plain values; ``held_out`` only where nothing was."""
-        plain = {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
-        return {name: value for name, value in plain.items() if name != "held_out" or not value}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Race:
-        """The race that ``to_dict`` described."""
-        return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})
 
 
 def is_rich(budget: float, total_steps: int) -> bool:
@@ -244,13 +196,13 @@ def share_of(race: Race, sweep: Suggestion, plan: Plan) -> float:
     s = p u / (p u + 1 - p) / (1 + max(0, log10 epochs)),   p = (steps / total_steps)^0.65,   u = width / 0.8
 
     p is what a run has learned of the whole training, u how unsure the sweep is: the width of its interval in decades,
-    over that of a clear one, from 1/2 to 2. Runs that end alike say nothing. The division is there only where no example was held out:
-    the more often the plan sees the same ones, the less a loss on them tells.
+    over that of a clear one, from 1/2 to 2. Runs that end alike say nothing. The division is there only where no
+    example was held out: the more often the plan sees the same ones, the less a loss on them tells.
     """
     assert plan.total_steps is not None
     if level(race):
         return 0.0
-    learned_part = (race.steps / plan.total_steps) ** BELIEVED
+    learned_part = float((race.steps / plan.total_steps) ** BELIEVED)
     unsure = 1.0
     if sweep.interval is not None:
         decades = math.log10(sweep.interval[1] / sweep.interval[0])

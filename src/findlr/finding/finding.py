@@ -10,8 +10,8 @@ from findlr.analysis.answer import inside, usual_rate
 from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule, Suggestion, rule_named
-from findlr.analysis.runs import Race
 from findlr.analysis.smoothing import Array
 from findlr.analysis.verdict import Verdict
 from findlr.errors import MissingExtraError, NoSuggestionError, OptimizerError

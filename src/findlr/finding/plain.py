@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race
 from findlr.analysis.rules import Suggestion
-from findlr.analysis.runs import Race
 from findlr.analysis.verdict import Verdict
 from findlr.finding.cost import Cost
 from findlr.finding.saved import FORMAT, checked, damaged, marked, strict

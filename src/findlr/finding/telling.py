@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import Race
+from findlr.analysis.race import Race
 from findlr.analysis.text import duration, interval_text, parted, printable, rate_text
 from findlr.finding.code import ASSUMED_STEPS, one_line
 from findlr.finding.cost import Cost

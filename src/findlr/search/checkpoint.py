@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from findlr.analysis.curve import Step, Stop
-from findlr.analysis.runs import Run
+from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError
 from findlr.search.alike import difference

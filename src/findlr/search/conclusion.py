@@ -7,8 +7,8 @@ from typing import Any
 
 from findlr.analysis.answer import answer
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule
-from findlr.analysis.runs import Race
 from findlr.finding import Cost, Finding
 from findlr.search.failure import carry
 from findlr.search.recording import Recording

@@ -14,7 +14,8 @@ from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import AT_ONCE_IF_RICH, Race
+from findlr.analysis.race import Race
+from findlr.analysis.runs import AT_ONCE_IF_RICH
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike

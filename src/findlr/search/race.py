@@ -10,7 +10,7 @@ from typing import Any
 
 from findlr.analysis import runs
 from findlr.analysis.plan import Plan
-from findlr.analysis.runs import Race, Run
+from findlr.analysis.race import Race, Run
 from findlr.analysis.smoothing import Array
 from findlr.errors import LossError
 from findlr.search.checkpoint import Checkpoint

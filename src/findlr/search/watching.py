@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from findlr.analysis.curve import Step
-from findlr.analysis.runs import Run
+from findlr.analysis.race import Run
 from findlr.analysis.smoothing import BiasCorrectedAverage
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from findlr.analysis.curve import Curve
-from findlr.analysis.runs import Run
+from findlr.analysis.race import Run
 from findlr.analysis.text import printable, rate_text
 
 _LONGEST = 40  # letters of rules' names

@@ -9,7 +9,7 @@ from array import array
 import numpy as np
 
 from findlr.analysis.curve import Step
-from findlr.analysis.runs import Run
+from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import duration, rate_text
 from findlr.views.thinning import extremes

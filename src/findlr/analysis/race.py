@@ -1,0 +1,54 @@
+"""What a race did: its runs, and where they are best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate's run: its peak rate, its steps, and the held-out loss it ended at (infinite if it diverged)."""
+
+    lr: float
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a race did: its runs in the order run, the rate at which they are best, and how it was run.
+
+    Args:
+        runs: every run.
+        start: the held-out loss before training. Where the training has no held-out loss, the mean of a run's first
+            losses less three standard errors, the highest of all runs: a start that is surely not too low.
+        best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
+        bracketed: whether a worse run lies on each side of the best.
+        path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
+            "parallel", the first ones by an executor's workers.
+        held_out: whether the losses are of held-out examples; if not, of the batches that were trained on.
+    """
+
+    runs: tuple[Run, ...]
+    start: float
+    best_lr: float
+    bracketed: bool
+    path: str = "sequential"
+    held_out: bool = True
+
+    @property
+    def steps(self) -> int:
+        """Steps of the longest runs, those that decide."""
+        return max(run.steps for run in self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The race as plain values; ``held_out`` only where nothing was."""
+        plain = {**vars(self), "runs": [vars(run).copy() for run in self.runs]}
+        return {name: value for name, value in plain.items() if name != "held_out" or not value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Race:
+        """The race that ``to_dict`` described."""
+        return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})
