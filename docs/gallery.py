@@ -139,7 +139,8 @@ def raced() -> Finding:
 
 def broad() -> Finding:
     """Where no rate is too high, many are equally good."""
-    return search(OnASphere(), verify=True, budget=1.0, total_steps=4000, schedule="one_cycle")
+    race = {"verify": True, "budget": 1.0, "total_steps": 4000, "schedule": "one_cycle"}
+    return search(OnASphere(), rule=rules.article, **race)
 
 
 def horizon_limited() -> Finding:

@@ -37,7 +37,7 @@ def article_like(n=200, explosion=(3.0, 10.0, 1e30)):
 CURVES = {
     "empty": Curve([], []),
     "one point": Curve([1e-8], [2.3]),  # which a logarithm and back makes another number
-    "nan at once": Curve([1e-3], [math.nan], diverged=True),
+    "nan at once": Curve([1e-8], [math.nan], diverged=True),
     "short": Curve(np.geomspace(1e-3, 1, 17), np.linspace(2, 1, 17)),
     "flat": Curve(np.geomspace(1e-8, 10, 100), np.full(100, 2.3)),
     "zero": Curve(np.geomspace(1e-8, 10, 100), np.zeros(100)),

@@ -156,6 +156,7 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
     handles += _signs(drawing, ax)
     left, right = ax.dataLim.intervalx
     if math.isclose(left, right):  # a single point has no width of its own
+        ax.set_autoscalex_on(False)  # which would warn of it
         ax.set_xlim(left / 10, right * 10)
     if drawing.message:
         ax.set_title(lines(drawing.message, ax, "large"), parse_math=False)
