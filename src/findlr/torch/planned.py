@@ -37,11 +37,12 @@ def planned(schedule: Any, total_steps: Any, warmup: float | None, steps_per_epo
 
 def told_length(schedule: Any, total_steps: Any) -> Any:
     """The length of a training as it was given; else as a text, where the scheduler counts epochs, as timm's do."""
+    if total_steps is not None or isinstance(schedule, str):
+        return total_steps
     scheduler = unwrapped(schedule)
-    if total_steps is None and is_scheduler(scheduler) and getattr(scheduler, "t_in_epochs", False):
-        epochs = length_of(scheduler)
-        return None if epochs is None else f"{epochs} epochs"
-    return total_steps
+    in_epochs = is_scheduler(scheduler) and getattr(scheduler, "t_in_epochs", False)
+    epochs = length_of(scheduler) if in_epochs else None
+    return None if epochs is None else f"{epochs} epochs"
 
 
 class LoopPlan:

@@ -218,6 +218,7 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     return made
 
 
+@functools.cache
 def _needs_more(function: Callable[..., Any]) -> bool:
     """Whether an optimizer must be given something besides its parameters and the rate, such as another one's class."""
     by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
