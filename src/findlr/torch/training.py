@@ -186,7 +186,7 @@ class Training:
         if len(self.devices) > 1:
             names = ", ".join(map(str, self.devices))
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
-        if self.device.type == "meta":
+        if self.devices and self.devices[0].type == "meta":
             raise ConfigurationError("the model is on the meta device, where tensors have no numbers: give it some")
 
     def check_verify(self, *, by_closure: bool = False) -> None:

@@ -39,7 +39,7 @@ class Batches(batches.Batches):
     ) -> None:
         super().__init__(loader, consume=consume)
         self._device = device or torch.device("cpu")
-        source = innermost(loader)
+        source = loader if type(loader) is DataLoader else innermost(loader)
         self._holds_iterator = isinstance(source, DataLoader) and (source.persistent_workers or has_state(loader))
         self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
         _warn_of_streams(loader)
