@@ -28,7 +28,7 @@ class Race:
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
             "parallel", the first ones by an executor's workers.
-        held_out: whether the losses are of held-out examples; if not, of the batches that were trained on.
+        held_out: whether the losses are of held-out examples; if not, they are the runs' last training losses.
     """
 
     runs: tuple[Run, ...]

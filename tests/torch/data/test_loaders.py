@@ -16,12 +16,14 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
     get_worker_info,
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from findlr import find_lr
+from findlr.torch.data.batches import Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 
@@ -208,3 +210,23 @@ def test_what_a_loader_tells_of_its_state_is_the_same_after_a_search():
     search(net, optim.SGD(net.parameters(), lr=1e-9), loader)
     after = loader.state_dict()
     assert str(before) == str(after)
+
+
+def numbers_in(batches):
+    return {number for (batch,) in batches for number in batch.flatten().tolist()}
+
+
+@pytest.mark.parametrize(("examples", "size"), [(20, 20), (20, 7), (28, 7), (5, 5)])
+def test_a_loader_of_few_batches_sets_a_fifth_of_its_examples_aside(examples, size):
+    data = TensorDataset(torch.arange(float(examples))[:, None])
+    batches = Batches(DataLoader(data, size, shuffle=True, generator=torch.Generator().manual_seed(0)))
+    held = numbers_in(batches.hold_out(8, 100, 0.3))
+    trained = [batches.next() for _ in range(40)]
+    assert len(held) == examples // 5
+    assert numbers_in(trained) == set(range(examples)) - held
+    assert {len(batch) for (batch,) in trained} == {size}
+
+
+def test_of_four_examples_none_is_to_spare():
+    batches = Batches(DataLoader(TensorDataset(torch.arange(4.0)[:, None]), 4))
+    assert numbers_in(batches.hold_out(1, 100, 1.0)) == numbers_in([batches.next()]) == set(range(4))

@@ -26,8 +26,9 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         share: the share of the other examples to train on, in (0, 1].
 
     Returns:
-        The batches, and a loader with the same settings whose batches contain none of their examples; None if a batch's
-        examples are not known, because the loader is no DataLoader over indices, or if it has fewer than 5 batches.
+        The batches, and a loader with the same settings whose batches contain none of their examples. A loader of fewer
+        than 5 batches gives a fifth of its examples, as one. None if a batch's examples are not known, because the
+        loader is no DataLoader over indices, or if there are fewer than 5.
     """
     source = innermost(loader)
     if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
@@ -37,13 +38,18 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         length = len(sampler)
     except TypeError:  # no batch sampler, or one without an end
         return None
-    if count and not (count := min(count, int(length * _LARGEST_SHARE_OF_A_PASS))):
-        return None
-    order = iter(sampler)
-    indices = [list(batch) for batch in islice(order, count)]
+    most = int(length * _LARGEST_SHARE_OF_A_PASS)
+    few, count, order = count > most == 0, min(count, most), iter(sampler)
+    if few:
+        every = list(chain.from_iterable(islice(order, length)))
+        indices = [every[: int(len(every) * _LARGEST_SHARE_OF_A_PASS)]]
+        if not indices[0]:
+            return None
+    else:
+        indices = [list(batch) for batch in islice(order, count)]
     aside = frozenset(chain.from_iterable(indices))
     batches = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
-    if batches < min(needed, length - count):
+    if not few and batches < min(needed, length - count):
         some = _Some(sampler, partial(contains, frozenset(chain.from_iterable(islice(order, batches))) - aside))
     else:
         some = _Some(sampler, partial(_is_outside, aside))
