@@ -55,6 +55,7 @@ class Raced:
         start: the held-out loss before.
         lrs: the runs' rates; none if there was no race.
         losses: of each run, held out, after each tenth.
+        interval: of the rate that the race began at.
     """
 
     task: str
@@ -66,6 +67,7 @@ class Raced:
     start: float
     lrs: tuple[float, ...]
     losses: tuple[tuple[float, ...], ...]
+    interval: tuple[float, float] | None = None
 
     def runs(self, losses: list[float] | None = None) -> list[Run]:
         """The runs with the losses that they end at, or with these."""
@@ -77,7 +79,7 @@ class Raced:
         if not runs or not min(run.loss for run in runs) < self.start - least * abs(self.start):
             return self.alone
         best, bracketed = parabola(runs)
-        quick = Suggestion(self.quick, "quick", "")
+        quick = Suggestion(self.quick, "quick", "", self.interval)
         return decide(Race(tuple(runs), self.start, best, bracketed), quick, plan_of(self.task)).lr
 
 
@@ -183,15 +185,18 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
     points = len(finding.curve) * (1 if finding.curve.baseline is None else 4 / 3)
     if made is None:
         return Raced(task.name, budget, points, fallback, fallback, 0, 0.0, (), ())
-    quick = inside(rules.quick(finding.curve, finding.plan), finding.curve).lr
+    quick = inside(rules.quick(finding.curve, finding.plan), finding.curve)
     lrs = tuple(run.lr for run in made.runs)
-    return Raced(task.name, budget, points, quick, fallback, made.steps, made.start, lrs, tuple(losses))
+    ends = made.steps, made.start, lrs, tuple(losses)
+    return Raced(task.name, budget, points, quick.lr, fallback, *ends, quick.interval)
 
 
 def recorded() -> Iterator[Raced]:
     """The races that are there."""
     for row in LINES:
-        yield Raced(**{**row, "lrs": tuple(row["lrs"]), "losses": tuple(map(tuple, row["losses"]))})
+        pair = row.get("interval")
+        arrays = {"lrs": tuple(row["lrs"]), "losses": tuple(map(tuple, row["losses"]))}
+        yield Raced(**{**row, **arrays, "interval": pair and tuple(pair)})
 
 
 def record() -> None:

@@ -4,12 +4,13 @@ import logging
 
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 import findlr
 from findlr.testing import TrainingConformance
+
+Fabric = pytest.importorskip("lightning.fabric").Fabric
 
 
 @pytest.fixture(autouse=True)

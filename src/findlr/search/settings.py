@@ -181,7 +181,7 @@ class Settings(SweepSettings):
         sweep = num_steps if self.control_variate is False else (num_steps * 4 + 2) / 3  # with its self-check
         if total < sweep:
             raise ConfigurationError(
-                f"budget={self.budget!r} comes to {total:.0f} in steps, and the sweep alone may take {sweep:.0f}: "
+                f"budget={self.budget!r} comes to {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
                 "raise it, or lower num_steps"
             )
         return total

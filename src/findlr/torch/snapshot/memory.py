@@ -53,9 +53,10 @@ class Memory(memory.Memory):
 
     def each(self, put: Callable[[Any, Any], Any], owners: Iterable[Any], values: Iterable[Any]) -> None:
         """Call ``put(owner, value)`` for each pair when everything is put back."""
+        owners, values = list(owners), list(values)
         all_owners, all_values = self._values.setdefault(put, ([], []))
+        all_values.extend(values)  # first: a signal between the two leaves no owner without its value
         all_owners.extend(owners)
-        all_values.extend(values)
 
     def close(self) -> None:
         """Let go of everything that is kept, wherever it is."""
@@ -79,7 +80,8 @@ class Memory(memory.Memory):
                     for tensor, copy in zip(tensors, copies, strict=True):
                         failures += [(named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
         for put, (owners, values) in self._values.items():
-            failures += [("a flag, a gradient or a container", error) for error in each(put, owners, values)]
+            rows = owners, values[: len(owners)]
+            failures += [("a flag, a gradient or a container", error) for error in each(put, *rows)]
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
@@ -124,13 +126,13 @@ class Memory(memory.Memory):
                 pass
             elif isinstance(value, dict):
                 seen.add(id(value))
-                containers.append(value)
                 contents.append(items := dict(value))
+                containers.append(value)
                 todo += items.values()
             elif isinstance(value, (list, set, deque)):
                 seen.add(id(value))
-                containers.append(value)
                 contents.append(members := list(value))
+                containers.append(value)
                 todo += members
             elif isinstance(value, tuple):
                 todo += value
