@@ -26,7 +26,12 @@ from study.tasks.pretrained import RUNS
 LINES = Lines(RUNS / "races.jsonl")
 BUDGETS = ("verified_0.5", "verified_1", "verified_3")
 MOST = 4500  # steps of a task's training
-VALUES: dict[str, tuple[float, ...]] = {"BELIEVED": (0.35, 0.5, 0.65, 0.8, 1.0), "DRIFT": (0.05, 0.1, 0.15)}
+VALUES: dict[str, tuple[float, ...]] = {
+    "BELIEVED": (0.35, 0.5, 0.65, 0.8, 1.0),
+    "DRIFT": (0.05, 0.1, 0.15),
+    "MOST_UNSURE": (1.0, 2.0),
+    "FROM_DIVERGED": (0.0, 0.3, 0.4, 0.5),
+}
 
 
 def missing(task: Task) -> list[tuple[str]]:

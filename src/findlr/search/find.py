@@ -237,9 +237,8 @@ class _Search:
         return Cost(backwards + (forwards - backwards) / 3, forwards, backwards, time.perf_counter() - self._start)
 
     def _finding(self) -> Finding:
-        smoothing, facts = self.settings.smoothing, self._facts()
-        cost = self._cost or self._spent()
-        return conclude(self.recording, smoothing, self._plan, self._rule, cost, facts, self._race)
+        facts, cost = self._facts(), self._cost or self._spent()
+        return conclude(self.recording, self.settings.smoothing, self._plan, self._rule, cost, facts, self._race)
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
