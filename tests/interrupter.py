@@ -5,9 +5,11 @@ are the entries of functions of findlr's, contextlib's and of torch's modes, and
 """
 
 import contextlib
+import dis
 import linecache
 import signal
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,13 @@ OTHERS = frozenset(
     (contextlib.__file__, *(find_spec(f"torch.{name}").origin for name in (
         "autograd.grad_mode", "amp.autocast_mode", "_dynamo.decorators", "_dynamo.eval_frame")))
 )  # fmt: skip
+
+
+@cache
+def ends_a_with(code, at):
+    """Whether a ``with`` is about to call ``__exit__``: no signal is looked for there, before that function's entry."""
+    following = code.co_code[at : at + 6]
+    return following == bytes([dis.opmap["LOAD_CONST"], following[1]]) * 3 and code.co_consts[following[1]] is None
 
 
 class Interrupter:
@@ -59,7 +68,7 @@ class Interrupter:
 
     def goes_on(self, frame, event, arg):
         """Called at each line of findlr's, because a function in C may have been called on the one before."""
-        if event == "line":
+        if event == "line" and not ends_a_with(frame.f_code, frame.f_lasti):
             self.at(frame, "line")
         return self.goes_on
 

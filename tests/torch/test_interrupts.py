@@ -14,6 +14,7 @@ import torch
 
 from findlr import Finding, find_lr
 from findlr.search import interrupts
+from findlr.torch import compiled
 from tests.interrupter import Interrupter
 from tests.torch.training import OwnLoop, Training, check, without_a_call
 
@@ -106,6 +107,7 @@ class Search:
             assert type(error) is KeyboardInterrupt, f"the call gave {error!r}"
             found = getattr(error, "finding", None)
             assert found is not None or not self.read, "no Finding"
+            assert not compiled._open, "a block without new graphs is still open"
             assert found is None or len(found.curve) - len(self.read) in (0, 1), "another Finding"
         except BaseException as error:  # noqa: BLE001 - it is told, with its place
             begin_anew()
@@ -123,6 +125,7 @@ def begin_anew():
     torch.compiler.set_stance("default")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.waiting.clear()
+    compiled._open = 0
 
 
 def first_of_each(places):
