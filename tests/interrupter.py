@@ -26,6 +26,8 @@ OTHERS = frozenset(
 @cache
 def ends_a_with(code, at):
     """Whether a ``with`` is about to call ``__exit__``: no signal is looked for there, before that function's entry."""
+    if code.co_code[at] == dis.opmap.get("SWAP"):  # with what the block returns
+        at += 2
     following = code.co_code[at : at + 6]
     return following == bytes([dis.opmap["LOAD_CONST"], following[1]]) * 3 and code.co_consts[following[1]] is None
 
