@@ -67,9 +67,9 @@ def believe(curve: Curve, plan: Plan) -> Belief:
 
     The more steps a sweep takes in a decade, the more it learns there, and the sooner its loss turns. A momentum shows
     late that a rate is too high; a schedule that falls bears a higher peak; a longer training wants less; and examples
-    that come again more than ten times are overfitted, which no sweep sees. Where nothing is usual the dip stands alone,
-    and where there is no dip, what is usual does. No answer lies nearer than a factor of 2 to a rate at which the sweep
-    diverged, nor does what is usual lead beyond the rates that were swept.
+    that come again more than ten times are overfitted, which no sweep sees. Where nothing is usual the dip stands
+    alone, and where there is no dip, what is usual does. No answer lies nearer than a factor of 2 to a rate at which
+    the sweep diverged, nor does what is usual lead beyond the rates that were swept.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
