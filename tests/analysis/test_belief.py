@@ -57,6 +57,13 @@ def test_what_is_planned_moves_all_of_it(plan, change, decades):
     assert lr(curve(), replace(plan, **change)) - lr(curve(), plan) == pytest.approx(decades)
 
 
+@either
+@pytest.mark.parametrize(("epochs", "decades"), [(100, -0.4), (1e6, -0.8), (10, 0.0), (1, 0.0)])
+def test_a_dip_is_read_lower_where_examples_come_again_more_than_ten_times(epochs, decades, baseline):
+    given = curve(baseline=baseline)
+    assert lr(given, replace(UNKNOWN, epochs=epochs)) - lr(given, UNKNOWN) == pytest.approx(decades)
+
+
 @pytest.mark.parametrize(("optimizer", "share"), [("Own", 0.33), ("SGD", 0.33), ("Adagrad", -0.5)])
 def test_a_dip_of_more_steps_is_read_higher_but_an_adagrads_lower(optimizer, share):
     x = np.linspace(-8, 1, 397)  # 44 in a decade

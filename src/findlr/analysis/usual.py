@@ -16,7 +16,7 @@ DECAY = 0.5  # Adagrad divides its rate by the root of its steps
 _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _USUAL_EPOCHS = 10.0
-_EPOCHS = 0.4  # the more often examples come again, the sooner a high rate overfits
+EPOCHS = 0.4  # the more often examples come again, the sooner a high rate overfits
 _PRETRAINED = 0.5  # decades: weights that are good already bear less,
 _FINE_TUNED = 0.3  # and large ones far less: BERT's 1e8 are fine-tuned at 2e-5 to 5e-5 (its README), trained at 1e-4
 _WHOLE = 0.5  # of the model: less is an adapter or a head, which is new
@@ -79,11 +79,15 @@ def usual(plan: Plan, start: float) -> float | None:
             return None
         base += MOMENTUM * delay(plan) - math.log10(start)
     larger = math.log10(max(plan.parameters or 10_000, 1000) / 10_000)
-    again = math.log10(min(max(plan.epochs or _USUAL_EPOCHS, 0.1), 1000.0) / _USUAL_EPOCHS)
     before = _PRETRAINED if plan.pretrained else 0.0
     if (plan.pretrained or 0.0) >= _WHOLE:
         before += _FINE_TUNED * max(larger, 0.0)
-    return base - falls * larger + planned(plan) - _EPOCHS * again - before
+    return base - falls * larger + planned(plan) - EPOCHS * again(plan) - before
+
+
+def again(plan: Plan) -> float:
+    """How often examples come again, in decades beyond 10 epochs: from -2 to 2."""
+    return math.log10(min(max(plan.epochs or _USUAL_EPOCHS, 0.1), 1000.0) / _USUAL_EPOCHS)
 
 
 def delay(plan: Plan) -> float:
