@@ -169,9 +169,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators": [
             Break(
                 "what a loop holds beside what its test was given",
-                "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False]",
+                "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",
                 LOOP,
-                "        training.include(reached_around())",
+                "        training.include(reached_around(self))",
                 "        pass",
             ),
         ],

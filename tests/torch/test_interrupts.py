@@ -64,10 +64,9 @@ def mixed(make):
     return partial(make, autocast=torch.bfloat16)
 
 
-mixed_loop = mixed(OwnLoop)
 DOORS = {
     "find_lr": (mixed(Training), SHORT),
-    "own-loop": (mixed_loop, SHORT),
+    "own-loop": (mixed(OwnLoop), SHORT),
     "train_step": (mixed(OwnStep), SHORT),
     "race": (Training, RACE),
     "race-workers": (Sent, {**RACE, "executor": True}),
@@ -80,8 +79,8 @@ class Search:
     def __init__(self, door, snapshot):
         self.make, how = DOORS[door]
         self.how = {**how, "snapshot": snapshot}
-        self.varies = "executor" in how or self.make is mixed_loop
-        if "executor" in how:
+        self.has_workers = "executor" in how
+        if self.has_workers:
             self.how["executor"] = pool()
         self.never = without_a_call(self.make, 1, 2)
         for _ in range(2):  # what is imported and compiled when it is first needed is no place
@@ -90,8 +89,8 @@ class Search:
         self.places = whole.places
 
     def interrupted(self, interrupter):
-        self.read = []
-        of_the_sweep = lambda step: self.read.append(step) if step.run is None else None  # noqa: E731
+        self.read = read = []  # which alone is reached from the loop, because a RangeTest looks at all that is
+        of_the_sweep = lambda step: read.append(step) if step.run is None else None  # noqa: E731
         how = {**self.how, "on_step": of_the_sweep}
         call = lambda training: interrupter.call(partial(training.call, **how))  # noqa: E731
         return check(self.make, 1, 2, call, self.never)
@@ -100,10 +99,8 @@ class Search:
         """What is not as it was, or ``None``."""
         try:
             error = self.interrupted(interrupter)
-            if self.varies and not interrupter.pressed:
-                return (
-                    None  # this time it has looked for a worker's run fewer times, or walked through less of this test
-                )
+            if self.has_workers and not interrupter.pressed:
+                return None  # this time it has looked for a worker's run fewer times
             assert type(error) is KeyboardInterrupt, f"the call gave {error!r}"
             found = getattr(error, "finding", None)
             assert found is not None or not self.read, "no Finding"

@@ -44,6 +44,12 @@ def slots_of(value: Any) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
+def attributes_of(value: Any) -> dict[str, Any]:
+    """What an object's attributes and slots stand for."""
+    slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
+    return slots | getattr(value, "__dict__", {})
+
+
 def set_slots(value: Any, slots: dict[str, Any]) -> None:
     """Give an object's slots these values."""
     for name, item in slots.items():
@@ -62,8 +68,8 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         if len(value) <= MOST_ITEMS:
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
-    elif is_plain(value) and hasattr(value, "__dict__"):
-        yield from ((item, f"{place}.{name}") for name, item in list(vars(value).items()))
+    elif is_plain(value):
+        yield from ((item, f"{place}.{name}") for name, item in attributes_of(value).items())
 
 
 def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, str]]:
@@ -115,54 +121,58 @@ def _global_names(code: CodeType) -> Iterable[str]:
             yield from _global_names(constant)
 
 
-def generators_in(
+def instances_in(
     root: Any,
     holders: list[Any] | None = None,
     *,
-    kinds: tuple[type, ...] = GENERATORS,
+    kinds: tuple[type, ...],
     simple: AbstractSet[type] = SIMPLE,
     modules: tuple[str, ...] = (),
     owners: tuple[type, ...] = (),
     but: Iterable[Any] = (),
 ) -> list[Any]:
-    """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
+    """The objects of some classes that another one holds, however deep: in attributes, containers, functions.
 
     Args:
         root: what to look into; containers of more than 1,000 items are data, and left alone.
-        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
-            are in, such as those of a dataset that counts its epochs.
-        kinds: the classes of generators.
+        holders: takes what else a pass over data may change: containers, such as a cache, and what the attributes of
+            objects are in, such as those of a dataset that counts its epochs.
+        kinds: the classes. What such an object holds is its own.
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
         owners: classes that are looked into, too, whose attributes are put back by somebody else.
         but: objects that are not looked into.
 
     Returns:
-        The generators, each once.
+        The objects, each once.
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)
-        if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
+        if id(value) in seen or isinstance(value, (type, ModuleType)):
             continue
         seen.add(id(value))
+        held: Iterable[Any] = ()
         if isinstance(value, kinds):
             found.append(value)
         elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
             if len(value) <= MOST_ITEMS:
-                todo += value.values() if isinstance(value, dict) else value
+                held = value.values() if isinstance(value, dict) else value
                 holders += [value] if isinstance(value, (list, set, deque, dict)) else []
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
-            todo += [item for item, _ in inside(value, "")]
-        elif hasattr(value, "__dict__") and (
-            kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value)
-        ):
-            todo += vars(value).values()
-            holders += [] if isinstance(value, owners) else [vars(value)]
+            held = [item for item, _ in inside(value, "")]
+        elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
+            held = attributes_of(value).values()
+            holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
+        todo += [item for item in held if type(item) not in simple]  # at once: there may be hundreds of numbers
         if len(seen) > MOST_OBJECTS:
             break
     return found
+
+
+generators_in = functools.partial(instances_in, kinds=GENERATORS)
+"""The random generators that a loader holds: in its samplers, collate function, dataset, transforms."""
 
 
 def refill(target: Any, items: Any) -> None:

@@ -153,7 +153,7 @@ class RangeTest(Points):
     def _begin(self, exits: ExitStack) -> None:
         """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
-        training.include(reached_around())
+        training.include(reached_around(self))
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         if not training.ranks.is_alone:
             check_alike(training.ranks, self._settings.asked(), training.facts())

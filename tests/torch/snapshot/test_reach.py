@@ -65,7 +65,15 @@ def test_a_tensor_that_only_the_loss_function_writes_into():
     assert mean.item() == 0.0
 
 
-def outsiders():
+class Slotted:
+    __slots__ = ("average", "critic", "head", "rng", "scale", "teller")
+
+    def __init__(self, **parts):
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def outsiders(holder):
     """What a loop may hold beside its model: each with something that a step changes."""
     torch.manual_seed(1)
     head = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
@@ -73,7 +81,7 @@ def outsiders():
     teller = optim.Adam(critic.parameters(), lr=0.1)
     average = optim.swa_utils.AveragedModel(head)
     scale = torch.zeros(1, requires_grad=True)
-    return SimpleNamespace(
+    return holder(
         head=head, critic=critic, teller=teller, average=average, scale=scale, rng=torch.Generator().manual_seed(0)
     )
 
@@ -105,9 +113,10 @@ def a_loop_with(parts, fails):
     return lazy, elsewhere
 
 
+@pytest.mark.parametrize("holder", [SimpleNamespace, Slotted])
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_a_loop_holds_beside_what_its_test_was_given(fails):
-    parts = outsiders()
+def test_what_a_loop_holds_beside_what_its_test_was_given(fails, holder):
+    parts = outsiders(holder)
     before = state_of(parts)
     with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
         a_loop_with(parts, fails)

@@ -60,6 +60,7 @@ def reached_from(*roots: Any) -> Reached:
         What was found. Modules are not looked into: what they hold is theirs.
     """
     found, seen = Reached(), set[int]()
+    kinds = _kinds(found)
     todo = deque((root, f"{i}") for i, root in enumerate(roots) if root is not None)
     while todo and len(seen) < objects.MOST_OBJECTS:
         value, place = todo.popleft()
@@ -69,36 +70,43 @@ def reached_from(*roots: Any) -> Reached:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if not _sort(value, found):
+        if not _keep(value, kinds):
             todo += inside(value, place)
             found.holders += holders_of(value)
     return found
 
 
-def _sort(value: Any, found: Reached) -> bool:
+def _kinds(found: Reached) -> dict[type, list[Any]]:
+    """What is looked for, and where it is kept."""
+    return {
+        nn.Module: found.modules,
+        torch.optim.Optimizer: found.optimizers,
+        GradScaler: found.statefuls,
+        LRScheduler: found.statefuls,
+        torch.Tensor: found.tensors,
+        **dict.fromkeys(_GENERATORS, found.generators),
+    }
+
+
+def _keep(value: Any, kinds: dict[type, list[Any]]) -> bool:
     """Keep what is looked for; whether ``value`` was that, so that nothing inside it is looked at."""
-    kinds: tuple[tuple[Any, list[Any]], ...] = (
-        (nn.Module, found.modules),
-        (torch.optim.Optimizer, found.optimizers),
-        ((GradScaler, LRScheduler), found.statefuls),
-        (torch.Tensor, found.tensors),
-        (_GENERATORS, found.generators),
-    )
-    for kind, kept in kinds:
+    for kind, kept in kinds.items():
         if isinstance(value, kind):
             kept.append(value)
             return True
     return False
 
 
+_SIMPLE = objects.SIMPLE | {torch.device, torch.dtype}
+
 generators_in = partial(
-    objects.generators_in,
+    objects.instances_in,
     kinds=_GENERATORS,
-    simple=objects.SIMPLE | {torch.Tensor, torch.device, torch.dtype},
+    simple=_SIMPLE | {torch.Tensor},
     modules=("torch.utils.data",),
     owners=(nn.Module,),
 )
-"""``findlr.search.objects.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
+"""Those of ``findlr.search.objects``, with torch's generators; modules are looked into, and hold nothing."""
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
@@ -121,10 +129,13 @@ def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
     return attached
 
 
-def reached_around() -> Reached:
+def reached_around(block: Any) -> Reached:
     """What the code around a ``with`` block names of modules, optimizers and generators: its loop may change them.
 
     Of its tensors only those that are trained: in the others the loop may write down what it sees.
+
+    Args:
+        block: what is entered, which is not looked into.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - which has no public name
     while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
@@ -136,7 +147,10 @@ def reached_around() -> Reached:
         names |= frame.f_locals
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
-    found = reached_from(names)
+    found = Reached()
+    kinds = _kinds(found)
+    for value in objects.instances_in(names, kinds=tuple(kinds), simple=_SIMPLE, but=[block]):
+        _keep(value, kinds)
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     trained = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad and _can_change(tensor)]
     return Reached(modules, found.optimizers, found.statefuls, trained, found.generators)
