@@ -10,6 +10,7 @@ UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/traini
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
 REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
+KEPT = "torch/snapshot/kept.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
 REWIND, MODES = "torch/data/rewind.py", "torch/snapshot/modes.py"
@@ -121,8 +122,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
-        "what only a loss function holds: modules, optimizers, small tensors and the names and lists that keep them, "
-        "generators": [
+        "what only a loss function holds: modules, optimizers, small tensors, the names and lists that keep them and "
+        "the numbers of an object that does, generators": [
             Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
@@ -141,8 +142,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "tensors that a loss function keeps by name or in a list",
                 "torch/snapshot/test_reach.py::test_tensors_that_a_function_keeps_by_name_or_in_a_list[0-loss_fn]",
                 NOTES,
-                "        memory.each(put_tensors, reached.holders, map(kept_in, reached.holders))",
+                "        Around(reached).remember(memory)",
                 "        pass",
+            ),
+            Break(
+                "numbers of an object that keeps tensors",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a step]",
+                KEPT,
+                "        numbers = whole and ",
+                "        numbers = False and ",
             ),
             Break(
                 "a queue: not filled twice a step",
@@ -166,13 +174,28 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            if True:",
             ),
         ],
-        "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators": [
+        "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators, what its objects "
+        "keep of tensors, with their numbers": [
             Break(
                 "what a loop holds beside what its test was given",
                 "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",
                 LOOP,
-                "        training.include(reached_around(self))",
+                "        training.include(reached)",
                 "        pass",
+            ),
+            Break(
+                "a pool that a loop fills",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a loop]",
+                LOOP,
+                "        training.watched = Around(reached)",
+                "        pass",
+            ),
+            Break(
+                "a ring that a loop writes into",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Ring-False-a loop]",
+                REACHED,
+                "(_can_change, (*tensors, *owned.tensors))",
+                "(_can_change, tensors)",
             ),
         ],
         "gradients": [
@@ -801,9 +824,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps (a number that has "
     "changed is named in a warning), and those of objects of your own classes that a module or such a function holds "
     "(what such an object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
-    "other tensors that the loop in a `RangeTest` writes into, or keeps by name or in a list": (
+    "other tensors that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given"
     ),
+    "an open iterator that a step or a loop of your own draws from by itself, unless it is `rewindable` (a warning "
+    "names it)": "torch/snapshot/test_kept.py::test_an_iterator_that_is_drawn_from_is_named",
     "an iterator that a sampler keeps open from one pass to the next (a warning names it)": (
         f"{REACH}a_stream_of_a_sampler"
     ),

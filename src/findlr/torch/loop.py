@@ -31,6 +31,7 @@ from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
 from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
@@ -153,7 +154,9 @@ class RangeTest(Points):
     def _begin(self, exits: ExitStack) -> None:
         """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
-        training.include(reached_around(self))
+        reached = reached_around()
+        training.include(reached)
+        training.watched = Around(reached)
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         if not training.ranks.is_alone:
             check_alike(training.ranks, self._settings.asked(), training.facts())

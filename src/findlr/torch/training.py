@@ -36,7 +36,7 @@ from findlr.torch.rates import (
 from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import Watched, note_optimizer, note_stateful, note_tensors, remember_rng
+from findlr.torch.snapshot.notes import Around, Watched, note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, store_for
 
@@ -89,7 +89,7 @@ class Training:
         self.devices = sorted({tensor.device for tensor in tensors}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
-        self.watched: Watched | None = None
+        self.watched: Watched | Around | None = None
         self.batch_size: int | None = None
         """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
         self._is_of_all = False

@@ -25,7 +25,7 @@ class Rewindable(Iterator[Any]):
     """An iterator whose batches come again once a snapshot of its place is put back; see ``rewindable``."""
 
     def __init__(self, iterator: Iterable[Any], max_bytes: int) -> None:
-        self._iterator = iter(iterator)
+        self.iterator = iter(iterator)
         self._max_bytes = max_bytes
         self._at = 0  # batches given so far
         self._first = 0  # where the first batch that is kept stands
@@ -58,9 +58,9 @@ class Rewindable(Iterator[Any]):
     def _drawn(self) -> Any:
         """A new batch; while a snapshot is open, a copy of it is kept."""
         if not self._marks:
-            return next(self._iterator)
+            return next(self.iterator)
         before = _random_states()
-        batch = next(self._iterator)
+        batch = next(self.iterator)
         after = _random_states()
         # Kept before anything is refused, so that what was drawn is not lost.
         self._kept.append((batch, bytes_in(batch), None if _same(before, after) else (before, after)))

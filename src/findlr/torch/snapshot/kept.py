@@ -1,4 +1,7 @@
-"""Tensors that functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state."""
+"""Tensors that functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state.
+
+The numbers of an object that keeps tensors tell of them, such as how many of a pool are used, and belong to them.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,31 @@ import torch
 from findlr.search.objects import MOST_ITEMS, bind, bound_in, is_foreign, is_plain, refill
 
 _NOTHING = object()
+_NUMBERS = {bool, int, float, str, type(None), object}
 
 
 def holders_of(value: Any) -> list[Any]:
-    """What of it may be given other tensors: a function's names, a small container, an object's attributes."""
+    """What of it may be given other tensors: a function and its attributes, a small container, an object."""
     if isinstance(value, FunctionType):
         return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
     if isinstance(value, (dict, list, deque)):
         return [value] if len(value) <= MOST_ITEMS else []
-    return [vars(value)] if is_plain(value) and hasattr(value, "__dict__") else []
+    return [value] if _is_object(value) else []
 
 
 def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
     """What it keeps now, by its name or in its order."""
     if isinstance(holder, FunctionType):
         return bound_in(holder)
+    if _is_object(holder):
+        return dict(vars(holder))
     return dict(holder) if isinstance(holder, dict) else list(holder)
 
 
 def put_tensors(holder: Any, before: Any) -> None:
-    """Give it back the tensors that it kept. What else it counts stays, and so does a list of numbers, such as a log.
+    """Give it back the tensors that it kept, and an object's numbers with them.
+
+    What else it counts stays, and so does a list of numbers, such as a log.
 
     Example:
         >>> queue, counts = [torch.zeros(2)], {"calls": 1}
@@ -49,14 +57,24 @@ def put_tensors(holder: Any, before: Any) -> None:
         if not same and any(_has_tensors(item, least_dims=1) for item in (*before, *now)):
             refill(holder, before)
         return
+    whole = _is_object(holder) and any(map(_keeps_tensors, (*before.values(), *now.values())))
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
-        if old is not new and (_has_tensors(old) or _has_tensors(new)):
+        numbers = whole and {type(old), type(new)} <= _NUMBERS
+        if old is not new and (numbers or _has_tensors(old) or _has_tensors(new)):
             _put(holder, name, old)
 
 
+def _is_object(value: Any) -> bool:
+    return is_plain(value) and not isinstance(value, (dict, list, deque)) and hasattr(value, "__dict__")
+
+
+def _keeps_tensors(value: Any) -> bool:
+    return any(map(_has_tensors, value.values() if isinstance(value, dict) else (value,)))
+
+
 def _has_tensors(value: Any, least_dims: int = 0) -> bool:
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, deque)):
         return any(_has_tensors(item, least_dims) for item in value)
     return isinstance(value, torch.Tensor) and value.dim() >= least_dims
 
@@ -65,7 +83,9 @@ def _put(holder: Any, name: Any, value: Any) -> None:
     if isinstance(holder, FunctionType):
         if value is not _NOTHING:  # else the name stood for nothing
             bind(holder, name, value)
-    elif value is _NOTHING:
-        del holder[name]
+        return
+    names = vars(holder) if _is_object(holder) else holder
+    if value is _NOTHING:
+        del names[name]
     else:
-        holder[name] = value
+        names[name] = value

@@ -20,6 +20,7 @@ from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
+from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.kept import kept_in, put_tensors
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
@@ -67,6 +68,22 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
             left.append(f"a tensor of shape {tuple(tensor.shape)}, which the log names")
 
 
+class Around:
+    """Tensors that functions and objects keep, and iterators that they draw from.
+
+    Args:
+        reached: what was found.
+    """
+
+    def __init__(self, reached: Reached) -> None:
+        self._reached = reached
+
+    def remember(self, memory: Memory) -> None:
+        """Put the tensors back with ``memory``; warn of iterators that were drawn from."""
+        memory.each(put_tensors, self._reached.holders, map(kept_in, self._reached.holders))
+        warn_of_draws(self._reached.iterators, memory, memory.left)
+
+
 class Watched:
     """What a training's functions keep: their tensors are put back; a number that has changed is named in a warning.
 
@@ -83,7 +100,7 @@ class Watched:
     def remember(self, memory: Memory) -> None:
         """Put the tensors back with ``memory``, and look at the numbers again once all of it is."""
         reached = reached_from(*self._functions)
-        memory.each(put_tensors, reached.holders, map(kept_in, reached.holders))
+        Around(reached).remember(memory)
         if numbers := _counted(reached):
             memory.add(partial(self._look, numbers), Phase.RANDOM)
 

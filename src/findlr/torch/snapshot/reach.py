@@ -9,7 +9,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import CO_OPTIMIZED
 from types import FrameType
@@ -21,7 +21,9 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.search import objects
-from findlr.search.objects import inside, is_foreign, named_in
+from findlr.search.objects import inside, is_foreign, is_plain, named_in
+from findlr.torch.data.rewind import Rewindable
+from findlr.torch.snapshot.drawn import is_open
 from findlr.torch.snapshot.kept import holders_of
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
@@ -34,11 +36,12 @@ class Reached:
     Args:
         modules: outermost ones.
         optimizers: torch's.
-        statefuls: gradient scalers and schedulers.
+        statefuls: gradient scalers, schedulers, and streams that are rewindable.
         tensors: that are no module's; the user's own data may be among them.
         generators: random ones.
         numbers: numbers and texts by their place, such as a counter's.
-        holders: functions, containers and the attributes of objects, which may be given other tensors.
+        holders: functions, containers and objects, which may be given other tensors.
+        iterators: that are open, with their places.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Reached:
     generators: list[Any] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     holders: list[Any] = field(default_factory=list)
+    iterators: list[tuple[str, Any]] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -70,9 +74,13 @@ def reached_from(*roots: Any) -> Reached:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if not _keep(value, kinds):
+        if is_open(value):
+            found.iterators.append((place, value))
+        elif not (_keep(value, kinds) or _is_ours(value)):
             todo += inside(value, place)
             found.holders += holders_of(value)
+    again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
+    found.iterators = [(place, each) for place, each in found.iterators if not any(each is one for one in again)]
     return found
 
 
@@ -83,6 +91,7 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
         torch.optim.Optimizer: found.optimizers,
         GradScaler: found.statefuls,
         LRScheduler: found.statefuls,
+        Rewindable: found.statefuls,
         torch.Tensor: found.tensors,
         **dict.fromkeys(_GENERATORS, found.generators),
     }
@@ -129,13 +138,11 @@ def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
     return attached
 
 
-def reached_around(block: Any) -> Reached:
+def reached_around() -> Reached:
     """What the code around a ``with`` block names of modules, optimizers and generators: its loop may change them.
 
-    Of its tensors only those that are trained: in the others the loop may write down what it sees.
-
-    Args:
-        block: what is entered, which is not looked into.
+    Of the tensors that it names itself only those that are trained: in the others the loop may write down what it sees.
+    Those that objects of the user's own hold, such as a pool of images, are all of them.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - which has no public name
     while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
@@ -147,13 +154,16 @@ def reached_around(block: Any) -> Reached:
         names |= frame.f_locals
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
-    found = Reached()
-    kinds = _kinds(found)
-    for value in objects.instances_in(names, kinds=tuple(kinds), simple=_SIMPLE, but=[block]):
-        _keep(value, kinds)
+    found = reached_from(names)
+    owned = reached_from(*filter(is_plain, found.holders))
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
-    trained = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad and _can_change(tensor)]
-    return Reached(modules, found.optimizers, found.statefuls, trained, found.generators)
+    tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
+    tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
+    return replace(found, modules=modules, tensors=tensors, holders=owned.holders)
+
+
+def _is_ours(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "findlr"
 
 
 def _is_between(module: str) -> bool:

@@ -1,0 +1,180 @@
+"""What a step or a loop of the user's own keeps beside its modules: pools and rings, and iterators that are open."""
+
+import itertools
+import random
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from findlr import RangeTest, find_lr, rewindable
+from findlr.testing.bits import bits
+
+QUICK = dict(num_steps=9, min_lr=1e-3, max_lr=0.1, progress=False)
+
+
+class Pool:
+    """Outputs of earlier steps, as a GAN's critic is shown them; a number says how many there are."""
+
+    def __init__(self):
+        self.filled, self.images = 0, []
+
+    def swapped(self, image):
+        if self.filled < 5:
+            self.filled += 1
+            self.images.append(image)
+            return image
+        i = random.randrange(5)
+        image, self.images[i] = self.images[i], image
+        return image
+
+
+class Ring:
+    """Outputs of earlier steps in one tensor, which is written from a place on."""
+
+    def __init__(self):
+        self.images, self.at = torch.zeros(7, 2), 0
+
+    def swapped(self, image):
+        before = self.images[self.at].clone()
+        self.images[self.at] = image
+        self.at = (self.at + 1) % 7
+        return before
+
+
+def parts():
+    random.seed(0)
+    torch.manual_seed(0)
+    net = nn.Linear(4, 2)
+    return net, optim.SGD(net.parameters(), lr=0.1), DataLoader(TensorDataset(torch.randn(24, 4)), 4, shuffle=True)
+
+
+def a_step(store, net, optimizer, batch):
+    outputs = net(batch)
+    optimizer.zero_grad()
+    loss = (outputs - store.swapped(outputs.detach().mean(0))).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def by_a_step(store, net, optimizer, loader, fails):
+    steps = itertools.count()
+
+    def train_step(draw):
+        loss = a_step(store, net, optimizer, *draw())
+        if fails and next(steps) == 5:
+            raise KeyboardInterrupt
+        return loss
+
+    find_lr(net, optimizer, loader=loader, train_step=train_step, **QUICK)
+
+
+def by_a_loop(store, net, optimizer, loader, fails):
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for i, (batch,) in enumerate(test(loader)):
+            test.record(a_step(store, net, optimizer, batch))
+            if fails and i == 5:
+                raise KeyboardInterrupt
+
+
+def trained(kind, search, fails=False):
+    """A training's losses and its end, with a search after its third step."""
+    store, (net, optimizer, loader) = kind(), parts()
+    losses = [a_step(store, net, optimizer, batch).item() for (batch,), _ in zip(loader, range(3), strict=False)]
+    if search is not None:
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            search(store, net, optimizer, loader, fails)
+    losses += [a_step(store, net, optimizer, batch).item() for (batch,), _ in zip(loader, range(6), strict=False)]
+    return bits([losses, net.state_dict(), optimizer.state_dict(), vars(store), torch.get_rng_state()])
+
+
+@pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", [Pool, Ring])
+def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
+    assert trained(kind, search, fails) == trained(kind, None)
+
+
+def test_what_a_loop_writes_down_by_itself_stays():
+    store, (net, optimizer, loader) = Pool(), parts()
+    seen, means, counts = torch.zeros(9), [], {"steps": 0}
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for i, (batch,) in enumerate(test(loader)):
+            test.record(loss := a_step(store, net, optimizer, batch))
+            seen[i] = loss.item()
+            means.append(net.weight.detach().mean(0))
+            counts["steps"] += 1
+    assert seen.all()
+    assert len(means) == counts["steps"] == 9
+    assert store.filled == 0
+
+
+class Endless:
+    """A loader's batches without an end, by an iterator that it holds."""
+
+    def __init__(self, loader):
+        self.stream = iter(loader)
+
+    def next(self):
+        return next(self.stream)[0]
+
+
+def forever(loader):
+    while True:
+        yield from loader
+
+
+STREAMS = {
+    "a loader's": Endless,
+    "a generator": lambda loader: Endless(forever(loader)),
+    "of several": lambda loader: Endless(itertools.chain(forever(loader))),
+}
+
+
+def drawn_by_hand(kind, door, *, again=False):
+    """A training that draws by itself, with a search in it or None: its losses before and after."""
+    net, optimizer, loader = parts()
+    batches, store = STREAMS[kind](loader), Ring()
+    if again:
+        batches.stream = rewindable(batches.stream)
+    losses = [a_step(store, net, optimizer, batches.next()).item()]
+    if door == "a loop":
+        with RangeTest(net, optimizer, **QUICK | {"num_steps": 3}) as test:
+            for _ in test.steps():
+                test.record(a_step(store, net, optimizer, batches.next()))
+    elif door == "a step":
+        how = QUICK | {"num_steps": 3}
+        find_lr(net, optimizer, loader=[0], train_step=lambda _: a_step(store, net, optimizer, batches.next()), **how)
+    return [*losses, a_step(store, net, optimizer, batches.next()).item()]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("door", ["a loop", "a step"])
+def test_an_iterator_that_is_drawn_from_is_named(door, kind, caplog):
+    assert drawn_by_hand(kind, door) != drawn_by_hand(kind, None)
+    warned = [record.getMessage() for record in caplog.records if "rewindable" in record.getMessage()]
+    assert len(warned) == 1
+    assert warned[0].startswith("batches.stream is an open ")
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("door", ["a loop", "a step"])
+def test_a_rewindable_stream_that_is_drawn_from_by_hand(door, kind, caplog):
+    assert drawn_by_hand(kind, door, again=True) == drawn_by_hand(kind, None)
+    assert "drawn from" not in caplog.text
+
+
+def test_an_iterator_that_is_only_there_is_not_named(caplog):
+    net, optimizer, loader = parts()
+    epochs = iter(range(9))
+    source = forever(loader)
+    batches = rewindable(source)
+    next(epochs), next(source)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for (batch,) in test(batches):
+            test.record(a_step(Ring(), net, optimizer, batch))
+    assert next(epochs) == 1
+    assert "drawn from" not in caplog.text
