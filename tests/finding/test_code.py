@@ -16,7 +16,9 @@ from findlr import Finding, NoSuggestionError, OptimizerError, Plan, find
 from findlr.analysis.plan import SCHEDULES
 from findlr.analysis.text import rate_text
 from findlr.finding.code import ASSUMED_STEPS, code_for, one_line
+from findlr.finding.telling import next_text, plan_text
 from findlr.testing import Quadratic
+from findlr.torch.planned import read_schedule
 
 SGD = {"name": "SGD", "module": "torch.optim.sgd", "arguments": {"momentum": 0.9}, "groups": [{}]}
 ATTACKS = (
@@ -83,9 +85,39 @@ class TestScheduler:
 
         plan = Plan(schedule, 100)
         finding = finding_of({"optimizer": SGD}, plan)
-        assert "# schedule is the function that find_lr was given" in finding.code()
+        assert "# schedule is the function that was given" in finding.code()
         shares = rates_of(finding.code(), 100, schedule=schedule) / float(rate_text(finding.lr))
         np.testing.assert_allclose(shares, plan.shares(100), rtol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["noam", "cosine"])
+    def test_a_scheduler_that_was_given_gets_its_peak(self, kind):
+        def factor(step):
+            return min((step + 1) ** -0.5, (step + 1) * 10**-1.5)
+
+        def made(optimizer):
+            schedulers = torch.optim.lr_scheduler
+            if kind == "noam":
+                return schedulers.LambdaLR(optimizer, factor)
+            return schedulers.CosineAnnealingLR(optimizer, T_max=30)
+
+        model = torch.nn.Linear(2, 1)
+        scheduler = made(torch.optim.SGD(model.parameters(), lr=0.01))
+        plan = Plan(*read_schedule(scheduler, 30))
+        finding = finding_of({"optimizer": SGD}, plan)
+        assert next_text(finding) == "finding.apply(optimizer, scheduler)"
+        assert plan_text(finding.plan) == f"your {type(scheduler).__name__} over 30 steps"
+        for each in (finding, Finding.from_dict(finding.to_dict())):
+            constructs, applies = each.code().split("\n")
+            names = {"torch": torch, "model": model, "finding": each}
+            exec(constructs, names)
+            names["scheduler"] = made(names["optimizer"])
+            exec(applies, names)
+            rates = []
+            for _ in range(30):
+                rates.append(names["optimizer"].param_groups[0]["lr"])
+                names["optimizer"].step()
+                names["scheduler"].step()
+            np.testing.assert_allclose(np.array(rates) / finding.lr, plan.shares(30), rtol=1e-3)
 
     def test_a_length_that_nobody_gave_is_told(self):
         code = finding_of({"optimizer": SGD}, Plan("cosine")).code()

@@ -297,3 +297,10 @@ def test_a_stateful_criterion_and_an_ema_are_put_back_by_find_lr_too():
     find_lr(net, optimizer, criterion, loader, restore=[criterion, ema])
     assert criterion.calls == 0
     assert state_of(net, optimizer, ema, criterion) == before
+
+
+def test_a_loop_is_not_told_to_verify_itself():
+    told = find_lr(*parts(), total_steps="200 epochs", control_variate=False).why
+    assert "verify=True" in told
+    why = own_loop(*parts(), total_steps="200 epochs").why
+    assert why == told.replace("verify=True", "find_lr(..., train_step=..., verify=True)")

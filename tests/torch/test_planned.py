@@ -186,7 +186,10 @@ def test_a_constant_scheduler_is_constant_and_a_plateau_is_refused():
         (lambda step: 0.0, "never gives a rate above 0"),
         (lambda step: [1.0, 0.5][step], "raised IndexError.*total_steps"),
         (lambda step: -1.0, "never gives a rate above 0"),
-        (lambda step: 1 - step / 10, "at least 0"),
+        (
+            lambda step: 1 - step / 10,
+            "falls below 0 before the end of total_steps=50, as one may that is stepped once an",
+        ),
     ],
 )
 def test_a_lambda_that_is_no_schedule_is_refused(function, words):
@@ -326,3 +329,31 @@ def test_a_range_test_takes_one_too():
     scheduler = schedulers.CosineAnnealingLR(optimizer, 120)
     test = RangeTest(nn.Linear(1, 1), optimizer, schedule=scheduler)
     assert test._plan.over(0, 0).total_steps == 120
+
+
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+@pytest.mark.parametrize(
+    ("length", "given", "warned"), [(5, None, True), (5, "5 epochs", False), (5, 5, False), (8, None, False)]
+)
+def test_a_scheduler_that_ends_before_an_epoch_does_may_count_epochs(length, given, warned, door, caplog):
+    model = nn.Linear(4, 1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    loader = [(torch.randn(4, 4), torch.randn(4, 1)) for _ in range(8)]
+    how = dict(schedule=schedulers.CosineAnnealingLR(optimizer, length), total_steps=given, num_steps=10)
+    if door == "find_lr":
+        finding = find_lr(model, optimizer, nn.MSELoss(), loader, **how)
+    else:
+        with RangeTest(model, optimizer, **how) as test:
+            for inputs, targets in test(loader):
+                optimizer.zero_grad()
+                loss = nn.functional.mse_loss(model(inputs), targets)
+                loss.backward()
+                optimizer.step()
+                test.record(loss)
+        finding = test.finding
+    assert finding.plan.total_steps == (40 if given == "5 epochs" else length)
+    told = [each.getMessage() for each in caplog.records if "once an epoch" in each.getMessage()]
+    assert len(told) == warned
+    if warned:
+        assert told[0].startswith("this CosineAnnealingLR ends after 5 steps, and one epoch has 8: ")
+        assert "total_steps='5 epochs'" in told[0]

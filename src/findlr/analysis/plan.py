@@ -27,9 +27,11 @@ class Samples:
 
     Args:
         shares: the share of the peak at each place, the first at progress 0 and the last at 1.
+        scheduler: the class of the scheduler that they were read from; "" if from none.
     """
 
-    def __init__(self, shares: Sequence[float]) -> None:
+    def __init__(self, shares: Sequence[float], scheduler: str = "") -> None:
+        self.scheduler = scheduler
         self.shares = np.asarray(shares, dtype=np.float64)
         self._places = np.arange(len(self.shares)) / max(len(self.shares) - 1, 1)  # as Plan.shares divides
 
@@ -105,6 +107,11 @@ class Plan:
                 f"got {shares.min():g} to {shares.max():g}"
             )
 
+    @property
+    def scheduler(self) -> str:
+        """The class of the scheduler that the schedule was read from; "" if from none."""
+        return self.schedule.scheduler if isinstance(self.schedule, Samples) else ""
+
     def share(self, progress: float) -> float:
         """The share of the peak rate at ``progress``, 0 at the first step and 1 at the last."""
         if isinstance(self.schedule, str):
@@ -138,7 +145,7 @@ class Plan:
             "momentum": self.momentum,
             "parameters": self.parameters,
         }
-        more = {name: getattr(self, name) for name in _MORE}
+        more = {name: getattr(self, name) for name in _MORE} | {"scheduler": self.scheduler or None}
         return plan | {name: value for name, value in more.items() if value is not None}
 
     @classmethod
@@ -147,7 +154,7 @@ class Plan:
         schedule = data["schedule"]
         known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
         known |= {name: data.get(name) for name in _MORE}
-        shape = schedule if isinstance(schedule, str) else Samples(schedule)
+        shape = schedule if isinstance(schedule, str) else Samples(schedule, data.get("scheduler", ""))
         return cls(shape, **known)
 
 

@@ -136,8 +136,8 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
         return Judgement(
             Verdict.RISING,
             f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls "
-            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained "
-            "already, or the optimizer works against the loss (its sign, maximize=True).",
+            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already, a "
+            "queue that it keeps still fills, or the optimizer works against the loss (its sign, maximize=True).",
         )
     few = ""
     if not levels.scatter and np.ptp(points.loss) == 0:

@@ -33,6 +33,7 @@ ASSUMED_STEPS = 1000  # what the rules take for a plan without total_steps
 
 _PARAMETERS, _RATE = "model.parameters()", "lr"
 _GROUPS = ".param_groups"
+_APPLY = "finding.apply(optimizer, scheduler)"
 _LONGEST, _DEEPEST = 1000, 4  # of a value among the arguments
 _SCHEDULERS = "torch.optim.lr_scheduler"
 
@@ -46,7 +47,8 @@ def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
         plan: the training that is planned.
 
     Returns:
-        The line that makes the optimizer or sets its rates, and the line of the scheduler where the plan has one.
+        The line that makes the optimizer or sets its rates, and the line of the scheduler where the plan has one. A
+        scheduler of the user's own gets its peak from ``finding.apply``.
 
     Example:
         >>> adam = {"name": "Adam", "module": "torch.optim.adam", "arguments": {"amsgrad": True}, "groups": [{}]}
@@ -80,6 +82,8 @@ def one_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str 
         return line
     if not _optimizer(facts):
         return None
+    if plan.scheduler and _optimizer(facts).get("rate", _RATE) == _RATE:
+        return _APPLY
     scheduler = scheduler_line(facts, lrs, replace(plan, total_steps=plan.total_steps or ASSUMED_STEPS))
     lines = [constructor(facts, lrs) or "finding.apply(optimizer)", *([] if scheduler is None else [scheduler])]
     return "; ".join(lines)
@@ -110,13 +114,16 @@ def scheduler_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -
     """PyTorch's scheduler for the plan; None for a constant rate, and for an optimizer that is not PyTorch's."""
     if _optimizer(facts).get("rate", _RATE) != _RATE:
         return None
+    if plan.scheduler:
+        name = plan.scheduler if _is_name(plan.scheduler) else "scheduler"
+        return f"{_APPLY}  # once your {name} is made on this optimizer"
     steps = ASSUMED_STEPS if plan.total_steps is None else plan.total_steps
     remarks = []
     if isinstance(plan.schedule, str):
         made = _scheduler(plan.schedule, plan.warmup, steps, lrs)
     else:
         made = f"{_SCHEDULERS}.LambdaLR(optimizer, lambda step: schedule(min(step / {max(steps - 1, 1)}, 1.0)))"
-        remarks.append("schedule is the function that find_lr was given")
+        remarks.append("schedule is the function that was given")
     if plan.total_steps is None:
         remarks.append(f"{steps} steps are assumed: no total_steps was given")
     remark = f"  # {'; '.join(remarks)}" if remarks else ""

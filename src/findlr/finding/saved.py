@@ -60,7 +60,7 @@ _SHAPE: dict[str, Any] = {
     ),
 }
 _MORE: dict[str, dict[str, Any]] = {  # there or not
-    "plan": {"warmup": float, "epochs": float, "pretrained": float},
+    "plan": {"warmup": float, "epochs": float, "pretrained": float, "scheduler": str},
     "race": {"held_out": bool},
 }
 _FACTS: dict[str, Any] = {

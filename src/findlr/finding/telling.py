@@ -57,7 +57,8 @@ def plan_text(plan: Plan) -> str:
         >>> plan_text(Plan())
         'a constant rate over 1,000 steps (assumed: no total_steps was given)'
     """
-    schedule = plan.schedule if isinstance(plan.schedule, str) else "a schedule of your own"
+    own = f"your {printable(plan.scheduler, _LONGEST_NAME)}" if plan.scheduler else "a schedule of your own"
+    schedule = plan.schedule if isinstance(plan.schedule, str) else own
     shape = "a constant rate" if schedule == "constant" else schedule
     if plan.warmup is not None:
         shape += f" with a warmup of {100 * plan.warmup:.2g} %,"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,8 @@ from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Models, Optimizers, Sweep, Training
+
+_VERIFIED = "find_lr(..., train_step=..., verify=True)"  # which a loop has not
 
 
 class RangeTest(Points):
@@ -256,4 +259,5 @@ class RangeTest(Points):
         facts = {**self._training.facts(), "accumulation_steps": None, "autocast": None}
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
-        return conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
+        finding = conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
+        return replace(finding, why=finding.why.replace("verify=True", _VERIFIED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,8 @@ from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
+
+logger = logging.getLogger("findlr")
 
 _CONSTANT_FOR = 10_000  # steps: a scheduler whose rate has not moved by then is constant
 
@@ -43,6 +46,28 @@ def told_length(schedule: Any, total_steps: Any) -> Any:
     in_epochs = is_scheduler(scheduler) and getattr(scheduler, "t_in_epochs", False)
     epochs = length_of(scheduler) if in_epochs else None
     return None if epochs is None else f"{epochs} epochs"
+
+
+def warn_of_epochs(plan: Plan, total_steps: Any, steps_per_epoch: Callable[[], int]) -> None:
+    """Warn where a scheduler that tells the length may count epochs: it ends before the first pass over the data does.
+
+    Args:
+        plan: as it was read.
+        total_steps: the length as it was given; None is the scheduler's own.
+        steps_per_epoch: tells the optimizer steps of one pass.
+    """
+    if total_steps is not None or not plan.scheduler or plan.total_steps is None:
+        return
+    try:
+        epoch = steps_per_epoch()
+    except ConfigurationError:  # nobody knows
+        return
+    if plan.total_steps < epoch:
+        logger.warning(
+            "this %s ends after %s steps, and one epoch has %s: if it is stepped once an epoch, give total_steps='%s "
+            "epochs'; if it is stepped at each step, total_steps=%s says so",
+            *(plan.scheduler, plan.total_steps, epoch, plan.total_steps, plan.total_steps),
+        )
 
 
 class LoopPlan:
@@ -83,6 +108,7 @@ class LoopPlan:
             return self._of(None)
         batches_per_step = max(round(batches / points), 1) if points else 1
         plan = self._with(batches_per_step) if self._in_epochs and points else self._plan
+        warn_of_epochs(plan, self._total_steps, lambda: self._epoch() // batches_per_step)
         if plan.epochs is not None or plan.total_steps is None or not self._length:
             return plan
         return replace(plan, epochs=plan.total_steps / max(self._length // batches_per_step, 1))
@@ -134,17 +160,17 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
         raise ConfigurationError(f"this {name} does not say how long the training is: give total_steps, too")
     length = min(own or given or 1, given or own or 1)
     shares = _shares(scheduler, _places(length))
-    fades = shares[len(shares) // 20 :].max() < 0.02
-    rises = len(shares) > 2 and shares[-1] > shares[:-1].max()
-    if own is None and (fades or rises):
+    odd = "is near 0 after a twentieth" if shares[len(shares) // 20 :].max() < 0.02 else ""
+    odd = odd or ("still rises at the end" if len(shares) > 2 and shares[-1] > shares[:-1].max() else "")
+    odd = "falls below 0 before the end" if shares.min() < 0 else odd
+    if own is None and odd:
         raise ConfigurationError(
-            f"this {name} {'is near 0 after a twentieth' if fades else 'still rises at the end'} of "
-            f"total_steps={length}, as one may that is stepped once an epoch: give a function of the progress, "
-            "f(progress in 0..1) -> share of the peak"
+            f"this {name} {odd} of total_steps={length}, as one may that is stepped once an epoch: give a function of "
+            "the progress, f(progress in 0..1) -> share of the peak"
         )
     counts_epochs = getattr(scheduler, "t_in_epochs", False)  # timm's
     steps = own if total_steps is None and not counts_epochs else total_steps
-    return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist())), steps
+    return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist(), name)), steps
 
 
 def stretched(scheduler: Any, total_steps: int | None, unit: int) -> str | Shape:

@@ -18,7 +18,7 @@ from findlr.search.names import unknown_name
 from findlr.search.settings import Progress, Settings
 from findlr.search.sweep import Spacing
 from findlr.torch.arguments import How
-from findlr.torch.planned import planned, read_schedule, told_length
+from findlr.torch.planned import planned, read_schedule, told_length, warn_of_epochs
 from findlr.torch.step import Criterion, LossFn, TrainStep
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Models, Optimizers
@@ -155,6 +155,7 @@ def find_lr(
     )
     if in_epochs:
         plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
+    warn_of_epochs(plan, total_steps, trainable.steps_per_epoch)
     return found(trainable, plan, search)
 
 

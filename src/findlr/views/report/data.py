@@ -175,7 +175,8 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     )
     plan = finding.plan.to_dict()
     if not isinstance(plan["schedule"], str):
-        plan["schedule"] = "a function of the progress"
+        scheduler = plan.pop("scheduler", "")
+        plan["schedule"] = f"your {scheduler}" if scheduler else "a function of the progress"
     if plan["total_steps"] is None:
         plan["total_steps"] = f"{ASSUMED_STEPS}, assumed: none were given"
     yield "Plan", [(name, str(value)) for name, value in plan.items() if value not in (None, "")]
