@@ -45,6 +45,22 @@ def test_a_single_outlier_is_not():
     assert not has_acted(Curve(LR, loss, batches(0)))
 
 
+def test_nor_are_a_few_of_them_without_a_baseline():
+    acted = 0
+    for seed in SEEDS:
+        loss = batches(seed)
+        loss[[30, 32, 50, 52, 70, 72]] = 1e6
+        acted += has_acted(Curve(LR, loss))
+    assert acted <= len(SEEDS) / 10
+
+
+def test_a_rise_in_the_last_losses_is():
+    for seed in range(20):
+        loss = batches(seed)
+        loss[-2:] = 10.0, 100.0
+        assert has_acted(Curve(LR, loss))
+
+
 @pytest.mark.parametrize("baseline", [None, np.full(100, 5.0)])
 def test_where_all_batches_are_alike_a_twentieth_of_the_loss_is_much(baseline):
     for share, acted in ((0.02, False), (0.2, True)):

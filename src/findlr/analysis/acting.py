@@ -10,6 +10,8 @@ from findlr.analysis.smoothing import Array, bias_corrected, centred_median, med
 _FEWEST = 10  # losses from which a scatter can be told
 _FEWEST_TO_MOVE = 3  # losses beside the same batches' at the start
 _BETA, _SCATTERS = 0.9, 1.5  # without a baseline: the smoothing, and how many scatters are no chance
+_OUTLIER = 4.0  # scatters: without a baseline, no loss counts as farther away,
+_LATEST = 3  # but for the last ones, which may have begun to explode
 _SHARE = 0.1  # of the batches' scatter: so far must the losses of the same batches have moved
 _ALIKE = 1e-4  # of the loss: batches that scatter by less at the start say nothing of what is much
 _MUCH = 0.05  # of the loss, then
@@ -20,9 +22,10 @@ def has_acted(curve: Curve) -> bool:
     """Whether the rates of a sweep have moved its loss beyond what batches differ by.
 
     With a baseline: if max_i |median of 5 of (loss - baseline)| > 0.1 * scatter of the baseline, the median absolute
-    deviation. Without one: if the losses after the first 10, smoothed by a median of 3 and the article's average with
-    beta = 0.9, leave the mean of the first 10 by more than 1.5 of their standard deviations. Where that is less than
-    1e-4 of the loss: if the loss moves by 5 % of itself. Never on 10 points or fewer.
+    deviation. Without one: if the losses after the first 10, none but the last 3 counted as farther than 4 standard
+    deviations of those from their mean, smoothed by a median of 3 and the article's average with beta = 0.9, leave it
+    by more than 1.5 of them. Where that is less than 1e-4 of the loss: if the loss moves by 5 % of itself. Never on 10
+    points or fewer.
 
     Args:
         curve: the raw losses of a sweep, so far.
@@ -43,9 +46,14 @@ def has_acted(curve: Curve) -> bool:
     if points.baseline is not None:
         return _has_moved(points.loss, points.baseline)
     first = points.loss[:_FEWEST]
-    level, scatter = float(first.mean()), _SCATTERS * float(first.std())
-    moved = np.abs(bias_corrected(centred_median(points.loss, 3), _BETA)[_FEWEST:] - level)
-    return bool(moved.max() > (scatter if scatter > _ALIKE * abs(level) else _MUCH * abs(level)))
+    level, scatter = float(first.mean()), float(first.std())
+    much, losses = _MUCH * abs(level), points.loss
+    if _SCATTERS * scatter > _ALIKE * abs(level):
+        much = _SCATTERS * scatter
+        usual = np.clip(losses, level - _OUTLIER * scatter, level + _OUTLIER * scatter)  # a batch or two are no rate's
+        losses = np.append(usual[:-_LATEST], losses[-_LATEST:])
+    moved = np.abs(bias_corrected(centred_median(losses, 3), _BETA)[_FEWEST:] - level)
+    return bool(moved.max() > much)
 
 
 def _has_moved(losses: Array, baseline: Array) -> bool:

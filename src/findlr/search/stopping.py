@@ -11,8 +11,8 @@ from findlr.errors import ConfigurationError
 
 _FEWEST = 10  # losses from which a scatter can be told
 _SEEN = 5  # losses without which not even a range can be
-_RANGES = 2.0  # ranges of the first losses that a rise must exceed, where those range wider than the threshold asks
-_ABOVE = 1.25  # times the highest of the first losses: higher is no usual noise
+_RANGES = 2.0  # ranges of the usual losses that a rise must exceed, where those range wider than the threshold asks
+_ABOVE = 1.25  # times the highest of the usual losses: higher is no noise
 _UNUSUAL = 0.5  # a rise of the losses under the starting weights, as a share of their level: more is no usual noise
 _FLOAT32 = 2.0**23  # beside a loss so many times larger, float32 rounds another one away: no batches differ so much
 
@@ -27,11 +27,14 @@ class StopRule:
 
     - where their losses under the starting weights are known, if the smoothed average of those has risen since the best
       by more than half of its level, and smoothed - best is at most threshold times that rise;
-    - where they are not, and the losses are above 0, if they are fewer than 5, or if one batch alone is high: this loss
-      or the one before it lies below (1 + threshold) / 2 * best and 1.25 times the highest of the first 10, and the
-      best is not yet under their mean by more than their standard deviation;
-    - the same where the first 10 range over more than (threshold - 1) * best, if this loss or the one before it is at
-      most their highest, or smoothed - best at most twice their range, and the best is not yet under their lowest.
+    - where they are not, and the best is not yet under the mean of the first 10 losses by more than their standard
+      deviation, if the losses are fewer than 5, or if one of the last three is no higher than usual: for losses above
+      0, (1 + threshold) / 2 * best or 1.25 times the highest that is usual, and else that highest;
+    - the same where usual losses range over more than (threshold - 1) * best, or twice as much for losses of any sign,
+      and the best is not yet under the lowest of the first 10, if one of the last three is at most their highest, or
+      smoothed - best at most twice their range.
+
+    Usual are the first 10 losses, and all before one that was at most the median of those: what has diverged stays up.
 
     Args:
         threshold: how many times the best smoothed loss is too much, above 1.
@@ -67,9 +70,11 @@ class StopRule:
         self._count = 0
         self._mean = self._squares = 0.0  # Welford's running moments of the raw losses
         self._spread = 0.0
-        self._lowest, self._highest = math.inf, -math.inf  # of the first losses, this one not among them
-        self._level = self._scatter = math.nan  # of the first losses, once all of them are there
-        self._previous = math.nan
+        self._lowest = math.inf  # of the first losses, this one not among them
+        self._highest = self._since = -math.inf  # of the usual losses, and of those after them
+        self._first_losses: list[float] = []
+        self._level = self._scatter = self._median = math.nan  # of the first losses, once all of them are there
+        self._last = (math.inf, math.inf)
 
     def update(self, loss: float, baseline: float | None = None) -> Stop | None:
         """Take the next raw loss.
@@ -104,12 +109,18 @@ class StopRule:
             scale = max(self._first - self.best, self._spread)
             diverged = self._count >= _FEWEST and self.smoothed - self.best > (self.threshold - 1.0) * scale
         if diverged:
-            by_batches = self._by_scatter(loss) if baseline is None else self._shown_by_start(scale)
+            by_batches = self._by_scatter(loss, scale) if baseline is None else self._shown_by_start(scale)
             diverged = not by_batches
         if self._count <= _FEWEST:
+            self._first_losses.append(loss)
             self._lowest, self._highest = min(self._lowest, loss), max(self._highest, loss)
             self._level, self._scatter = self._mean, self._spread
-        self._previous = loss
+            self._median = sorted(self._first_losses)[_FEWEST // 2] if self._count == _FEWEST else math.nan
+        else:
+            self._since = max(self._since, loss)
+            if loss <= self._median:  # nothing has diverged, so what was high before was a batch
+                self._highest = max(self._highest, self._since)
+        self._last = (self._last[1], loss)
         return Stop.DIVERGED if diverged else None
 
     def _shown_by_start(self, scale: float) -> bool:
@@ -118,17 +129,20 @@ class StopRule:
         usual = _UNUSUAL * (abs(self._under_start_at_best) if self._all_positive else scale)
         return shown > usual and self.smoothed - self.best <= self.threshold * shown
 
-    def _by_scatter(self, loss: float) -> bool:
-        """Whether batches that differ as the first ones do could have made the rise, before any rate has acted."""
-        if not self._all_positive or loss > _FLOAT32 * max(self._highest, self._previous):
+    def _by_scatter(self, loss: float, scale: float) -> bool:
+        """Whether batches that differ as those before do could have made the rise, before any rate has acted."""
+        positive = self._all_positive
+        if positive and self._count > 1 and loss > _FLOAT32 * max(self._highest, self._last[1]):
             return False
         if self._count < _SEEN:
             return True
-        two = min(loss, self._previous)  # one batch alone is no divergence
-        later = self._best_at > _FEWEST  # the best of the first losses may be one easy batch
         differ = self._highest - self._lowest
-        if differ > (self.threshold - 1.0) * self.best:
-            has_fallen = later and self.best < self._lowest
-            return not has_fallen and (two <= self._highest or self.smoothed - self.best <= _RANGES * differ)
-        has_fallen = later and self._level - self.best > self._scatter
-        return not has_fallen and two < min(0.5 * (1.0 + self.threshold) * self.best, _ABOVE * self._highest)
+        wide = differ > (1.0 if positive else _RANGES) * (self.threshold - 1.0) * scale
+        later = self._best_at > _FEWEST  # the best of the first losses may be one easy batch
+        if later and (self.best < self._lowest if wide else self._level - self.best > self._scatter):
+            return False  # the loss has fallen, so a rate has acted
+        lowest = min(loss, *self._last)  # one batch or two are no divergence
+        if wide:
+            return lowest <= self._highest or self.smoothed - self.best <= _RANGES * differ
+        usual = min(0.5 * (1.0 + self.threshold) * scale, _ABOVE * self._highest) if positive else self._highest
+        return lowest <= usual
