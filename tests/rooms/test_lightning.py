@@ -1140,6 +1140,23 @@ def test_a_real_ctrl_c_while_fit_sets_up(tmp_path):
     same(training.state(), never.state())
 
 
+def test_after_a_run_without_training_a_fit_is_that_without_a_search(tmp_path):
+    """What such a run keeps was made in inference mode, and can be written to there only."""
+    states = []
+    for name in ("with", "without"):
+        training = Fitting(tmp_path / name, Module(), loader_of())
+        training.fit(2)
+        trainer, module, data = training.trainer, training.module, training.validation
+        trainer.validate(module, data, verbose=False)
+        if name == "with":
+            training.limits.max_steps += 2
+            assert len(find_lr(trainer, module, training.loader, data, **SWEEP).curve) == 8
+            training.limits.max_steps -= 2
+        training.fit(2)
+        states.append(training.state())
+    same(*states)
+
+
 def test_a_checkpoint_to_go_on_from(tmp_path):
     first = Fitting(tmp_path / "1", Module(), loader_of())
     first.fit(3)

@@ -12,6 +12,7 @@ import operator
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -85,7 +86,8 @@ class Memory(memory.Memory):
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
-        self.store.copy_back([writable(tensor)], [copy])
+        with torch.inference_mode() if tensor.is_inference() else nullcontext():  # else it can't be written to
+            self.store.copy_back([writable(tensor)], [copy])
 
     def _check(self, tensor: torch.Tensor, copy: Any) -> None:
         """Put the copy of an unusual tensor back into a second one, because that must not fail in the end.
