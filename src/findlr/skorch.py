@@ -18,7 +18,7 @@ from findlr.search.settings import Search
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
-from findlr.torch.setting import facts_of, first_rate, share_of
+from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import Attributes, Held
 from findlr.torch.snapshot.stores import StoreKind
@@ -102,16 +102,18 @@ def find_lr(
         training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
         training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
         training.check_parameters()
+        facts = {"model": type(net.module_).__name__}
         trainable = TorchTrainable.of(
             training,
             _step(net, training, given),
             net.get_iterator(train, training=True),
             validation_loader=net.get_iterator(held_out, training=False) if validated else None,
             validation_every=1 if validation_every is None else validation_every,
-            facts={"model": type(net.module_).__name__, **_written_in(net, training, sweep)},
+            facts=facts,
         )
         epochs = f"{net.max_epochs} epochs"
         steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
+        facts |= _written_in(net, training, sweep, steps)  # the trainable tells this, too
         shape = _shape(net, steps) if schedule is None else schedule
         return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
 
@@ -125,20 +127,23 @@ class _Around(Attributes):
         Held(*settings, but=[each for each in settings if isinstance(each, nn.Module)]).remember(memory)
 
 
-def _written_in(net: NeuralNet, training: Training, sweep: str) -> dict[str, Any]:
+def _written_in(net: NeuralNet, training: Training, sweep: str, steps: int) -> dict[str, Any]:
     """The facts of where the rate is written: the setting that the swept optimizer's groups follow, if one does."""
-    for name in (f"{sweep}__lr", "lr"):
-        if name in vars(net):
+    name, scheduler = _scheduler_of(net)
+    settings = [(net, f"{sweep}__lr", ""), (net, "lr", ""), (scheduler, "max_lr", f"callbacks__{name}__")]
+    for owner, setting, path in settings:
+        if owner is not None and setting in vars(owner):
 
-            def made_at(rate: float, name: str = name) -> list[float]:
-                vars(net)[name] = rate
+            def made_at(rate: float, owner: Any = owner, setting: str = setting) -> list[float]:
+                vars(owner)[setting] = rate
                 net.initialize_optimizer()
-                return [first_rate(group) for group in vars(net)[f"{sweep}_"].param_groups]
+                rates = made_rates(vars(net)[f"{sweep}_"])
+                return rates if scheduler is None else [max(_rates(net, scheduler, steps, each)) for each in rates]
 
-            with Unwritten(restored(Attributes(net, devices=training.devices))):
+            with Unwritten(restored(Attributes(net, owner, devices=training.devices))):
                 share = share_of(training.rates.ratios, made_at)
             if share is not None:
-                return facts_of(f"net.set_params({name}=", share)
+                return facts_of(f"net.set_params({path}{setting}=", share)
     return {}
 
 
@@ -159,16 +164,29 @@ class _Step(OwnStep):
     """Stays in its process: pickled in a net's own way, the net would have other parameters than the search."""
 
 
+def _scheduler_of(net: NeuralNet) -> tuple[str, LRScheduler | None]:
+    """The net's LRScheduler that does not follow a metric, and its name."""
+    for name, callback in net.callbacks_:
+        if isinstance(callback, LRScheduler) and callback.policy_ is not torch.optim.lr_scheduler.ReduceLROnPlateau:
+            return name, callback
+    return "", None
+
+
+def _rates(net: NeuralNet, scheduler: LRScheduler, steps: int, first: float) -> Any:
+    """The rates of a training of so many optimizer steps, where the optimizer is made with ``first``."""
+    return scheduler.simulate(steps if scheduler.step_every == "batch" else net.max_epochs, initial_lr=first)
+
+
 def _shape(net: NeuralNet, steps: int) -> Any:
     """The schedule of the net's LRScheduler; a constant rate if it has none, or one that follows a metric."""
-    for _, callback in net.callbacks_:
-        if isinstance(callback, LRScheduler) and callback.policy_ is not torch.optim.lr_scheduler.ReduceLROnPlateau:
-            try:
-                rates = callback.simulate(steps if callback.step_every == "batch" else net.max_epochs, initial_lr=1.0)
-            except Exception as error:
-                raise ConfigurationError(
-                    f"the schedule of the net's LRScheduler can't be read over {steps} steps ({in_short(error)}): give "
-                    "schedule=, a name or a function of the progress"
-                ) from error
-            return Samples(rates / rates.max())
-    return "constant"
+    _, scheduler = _scheduler_of(net)
+    if scheduler is None:
+        return "constant"
+    try:
+        rates = _rates(net, scheduler, steps, 1.0)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the schedule of the net's LRScheduler can't be read over {steps} steps ({in_short(error)}): give "
+            "schedule=, a name or a function of the progress"
+        ) from error
+    return Samples(rates / rates.max())

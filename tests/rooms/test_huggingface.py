@@ -522,6 +522,58 @@ def making(*groups):
     return Making
 
 
+def scheduled(make):
+    """A Trainer with a scheduler of its own, made of the optimizer and the argument."""
+
+    class Scheduled(making(lambda lr: lr)):
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            if self.lr_scheduler is None:
+                self.lr_scheduler = make(optimizer or self.optimizer, self.args.learning_rate)
+            return self.lr_scheduler
+
+    return Scheduled
+
+
+schedulers = torch.optim.lr_scheduler
+OF_ITS_OWN = {
+    "a peak that is the argument": (
+        lambda o, lr: schedulers.CyclicLR(o, lr / 10, lr, step_size_up=3, cycle_momentum=False),
+        "trainer.args.learning_rate = ",
+    ),
+    "a multiple that is never 1": (
+        lambda o, lr: schedulers.LambdaLR(o, lambda step: 4 * 0.5**step),
+        "trainer.args.learning_rate = ",
+    ),
+    "a peak that is fixed": (
+        lambda o, lr: schedulers.OneCycleLR(o, 0.01, total_steps=6, cycle_momentum=False),
+        "optimizer = torch.optim.AdamW(",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "line"), OF_ITS_OWN.values(), ids=OF_ITS_OWN)
+def test_the_line_to_paste_gives_a_scheduler_of_ones_own_its_peak(make, line):
+    how = of_line(make=scheduled(make), max_steps=6)
+    found = room.find_lr(trainer_of(**how), progress=False)
+    assert found.code().startswith(line)
+    if line.startswith("trainer."):
+        trainer, rates = trainer_of(**how), []
+        trainer.add_callback(Rates(rates))
+        exec(found.code(), {"trainer": trainer})
+        trainer.train()
+        assert max(rates) == pytest.approx(found.lr, rel=0.05)
+
+
+class Rates(TrainerCallback):
+    """Notes the rate of each step."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_step_begin(self, args, state, control, optimizer=None, **_):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
 IN_ARGUMENTS, IN_GROUPS = "trainer.args.learning_rate = ", "in zip(trainer.create_optimizer().param_groups, ["
 MAKERS = {
     "the head at ten times the rate": (making(lambda lr: lr, lambda lr: 10 * lr), IN_ARGUMENTS),

@@ -784,6 +784,26 @@ class Cycled(Plain):
         return [optimizer], [{"scheduler": cycle, "interval": "step"}]
 
 
+class UpAndDown(Plain):
+    """The scheduler keeps a lowest and a highest rate, and the optimizer begins at the lowest."""
+
+    def configure_optimizers(self):
+        optimizer = optim.AdamW(self.net.parameters())
+        cycle = optim.lr_scheduler.CyclicLR(optimizer, self.lr / 10, self.lr, step_size_up=20)
+        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+
+
+class Noam(Plain):
+    """The schedule is a multiple of the optimizer's rate that is never 1."""
+
+    def configure_optimizers(self):
+        optimizer = optim.AdamW(self.net.parameters(), lr=self.lr)
+        noam = optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.25 * min((step + 1) / 10, (10 / (step + 1)) ** 0.5)
+        )
+        return [optimizer], [{"scheduler": noam, "interval": "step"}]
+
+
 class CycledElsewhere(Plain):
     """The scheduler has a peak of its own, so that ``self.lr`` does not act."""
 
@@ -832,6 +852,8 @@ LINES = {
     Plain: "model.lr = ",
     Parameters: "model.hparams.learning_rate = ",
     Cycled: "model.lr = ",
+    UpAndDown: "model.lr = ",
+    Noam: "model.lr = ",
     CycledElsewhere: "optimizer = torch.optim.AdamW(",
     Fixed: "optimizer = torch.optim.AdamW(",
     Heads: "model.hparams.learning_rate = ",
@@ -855,9 +877,14 @@ def test_the_line_to_paste_gives_the_optimizer_the_rates_that_were_found(module,
     model = module()
     found = find_lr(trainer_of(tmp_path), model, loader_of(), progress=False)
     exec(found.code(), {"model": model})
-    made = model.configure_optimizers()
-    (optimizer,), _ = made if isinstance(made, tuple) else ([made], None)
-    assert [group.get("max_lr", group["lr"]) for group in optimizer.param_groups] == pytest.approx(found.lrs, rel=0.05)
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    trainer_of(tmp_path, Rates()).fit(model, loader_of())
+    assert [max(each) for each in zip(*rates, strict=True)] == pytest.approx(found.lrs, rel=0.05)
 
 
 def test_asking_for_other_optimizers_changes_nothing(tmp_path):
@@ -1208,6 +1235,11 @@ class Undefined(Plain):
         return None
 
 
+class ByHand(Plain):
+    def configure_optimizers(self):
+        return None
+
+
 class Unnamed(Plain):
     def training_step(self, batch):
         return {"cost": super().training_step(batch)}
@@ -1261,6 +1293,7 @@ REFUSED = {
         ConfigurationError,
         "let it take a batch",
     ),
+    "no optimizer": (lambda f: (trainer_of(f), ByHand(), loader_of()), {}, OptimizerError, "it trains nothing"),
     "several optimizers": (
         lambda f: (trainer_of(f), Manual(), loader_of()),
         {},

@@ -161,6 +161,50 @@ def test_the_line_to_paste_sets_what_the_optimizer_is_made_with(how, line):
         assert net.optimizer_.param_groups[0]["lr"] == float(f"{finding.lr:.2g}")
 
 
+class Rates(Callback):
+    """Notes the rate of each step."""
+
+    def initialize(self):
+        self.seen = []
+
+    def on_batch_begin(self, net, training=True, **_):
+        self.seen += [net.optimizer_.param_groups[0]["lr"]] * training
+
+
+SCHEDULED = {
+    "a policy with a peak of its own": (
+        dict(policy=optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=25, step_every="batch"),
+        "net.set_params(callbacks__schedule__max_lr=",
+    ),
+    "one that keeps the lowest rate, too": (
+        dict(
+            policy=optim.lr_scheduler.CyclicLR,
+            base_lr=1e-4,
+            max_lr=0.01,
+            step_size_up=5,
+            cycle_momentum=False,
+            step_every="batch",
+        ),
+        "net.set_params(callbacks__schedule__max_lr=",
+    ),
+    "one of skorch's": (dict(policy="WarmRestartLR", max_lr=0.01), "net.set_params(callbacks__schedule__max_lr="),
+    "a multiple that is never 1": (
+        dict(policy=optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 8 * 0.5**step),
+        "net.set_params(lr=",
+    ),
+}
+
+
+@pytest.mark.parametrize(("how", "line"), SCHEDULED.values(), ids=SCHEDULED)
+def test_the_line_to_paste_sets_the_peak_of_a_schedule(how, line):
+    net = net_of(callbacks=[("schedule", LRScheduler(**how)), ("rates", Rates())])
+    finding = find_lr(net, X, Y)
+    assert finding.code().startswith(line)
+    exec(finding.code())
+    net.fit(X, Y)
+    assert max(dict(net.callbacks_)["rates"].seen) == pytest.approx(finding.lr, rel=0.05)
+
+
 class Halves:
     """A split with a state of its own."""
 

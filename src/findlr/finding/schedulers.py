@@ -45,6 +45,14 @@ def follows_metric(scheduler: Any) -> bool:
     return not _FOLLOW_A_METRIC.isdisjoint(kind.__name__ for kind in type(scheduler).__mro__)
 
 
+def kept_peaks(scheduler: Any) -> Rates | None:
+    """The peak of each group, where a scheduler keeps it: a CyclicLR itself, a OneCycleLR in the groups; else None."""
+    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
+    if "OneCycleLR" in kinds:
+        return [float(group["max_lr"]) for group in scheduler.optimizer.param_groups]
+    return list(map(float, scheduler.max_lrs)) if "CyclicLR" in kinds else None
+
+
 def flattened(scheduler: Any) -> list[Any]:
     """A scheduler and those that it is made of."""
     inner = getattr(scheduler, "_schedulers", ())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findlr.errors import OptimizerError
-from findlr.finding.schedulers import flattened, follows_metric, peaks, unwrapped
+from findlr.finding.schedulers import flattened, follows_metric, kept_peaks, peaks, unwrapped
 
 
 def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> None:
@@ -31,7 +31,7 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
     schedulers = [] if scheduler is None else flattened(unwrapped(scheduler))
     for each in schedulers:
         _check_scheduler(each, optimizer)
-    if len(schedulers) == 1 and (kept := _kept_peaks(schedulers[0], optimizer)):
+    if len(schedulers) == 1 and (kept := kept_peaks(schedulers[0])):
         _scale(schedulers[0], optimizer, [lr / peak for lr, peak in zip(lrs, kept, strict=True)])
         return
     bases = _bases(schedulers[0], lrs) if schedulers else lrs
@@ -52,14 +52,6 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
             if hasattr(each, "base_lrs"):
                 _write(each.base_lrs, i, base)
         each._last_lr = [float(group["lr"]) for group in groups]  # noqa: SLF001 - a scheduler has no public name for it
-
-
-def _kept_peaks(scheduler: Any, optimizer: Any) -> list[float] | None:
-    """The peak of each group, where a scheduler keeps it: a CyclicLR itself, a OneCycleLR in the groups; else None."""
-    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
-    if "OneCycleLR" in kinds:
-        return [float(group["max_lr"]) for group in optimizer.param_groups]
-    return list(map(float, scheduler.max_lrs)) if "CyclicLR" in kinds else None
 
 
 def _scale(scheduler: Any, optimizer: Any, by: Sequence[float]) -> None:

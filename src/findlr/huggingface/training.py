@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -19,7 +20,7 @@ from findlr.search.trainable import Unwritten, restored
 from findlr.torch.losses import kept_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
-from findlr.torch.setting import facts_of, first_rate, share_of
+from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
@@ -61,22 +62,29 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
     of_both = getattr(trainer.create_optimizer_and_scheduler, "__func__", None)
     by_both = not trainer._created_lr_scheduler and of_both is not Trainer.create_optimizer_and_scheduler
 
-    def made_at(learning_rate: float) -> list[float]:
-        trainer.optimizer, trainer.args.learning_rate = None, learning_rate
+    ratios, learning_rate = training.rates.ratios, trainer.args.learning_rate
+
+    def made_at(rate: float, *, in_groups: bool = False) -> list[float]:
+        trainer.optimizer = trainer.lr_scheduler = None
+        trainer.args.learning_rate = learning_rate if in_groups else rate
         if by_both:  # of the trainer's own, which transformers 4 calls, and 5 does not
             trainer.create_optimizer_and_scheduler(trainer.state.max_steps)
         else:
             trainer.create_optimizer()
-        return [first_rate(group) for group in trainer.optimizer.param_groups]
+            if in_groups:
+                for group, ratio in zip(trainer.optimizer.param_groups, ratios, strict=True):
+                    group["lr"] = rate * ratio
+            trainer.create_scheduler(num_training_steps=trainer.state.max_steps)
+        return made_rates(trainer.optimizer, trainer.lr_scheduler)
 
-    learning_rate = trainer.args.learning_rate
     with Unwritten(restored(Whole(trainer))):
         try:
-            share = share_of(training.rates.ratios, made_at)
+            share = share_of(ratios, made_at)
+            by_groups = share is None and not by_both and share_of(ratios, partial(made_at, in_groups=True)) == 1.0
         finally:
             trainer.args.learning_rate = learning_rate
     if share is None:
-        return {} if by_both else {"sets": "trainer.create_optimizer().param_groups"}
+        return {"sets": "trainer.create_optimizer().param_groups"} if by_groups else {}
     return facts_of(ARGUMENT, share)
 
 

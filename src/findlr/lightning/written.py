@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from findlr.search.trainable import Unwritten, restored
-from findlr.torch.setting import facts_of, first_rate, share_of
+from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
@@ -32,8 +32,10 @@ def written_in(module: Any, training: Training, package: str) -> dict[str, Any]:
 
         def made_at(rate: float, holder: MutableMapping[str, Any] = holder, name: str = name) -> Iterator[float]:
             holder[name] = rate
-            made = make(module)[0]
-            return (first_rate(group) for place in places for group in made[place].param_groups)
+            optimizers, schedulers = make(module)
+            for optimizer in (optimizers[place] for place in places):
+                own = (each.scheduler for each in schedulers if each.scheduler.optimizer is optimizer)
+                yield from made_rates(optimizer, *own)
 
         with Unwritten(restored(_Made(module, training))):
             share = share_of(training.rates.ratios, made_at)

@@ -105,6 +105,8 @@ def _steps_taken(optimizer: optim.Optimizer) -> int:
 
 def _ratios(optimizer: optim.Optimizer, trains: list[bool]) -> tuple[float, tuple[float, ...]]:
     """The rate of the largest group that trains, and that of each group as a share of it."""
+    if not optimizer.param_groups:  # Lightning's stand-in where configure_optimizers returns None, say
+        raise OptimizerError("the optimizer has no param groups, so it trains nothing: make it with the parameters")
     bases = [_base_rate(optimizer, number) for number in range(len(optimizer.param_groups))]
     largest = max(compress(bases, trains), default=0.0)
     if not (all(map(math.isfinite, bases)) and largest > 0 and min(bases) >= 0):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import torch
+
+from findlr.finding.schedulers import follows_metric, kept_peaks, peaks, unwrapped
 
 logger = logging.getLogger("findlr")
 
@@ -46,6 +50,22 @@ def facts_of(where: str, share: float) -> dict[str, Any]:
     return {"sets": where} if share == 1.0 else {"sets": where, "sets_share": share}
 
 
-def first_rate(group: Mapping[str, Any]) -> float:
-    """The rate that a group was made for: the peak that a OneCycleLR or a CyclicLR wrote into it, or its first."""
-    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
+def made_rates(optimizer: torch.optim.Optimizer, *schedulers: Any) -> list[float]:
+    """The highest rate that each group gets in a training that begins.
+
+    Args:
+        optimizer: as it is made.
+        schedulers: those that drive it, which may have peaks of their own; one that follows a metric begins at its own.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> made_rates(optimizer)
+        [0.1]
+        >>> made_rates(optimizer, torch.optim.lr_scheduler.CyclicLR(optimizer, 0.01, 0.4))
+        [0.4]
+    """
+    rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    for each in map(unwrapped, schedulers):
+        if not follows_metric(each):
+            rates = kept_peaks(each) or peaks(each, rates) or rates
+    return rates
