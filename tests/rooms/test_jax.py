@@ -865,6 +865,42 @@ def test_the_held_out_batches_of_a_list_are_trained_on_by_no_run():
     assert not aside & {training.batches.next()[0].tobytes() for _ in range(30)}
 
 
+def opens():
+    yield (X, Y)
+
+
+@pytest.mark.parametrize("loader", [[(X, Y)], [(jnp.asarray(X), jnp.asarray(Y))], Shuffled(200), opens, batches(50)])
+def test_few_batches_give_a_fifth_of_their_rows_to_score_a_race_on(loader):
+    Traces.count = 0
+    jax.clear_caches()
+    training = JaxTrainable(donated_step, state_of(adamw), loader)
+    size = 50 if loader is not None and isinstance(loader, list) and len(loader) == 4 else 200
+    training.step(0.0)
+    assert training.hold_out(8, 30, 30) == len(training._held_out.aside)
+    drawn = [training.batches.next() for _ in range(30)]
+    assert {len(x) for x, _ in [*drawn, *training._held_out.aside]} == {size}
+    rows = [{row.tobytes() for x, _ in each for row in np.asarray(x)} for each in (training._held_out.aside, drawn)]
+    assert (len(rows[0]), len(rows[1])) == (40, 160)
+    assert not rows[0] & rows[1]
+    assert training.evaluate() > 0
+    training.step(0.0)
+    assert training.unseen()
+    assert Traces.count == 1
+
+
+def test_a_race_that_is_scored_on_what_it_trained_on_says_so():
+    how = dict(verify=True, total_steps=60, max_lr=1.0, progress=False)
+
+    def raced(loader, **more):
+        return find_lr(given_step, mlp_params(), loader, **how, **more)
+
+    again, whole = raced(Shuffled()), raced([(X[:4], Y[:4])])
+    assert (again.race.held_out, whole.race.held_out) == (False, False)
+    assert "They were scored on what they trained on: held-out data tell more." in again.suggestion.why
+    assert raced(Shuffled(), evaluate=lambda params: mse(params, (X, Y))).race.held_out
+    assert raced(Shuffled(4)).race.held_out  # a pass of 50 is longer than a run
+
+
 def test_bad_loaders_are_one_clear_error():
     for loader, said in (
         ([], "loader is empty"),

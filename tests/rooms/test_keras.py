@@ -205,6 +205,63 @@ def test_a_pydataset_goes_on_where_it_was():
     same(trained(True), trained(False))
 
 
+def examples_in(batches):
+    return {float(x) for batch in batches for x in np.asarray(batch[0])[:, 0]}
+
+
+class Few(Pairs):
+    """Two batches, the first of ten."""
+
+    num_batches = 2
+
+
+@pytest.mark.parametrize(
+    ("given", "aside"),
+    [
+        ((X, Y), 9),
+        ((X,), 9),
+        ((X[:8], Y[:8]), 1),
+        ((X[:4], Y[:4]), 4),
+        ((Pairs,), 8),
+        ((Few,), 4),
+    ],
+    ids=["arrays", "inputs alone", "few", "too few", "a PyDataset", "of two batches"],
+)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_few_batches_give_a_fifth_of_their_examples_to_score_a_race_on(given, aside, shuffle):
+    given = [part() if isinstance(part, type) else part for part in given]
+    data = batches_of(*given, batch_size=20, shuffle=shuffle)
+    fits = {len(batch[0] if isinstance(batch, tuple) else batch) for batch in data.whole()}
+    held = [(batch[0] if isinstance(batch, tuple) else batch,) for batch in data.hold_out(8, 100, 0.3)]
+    drawn = [data.next() for _ in range(40)]
+    seen = [(batch[0] if isinstance(batch, tuple) else batch,) for batch in drawn]
+    assert len(examples_in(held)) == aside
+    assert {len(batch) for (batch,) in seen} == {max(fits)}  # no shape is new, for which a step is compiled
+    assert data.unseen() is not bool(examples_in(held) & examples_in(seen))
+    assert data.unseen() is (aside != 4 or isinstance(given[0], Few))
+
+
+@pytest.mark.parametrize("kind", ["of four", "on every begin", "of ten"])
+def test_a_pydataset_that_shuffles_its_examples_gives_those_that_score_to_no_run(kind):
+    class Shuffles(Pairs):
+        num_batches = 4 if kind == "of four" else 9
+
+        def __getitem__(self, i):
+            at = self.order[5 * i : 5 * i + 5]
+            return X[at], Y[at]
+
+        def on_epoch_begin(self):
+            if kind == "on every begin":
+                self.rng.shuffle(self.order)
+
+    data = batches_of(Shuffles())
+    held = data.hold_out(1, 100, 0.7)
+    seen = [data.next() for _ in range(40)]
+    assert examples_in(held)
+    assert not examples_in(held) & examples_in(seen)
+    assert data.unseen()
+
+
 def test_a_generator_gives_its_batches_again():
     def batches():
         rng = np.random.default_rng(3)

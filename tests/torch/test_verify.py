@@ -371,7 +371,7 @@ def test_a_race_opens_the_loader_once():
 @pytest.mark.parametrize("why", ["memory", "no copies"])
 def test_batches_that_cannot_be_kept_are_drawn_for_each_run(why, monkeypatch):
     if why == "memory":
-        monkeypatch.setattr("findlr.torch.trainable._MOST_KEPT_BYTES", 7 * 16 * 40)
+        monkeypatch.setattr("findlr.torch.trainable.MOST_KEPT_BYTES", 7 * 16 * 40)
     else:
         monkeypatch.setattr("findlr.torch.data.nesting.copied", refused)
     plain = runs_of(greedy())
@@ -432,12 +432,72 @@ def test_no_example_that_scores_is_trained_on_and_one_epoch_thins_nothing(valida
     assert training.batches._source is loader
 
 
-@pytest.mark.parametrize("batches", [[0], range(4)])
-def test_where_examples_cannot_be_told_apart_the_next_batches_score(batches):
-    net, optimizer, criterion, loader = parts()
-    training = TorchTrainable(net, optimizer, criterion, [next(iter(loader)) for _ in batches])
-    assert training.hold_out(8, 10, 100) == 8
+def examples_in(batches):
+    return {float(x) for batch in batches for x in batch[0][:, 0]}
+
+
+@pytest.mark.parametrize("batches", [1, 4, 12])
+@pytest.mark.parametrize("kind", [list, "again", "opened", "no length"])
+def test_a_list_of_batches_or_a_loader_of_few_is_scored_on_examples_that_no_run_trains_on(kind, batches):
+    net, optimizer, criterion, _ = parts()
+    numbers = torch.arange(batches * 16.0).reshape(batches, 16, 1).expand(-1, -1, 8)
+    every = [(x, torch.zeros(16, dtype=torch.long)) for x in numbers]
+    loader = {list: every, "again": tuple(every)}.get(kind) or Passes(every, has_length=kind == "opened")
+    training = TorchTrainable(net, optimizer, criterion, loader)
+    count = training.hold_out(8, 10, 10)
+    seen = [training.batches.next() for _ in range(20)]
+    aside = training._held_out._aside
+    assert all(len(x) == len(y) == 16 for x, y in [*seen, *aside])
     assert isinstance(training.evaluate(), float)
+    if batches < 5 or isinstance(loader, (list, tuple)):
+        assert count == len(aside) == {1: 1, 4: 4, 12: 2}[batches]
+        assert len(examples_in(aside)) == {1: 3, 4: 12, 12: 32}[batches]
+        assert not examples_in(aside) & examples_in(seen)
+        assert training.unseen()
+    else:
+        assert count == 8
+        assert not training.unseen()  # the eight have come again
+
+
+class Passes:
+    """Can be read again, and is no list."""
+
+    def __init__(self, batches, has_length):
+        self.batches = batches
+        if has_length:
+            self.__class__ = type("Counted", (Passes,), {"__len__": lambda self: len(self.batches)})
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+X_OF_A_GRAPH = torch.ones(16, 8)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (X_OF_A_GRAPH[:4], torch.zeros(4, dtype=torch.long)),
+        (X_OF_A_GRAPH, torch.zeros(2, 40, dtype=torch.long)),
+        (X_OF_A_GRAPH, torch.ones(16, 16)),
+        (X_OF_A_GRAPH, [0] * 16),
+        (X_OF_A_GRAPH,),
+    ],
+    ids=["four", "edges", "a matrix of edges", "numbers in a list", "inputs alone"],
+)
+def test_where_no_example_can_be_spared_a_race_says_that_it_is_scored_on_what_it_trained_on(batch):
+    net = torch.nn.Linear(8, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def loss_fn(model, batch):
+        return (model(batch[0]) - 1).square().mean()
+
+    how = dict(total_steps=60, verify=True, max_lr=0.1, progress=False)
+    race = find_lr(net, optimizer, loss_fn=loss_fn, loader=[batch], **how).race
+    assert race.held_out is False
+    assert race.start == pytest.approx(loss_fn(net, batch).item())
+    many = [(torch.full((16, 8), float(i)), *batch[1:]) for i in range(40)]
+    assert find_lr(net, optimizer, loss_fn=loss_fn, loader=many, **how).race.held_out is True
 
 
 def test_evaluating_touches_no_statistic_and_no_mode():

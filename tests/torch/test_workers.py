@@ -179,7 +179,7 @@ def test_a_worker_with_several_threads_makes_one_run_at_a_time():
 
 
 def test_where_the_batches_are_too_many_to_keep_the_loader_is_sent(pool, monkeypatch):
-    monkeypatch.setattr(module_of_trainables, "_MOST_KEPT_BYTES", 0)
+    monkeypatch.setattr(module_of_trainables, "MOST_KEPT_BYTES", 0)
     alone, there = find_lr(**adam(), **HOW), find_lr(**adam(), **HOW, executor=pool)
     assert there.race.path == "parallel"
     assert there.race.runs == alone.race.runs
@@ -191,7 +191,7 @@ class Stream(IterableDataset):
 
 
 def test_where_the_place_in_the_data_cannot_be_sent_the_runs_are_made_here(pool, monkeypatch, caplog):
-    monkeypatch.setattr(module_of_trainables, "_MOST_KEPT_BYTES", 0)
+    monkeypatch.setattr(module_of_trainables, "MOST_KEPT_BYTES", 0)
     with caplog.at_level(logging.WARNING, "findlr"):
         finding = find_lr(**adam() | {"loader": DataLoader(Stream(), 20)}, **HOW, executor=pool)
     assert finding.race.path == "sequential"

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """One candidate's run: its peak rate, its steps, and the held-out loss it ended at (infinite if it diverged)."""
+    """One candidate's run: its peak rate, its steps, and the loss it ended at (infinite if it diverged)."""
 
     lr: float
     steps: int
@@ -22,13 +22,14 @@ class Race:
 
     Args:
         runs: every run.
-        start: the held-out loss before training. Where the training has no held-out loss, the mean of a run's first
-            losses less three standard errors, the highest of all runs: a start that is surely not too low.
+        start: the loss that scores the runs, before training. Where they are scored on their training losses, the mean
+            of a run's first losses less three standard errors, the highest of all runs: surely not too low.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
             "parallel", the first ones by an executor's workers.
-        held_out: whether the losses are of held-out examples; if not, they are the runs' last training losses.
+        held_out: whether the losses are of examples that no run trained on; if not, they are the runs' last training
+            losses, or of examples that the runs trained on, because there were too few.
     """
 
     runs: tuple[Run, ...]

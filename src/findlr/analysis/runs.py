@@ -189,7 +189,7 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
             f"makes {rate_text(lr)}."
         )
         if not race.held_out:
-            why += " They were scored on their training losses: held-out data tell more."
+            why += " They were scored on what they trained on: held-out data tell more."
     reach = 1 if race.bracketed else 2  # the best run may not be the best rate
     return Suggestion(lr, "race", why, (lr * 10 ** (LOW_DECADES * reach), lr * 10 ** (HIGH_DECADES * reach)))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,9 +16,6 @@ from findlr.jax.state import ARRAYS
 from findlr.search import batches
 from findlr.search.batches import Remembers, has_state
 from findlr.search.memory import Memory, Phase
-
-_LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
-_FEWEST_BATCHES = 2  # to train on
 
 
 def batches_of(loader: Any, *, consume: bool) -> batches.Batches:
@@ -55,16 +51,9 @@ def batches_of(loader: Any, *, consume: bool) -> batches.Batches:
 class Batches(batches.Batches):
     """An endless stream of batches; see ``findlr.search.batches.Batches``."""
 
-    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:
-        """The last batches of a list, and a list of a share of the others; None if it is no list, or a short one."""
-        if not isinstance(self.loader, Sequence):
-            return None
-        length = len(self.loader)
-        if count and not (count := min(count, int(length * _LARGEST_SHARE_OF_A_PASS))):
-            return None
-        some = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
-        rest = self.loader[: some if some < min(needed, length - count) else length - count]
-        return list(self.loader[length - count :]), rest
+    def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
+        """A batch of the same structure, with ``change(array)`` in place of each array, on the same devices."""
+        return jax.tree.map(lambda leaf: _placed_like(leaf, change(leaf)), batch)
 
     def copied(self, batch: Any) -> Any:
         """A copy that no step can write into; JAX's arrays can't be written into."""
@@ -73,6 +62,11 @@ class Batches(batches.Batches):
     def bytes_in(self, batch: Any) -> int:
         """The bytes of the arrays in ``batch``."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(batch) if isinstance(leaf, ARRAYS))
+
+
+def _placed_like(leaf: Any, changed: Any) -> Any:
+    is_there = isinstance(leaf, jax.Array) and leaf.committed and isinstance(changed, jax.Array)
+    return jax.device_put(changed, leaf.sharding) if is_there else changed
 
 
 class _Opened:

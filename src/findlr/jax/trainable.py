@@ -22,13 +22,12 @@ from findlr.jax.optimizers import Known, model_names, versions
 from findlr.jax.rates import rate_of
 from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, Snapshot, copied, devices_of, form_of, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
+from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.search.failure import told
 from findlr.search.memory import remember_host_rng
 from findlr.search.parcel import Base, Parcel
 
 logger = logging.getLogger("findlr")
-
-_MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
 class JaxTrainable:
@@ -51,7 +50,7 @@ class JaxTrainable:
         accumulation_steps: int = 1,
         consume: bool = False,
     ) -> None:
-        for name, function in {"step": step, "evaluate": evaluate, "loss": loss, "place": place}.items():
+        for name, function in (("step", step), ("evaluate", evaluate), ("loss", loss), ("place", place)):
             if not (callable(function) or (function is None and name != "step")):
                 raise ConfigurationError(f"{name} must be a function, got {type(function).__name__}")
         if (whole(accumulation_steps) or 0) < 1:
@@ -173,13 +172,17 @@ class JaxTrainable:
         needed, share = steps * self.accumulation_steps, math.sqrt(steps / total_steps)
         return self._held_out.hold_out(self.batches, self._now(), batches, needed, share)
 
+    def unseen(self) -> bool:
+        """Whether no run has trained on what ``evaluate`` scores."""
+        return self.batches.unseen()
+
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, or what the user's function says."""
         return self._held_out.score(self._now())
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
-        if not self.batches.keep(steps * self.accumulation_steps, _MOST_KEPT_BYTES):
+        if not self.batches.keep(steps * self.accumulation_steps, MOST_KEPT_BYTES):
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def prepare_together(self, runs: int) -> str | None:  # noqa: ARG002 - the protocol's
@@ -235,8 +238,6 @@ class JaxTrainable:
         self._baseline.stop()
         self._live, self._given = None, snapshot.leaves
         snapshot.memory.put_back()
-
-    # Another process
 
     def why_not_packed(self, *, forked: bool) -> str | None:
         """Why it can't be sent to other processes, or None."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
 from typing import Any
 
 import keras
 import numpy as np
 
-from findlr.errors import ConfigurationError, LoaderError
+from findlr.errors import LoaderError
+from findlr.keras.loaders import Arrays, Units, split
 from findlr.keras.memory import remember_rng
-from findlr.search import batches
+from findlr.search import batches, held_out
 from findlr.search.memory import Memory, Phase, undo_of_generator
 
 _BATCH_SIZE = 32  # fit's
-_LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
-_FEWEST_BATCHES = 2  # to train on
 
 
 def batches_of(
@@ -94,120 +90,16 @@ class Batches(batches.Batches):
         """All random states: a PyDataset may draw from any."""
         remember_rng(memory)
 
-    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:
+    def split(self, count: int, needed: int, share: float) -> held_out.Parts | None:
         """Batches set aside, and a loader of a share of the other examples."""
-        if not (isinstance(self.loader, (Arrays, Units)) and self.loader.units is not None):
-            return None
-        return split(self.loader, count, needed, share)
+        parts = None
+        if isinstance(self.loader, (Arrays, Units)) and self.loader.units is not None:
+            parts = split(self.loader, count, needed, share)
+        return parts or super().split(count, needed, share)
 
-
-class Arrays:
-    """Arrays, cut into batches; each pass in an order of its own, drawn from NumPy's generator as fit does on JAX.
-
-    Args:
-        parts: arrays with the same number of examples, nested as the model takes them; None is left alone.
-        size: how many examples.
-        batch_size: examples in a batch, at least 1.
-        shuffle: whether to shuffle them.
-        units: the examples to take; None is all.
-    """
-
-    def __init__(
-        self, parts: Any, size: int, batch_size: int, *, shuffle: bool, units: Sequence[int] | None = None
-    ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ConfigurationError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
-        self._parts = keras.tree.map_structure(_sliceable, parts)
-        self._size, self.per_batch, self.shuffle = size, int(batch_size), shuffle
-        self.units: Sequence[int] | None = range(size) if units is None else units
-
-    def of(self, units: Sequence[int]) -> Arrays:
-        """The same arrays, but for the examples."""
-        return Arrays(self._parts, self._size, self.per_batch, shuffle=self.shuffle, units=units)
-
-    def at(self, units: Any) -> Any:
-        """One batch of these examples."""
-        index = np.asarray(units)
-        parts = keras.tree.map_structure(lambda array: None if array is None else _floats(array[index]), self._parts)
-        return keras.utils.pack_x_y_sample_weight(*parts)
-
-    def __len__(self) -> int:
-        assert self.units is not None
-        return math.ceil(len(self.units) / self.per_batch)
-
-    def __iter__(self) -> Iterator[Any]:
-        order = np.asarray(self.units)
-        if self.shuffle:
-            order = order[np.random.permutation(len(order))]  # noqa: NPY002 - what keras.utils.set_random_seed seeds
-        for start in range(0, len(order), self.per_batch):
-            yield self.at(order[start : start + self.per_batch])
-
-
-class Units:
-    """A PyDataset's batches, in this process; in a new order at each pass, as in fit.
-
-    Args:
-        source: the PyDataset.
-        shuffle: whether to shuffle its batches.
-        units: the numbers of the batches to take; None is all.
-    """
-
-    per_batch = 1
-
-    def __init__(self, source: keras.utils.PyDataset, *, shuffle: bool, units: Sequence[int] | None = None) -> None:
-        self.source, self.shuffle = source, shuffle
-        length = source.num_batches
-        self.units: Sequence[int] | None = units if units is not None or length is None else range(length)
-
-    def of(self, units: Sequence[int]) -> Units:
-        """The same PyDataset, but for the batches."""
-        return Units(self.source, shuffle=self.shuffle, units=units)
-
-    def at(self, units: Any) -> Any:
-        """The one batch of that number."""
-        batch = self.source[int(units[0])]
-        return tuple(batch) if isinstance(batch, list) else batch  # as in fit
-
-    def __len__(self) -> int:
-        if self.units is None:
-            raise TypeError("an infinite PyDataset has no length")
-        return len(self.units)
-
-    def __iter__(self) -> Iterator[Any]:
-        order: Any = count() if self.units is None else list(self.units)
-        if self.shuffle and self.units is not None:
-            random.shuffle(order)
-        self.source.on_epoch_begin()
-        for unit in order:
-            yield self.at([unit])
-        self.source.on_epoch_end()
-
-
-def split(loader: Arrays | Units, count: int, needed: int, share: float) -> tuple[list[Any], Arrays | Units] | None:
-    """Set batches aside, and make a loader of a share of what else there is.
-
-    Args:
-        loader: of known units; the random state moves.
-        count: batches to set aside; at most a fifth of a pass is.
-        needed: batches that a run takes; if it never gets through the share once, all others are left in.
-        share: the share of the others to train on, in (0, 1].
-
-    Returns:
-        The batches, and the loader of the others; None if it has fewer than 5 batches.
-    """
-    assert loader.units is not None
-    length, size = len(loader), loader.per_batch
-    if count and not (count := min(count, int(length * _LARGEST_SHARE_OF_A_PASS))):
-        return None
-    order = np.asarray(loader.units)
-    if loader.shuffle:
-        order = order[np.random.permutation(len(order))]  # noqa: NPY002 - as above
-    aside, others = order[: count * size], order[count * size :]
-    train_on = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
-    if train_on < min(needed, length - count):
-        others = others[: train_on * size]
-    held_out = [loader.at(aside[start : start + size]) for start in range(0, len(aside), size)]
-    return held_out, loader.of(np.sort(others).tolist())
+    def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
+        """A batch of the same nesting, with ``change(array)`` in place of each array."""
+        return keras.tree.map_structure(change, batch)
 
 
 def size_of(batch: Any) -> int | None:
@@ -260,20 +152,6 @@ def _alone(kind: str, y: Any, sample_weight: Any) -> None:
 def _is_of(thing: Any, package: str, name: str) -> bool:
     """Whether it is of a class of a package that need not be installed."""
     return any(kind.__name__ == name and kind.__module__.startswith(f"{package}.") for kind in type(thing).__mro__)
-
-
-def _sliceable(array: Any) -> Any:
-    """What takes an array of indices: tables become arrays, other tensors stay."""
-    if hasattr(array, "tocsr"):
-        return array.tocsr()
-    return np.asarray(array) if hasattr(array, "iloc") else array
-
-
-def _floats(array: Any) -> Any:
-    """NumPy's floats in the type that Keras computes in, as fit gives them; a sparse matrix of SciPy's as an array."""
-    array = array.toarray() if hasattr(array, "toarray") else array
-    is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-    return array.astype(keras.config.floatx(), copy=False) if is_float else array
 
 
 def _put(own: dict[str, Any], names: dict[str, Any]) -> None:

@@ -20,14 +20,13 @@ from findlr.keras.control import Baseline
 from findlr.keras.data import as_in_fit, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_variables, seeds_of
 from findlr.keras.steps import Data, loss_in, steps_of
-from findlr.search.batches import Batches
+from findlr.search.batches import MOST_KEPT_BYTES, Batches
 from findlr.search.failure import told
 from findlr.search.memory import Memory
 
 logger = logging.getLogger("findlr")
 
 _READ_EVERY_STEPS = 10  # where a step need not wait for its loss: on a device, and on JAX
-_MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
 class KerasTrainable:
@@ -227,6 +226,10 @@ class KerasTrainable:
                 self._aside = []
         return len(self._aside)
 
+    def unseen(self) -> bool:
+        """Whether no run has trained on what ``evaluate`` scores."""
+        return self.batches.unseen()
+
     def evaluate(self) -> float:
         """The mean loss on the batches set aside, by the model's own ``test_step``."""
         return self._mean_loss(self._aside)
@@ -262,7 +265,7 @@ class KerasTrainable:
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
-        if not self.batches.keep(steps * self.accumulation_steps, _MOST_KEPT_BYTES):
+        if not self.batches.keep(steps * self.accumulation_steps, MOST_KEPT_BYTES):
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def steps_per_epoch(self) -> int:

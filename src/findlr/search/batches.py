@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
+from findlr.search import held_out
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 from findlr.search.objects import generators_in, refill_if_changed
 
 logger = logging.getLogger("findlr")
 
-PASS_ENDED = object()
-"""What ``Batches.next_of_pass`` gives once, in place of a batch."""
+PASS_ENDED = object()  # what ``next_of_pass`` gives once, in place of a batch
+MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
 @runtime_checkable
@@ -63,6 +65,8 @@ class Batches:
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
         self._drawn = 0
+        self._ended = 0  # passes
+        self._aside_at: int | None = None  # the passes that had ended when the next batches were set aside
         self.kept: list[Any] = []  # they come before new ones are drawn; not to be written to
         self._at = 0  # the next of them
         self._generators: list[Any] | None = None  # that the loader holds; looked for once
@@ -78,22 +82,9 @@ class Batches:
         if self._at < len(self.kept):
             self._at += 1
             return self.copied(self.kept[self._at - 1])  # so that the next run does not see what a step does to it
-        if self.ends:
-            for batch in self.loader:
-                return batch
-            raise DataEndedError("the data ended: a one-shot iterator gives each batch once, and this one has no more")
-        for _ in range(2):
-            if self._iterator is None:
-                self._open()
-            assert self._iterator is not None
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
-                self.close()
-                continue
-            self._drawn += 1
-            return batch
-        raise LoaderError("loader is empty: it gave no batch; give one that has data")
+        while (batch := self.next_of_pass()) is PASS_ENDED:
+            pass
+        return batch
 
     def next_of_pass(self) -> Any:
         """The next batch of this pass, or ``PASS_ENDED``; then the next pass begins.
@@ -103,17 +94,20 @@ class Batches:
             DataEndedError: a one-shot iterator has ended.
         """
         if self.ends:
-            return self.next()
+            for batch in self.loader:
+                return batch
+            raise DataEndedError("the data ended: a one-shot iterator gives each batch once, and this one has no more")
         if self._iterator is None:
             self._open()
         assert self._iterator is not None
         try:
             batch = next(self._iterator)
         except StopIteration:
-            empty = not self._drawn
-            self.close()
-            if empty:
+            if not self._drawn:
+                self.close()
                 raise LoaderError("loader is empty: it gave no batch; give one that has data") from None
+            self._ended += 1
+            self.close()
             return PASS_ENDED
         self._drawn += 1
         return batch
@@ -121,20 +115,21 @@ class Batches:
     def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
         """Set batches aside, and go on with a share of the other examples.
 
-        Where examples can't be told apart, the next batches are set aside. This lasts until an earlier place in the
-        data is put back.
-
-        Args:
-            count: batches to set aside.
-            needed: batches that a run takes.
-            share: the share of the other examples that a run may train on, in (0, 1].
+        Where examples can't be told apart, the next batches are set aside, and come again if the pass ends. This lasts
+        until an earlier place in the data is put back. The arguments are those of ``findlr.search.held_out.counts``.
         """
         parts = self.split(count, needed, share)
         if parts is None:
-            return [self.next() for _ in range(count)]
+            self._aside_at = self._ended if count else None
+            return [self.next() for _ in range(min(count, self.length() or count))]
         self.close()
-        held_out, self._source = parts
-        return held_out
+        aside, self._source = parts
+        self._aside_at = None
+        return aside
+
+    def unseen(self) -> bool:
+        """Whether nothing that was set aside has been drawn again."""
+        return self._aside_at in (None, self._ended)
 
     def keep(self, count: int, most_bytes: int) -> bool:
         """Draw batches now; they come again each time that this place in the data is put back.
@@ -268,13 +263,22 @@ class Batches:
     def remember_rng(self, memory: Memory) -> None:
         """Remember random states beyond Python's and NumPy's."""
 
-    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:  # noqa: ARG002
+    def split(self, count: int, needed: int, share: float) -> held_out.Parts | None:
         """Batches set aside, and a loader of a share of the other examples; None where examples can't be told apart."""
-        return None
+        length = self.length()
+        may_be_few = count and not self.ends and (length is None or length < held_out.PER_ASIDE)
+        if not may_be_few:
+            return held_out.of_list(self.loader, count, needed, share)
+        with closing(self.whole()) as batches:
+            return held_out.by_rows(batches, count, self.mapped)
 
     def moved(self, batch: Any) -> Any:
         """``batch`` where the training needs it."""
         return batch
+
+    def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
+        """A batch of the same nesting, with ``change(array)`` in place of each array."""
+        return held_out.mapped(change, batch)
 
     def copied(self, batch: Any) -> Any:
         """A copy that shares no memory with ``batch``.
@@ -292,8 +296,4 @@ class Batches:
 
     def bytes_in(self, batch: Any) -> int:
         """The bytes of the arrays in ``batch``."""
-        if isinstance(batch, dict):
-            return sum(map(self.bytes_in, batch.values()))
-        if isinstance(batch, (list, tuple)):
-            return sum(map(self.bytes_in, batch))
-        return int(getattr(batch, "nbytes", 0))
+        return sum(int(getattr(leaf, "nbytes", 0)) for leaf in held_out.leaves_of(batch, self.mapped))

@@ -17,7 +17,15 @@ from findlr.search.checkpoint import Checkpoint
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
 from findlr.search.run import End, train
-from findlr.search.trainable import CanEvaluate, KeepsBatches, Remembered, RunsTogether, ShowsTogether, Trainable
+from findlr.search.trainable import (
+    CanEvaluate,
+    KeepsBatches,
+    Remembered,
+    RunsTogether,
+    ShowsTogether,
+    TellsUnseen,
+    Trainable,
+)
 from findlr.search.watching import RaceWatch
 from findlr.search.workers import Workers
 
@@ -118,8 +126,8 @@ def run_race(
     if not done:
         return None
     best_lr, bracketed = runs.parabola(done)
-    held_out = evaluator is not None
-    return Race(tuple(done), start if held_out else surely, best_lr, bracketed, path, held_out)
+    unseen = evaluator is not None and (not isinstance(trainable, TellsUnseen) or trainable.unseen())
+    return Race(tuple(done), surely if evaluator is None else start, best_lr, bracketed, path, unseen)
 
 
 def _finite(start: float) -> float:

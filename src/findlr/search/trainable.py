@@ -155,6 +155,14 @@ class CanEvaluate(Protocol):
 
 
 @runtime_checkable
+class TellsUnseen(Protocol):
+    """A training that may have too few examples to be scored on others."""
+
+    def unseen(self) -> bool:
+        """Whether no run has trained on what ``evaluate`` scores; asked after the runs."""
+
+
+@runtime_checkable
 class KeepsBatches(Protocol):
     """A training that can draw its batches before they are needed."""
 
@@ -245,7 +253,8 @@ class Remembered(Generic[Snapshot]):
 
     @signals_wait
     def __exit__(self, *_: object) -> None:
-        close(self._snapshot)
+        if isinstance(self._snapshot, HasClose):
+            self._snapshot.close()
 
 
 @contextmanager
@@ -276,8 +285,7 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
 class Unwritten(Generic[Given]):
     """A generator's block that no exception is thrown into: contextlib would write into it, and a frozen one breaks.
 
-    Args:
-        block: it does the same on every exit.
+    It does the same on every exit.
     """
 
     def __init__(self, block: AbstractContextManager[Given]) -> None:
@@ -290,9 +298,3 @@ class Unwritten(Generic[Given]):
     @signals_wait
     def __exit__(self, *_: object) -> None:
         self._block.__exit__(None, None, None)
-
-
-def close(snapshot: object) -> None:
-    """Let go of a snapshot that holds more than memory."""
-    if isinstance(snapshot, HasClose):
-        snapshot.close()

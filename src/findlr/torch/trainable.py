@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
+from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
@@ -37,8 +38,6 @@ from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
 logger = logging.getLogger("findlr")
-
-_MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
 class TorchTrainable(Stepping):
@@ -201,12 +200,16 @@ class TorchTrainable(Stepping):
         with self.training.ranks.alike():
             return self._held_out.hold_out(self.batches, batches, steps, total_steps)
 
+    def unseen(self) -> bool:
+        """Whether no run has trained on what ``evaluate`` scores, on any rank."""
+        return not self.training.ranks.any(not self.batches.unseen())
+
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
         if self.taker.accumulation_steps is None:
             return  # train_step draws as many batches as it likes
         free = self.training.ranks.least(free_memory(self.device))
-        most = _MOST_KEPT_BYTES if free is None else min(_MOST_KEPT_BYTES, free // 4)
+        most = MOST_KEPT_BYTES if free is None else min(MOST_KEPT_BYTES, free // 4)
         with self.training.ranks.alike():
             is_kept = self.batches.keep(steps * self.taker.accumulation_steps, most)
         if not is_kept:

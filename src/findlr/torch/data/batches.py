@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from findlr.search import batches
 from findlr.search.batches import has_state
+from findlr.search.held_out import Parts
 from findlr.search.memory import Memory
 from findlr.search.objects import refill, refill_if_changed
 from findlr.torch.data import nesting
@@ -98,9 +99,13 @@ class Batches(batches.Batches):
         """Torch's random state on the CPU, from which a DataLoader draws when it is opened."""
         remember_torch_rng((), memory)
 
-    def split(self, count: int, needed: int, share: float) -> tuple[list[Any], Iterable[Any]] | None:
+    def split(self, count: int, needed: int, share: float) -> Parts | None:
         """See ``held_out.split``."""
-        return split(self.loader, count, needed, share)
+        return split(self.loader, count, needed, share) or super().split(count, needed, share)
+
+    def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
+        """A batch of the same nesting, with ``change(tensor)`` in place of each tensor."""
+        return nesting.mapped(change, batch)
 
     def moved(self, batch: Any) -> Any:
         """``batch`` on the device."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -11,8 +10,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-_LARGEST_SHARE_OF_A_PASS = 1 / 5  # that may be set aside
-_FEWEST_BATCHES = 2  # to train on
+from findlr.search.held_out import counts, rows_apart
+
 _MOST_PASSES = 100  # to fill one batch, because a weighted sampler may seldom draw what is left
 
 
@@ -21,9 +20,9 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
 
     Args:
         loader: the training batches; its samplers' random states move.
-        count: batches to set aside; at most a fifth of a pass is.
-        needed: batches that a run takes; if it never gets through the share once, all other examples are left in.
-        share: the share of the other examples to train on, in (0, 1].
+        count: see ``findlr.search.held_out.counts``.
+        needed: the same.
+        share: the same.
 
     Returns:
         The batches, and a loader with the same settings whose batches contain none of their examples. A loader of fewer
@@ -38,21 +37,20 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
         length = len(sampler)
     except TypeError:  # no batch sampler, or one without an end
         return None
-    most = int(length * _LARGEST_SHARE_OF_A_PASS)
-    few, count, order = count > most == 0, min(count, most), iter(sampler)
-    if few:
+    aside, batches = counts(length, count, needed, share)
+    is_few, order = count > aside == 0, iter(sampler)
+    if is_few:
         every = list(chain.from_iterable(islice(order, length)))
-        indices = [every[: int(len(every) * _LARGEST_SHARE_OF_A_PASS)]]
+        indices = [[every[place] for place in rows_apart(len(every))[0]]]
         if not indices[0]:
             return None
     else:
-        indices = [list(batch) for batch in islice(order, count)]
-    aside = frozenset(chain.from_iterable(indices))
-    batches = max(math.ceil(share * (length - count)), _FEWEST_BATCHES)
-    if not few and batches < min(needed, length - count):
-        some = _Some(sampler, partial(contains, frozenset(chain.from_iterable(islice(order, batches))) - aside))
+        indices = [list(batch) for batch in islice(order, aside)]
+    held_out = frozenset(chain.from_iterable(indices))
+    if not is_few and batches < length - aside:
+        some = _Some(sampler, partial(contains, frozenset(chain.from_iterable(islice(order, batches))) - held_out))
     else:
-        some = _Some(sampler, partial(_is_outside, aside))
+        some = _Some(sampler, partial(_is_outside, held_out))
     rest = twin(loader)
     vars(innermost(rest))["batch_sampler"] = some  # not setattr, because a DataLoader does not let it be set
     scored = DataLoader(source.dataset, batch_sampler=indices, collate_fn=source.collate_fn)

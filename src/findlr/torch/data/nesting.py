@@ -90,6 +90,15 @@ def own(batch: Any) -> Any:
     return _rebuilt(batch, lambda item, _: own(item))
 
 
+def mapped(change: Callable[[Any], Any], batch: Any) -> Any:
+    """``batch`` with ``change(leaf)`` for whatever is no container; a tensor that asks for a gradient still does."""
+    if isinstance(batch, torch.Tensor):
+        changed = change(batch.detach())
+        return changed.requires_grad_(batch.requires_grad) if isinstance(changed, torch.Tensor) else changed
+    is_leaf = batch is (rebuilt := _rebuilt(batch, lambda item, _: mapped(change, item)))
+    return change(batch) if is_leaf else rebuilt
+
+
 def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
     """Every tensor in a batch, in order, also in objects of any class."""
     return (leaf for leaf in _leaves(batch, set()) if isinstance(leaf, torch.Tensor))
