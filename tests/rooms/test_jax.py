@@ -589,6 +589,17 @@ def test_groups_keep_the_ratio_of_their_rates():
     np.testing.assert_allclose(training.leaves()[1], by_hand[0]["second"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [(optax.sgd(0.1), True), (optax.adam(0.1), True), (optax.set_to_zero(), False), (adamw, False)],
+    ids=["sgd", "adam", "frozen", "injected"],
+)
+def test_a_group_whose_rate_is_not_swept_is_named(other, said, caplog):
+    optimizer = optax.multi_transform({"head": adamw, "body": other}, {"first": "body", "second": "head"})
+    find_lr(step_of(optimizer), state_of(optimizer), batches(), num_steps=5)
+    assert ("the rate of 'body' in optax.multi_transform is fixed" in caplog.text) is said
+
+
 def test_accumulated_gradients_are_one_step():
     def accumulated(every):
         return optax.MultiSteps(adamw, every_k_schedule=every)

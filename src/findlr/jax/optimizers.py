@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.jax.state import ARRAYS
+
+logger = logging.getLogger("findlr")
 
 # The state that an optimizer of optax keeps, and the optimizer: the first that is there. One family keeps the same.
 _BY_STATE = {
@@ -34,6 +37,7 @@ _BY_STATE = {
     "TraceState": "sgd",
 }
 _SCALES = {"ScaleByScheduleState": "a schedule", "ReduceLROnPlateauState": "reduce_on_plateau"}
+_FROZEN = ["MaskedState", "EmptyState"]  # what optax.set_to_zero() keeps
 _SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
 
 
@@ -78,6 +82,12 @@ class Known:
                 raise OptimizerError(
                     f"{scales} inside the optimizer scales the rate, so another one acts than is asked for: build the "
                     "optimizer without, for the search; a schedule goes to find_lr, as schedule="
+                )
+            if fixed := _groups_of_fixed_rate(each):
+                logger.warning(
+                    "the rate of %s in optax.multi_transform is fixed where it was built, so it is not swept: build that"
+                    " group with optax.inject_hyperparams, too, and the ratio of the rates is kept",
+                    " and ".join(map(repr, fixed)),
                 )
         self._groups = [_settings(dict(each.hyperparams)) for each in self._states if _keeps("hyperparams", each)]
         self._settings = self._groups[0] if self._groups else {}
@@ -130,6 +140,15 @@ class Known:
         if not set(self._settings) <= set(parameters):
             return None
         return {name: value for name, value in self._settings.items() if parameters[name].default != value}
+
+
+def _groups_of_fixed_rate(state: Any) -> list[Any]:
+    """The groups of a ``multi_transform`` whose rate can't be written, where another group's can."""
+    inner = getattr(state, "inner_states", {})
+    groups = {label: optax_states(each) for label, each in inner.items()} if isinstance(inner, Mapping) else {}
+    injected = {label for label, states in groups.items() if any(_keeps("hyperparams", each) for each in states)}
+    trained = [label for label, states in groups.items() if [type(s).__name__ for s in states] != _FROZEN]
+    return [label for label in trained if label not in injected] if injected else []
 
 
 def _keeps(field: str, state: Any) -> bool:
