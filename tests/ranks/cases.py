@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
-from findlr import RangeTest, TorchTrainable, find_lr
+from findlr import RangeTest, TorchTrainable, find_lr, rewindable
 from findlr.torch.processes import calls
 from tests.ranks import launch
 from tests.ranks.training import DIVERGING, FUSE, OPTIMIZERS, SWEEP, Training, by_ddp, by_fsdp, digest, net, told
@@ -148,6 +148,13 @@ def fault(wrap, place, act, step, rank):
     return case
 
 
+def ends(training, batches=10, **how):
+    """A stream that is shorter on the first rank."""
+    given = [(torch.ones(8, 16), torch.zeros(8, dtype=torch.long))] * (batches + 2 * dist.get_rank())
+    stream = rewindable(batch for batch in given)
+    return find_lr(training.model, training.optimizer, training.criterion, stream, **SWEEP, **how)
+
+
 def ways(*_):  # noqa: C901 - a list of them
     """Every way to say what a step is, and what DistributedDataParallel can be told, on one group."""
 
@@ -202,6 +209,9 @@ def ways(*_):  # noqa: C901 - a list of them
     def race(training):
         return criterion(training, schedule="one_cycle", total_steps=400, verify=True)
 
+    def race_ends(training):
+        return ends(training, 50, schedule="one_cycle", total_steps=400, verify=True)
+
     def compressed(**how):
         def wrap(model):
             wrapper = by_ddp(**how)(model)
@@ -218,6 +228,8 @@ def ways(*_):  # noqa: C901 - a list of them
         "own step": (own_step, by_ddp()),
         "loop": (loop, by_ddp()),
         "race": (race, by_ddp()),
+        "data end": (ends, by_ddp()),
+        "data end in the race": (race_ends, by_ddp()),
         "clip and accumulate": (lambda t: criterion(t, clip_grad_norm=0.5, accumulation_steps=2), by_ddp()),
         "loop that one leaves": (left_by_one, by_ddp()),
         "validation": (lambda t: criterion(t, validation_loader=t.loader, validation_every=5), by_ddp()),
@@ -298,6 +310,7 @@ def sharded_ways(*_):
         "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
         "loop": (loop, by_fsdp),
         "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "data end": (ends, by_fsdp),
         "uneven validation": (partial(validated, uneven), by_fsdp),
         "uneven validation without a length": (partial(validated, Unsized(uneven)), by_fsdp),
         "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
@@ -389,6 +402,8 @@ def apart(wrap):  # noqa: C901 - a list of them
         "clip": lambda t, is_first: search(t, clip_grad_norm=None if is_first else 0.5),
         "length": lambda t, is_first: search(t, schedule="cosine", total_steps=400 + is_first),
         "validation": lambda t, is_first: search(t, validation_loader=t.loader if is_first else None),
+        "snapshot": lambda t, is_first: search(t, snapshot="auto" if is_first else "disk"),
+        "scaler": lambda t, is_first: search(t, scaler=None if is_first else torch.amp.GradScaler("cpu")),
         "alone": alone,
         "looked at": looked_at,
         **({"loop": loop} if wrap == "ddp" else {}),
@@ -407,6 +422,47 @@ def apart(wrap):  # noqa: C901 - a list of them
         return found
 
     return case
+
+
+class AveragedByHand(torch.optim.SGD):
+    """Averages the gradients of all ranks itself."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+        return super().step(closure)
+
+
+def by_hand(*_):
+    """No wrapper joins the ranks, but the steps do."""
+
+    def made():
+        training = Training(lambda model: model)
+        training.optimizer = AveragedByHand(training.model.parameters(), lr=0.05, momentum=0.9)
+        return training
+
+    def loop(training, model):
+        with RangeTest(model, training.optimizer, **SWEEP) as test:
+            for inputs, targets in test(training.loader):
+                training.optimizer.zero_grad()
+                loss = training.criterion(training.model(inputs), targets)
+                loss.backward()
+                training.optimizer.step()
+                test.record(loss)
+        return test.finding
+
+    def search(training, model):
+        return find_lr(model, *training.parts[1:], **SWEEP)
+
+    found = {}
+    for name, ask in (("search", search), ("loop", loop)):
+        found[name] = compared(made, lambda training, ask=ask: ask(training, training.model), 3)
+        found[f"{name}, wrapped"] = compared(
+            made, lambda t, ask=ask: ask(t, by_ddp(broadcast_buffers=False)(t.model)), 3
+        )
+    return found
 
 
 def refused(*_):
@@ -443,7 +499,7 @@ ALL = [
     *(f"{n} exits({wrap!r}, {list(OPTIMIZERS)})" for wrap in ("fsdp", "ddp") for n in (2, 3, 4)),
     *(f"{n} places('ddp', (0, 9, 15), range({n}))" for n in (2, 3)),
     *(f"{n} places('fsdp', (9, 15), range({n}), ('draw', 'criterion'))" for n in (2, 3)),
-    *(f"{n} {kind}" for n in (2, 3) for kind in ("ways", "sharded_ways")),
+    *(f"{n} {kind}" for n in (2, 3) for kind in ("ways", "sharded_ways", "by_hand")),
     *(
         f"{n} fault({wrap!r}, {place!r}, {act}, {step}, {rank})"
         for wrap in WRAPS

@@ -27,6 +27,7 @@ ASKED = [
     "3 fault('fsdp', 'forward', kill, 7, 0)",
     "2 fault('fsdp', 'backward', fail, 12, 1)",
     "2 sharded_ways",
+    "3 by_hand",
     "2 refused",
     "2 like_the_wrapper",
 ]
@@ -61,6 +62,12 @@ def test_every_rank_is_put_back_and_finds_the_same(results, asked):
         ("2 exits('ddp', ['sgd'], before=(3,))", "sgd raise 3", "RankError: rank 1 failed: ValueError: blown"),
         ("2 exits('ddp', ['sgd'], before=(3,))", "sgd interrupt 3", "RankError: rank 1 was interrupted by a signal"),
         ("3 apart('ddp')", "steps", "RankError: rank 1 and 2 failed: ConfigurationError: num_steps is 28, and 24 on"),
+        (
+            "3 apart('ddp')",
+            "snapshot",
+            "RankError: rank 1 and 2 failed: ConfigurationError: snapshot is disk, and auto",
+        ),
+        ("3 apart('ddp')", "scaler", "RankError: rank 1 and 2 failed: ConfigurationError: scaler is GradScaler, and"),
         ("3 apart('ddp')", "alone", "RankError: rank 1 and 2 did not begin this search"),
         (
             "3 apart('ddp')",
@@ -68,6 +75,8 @@ def test_every_rank_is_put_back_and_finds_the_same(results, asked):
             "RankError: rank 1 and 2 failed: ConfigurationError: the RangeTest's block was left",
         ),
         ("2 apart('fsdp')", "looked at", "RankError: rank 1 failed: ValueError: blown"),
+        ("3 by_hand", "search", "ConfigurationError: a step of this training calls processes outside"),
+        ("3 by_hand", "loop", "ConfigurationError: a step of this training calls processes outside"),
         ("2 refused", "fsdp1", "ConfigurationError: FullyShardedDataParallel"),
         ("2 refused", "sparse", "ConfigurationError: DistributedDataParallel can't be searched with sparse gradients"),
         ("2 refused", "closure", "OptimizerError: LBFGS"),
@@ -94,6 +103,18 @@ def test_a_loop_that_one_rank_leaves_has_measured_the_same_on_all(results, case)
     first, second = (rank["loop that one leaves 3"] for rank in results[case]["ranks"])
     assert (first["points"], first["finding"]) == (10, second["finding"])
     assert second["error"] == "ValueError: blown"
+
+
+@pytest.mark.parametrize("case", ["2 ways"])
+def test_a_sweep_ends_where_the_first_stream_does(results, case):
+    for rank in results[case]["ranks"]:
+        assert (rank["data end 3"]["stop"], rank["data end 3"]["points"]) == ("DATA_ENDED", 10)
+        assert rank["data end in the race 3"]["error"] is None
+
+
+@pytest.mark.parametrize("case", ["3 by_hand"])
+def test_ranks_that_no_wrapper_joins_search_together_where_one_is_given(results, case):
+    assert [rank["search, wrapped"]["facts"] for rank in results[case]["ranks"]] == [[24, 3]] * 3
 
 
 @pytest.mark.parametrize("case", ["2 ways"])

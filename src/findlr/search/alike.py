@@ -26,7 +26,7 @@ def check_alike(several: Several, asked: Mapping[str, Any], facts: Mapping[str, 
     """Refuse a search that the processes were asked differently: they would wait for each other in different places.
 
     Args:
-        several: the processes.
+        several: the processes; where it has ``asked()``, that tells more of what decides the search.
         asked: what decides the search, by name.
         facts: what the training tells of itself.
 
@@ -34,8 +34,8 @@ def check_alike(several: Several, asked: Mapping[str, Any], facts: Mapping[str, 
         ConfigurationError: this process was asked something else than the first.
         RankError: another one was.
     """
-    every = getattr(several, "validation_every", None)
-    mine = plain({**asked, "validation_every": every, **{name: facts[name] for name in _DECIDE if name in facts}})
+    more: Mapping[str, Any] = getattr(several, "asked", dict)()
+    mine = plain({**asked, **more, **{name: facts[name] for name in _DECIDE if name in facts}})
     found = difference(several.first(mine), mine)
     if found is not None:
         what, theirs, here = found

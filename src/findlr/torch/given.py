@@ -86,3 +86,8 @@ def chosen(optimizers: Any, sweep: Any) -> list[torch.optim.Optimizer]:
             f"sweep must name the optimizer to sweep, one of {known}, or a list of them, got {sweep!r}"
         )
     return chosen
+
+
+def asked_of(training: Any) -> dict[str, Any]:
+    """What a ``Training`` is given besides its facts, and must be alike on all ranks."""
+    return {"snapshot": training.snapshot_kind, "scaler": ", ".join(type(each).__name__ for each in training.scalers)}

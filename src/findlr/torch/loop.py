@@ -26,6 +26,7 @@ from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.trainable import Unwritten, restored
 from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
+from findlr.torch.given import asked_of
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.points import Points
@@ -162,7 +163,7 @@ class RangeTest(Points):
         training.watched = Around(reached)
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         if not training.ranks.is_alone:
-            check_alike(training.ranks, self._settings.asked(), training.facts())
+            check_alike(training.ranks, {**self._settings.asked(), **asked_of(training)}, training.facts())
         progress = self._settings.progress if training.ranks.rank == 0 else False
         self._recording.watch(exits.enter_context(display(progress)))
         exits.enter_context(entered(self._settings.on_step))

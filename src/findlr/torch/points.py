@@ -19,7 +19,7 @@ from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.planned import LoopPlan
 from findlr.torch.point import Idle, Items, Point
-from findlr.torch.ranks import is_skipped, next_on_all
+from findlr.torch.ranks import drawn_on_all, is_skipped
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.training import Training
 
@@ -56,7 +56,7 @@ class Points:
             LoaderError: the loader is empty, or can be read only once.
         """
         batches = self._batches_of(loader)
-        draw = partial(next_on_all, self._training.ranks, batches) if batches.ends else batches.next
+        draw = partial(drawn_on_all, self._training.ranks, batches.next) if batches.ends else batches.next
         return Items(self._items(draw), batches)
 
     def epoch(self, loader: Iterable[Any]) -> Items:
@@ -153,6 +153,8 @@ class Points:
             self._idle.look()
             return
         self._idle.stepped()
+        if self._training.ranks.is_untried:
+            self._training.ranks.tried()
         loss, taken, skipped = self._point.closed()
         if self._training.scalers and is_skipped(self._training.ranks, loss, taken=taken):
             self._recording.skip()

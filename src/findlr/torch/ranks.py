@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from findlr.errors import DataEndedError
-from findlr.search.batches import Batches
 from findlr.search.memory import Memory
+
+Drawn = TypeVar("Drawn")
 
 
 class Ranks(Protocol):
@@ -27,8 +29,18 @@ class Ranks(Protocol):
     is_alone: bool
     """Whether this process need not ask the others; it may be the only one, and is one of a group all the same."""
 
+    is_untried: bool
+    """Whether the next step will tell if steps call processes that are none of these."""
+
     def remember(self, memory: Memory) -> None:
         """Prepare for steps that will be put back, until ``memory`` is closed; before anything is noted in it."""
+
+    def tried(self) -> None:
+        """That step has been taken.
+
+        Raises:
+            ConfigurationError: it has called some.
+        """
 
     def stand_in(self, error: Exception) -> torch.Tensor | None:
         """A loss of nothing, with which this rank, which has failed, takes part in its layers until the next mean."""
@@ -73,11 +85,14 @@ class Ranks(Protocol):
 class Alone:
     """One process, which agrees with itself."""
 
-    rank, world_size, is_alone = 0, 1, True
+    rank, world_size, is_alone, is_untried = 0, 1, True, False
 
     _block = nullcontext()
 
     def remember(self, memory: Memory) -> None:
+        """Nothing."""
+
+    def tried(self) -> None:
         """Nothing."""
 
     def stand_in(self, error: Exception) -> torch.Tensor | None:  # noqa: ARG002 - the protocol's
@@ -123,21 +138,21 @@ class Alone:
 ALONE = Alone()
 
 
-def next_on_all(ranks: Ranks, batches: Batches) -> Any:
-    """The next batch of a stream that may end.
+def drawn_on_all(ranks: Ranks, draw: Callable[[], Drawn]) -> Drawn:
+    """What all ranks draw, each of its own stream, which may end.
 
     Raises:
-        DataEndedError: it has ended, on this rank or on another one.
+        DataEndedError: a stream has ended, on this rank or on another one; so all raise it, and none need tell.
     """
     ended: DataEndedError | None = None
-    batch: Any = None
+    drawn: Any = None
     try:
-        batch = batches.next()
+        drawn = draw()
     except DataEndedError as error:
         ended = error
     if ranks.any(ended is not None):
         raise ended or DataEndedError("the data ended on another rank")
-    return batch
+    return drawn  # type: ignore[no-any-return]
 
 
 def is_skipped(ranks: Ranks, loss: float | torch.Tensor, *, taken: bool) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from findlr.errors import OptimizerError
+from findlr.errors import DataEndedError, OptimizerError
 from findlr.search.memory import Memory
 from findlr.torch.arguments import autocast_type, check_counts, check_limits
 from findlr.torch.data.nesting import moved
@@ -190,6 +190,8 @@ class LossStep:
                 if i == len(batches):
                     batches.append(draw())
                 loss = checked(self._name, self.loss(batches[i]))
+            except DataEndedError:
+                raise  # as all ranks do
             except Exception as error:
                 stand_in = self._training.ranks.stand_in(error)
                 if stand_in is None:

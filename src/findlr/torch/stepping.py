@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from findlr.errors import FindlrError
+from findlr.errors import DataEndedError, FindlrError
 from findlr.search.failure import note
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
+from findlr.torch.given import asked_of
 from findlr.torch.misfits import described, layer_misfit
-from findlr.torch.ranks import next_on_all
+from findlr.torch.ranks import drawn_on_all
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.step import Loss, Step
@@ -36,6 +37,7 @@ class Stepping:
     rank: int
     world_size: int
     device: torch.device
+    validation_every: int | None
     batches: Batches
     no_new_graphs: NoNewGraphs
     _write: Any
@@ -64,6 +66,10 @@ class Stepping:
     def first(self, value: Any) -> Any:
         """The first process's value."""
         return self.training.ranks.first(value)
+
+    def asked(self) -> dict[str, Any]:
+        """What it was given besides the facts, and ranks must be given alike."""
+        return {**asked_of(self.training), "validation_every": self.validation_every}
 
     @property
     def forwards(self) -> int:
@@ -111,12 +117,16 @@ class Stepping:
         self._write(lr)
         try:
             loss = self.taker.take(self._draw)
+        except DataEndedError:
+            raise  # as all ranks do
         except Exception as error:
             told = self._told_of(error)
             common = self.training.ranks.settle(told)
             if common is error:
                 raise
             raise common from (None if common is told else told)
+        if self.training.ranks.is_untried:
+            self.training.ranks.tried()
         if loss is not None:
             self._latest = loss
         return loss
@@ -133,7 +143,7 @@ class Stepping:
     def _draw(self) -> Any:
         """The next batch, where the step needs it."""
         batches = self.batches
-        batch = self._place(next_on_all(self.training.ranks, batches) if batches.ends else batches.next())
+        batch = self._place(drawn_on_all(self.training.ranks, batches.next) if batches.ends else batches.next())
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self.training.batch_size is None:

@@ -27,6 +27,7 @@ from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.own_step import OwnStep
 from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
+from findlr.torch.ranks import drawn_on_all
 from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import Watched
@@ -210,8 +211,9 @@ class TorchTrainable(Stepping):
             return  # train_step draws as many batches as it likes
         free = self.training.ranks.least(free_memory(self.device))
         most = MOST_KEPT_BYTES if free is None else min(MOST_KEPT_BYTES, free // 4)
+        keep = partial(self.batches.keep, steps * self.taker.accumulation_steps, most)
         with self.training.ranks.alike():
-            is_kept = self.batches.keep(steps * self.taker.accumulation_steps, most)
+            is_kept = drawn_on_all(self.training.ranks, keep)
         if not is_kept:
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 

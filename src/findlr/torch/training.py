@@ -220,7 +220,7 @@ class Training:
         keep_freed_memory()
         memory = Memory()
         try:
-            if self.ranks.is_alone:
+            if self.ranks is ALONE:
                 self._remember(memory, places)
             else:
                 with self.ranks.alike():

@@ -20,7 +20,7 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import Batches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import WithoutGraph
-from findlr.torch.ranks import Ranks
+from findlr.torch.ranks import Ranks, drawn_on_all
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Evaluates, Step
 from findlr.torch.training import Training
@@ -69,15 +69,18 @@ class HeldOut:
             return 0
         self._training.check_verify(by_closure=getattr(self._taker, "by_closure", False))
         needed, share = steps * (self._taker.accumulation_steps or 1), math.sqrt(steps / total_steps)
-        if self._validation is None:
-            aside = training_batches.hold_out(batches, needed, share)
-        else:
-            length = self._validation.length()
-            aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
-            training_batches.hold_out(0, needed, share)
+        aside = drawn_on_all(self._training.ranks, lambda: self._set_aside(training_batches, batches, needed, share))
         count = self._training.ranks.least(len(aside)) or 0
         self._aside = [self._place(batch) for batch in aside[:count]]
         return count
+
+    def _set_aside(self, training_batches: Batches, batches: int, needed: int, share: float) -> list[Any]:
+        if self._validation is None:
+            return training_batches.hold_out(batches, needed, share)
+        length = self._validation.length()
+        aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+        training_batches.hold_out(0, needed, share)
+        return aside
 
     def evaluate(self) -> torch.Tensor:
         """The mean loss on the batches set aside."""

@@ -51,7 +51,7 @@ class Calls:
 
     def __init__(self, group: Any, device: torch.device, *, by_device: bool, calls_only: bool) -> None:
         self._group, self._model = group, device
-        self._ranks = dist.get_process_group_ranks(group)
+        self.ranks: list[int] = dist.get_process_group_ranks(group)
         self.device = device if by_device else torch.device("cpu")
         self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
         self._patience = _PATIENCE_SECONDS if calls_only else _IMPATIENCE_SECONDS
@@ -66,7 +66,7 @@ class Calls:
         Raises:
             RankError: another process does something else.
         """
-        name = "-".join(map(str, self._ranks))
+        name = "-".join(map(str, self.ranks))
         searches = distributed_c10d.PrefixStore(f"findlr/{name}", distributed_c10d._get_default_store())
         number = (searches.add("begun", 1) - 1) // self.world_size
         store = distributed_c10d.PrefixStore(str(number), searches)
@@ -83,14 +83,14 @@ class Calls:
                 searches.add("begun", -1)
         if missing:
             raise RankError(
-                f"{self.named(missing)} did not begin this search within {_BEGIN_SECONDS:.0f} seconds: call it on "
-                "every rank, and not under an if for one of them"
+                f"{self.named(missing)} did not begin this search within {_BEGIN_SECONDS:.0f} seconds: it has raised "
+                "before, which its own output tells, or the call stands under an if for some ranks: make it on all"
             )
         return store
 
     def named(self, ranks: list[int]) -> str:
         """Processes of the group, by their ranks among all."""
-        return f"rank {' and '.join(str(self._ranks[rank]) for rank in ranks)}"
+        return f"rank {' and '.join(str(self.ranks[rank]) for rank in ranks)}"
 
     def sum(self, values: torch.Tensor, *, wait: bool = True) -> None:
         """Sum ``values`` over the processes, in place.
@@ -173,7 +173,7 @@ class Calls:
             return error
         if self.lost is not None or is_connection(error):
             return self._gone()
-        failure = Failure(self._ranks[self.rank], told(error), not ends and is_the_trainings(error))
+        failure = Failure(self.ranks[self.rank], told(error), not ends and is_the_trainings(error))
         try:
             failures = self._joined(failure, _END_SECONDS if all_end else self._patience)
             if all_end and [each.text for each in failures or ()] == [failure.text] * self.world_size:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from findlr.errors import RankError
+from findlr.errors import DataEndedError, RankError
 from findlr.search import interrupts
 from findlr.search.memory import Memory, Phase
+from findlr.torch.processes.apart import Others
 from findlr.torch.processes.calls import Calls
 from findlr.torch.processes.past import PastReducers
 from findlr.torch.processes.sharded import StandIns
@@ -44,6 +45,7 @@ class Group:
         self._past = PastReducers(wrapped, calls) if wrapped else None
         self._stand_ins = StandIns(sharded) if sharded else None
         self._same_batches = same_batches
+        self._others, self.is_untried = Others(calls.ranks), False
         self._begun = False  # by the outermost memory that is open
         self._drops = False
         self._failed: Exception | None = None  # in a step, whose calls were made all the same
@@ -56,6 +58,8 @@ class Group:
         A memory within another one ends nothing: the outer one has noted the hooks, and would put them back.
         """
         self._ended, self._failed, self._drops = False, None, False
+        self._others.begin()
+        self.is_untried = True
         if not self._begun:
             self._begun = True
             memory.on_close(lambda: setattr(self, "_begun", False))
@@ -66,6 +70,11 @@ class Group:
         if self._stand_ins is not None:
             self._stand_ins.reshard()  # what a snapshot notes
             memory.add(self._stand_ins.reset, Phase.PLACES, "the shards")
+
+    def tried(self) -> None:
+        """Look whether the first step has called processes that are none of these."""
+        self.is_untried = False
+        self._others.check()
 
     def mean(self, losses: list[float]) -> list[float]:
         """Each loss's mean over the processes, in float64; a signal that waits on one of them ends the search on all.
@@ -173,6 +182,8 @@ class Group:
         except RankError:
             self._uneven = True
             raise
+        except DataEndedError:
+            raise  # as all do
         except Exception as error:  # noqa: BLE001 - all raise it
             raise self.settle(error) from None
 

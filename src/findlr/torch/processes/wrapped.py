@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from findlr.errors import ConfigurationError
+from findlr.torch.processes.apart import Apart
 from findlr.torch.processes.calls import Calls
 from findlr.torch.processes.group import Group
 from findlr.torch.ranks import ALONE, Ranks, is_fully_sharded, is_sharded
@@ -27,7 +28,7 @@ def ranks_of(modules: Iterable[nn.Module], device: torch.device) -> Ranks:
         device: where.
 
     Returns:
-        A ``Group``; or ``Alone``, where nothing wraps the model.
+        A ``Group``; or one that is ``Alone``, where nothing wraps the model.
 
     Raises:
         ConfigurationError: it is wrapped in a way whose steps can't be put back.
@@ -44,6 +45,7 @@ def ranks_of(modules: Iterable[nn.Module], device: torch.device) -> Ranks:
                 "by itself",
                 dist.get_world_size(),
             )
+            return Apart()
         return ALONE
     if wrapped and sharded:
         raise ConfigurationError(
