@@ -1,10 +1,11 @@
 """Times a race whose runs a pool of processes makes beside the same training's race one run after another.
 
-    python -m bench.workers                 # runs of a minute, two workers: about 8 minutes
+    python -m bench.workers                 # runs of a minute, two workers: about 10 minutes
     python -m bench.workers --seconds 10    # shorter runs, where the start of the workers weighs more
 
 Everything counts: the sweep, the start of the workers, sending the training. Each process computes in one thread. On a
-busy machine two processes get more of it than one does, and the ratio flatters. Both make the same runs.
+busy machine two processes get more of it than one does, and the ratio flatters. Both have the same budget: three runs
+one after another, or four of three quarters the length at the same time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import Finding, find_lr
-from findlr.analysis.runs import RUNS
+from findlr.analysis.runs import AT_ONCE
 
 SWEEP = 140  # steps
 
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    total = round(RUNS * arguments.seconds / seconds_per_step()) + SWEEP
+    total = round(len(AT_ONCE) * arguments.seconds / seconds_per_step()) + SWEEP
     alone, wall, spent = timed(lambda: find_lr(*training(), total_steps=total, verify=True, budget=1.0, progress=False))
     there, wall_there, spent_there = timed(lambda: by_workers(arguments.workers, total))
     for title, found, seconds, cpu in (

@@ -228,8 +228,8 @@ def main() -> None:
         "four at once at every budget": {"PASS": arithmetic.PASS_IF_RICH, "RUNS": 4},
         "five at once, around the first": {"PASS_IF_RICH": (1 / 9, 1 / 3, 1, 3, 9)},
         "all of four at once, by workers": {
-            **dict.fromkeys(("PASS", "PASS_IF_RICH"), arithmetic.AT_ONCE_IF_RICH),
-            **dict.fromkeys(("RUNS", "RUNS_IF_RICH"), len(arithmetic.AT_ONCE_IF_RICH)),
+            **dict.fromkeys(("PASS", "PASS_IF_RICH"), arithmetic.AT_ONCE),
+            **dict.fromkeys(("RUNS", "RUNS_IF_RICH"), len(arithmetic.AT_ONCE)),
         },
     }
     for title, values in at_once.items():

@@ -23,6 +23,7 @@ from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, P
 from findlr import find_lr as plain
 from findlr.jax import JaxTrainable, find_lr
 from findlr.testing import TrainableConformance, TrainingConformance
+from tests.at_home import HOME_ALONE
 
 X = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
 Y = np.sin(X.sum(axis=1, keepdims=True)).astype("float32")
@@ -795,7 +796,7 @@ def pool_of(method):
 
 def test_the_runs_that_workers_make_are_the_same():
     how = dict(verify=True, total_steps=200, max_lr=1.0, progress=False)
-    alone = find_lr(donated_step, state_of(adamw), Shuffled(), **how)
+    alone = find_lr(donated_step, state_of(adamw), Shuffled(), **how, executor=HOME_ALONE)
     with pool_of("spawn") as pool:
         there = find_lr(donated_step, state_of(adamw), Shuffled(), **how, executor=pool)
     assert there.race.path == "parallel"

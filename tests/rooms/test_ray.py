@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 
 import findlr.ray
 from findlr import ConfigurationError, find_lr
+from tests.at_home import HOME_ALONE
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own sockets and logs
@@ -66,7 +67,7 @@ def states(given):
 
 @pytest.fixture(scope="module")
 def alone():
-    return find_lr(**training(), **HOW)
+    return find_lr(**training(), **HOW, executor=HOME_ALONE)
 
 
 def test_the_runs_are_the_same_to_the_bit_and_the_training_is_sent_once(cluster, alone):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError
+from tests.at_home import HOME_ALONE
 
 HOW = dict(verify=True, progress=False)
 
@@ -119,7 +120,7 @@ def keras(**how):
 
 
 def test_an_ignite_trainers_runs_are_the_same(pool):
-    _, alone = ignite(**HOW)
+    _, alone = ignite(**HOW, executor=HOME_ALONE)
     _, there = ignite(**HOW, executor=pool)
     finding = there()
     assert finding.race.path == "parallel"

@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 
@@ -21,6 +20,7 @@ from findlr.search.batches import Batches
 from findlr.search.memory import Memory
 from findlr.search.run import train
 from findlr.testing import Quadratic
+from tests.at_home import HOME_ALONE
 
 HOME = os.getpid()
 PLAN = Plan("linear", total_steps=400)
@@ -146,23 +146,23 @@ class Locked(Counted):
 @pytest.mark.parametrize("make", [noisy, Counted])
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_each_run_is_the_same_to_the_bit(method, make, spawned, forked):
-    alone, training = found(make()), make()
+    alone, training = found(make(), HOME_ALONE), make()
     before = training.snapshot()
     there = found(training, spawned if method == "spawn" else forked)
-    assert there.race == replace(alone.race, path="parallel")
+    assert there.race == alone.race
     assert (there.suggestion, there.cost) == (alone.suggestion, alone.cost)
     assert training.snapshot() == before
 
 
 def test_an_open_pass_over_the_data_stays_at_home(spawned):
-    alone, there = found(WithData()), found(WithData(), spawned)
-    assert there.race == replace(alone.race, path="parallel")
+    alone, there = found(WithData(), HOME_ALONE), found(WithData(), spawned)
+    assert there.race == alone.race
 
 
 @pytest.mark.parametrize("budget", [POOR, RICH])
 def test_the_runs_are_those_of_the_rates_and_the_budget_counts_them(budget, forked):
     finding = found(Counted(), forked, budget)
-    assert len(finding.race.runs) == (len(runs.AT_ONCE_IF_RICH) if budget == RICH else runs.RUNS)
+    assert len(finding.race.runs) == len(runs.AT_ONCE)
     steps = len(finding.curve)
     for run in finding.race.runs:
         training = Counted()
@@ -176,17 +176,17 @@ def test_the_runs_are_those_of_the_rates_and_the_budget_counts_them(budget, fork
 
 def test_who_watches_sees_the_same_steps_in_the_same_order(forked):
     alone, there = [], []
-    found(noisy(), on_step=alone.append)
+    found(noisy(), HOME_ALONE, on_step=alone.append)
     found(noisy(), forked, on_step=there.append)
     assert there == alone
-    assert {step.run for step in there} == {None, 1, 2, 3}
+    assert {step.run for step in there} == {None, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("training", [Killed, RaisesWhatCannotBeSent])
 def test_a_run_that_is_lost_is_made_here(training, forked, caplog):
     with caplog.at_level(logging.WARNING, "findlr"):
         finding = found(training(noise=0.05), forked)
-    assert finding.race.runs == found(noisy()).race.runs
+    assert finding.race.runs == found(noisy(), HOME_ALONE).race.runs
     assert "made here" in caplog.text
 
 
@@ -235,7 +235,7 @@ def test_ctrl_c_cancels_what_waits_and_puts_back():
     before = training.snapshot()
 
     def press():
-        while len(taken) < 2 * len(runs.AT_ONCE_IF_RICH) or not any(task.running() for task in taken):
+        while len(taken) < 2 * len(runs.AT_ONCE) or not any(task.running() for task in taken):
             time.sleep(0.01)
         os.kill(HOME, signal.SIGINT)
 
@@ -322,6 +322,7 @@ def test_an_executor_in_this_process_is_refused_and_everything_is_back():
 MODULE = """
 import random
 from findlr.testing import Quadratic
+from tests.at_home import HOME_ALONE
 
 SCALE = 1.0
 GENERATOR = random.Random(0)

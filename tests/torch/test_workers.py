@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import findlr
 from findlr import ConfigurationError, find_lr
 from findlr.torch import trainable as module_of_trainables
+from tests.at_home import HOME_ALONE
 
 HOW = dict(total_steps=300, schedule="one_cycle", verify=True, budget=260, num_steps=40, progress=False)
 HEAD = nn.Linear(1, 1)  # a global, as a script may have it
@@ -131,12 +131,12 @@ CASES = [adam, clipped, half, with_head, own_step, tied]
 
 @pytest.mark.parametrize("make", CASES)
 def test_runs_and_finding_are_the_same_and_all_is_back(make, pool):
-    alone = find_lr(**make(), **HOW)
-    assert len(alone.race.runs) == 3
+    alone = find_lr(**make(), **HOW, executor=HOME_ALONE)
+    assert len(alone.race.runs) == 4
     given = make()
     tensors, state = all_of(given)
     there = find_lr(**given, **HOW, executor=pool)
-    assert there.race == replace(alone.race, path="parallel")
+    assert there.race == alone.race
     assert (there.suggestion, there.cost) == (alone.suggestion, alone.cost)
     after, now = all_of(given)
     assert all(map(torch.equal, after, tensors))
@@ -172,15 +172,15 @@ class WithThreads(Executor):
 
 
 def test_a_worker_with_several_threads_makes_one_run_at_a_time():
-    alone = find_lr(**adam(), **HOW)
+    alone = find_lr(**adam(), **HOW, executor=HOME_ALONE)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
         there = find_lr(**adam(), **HOW, executor=WithThreads(worker))
-    assert there.race == replace(alone.race, path="parallel")
+    assert there.race == alone.race
 
 
 def test_where_the_batches_are_too_many_to_keep_the_loader_is_sent(pool, monkeypatch):
     monkeypatch.setattr(module_of_trainables, "MOST_KEPT_BYTES", 0)
-    alone, there = find_lr(**adam(), **HOW), find_lr(**adam(), **HOW, executor=pool)
+    alone, there = (find_lr(**adam(), **HOW, executor=each) for each in (HOME_ALONE, pool))
     assert there.race.path == "parallel"
     assert there.race.runs == alone.race.runs
 
@@ -213,7 +213,7 @@ def test_threads_and_modes_of_home_hold_in_a_worker_for_the_length_of_a_run(pool
     threads = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        alone, there = find_lr(**adam(), **HOW), find_lr(**adam(), **HOW, executor=pool)
+        alone, there = (find_lr(**adam(), **HOW, executor=each) for each in (HOME_ALONE, pool))
     finally:
         torch.set_num_threads(threads)
     assert there.race.runs == alone.race.runs

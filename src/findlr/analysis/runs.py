@@ -23,8 +23,7 @@ RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
 NARROW = 4.0  # between the best run and its neighbours; no more are made then
 PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass: those of a race one by one
 PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
-AT_ONCE = PASS  # the same, where workers make several at the same time
-AT_ONCE_IF_RICH = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all of them: the likeliest first, and none after them
+AT_ONCE = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all runs, where workers make them at the same time
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan;
 DRIFT_OF_EPOCHS = 0.6  # more for each tenfold of epochs beyond 10, because overfitting shows late,
 MOST_DRIFT = 1.0  # up to this: where a training is best stopped early, rate times steps is what counts
@@ -69,10 +68,10 @@ def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:
     return float(FIRST_SHARE * sweep_lr * (plan.total_steps / steps) ** DRIFT)
 
 
-def at_once(first: float, limits: tuple[float, float], *, rich: bool) -> list[float]:
-    """The rates of runs that don't wait for each other: those that a race mostly begins with, or all of a rich one."""
+def at_once(first: float, limits: tuple[float, float]) -> list[float]:
+    """The rates of runs that don't wait for each other, the likeliest first."""
     lrs: list[float] = []
-    for times in AT_ONCE_IF_RICH if rich else AT_ONCE:
+    for times in AT_ONCE:
         lr = within(first * times, limits)
         lrs += [lr] if _far(lr, lrs) else []
     return lrs

@@ -15,7 +15,7 @@ from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
-from findlr.analysis.runs import AT_ONCE_IF_RICH
+from findlr.analysis.runs import AT_ONCE
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike
@@ -144,7 +144,7 @@ class _Search:
         """Sweep, race, and put everything back."""
         try:
             if self._workers is not None:
-                self._workers.wake(len(AT_ONCE_IF_RICH))
+                self._workers.wake(len(AT_ONCE))
             with Unwritten(restored(self._trainable)) as snapshot:
                 self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
                 self._measure(snapshot)

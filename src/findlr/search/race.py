@@ -63,7 +63,7 @@ def run_race(
             in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
         checkpoint: keeps the runs, and gives those that it has in place of making them.
-        workers: make the first runs, or all of a rich race, at the same time.
+        workers: make the runs at the same time.
 
     Returns:
         The Race; None if the budget is too small for three runs.
@@ -78,7 +78,7 @@ def run_race(
     assert plan.total_steps is not None
     total_steps = plan.total_steps
     rich = runs.is_rich(budget, total_steps)
-    most = _most(rich=rich, parallel=workers is not None)
+    most = len(runs.AT_ONCE) if workers is not None else runs.RUNS_IF_RICH if rich else runs.RUNS
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
     evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
 
@@ -112,7 +112,7 @@ def run_race(
         begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
         maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, checkpoint)
         if workers is not None and steps >= runs.FEWEST_STEPS:
-            maker.send(workers, runs.at_once(begins_at, limits, rich=rich))
+            maker.send(workers, runs.at_once(begins_at, limits))
         path = "one pass" if done else "parallel" if maker.workers else "sequential"
         candidate = maker.next_of_first(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
@@ -138,13 +138,6 @@ def _finite(start: float) -> float:
             "it in the data of validation_loader or, without one, in the training's"
         )
     return start
-
-
-def _most(*, rich: bool, parallel: bool) -> int:
-    """The runs of a race, at most."""
-    if not rich:
-        return runs.RUNS
-    return len(runs.AT_ONCE_IF_RICH) if parallel else runs.RUNS_IF_RICH
 
 
 @dataclass
