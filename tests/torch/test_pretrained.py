@@ -70,6 +70,21 @@ def test_a_trained_start_is_told_and_how_much_of_it_is_trained_on(trained):
     assert pretrained([net()], trains(net().parameters())) == 0.0
 
 
+def test_layers_of_a_class_of_ones_own_are_looked_at_and_computed_weights_are_not_touched(trained):
+    class Same(nn.Linear):  # as the convolutions of EfficientNet and timm are
+        pass
+
+    model = copy.deepcopy(trained[0])
+    for layer in model[::2]:
+        layer.__class__ = Same
+    assert is_pretrained([model])
+    assert not is_pretrained([Same(384, 384)])
+    normed = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 64))
+    before = copy.deepcopy(normed.state_dict())
+    is_pretrained([normed])
+    assert all(torch.equal(value, before[name]) for name, value in normed.state_dict().items())
+
+
 def test_a_new_head_on_what_is_frozen_is_a_fresh_start_and_an_adapter_is_none(trained):
     first, act, last = copy.deepcopy(trained[0])
     trunk = nn.Sequential(first, act)

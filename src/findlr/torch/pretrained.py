@@ -70,8 +70,9 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
     ] = []  # of each layer: how many weights, their bound, and some of them
     for model in models:
         for module in model.modules():
-            weight = module.weight if type(module) in _LAYERS else None
-            if type(weight) is nn.Parameter and weight.numel() >= _FEWEST and not weight.is_meta:
+            # Not module.weight: a parametrization computes that, and spectral_norm's changes as it does.
+            own = dict(module.named_parameters(recurse=False)) if isinstance(module, _LAYERS) else {}
+            if type(weight := own.get("weight")) is nn.Parameter and weight.numel() >= _FEWEST and not weight.is_meta:
                 count = weight.numel()
                 bound = 1.0001 * (count // len(weight)) ** -0.5
                 some.append((count, bound, weight.detach(), weight.detach().flatten()[:: max(1, count // _MOST)]))
@@ -79,9 +80,9 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
         return False
     largest = torch.stack([weights.abs().max().float().cpu() for *_, weights in some]).tolist()
     all_weights = trained = 0
-    for (count, bound, weight, weights), high in zip(some, largest, strict=True):
+    for (count, bound, whole, weights), high in zip(some, largest, strict=True):
         all_weights += count
-        trained += count * (high > bound and _looks_trained(weight, weights.float(), bound))
+        trained += count * (high > bound and _looks_trained(whole, weights.float(), bound))
     return trained > _SHARE * all_weights
 
 
