@@ -200,6 +200,18 @@ class TestAxes:
         assert ax.get_title(loc="left") == "for AdamW, one_cycle over 4,000 steps"
         assert ax.get_title() == ""
 
+    @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+    def test_the_plan_of_a_call_without_one_is_one_line(self, tmp_path, optimizer):
+        ax = find(Quadratic(), Plan(optimizer=optimizer)).plot(tmp_path / "curve.png")
+        title = ax.get_title(loc="left")
+        assert "assumed" in title
+        assert "\n" not in title
+
+    def test_where_no_loss_is_a_number_the_axis_has_none_and_the_cross_is_named(self):
+        ax = finding_of(CURVES["nan at once"]).plot(Figure(layout="constrained").subplots())
+        assert len(ax.get_yticks()) == 0
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["stopped: diverged"]
+
     def test_in_small_axes_the_plan_keeps_to_them_and_no_legend_covers_the_curve(self):
         figure = Figure(figsize=(9, 3))
         axes = figure.subplots(1, 3)

@@ -73,7 +73,8 @@ def _ended(error: BaseException) -> tuple[int, str]:
     if re.search(r"extra argument\S* \((true|false|yes|no|on|off|1|0)\b", message, re.IGNORECASE):
         message += ". A flag takes no value: --verify alone says yes, --no-verify no."
     context = getattr(error, "ctx", None)
-    return WRONG, f"{message.removesuffix('.')}. See: {context.command_path if context else 'findlr'} --help"
+    said = message if message.endswith("?") else f"{message.removesuffix('.')}."
+    return WRONG, f"{said} See: {context.command_path if context else 'findlr'} --help"
 
 
 def app() -> Any:

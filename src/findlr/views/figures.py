@@ -8,7 +8,6 @@ from collections.abc import Callable
 from io import StringIO
 from os import PathLike
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, MissingExtraError
@@ -122,6 +121,18 @@ def inches(ax: Axes) -> tuple[float, float]:
 def lines(text: str, ax: Axes, fontsize: str) -> str:
     """``text`` in lines that are no wider than the axes, beside which there may be others."""
     from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-    letter = 0.62 / 72 * FontProperties(size=fontsize).get_size_in_points()  # inches
-    return fill(text, max(int(inches(ax)[0] / letter), 12))
+    font, most = FontProperties(size=fontsize), 72 * inches(ax)[0]  # points
+    first, *rest = text.split()
+    result = [first]
+    for word in rest:
+        longer = f"{result[-1]} {word}"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # it is told when the text is drawn
+            width, _, _ = text_to_path.get_text_width_height_descent(longer, font, ismath=False)
+        if width <= most:
+            result[-1] = longer
+        else:
+            result.append(word)
+    return "\n".join(result)

@@ -162,7 +162,9 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
         ax.set_title(lines(drawing.message, ax, "large"), parse_math=False)
     else:
         _tell_plan(drawing, ax)
-    if drawing.limits is not None:
+    if drawing.limits is None:  # no loss was a number
+        ax.set_yticks([])
+    if handles:
         _legend(ax, handles)
 
 

@@ -46,11 +46,11 @@ def show_all(findings: Sequence[Finding], labels: Sequence[str], console: Consol
     rows = [_row(finding, label) for finding, label in zip(findings, labels, strict=True)]
     if console.width < _NARROW:
         for name, lr, interval, verdict, loss, steps, plan in rows:
-            told = [interval, verdict, f"lowest loss {loss}" * bool(loss), f"{steps} steps"]
+            told = [interval, verdict, f"best smoothed loss {loss}" * bool(loss), f"{steps} steps"]
             console.print(Text.assemble(name, "  ", lr), Text(", ".join(filter(None, told))), plan, "", sep="\n")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "suggestion", "interval", "verdict", "lowest loss", "steps"):
+    for heading in ("", "suggestion", "interval", "verdict", "best smoothed loss", "steps"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row[:-1])
