@@ -41,7 +41,7 @@ $(ROOMS)/.ready: pyproject.toml constraints.txt
 	$(ROOMS)/bin/python -m pip install --quiet --no-deps fastai==2.8.12
 	@touch $@
 
-test-rooms: $(ROOMS)/.ready ## Test the doors of Lightning, Hugging Face and others, with the real packages
+test-rooms: $(ROOMS)/.ready ## Test the calls for Lightning, Hugging Face and others, with the real packages
 	$(ROOMS)/bin/python -m pytest $(PARALLEL) tests/rooms $(wildcard $(ROOM_FILES))
 
 lint: setup ## Check style, types and the layers

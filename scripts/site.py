@@ -23,6 +23,7 @@ from scripts.notebook import NOTEBOOK, as_markdown  # noqa: E402 - scripts are n
 from scripts.public import PUBLIC, ROOMS  # noqa: E402
 
 SOURCE = ROOT / "src" / "findlr"
+FIRST = r'<div class="first" markdown>\n\n![\2](\1)\n\n</div>'
 
 
 def pages() -> dict[Path, str]:
@@ -64,8 +65,9 @@ def mathml(formula: str, display: Literal["inline", "block"] = "inline") -> str:
 
 
 def formula(found: re.Match[str]) -> str:
-    """One in a line; a bare <math> that begins a line would be a block of its own."""
-    return f"<span>{mathml(found[1])}</span>"
+    """One in a line, with the signs around it; a bare <math> that begins a line would be a block of its own."""
+    before, inside, after = found.groups()
+    return f'<span class="together">{before}{mathml(inside)}{after}</span>'
 
 
 def picture(found: re.Match[str]) -> str:
@@ -90,8 +92,8 @@ def translated(text: str, page: Path, names: dict[Path, str], out: Path) -> str:
         return f"]({new})"
 
     in_prose = (
-        (r'<picture>.*?<img src="(\S+)" alt="([^"]*)">\s*</picture>', r"![\2](\1)"),  # the first page's, for any host
-        (r"(?<![\\`$])\$([^$`]+)\$", formula),
+        (r'<picture>.*?<img src="(\S+)" alt="([^"]*)">\s*</picture>', FIRST),  # the first page's, for any host
+        (r"(\(?)(?<![\\`$])\$([^$`]+)\$([).,:;]*)", formula),
         (r"\]\(([^)\s]+)\)", link),
         (r"!\[([^\]]*)\]\(img/([\w-]+)\.png\)", picture),
     )
@@ -136,7 +138,7 @@ def internals(out: Path) -> None:
     """A page for each room, made from its docstrings, and one that lists them."""
     (out / "internals").mkdir()
     index = [
-        *("# Every module", "", "How the modules stand on each other is in [the house](../architecture.md);"),
+        *("# Every module", "", "How the modules build on each other is in [the code in one page](../architecture.md);"),
         *("what you may call is on [one page of its own](../api.md).", "", "| | |", "|---|---|"),
     ]
     for room, modules in rooms().items():

@@ -62,7 +62,7 @@ __all__ = [
     "rules",
 ]
 
-# What has to be imported is imported when it is first asked for, each from its room: `findlr --help` needs no NumPy.
+# What has to be imported is imported when it is first asked for, each from its folder: `findlr --help` needs no NumPy.
 _LATER = {
     "Curve": "analysis.curve",
     "Finding": "finding",

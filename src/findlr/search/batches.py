@@ -1,6 +1,6 @@
 """The place in the data: batches in the user's order, and the way back to where they were drawn.
 
-A framework's room knows how its loaders are opened, remembered and split; see ``findlr.torch.data.batches``.
+A framework's module knows how its loaders are opened, remembered and split; see ``findlr.torch.data.batches``.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Batches:
         except TypeError:
             return None
 
-    # What a framework's room may know better
+    # What a framework's module may know better
 
     def new_memory(self) -> Memory:
         """A memory that can hold what ``remember_loader`` remembers."""

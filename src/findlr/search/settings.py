@@ -1,6 +1,6 @@
 """The settings of a search: what each means, its default and its range, in one place.
 
-``find`` and every room's ``find_lr`` take them as keywords. Where a signature writes them out, so that people see them
+``find`` and every framework's ``find_lr`` take them as keywords. Where a signature writes them out, so that people see them
 in their editor, a test holds it equal to the fields here. A new setting is a field here, and a line where it acts.
 """
 

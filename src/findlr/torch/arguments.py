@@ -17,7 +17,7 @@ from findlr.torch.training import Sweep
 
 
 class How(TypedDict, total=False):
-    """How a step is taken and remembered: the keywords that every ``find_lr`` of this room hands on."""
+    """How a step is taken and remembered: the keywords that every ``find_lr`` of PyTorch hands on."""
 
     sweep: Sweep
     validation_loader: Iterable[Any] | None

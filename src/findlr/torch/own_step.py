@@ -106,7 +106,7 @@ class OwnStep:
         return "train_step is a function of your own"
 
     def why_not_packed(self) -> str | None:
-        """None where a plain function takes the step; a room's own class of steps is bound to this process."""
+        """None where a plain function takes the step; a framework's own class of steps is bound to this process."""
         return None if type(self) is OwnStep else BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:

@@ -66,7 +66,7 @@ class TorchTrainable(Stepping):
         restore: what else a step changes: anything with state_dict and load_state_dict (an EMA, a stateful criterion).
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         consume: take a one-shot iterator as the loader, and use its batches up.
-        stepper: makes what takes the steps on ``criterion`` or ``loss_fn``, for a room of its own; None is torch's way.
+        stepper: makes what takes the steps on ``criterion`` or ``loss_fn``, for another framework; None is torch's way.
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -146,7 +146,7 @@ class TorchTrainable(Stepping):
         facts: Mapping[str, Any] | None = None,
         place: Place | None = None,
     ) -> Self:
-        """A trainable whose steps another framework takes: for a room of its own.
+        """A trainable whose steps another framework takes.
 
         Args:
             training: the models and optimizers.
@@ -154,7 +154,7 @@ class TorchTrainable(Stepping):
             loader: batches.
             validation_loader: see the class.
             validation_every: see the class.
-            consume: see the class; None is no, where the room has no such argument.
+            consume: see the class; None is no, where the framework has no such argument.
             facts: what the Finding should record besides, or in place of what is known of the training.
             place: brings a batch to where the step needs it; None moves all of it to the training's device.
         """

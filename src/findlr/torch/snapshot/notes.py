@@ -126,7 +126,7 @@ def _counted(reached: Reached) -> dict[str, Any]:
 def note_stateful(stateful: Any, memory: Memory) -> None:
     """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
 
-    What can remember itself, as a room's step can, does.
+    What can remember itself, as a framework's step can, does.
 
     Raises:
         ConfigurationError: it has no state_dict and load_state_dict.
