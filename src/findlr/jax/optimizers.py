@@ -85,8 +85,8 @@ class Known:
                 )
             if fixed := _groups_of_fixed_rate(each):
                 logger.warning(
-                    "the rate of %s in optax.multi_transform is fixed where it was built, so it is not swept: build that"
-                    " group with optax.inject_hyperparams, too, and the ratio of the rates is kept",
+                    "the rate of %s in optax.multi_transform is fixed where it was built, so it is not swept: build "
+                    "that group with optax.inject_hyperparams, too, and the ratio of the rates is kept",
                     " and ".join(map(repr, fixed)),
                 )
         self._groups = [_settings(dict(each.hyperparams)) for each in self._states if _keeps("hyperparams", each)]

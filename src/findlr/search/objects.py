@@ -129,6 +129,7 @@ def instances_in(
     simple: AbstractSet[type] = SIMPLE,
     modules: tuple[str, ...] = (),
     owners: tuple[type, ...] = (),
+    but: Iterable[Any] = (),
 ) -> list[Any]:
     """The objects of some classes that another one holds, however deep: in attributes, containers, functions.
 
@@ -140,11 +141,12 @@ def instances_in(
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
         owners: classes that are looked into, too, whose attributes are put back by somebody else.
+        but: objects that are not looked into.
 
     Returns:
         The objects, each once.
     """
-    found, seen, todo = [], set[int](), [root]
+    found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)

@@ -1,7 +1,7 @@
 """The settings of a search: what each means, its default and its range, in one place.
 
-``find`` and every framework's ``find_lr`` take them as keywords. Where a signature writes them out, so that people see them
-in their editor, a test holds it equal to the fields here. A new setting is a field here, and a line where it acts.
+``find`` and every framework's ``find_lr`` take them as keywords. Where a signature writes them out, so that people see
+them in their editor, a test holds it equal to the fields here. A new setting is a field here, and a line where it acts.
 """
 
 from __future__ import annotations

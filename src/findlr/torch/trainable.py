@@ -211,11 +211,10 @@ class TorchTrainable(Stepping):
             return  # train_step draws as many batches as it likes
         free = self.training.ranks.least(free_memory(self.device))
         most = MOST_KEPT_BYTES if free is None else min(MOST_KEPT_BYTES, free // 4)
-        keep = partial(self.batches.keep, steps * self.taker.accumulation_steps, most)
         with self.training.ranks.alike():
-            is_kept = drawn_on_all(self.training.ranks, keep)
-        if not is_kept:
-            logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
+            keep = partial(self.batches.keep, steps * self.taker.accumulation_steps, most)
+            if not drawn_on_all(self.training.ranks, keep):
+                logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def prepare_together(self, runs: int) -> str | None:
         """The reason why ``run_together`` can't take that many runs, if one is known beforehand, or None."""
