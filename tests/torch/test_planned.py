@@ -11,6 +11,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as schedulers
 
 from findlr import ConfigurationError, Finding, RangeTest, find_lr
+from findlr.torch.planned import planned
 from tests.torch.training import plan_for
 
 
@@ -357,3 +358,37 @@ def test_a_scheduler_that_ends_before_an_epoch_does_may_count_epochs(length, giv
     if warned:
         assert told[0].startswith("this CosineAnnealingLR ends after 5 steps, and one epoch has 8: ")
         assert "total_steps='5 epochs'" in told[0]
+
+
+def falls(epochs, *turns, warmup=0):
+    """A share for each epoch: a tenth from each turn on, after a warmup."""
+    return [
+        (0.1 + 0.9 * epoch / warmup if epoch < warmup else 0.1 ** sum(epoch >= turn for turn in turns))
+        for epoch in range(epochs)
+    ]
+
+
+STEPPED_ONCE_AN_EPOCH = {
+    "StepLR": (lambda o: schedulers.StepLR(o, 30), falls(90, 30, 60)),
+    "MultiStepLR": (lambda o: schedulers.MultiStepLR(o, [16, 22]), falls(26, 16, 22)),
+    "after a warmup": (lambda o: warmed(o, schedulers.StepLR(o, 30), 5), falls(90, 35, 65, warmup=5)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+@pytest.mark.parametrize("name", STEPPED_ONCE_AN_EPOCH)
+def test_a_step_scheduler_that_fits_into_the_epochs_counts_them(name):
+    make, shares = STEPPED_ONCE_AN_EPOCH[name]
+    optimizer = optimizer_at()
+    epochs = len(shares)
+    plan = planned(make(optimizer), f"{epochs} epochs", None, lambda: 6)
+    assert plan.total_steps == 6 * epochs
+    np.testing.assert_allclose(plan.shares(epochs), shares, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", ["90 epochs", 540])
+def test_a_step_scheduler_that_does_not_counts_steps(given):
+    optimizer = optimizer_at()
+    turns = [200, 400] if given == "90 epochs" else [30, 60]
+    plan = planned(schedulers.MultiStepLR(optimizer, turns), given, None, lambda: 6)
+    np.testing.assert_allclose(plan.shares(540), falls(540, *turns), atol=1e-6)

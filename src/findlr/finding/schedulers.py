@@ -86,6 +86,19 @@ def length_of(scheduler: Any) -> int | None:
     return next((length for length in found if length and length > 0), None)
 
 
+def counts_epochs(scheduler: Any, epochs: float) -> bool:
+    """Whether a ``StepLR`` or ``MultiStepLR``, or one made of such, has all its turns within so many of its steps.
+
+    Then, in a training of that many epochs, it is stepped once an epoch.
+    """
+    turns = []
+    for each in flattened(scheduler):
+        turns += [*getattr(each, "_milestones", ()), *getattr(each, "milestones", ())]
+        turns += [getattr(each, name) for name in ("step_size", "total_iters") if hasattr(each, name)]
+    falls = any(hasattr(each, "step_size") or hasattr(each, "milestones") for each in flattened(scheduler))
+    return falls and all(turn <= epochs for turn in turns)
+
+
 def _variables(function: Any) -> dict[str, Any]:
     """What a function of the step has in itself: a partial's arguments, a lambda's variables, an object's fields."""
     if hasattr(function, "keywords"):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from findlr.analysis.curve import Step, Stop
+from findlr.analysis.length import epochs_in
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, RankError
@@ -111,10 +112,12 @@ class RangeTest(Points):
         )
         self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
 
-        def plan(steps: Any) -> Plan:
-            return self._training.planned(Plan(*read_schedule(schedule, steps), warmup=warmup))
+        length = told_length(schedule, total_steps)
 
-        self._plan = LoopPlan(plan, told_length(schedule, total_steps))
+        def plan(steps: Any) -> Plan:
+            return self._training.planned(Plan(*read_schedule(schedule, steps, epochs_in(length)), warmup=warmup))
+
+        self._plan = LoopPlan(plan, length)
         self._settings, self._rule = settings, chosen_rule(rule)
         self._lrs = sweep_lrs(settings.min_lr, settings.max_lr, settings.num_steps, spacing)  # type: ignore[arg-type]
         on_host = self._training.ranks.is_alone and all(device.type == "cpu" for device in self._training.devices)

@@ -15,7 +15,7 @@ from findlr.analysis.numbers import whole
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
 from findlr.errors import ConfigurationError, LoaderError
-from findlr.finding.schedulers import follows_metric, is_scheduler, length_of, rates_at, unwrapped
+from findlr.finding.schedulers import counts_epochs, follows_metric, is_scheduler, length_of, rates_at, unwrapped
 
 logger = logging.getLogger("findlr")
 
@@ -34,8 +34,8 @@ def planned(schedule: Any, total_steps: Any, warmup: float | None, steps_per_epo
     Raises:
         ConfigurationError: what is given can't be a plan.
     """
-    steps = steps_in(told_length(schedule, total_steps), steps_per_epoch)
-    return Plan(*read_schedule(schedule, steps), warmup=warmup)
+    length = told_length(schedule, total_steps)
+    return Plan(*read_schedule(schedule, steps_in(length, steps_per_epoch), epochs_in(length)), warmup=warmup)
 
 
 def told_length(schedule: Any, total_steps: Any) -> Any:
@@ -122,7 +122,7 @@ class LoopPlan:
         return self._length
 
 
-def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
+def read_schedule(schedule: Any, total_steps: Any, epochs: float | None = None) -> tuple[str | Shape, Any]:
     """A schedule as a ``Plan`` takes it, and the steps of the whole training.
 
     A scheduler's shape is read from a private copy, from the scheduler's start to its end; the scheduler and its
@@ -132,6 +132,7 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
     Args:
         schedule: a name, a function of the progress, or a scheduler.
         total_steps: optimizer steps of the training; None is the scheduler's own number, if it has one.
+        epochs: the same in epochs, where it was given so: a ``StepLR`` that fits into them counts them.
 
     Returns:
         The name or function, and the steps or None.
@@ -154,6 +155,8 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
     if follows_metric(scheduler):
         raise ConfigurationError(metric_driven(name))
     own, given = length_of(scheduler), whole(total_steps)
+    if own is None and epochs is not None and counts_epochs(scheduler, epochs):
+        own = math.ceil(epochs)
     if own is None and given is None:
         if _is_constant(scheduler):
             return "constant", total_steps
@@ -168,8 +171,8 @@ def read_schedule(schedule: Any, total_steps: Any) -> tuple[str | Shape, Any]:
             f"this {name} {odd} of total_steps={length}, as one may that is stepped once an epoch: give a function of "
             "the progress, f(progress in 0..1) -> share of the peak"
         )
-    counts_epochs = getattr(scheduler, "t_in_epochs", False)  # timm's
-    steps = own if total_steps is None and not counts_epochs else total_steps
+    timm_counts_epochs = getattr(scheduler, "t_in_epochs", False)
+    steps = own if total_steps is None and not timm_counts_epochs else total_steps
     return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist(), name)), steps
 
 
