@@ -353,7 +353,7 @@ def test_apply_writes_the_rate_and_a_resumed_fit_does_not_search_again(tmp_path)
     training = Fitting(tmp_path / "1", Module(), loader_of(), search)
     training.fit(2)
     (group,) = training.trainer.optimizers[0].param_groups
-    assert group["lr"] == search.finding.lr != training.module.lr
+    assert group["lr"] == search.finding.lr == training.module.lr != 1e-2
     again = FindLR(apply=True, **SWEEP)
     resumed = Fitting(tmp_path / "2", Module(), loader_of(), again, max_steps=2)
     resumed.fit(2, ckpt_path=tmp_path / "1" / "step=2.ckpt")
@@ -373,6 +373,22 @@ def test_apply_moves_the_peak_that_a_scheduler_keeps(tmp_path):
     module = Cycled()
     trainer_of(tmp_path, search, max_steps=3).fit(module, loader_of(100))
     assert module.trainer.optimizers[0].param_groups[0]["max_lr"] == pytest.approx(search.finding.lr)
+
+
+class WarmedUp(Module):
+    """A warmup by hand, as in Lightning's documentation."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        optimizer.step(closure=optimizer_closure)
+        for group in optimizer.param_groups:
+            group["lr"] = min(1.0, (self.trainer.global_step + 1) / 5) * self.lr
+
+
+def test_apply_acts_where_the_module_writes_its_rate_itself(tmp_path):
+    search = FindLR(apply=True, **SWEEP | {"num_steps": 100, "max_lr": 10.0})
+    module = WarmedUp()
+    trainer_of(tmp_path, search, max_steps=10).fit(module, loader_of(100))
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == search.finding.lr == module.lr
 
 
 def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):

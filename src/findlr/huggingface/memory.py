@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.objects import MOST_ITEMS
 from findlr.search.trainable import Unwritten, restored
-from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.notes import remember_rng
+from findlr.torch.snapshot.notes import Attributes
 
 DATA = ("train_dataset", "eval_dataset")
-_MOST_ITEMS = 1_000  # of a container; a longer one is data
+_LOADERS = ("train_dataloader", "eval_dataloader")  # of its callback handler
 
 
 @signals_wait
@@ -30,42 +31,36 @@ def protected(trainer: Trainer, function: Callable[[], None], finder: Any) -> No
     signals = HeldSignals()
     try:
         signals.hold()
-        with Unwritten(restored(Whole(trainer))):
+        with Unwritten(restored(around(trainer))):
             function()
     finally:
         signals.release(lambda late: carry(late, finder.finding))
 
 
-class Whole:
-    """What ``train`` changes before its first step."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-
-    def snapshot(self) -> Memory:
-        """The attributes of the trainer and of its parts, the structure of its model, and the random states."""
-        trainer, memory = self._trainer, Memory()
-        for optimizer in (trainer.optimizer, getattr(trainer.optimizer, "optimizer", None)):
-            if optimizer is not None:
-                memory.note(vars(optimizer), objects=True, worth=lambda value: value.ndim == 0)
-        note_trainer(trainer, memory)
-        memory.copy()
-        memory.note_modules([trainer.model])  # after the copies: all but the values of its tensors
-        configs = [getattr(trainer.model, name, None) for name in ("config", "generation_config")]
-        for owner in (trainer.accelerator, *filter(None, configs)):
-            memory.note_attributes(owner)
-        remember_rng([trainer.args.device], memory)
-        return memory
-
-    def restore(self, snapshot: Memory) -> None:
-        """Put everything back."""
-        snapshot.put_back()
+def own(trainer: Trainer) -> Attributes:
+    """What a step changes in the trainer itself: attributes, containers, logs."""
+    return Attributes(*_owners(trainer), but=_data_in(trainer))
 
 
-def note_trainer(trainer: Trainer, memory: Memory) -> None:
-    """Note what a step changes in the trainer itself: attributes, containers, logs."""
-    for owner in (trainer, trainer.callback_handler):
-        memory.note_attributes(owner)
-    own = [value for name, value in vars(trainer).items() if name not in DATA]
-    memory.note(*[value for value in own if isinstance(value, (dict, list, set, deque)) and len(value) <= _MOST_ITEMS])
-    memory.note(vars(trainer.control), vars(trainer.state))
+def around(trainer: Trainer) -> Attributes:
+    """What ``train`` changes before its first step: the structure of its model and optimizer among that."""
+    model, optimizer = trainer.model, trainer.optimizer
+    configs = [getattr(model, name, None) for name in ("config", "generation_config")]
+    return Attributes(
+        *(*_owners(trainer), trainer.accelerator, *filter(None, configs)),
+        but=_data_in(trainer),
+        structures=filter(None, [model, optimizer, getattr(optimizer, "optimizer", None)]),
+        devices=[trainer.args.device],
+    )
+
+
+def _owners(trainer: Trainer) -> tuple[Any, ...]:
+    return trainer, trainer.callback_handler, trainer.control, trainer.state
+
+
+def _data_in(trainer: Trainer) -> Iterator[str]:
+    yield from (*DATA, *_LOADERS)
+    for name, value in vars(trainer).items():
+        is_long = isinstance(value, (dict, list, set, deque)) and len(value) > MOST_ITEMS
+        if is_long or isinstance(value, torch.Tensor):
+            yield name

@@ -15,13 +15,12 @@ from transformers import Trainer
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.finding.schedulers import follows_metric, unwrapped
-from findlr.huggingface.memory import DATA, Whole, note_trainer
+from findlr.huggingface.memory import DATA, around, own
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.losses import kept_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule
 from findlr.torch.setting import facts_of, made_rates, share_of
-from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw, Loss
@@ -77,7 +76,7 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
             trainer.create_scheduler(num_training_steps=trainer.state.max_steps)
         return made_rates(trainer.optimizer, trainer.lr_scheduler)
 
-    with Unwritten(restored(Whole(trainer))):
+    with Unwritten(restored(around(trainer))):
         try:
             share = share_of(ratios, made_at)
             by_groups = share is None and not by_both and share_of(ratios, partial(made_at, in_groups=True)) == 1.0
@@ -199,9 +198,5 @@ class TrainerStep(OwnStep):
         return "a Trainer takes its own steps"
 
     def remembered(self) -> Sequence[Any]:
-        """Itself, by ``remember``."""
-        return [self]
-
-    def remember(self, memory: Memory) -> None:
-        """Remember what a step changes in the trainer."""
-        note_trainer(self._trainer, memory)
+        """What a step changes in the trainer itself."""
+        return [own(self._trainer)]

@@ -22,6 +22,7 @@ from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
 from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silence
+from findlr.lightning.written import write_into
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
@@ -166,7 +167,8 @@ class FindLR(*_bases()):  # type: ignore[misc]
     among the callbacks. While it searches, callbacks, loggers and the profiler take no part.
 
     Args:
-        apply: write the rates into the optimizer and its scheduler; where none is found, a warning says why.
+        apply: write the rates into the optimizer and its scheduler, and the number that the module makes them with;
+            where none is found, a warning says why.
         **how: as for ``find_lr``.
 
     Raises:
@@ -215,6 +217,7 @@ class FindLR(*_bases()):  # type: ignore[misc]
             for optimizer in training.swept:
                 scheduler = next((each for each in training.schedulers if each.optimizer is optimizer), None)
                 write_rates(optimizer, [next(rates) for _ in optimizer.param_groups], scheduler)
+            write_into(trainer.lightning_module, self.finding)  # for what reads it later: a warmup by hand, say
 
 
 class _Leaving(FindLR):

@@ -8,10 +8,10 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
 
+from findlr.finding import Finding
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.setting import facts_of, made_rates, share_of
-from findlr.torch.snapshot.memory import Memory
-from findlr.torch.snapshot.notes import remember_rng
+from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.training import Training
 
 _RATES = ("lr", "learning_rate")  # where Lightning's own finder looks, too
@@ -37,11 +37,18 @@ def written_in(module: Any, training: Training, package: str) -> dict[str, Any]:
                 own = (each.scheduler for each in schedulers if each.scheduler.optimizer is optimizer)
                 yield from made_rates(optimizer, *own)
 
-        with Unwritten(restored(_Made(module, training))):
+        with Unwritten(restored(Attributes(structures=[module], devices=training.devices))):
             share = share_of(training.rates.ratios, made_at)
         if share is not None:
             return facts_of(where, share)
     return {}
+
+
+def write_into(module: Any, finding: Finding) -> None:
+    """Write the rate that was found into the number that sets it, if there is one, as the line to paste does."""
+    for where, holder, name in _numbers(module):
+        if where == finding.facts.get("sets"):
+            holder[name] = max(finding.lrs) * finding.facts.get("sets_share", 1.0)
 
 
 def _numbers(module: Any) -> Iterator[tuple[str, MutableMapping[str, Any], str]]:
@@ -50,19 +57,3 @@ def _numbers(module: Any) -> Iterator[tuple[str, MutableMapping[str, Any], str]]
         for name in _RATES:
             if isinstance(holder.get(name), float):
                 yield f"{where}.{name}", holder, name
-
-
-class _Made:
-    """What making optimizers may change: all of a module but the values of its tensors, and the random states."""
-
-    def __init__(self, module: Any, training: Training) -> None:
-        self._module, self._devices = module, training.devices
-
-    def snapshot(self) -> Memory:
-        memory = Memory()
-        memory.note_modules([self._module])  # no ``copy`` follows, so that no weight is copied
-        remember_rng(self._devices, memory)
-        return memory
-
-    def restore(self, snapshot: Memory) -> None:
-        snapshot.put_back()

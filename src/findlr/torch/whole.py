@@ -13,11 +13,11 @@ from findlr.torch.data.batches import Batches
 from findlr.torch.given import check_made
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import Held, remember_rng
+from findlr.torch.snapshot.notes import Attributes, Held, remember_rng
 from findlr.torch.snapshot.stores import StoreKind, free_memory, store_for
 
 
-class Whole:
+class Whole(Attributes):
     """Remembers objects by their attributes, modules whole, places in data, and random states.
 
     The attributes are given back as they were, and the lists and dicts among them; of what those hold, modules are put
@@ -57,7 +57,8 @@ class Whole:
         snapshot: StoreKind = "auto",
     ) -> None:
         check_made(t for module in modules for t in (*module.parameters(), *module.buffers()))
-        self._objects, self._modules, self._devices, self._kind = objects, modules, devices, snapshot
+        super().__init__(*objects, worth=lambda _: False, devices=devices)
+        self._modules, self._kind = modules, snapshot
         self._places = [Batches(loader) for loader in loaders]
         self._holders = list(holders)
 
@@ -65,9 +66,9 @@ class Whole:
     def snapshot(self) -> Memory:
         """Copies of everything."""
         memory = Memory()
-        memory.note(*map(vars, self._objects), worth=lambda _: False)
+        self.remember(memory)
         memory.note_modules(self._modules)
-        others = [each for each in self._objects if not any(each is holder for holder in self._holders)]
+        others = [each for each in self._owners if not any(each is holder for holder in self._holders)]
         Held(*self._holders, but=others).remember(memory)
         memory.copy(lambda nbytes: store_for(self._kind, nbytes, self._free))
         for batches in self._places:
@@ -75,11 +76,6 @@ class Whole:
         remember_modes(self._devices, memory)
         remember_rng(self._devices, memory)
         return memory
-
-    @signals_wait
-    def restore(self, snapshot: Memory) -> None:
-        """Put everything back in place."""
-        snapshot.put_back()
 
     def _free(self, kind: str) -> list[int | None]:
         return [free_memory(each) for each in (self._devices if kind == "device" else [torch.device("cpu")])]

@@ -109,7 +109,7 @@ class Memory(memory.Memory):
         read = ((tensor, self.store.read(copies[id(tensor)])) for tensor in tensors)
         return [kept if kept.shape == t.shape else kept.as_strided(t.shape, t.stride()) for t, kept in read]
 
-    def note(self, *values: Any, worth: Callable[[Any], bool] | None = None, objects: bool = False) -> None:
+    def note(self, *values: Any, worth: _Worth = None, objects: bool = False) -> None:
         """Note each of ``values`` that can change in place, and all that it holds; ``copy`` must follow.
 
         Args:
@@ -154,7 +154,7 @@ class Memory(memory.Memory):
             found += slots.values()
         return found
 
-    def _note_other(self, value: Any, worth: Callable[[Any], bool] | None, *, objects: bool) -> list[Any]:
+    def _note_other(self, value: Any, worth: _Worth, *, objects: bool) -> list[Any]:
         """Note a module, an array, a random generator or, if they are wanted, an object; return what that holds."""
         if isinstance(value, nn.Module):
             self.note_modules([value])
@@ -172,8 +172,8 @@ class Memory(memory.Memory):
             return self.note_attributes(value)
         return []
 
-    def note_modules(self, modules: Iterable[nn.Module]) -> None:
-        """Note all of ``modules`` and of those inside them.
+    def note_modules(self, modules: Iterable[nn.Module], worth: _Worth = None) -> None:
+        """Note all of ``modules`` and of those inside them; ``worth`` is as in ``note``.
 
         Parameters, their hooks and whether they are trained, buffers (non-persistent too), gradients, train flags,
         hooks, submodules, the class; and each other attribute: numbers by their value, containers, tensors and arrays
@@ -186,35 +186,33 @@ class Memory(memory.Memory):
         plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)] if scripted else new
         self.each(put_classes, [plain], [[(type(m), set(m._non_persistent_buffers_set)) for m in plain]])
         self.each(_put_attributes, plain, [_attributes(module) for module in plain])
-        self.note(*[module._parameters for module in plain], *[module._buffers for module in plain])
-        self.note(
-            *[
-                value
-                for module in plain
-                for name, value in vars(module).items()
-                if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
-            ]
-        )
+        other = [
+            value
+            for module in plain
+            for name, value in vars(module).items()
+            if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
+        ]
+        self.note(*[m._parameters for m in plain], *[m._buffers for m in plain], *other, worth=worth)
         parameters = [
             parameter for module in plain for parameter in module._parameters.values() if parameter is not None
         ]
         for module in scripted:
             attributes = attributes_of_scripted(module)
-            self.note(*module.parameters(recurse=False), *attributes.values())
+            self.note(*module.parameters(recurse=False), *attributes.values(), worth=worth)
             self.each(put_scripted, [module], [attributes])
             self.each(nn.Module.train, [module], [module.training])
             parameters += module.parameters(recurse=False)
         self.each(_set_requires_grad, [parameters], [list(map(operator.attrgetter("requires_grad"), parameters))])
         self.each(put_extras, [parameters], [extras_of(parameters)])
-        self.note_gradients(parameters)
+        self.note_gradients(parameters, worth)
 
-    def note_gradients(self, parameters: Iterable[torch.Tensor | None]) -> None:
+    def note_gradients(self, parameters: Iterable[torch.Tensor | None], worth: _Worth = None) -> None:
         """Note the gradients of these parameters, present or None."""
         new = {id(p): p for p in parameters if p is not None and id(p) not in self._seen}
         self._seen.update(new)
         gradients = [parameter.grad for parameter in new.values()]
         self.each(_set_gradient, new.values(), gradients)
-        self.note(*gradients)
+        self.note(*gradients, worth=worth)
 
     def note_state(self, state: Any, load: Callable[[Any], Any], name: str) -> None:
         """Note a state dict, what takes it back, and what that is called."""
@@ -259,6 +257,7 @@ class Memory(memory.Memory):
 
 _STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
+_Worth = Callable[[Any], bool] | None
 _Kind = tuple[torch.dtype, torch.device, torch.Size]
 _Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
 from typing import Any
@@ -182,6 +182,8 @@ class Attributes:
     Args:
         owners: the objects.
         but: names whose values are not looked into, because they may be data.
+        worth: tells which tensors and arrays in them to copy; None copies all.
+        structures: modules and optimizers; all of them is put back but tensors with dimensions, which are a search's.
         devices: whose random states are put back, beside Python's, NumPy's and torch's on the CPU.
 
     Example:
@@ -195,16 +197,29 @@ class Attributes:
         namespace(iteration=3, losses=[0.5])
     """
 
-    def __init__(self, *owners: Any, but: Iterable[str] = (), devices: Iterable[torch.device] = ()) -> None:
-        self._owners, self._but, self._devices = owners, frozenset(but), list(devices)
+    def __init__(
+        self,
+        *owners: Any,
+        but: Iterable[str] = (),
+        worth: Callable[[Any], bool] | None = None,
+        structures: Iterable[Any] = (),
+        devices: Iterable[torch.device] = (),
+    ) -> None:
+        self._owners, self._but, self._worth = owners, frozenset(but), worth
+        self._structures, self._devices = list(structures), list(devices)
 
     def remember(self, memory: Memory) -> None:
         """Note them in a memory of a whole training."""
+        for each in self._structures:  # first, so that their tensors are not copied where an owner holds them
+            if isinstance(each, nn.Module):
+                memory.note_modules([each], worth=_is_scalar)
+            else:
+                memory.note(vars(each), worth=_is_scalar, objects=True)
         for owner in self._owners:
             but = [value for name, value in vars(owner).items() if name in self._but]
             for value in memory.note_attributes(owner):
                 if not (isinstance(value, nn.Module) or any(value is each for each in but)):
-                    memory.note(value)
+                    memory.note(value, worth=self._worth)
 
     def snapshot(self) -> Memory:
         """What the attributes are now, and the random states."""
@@ -217,6 +232,10 @@ class Attributes:
     def restore(self, snapshot: Memory) -> None:
         """Put everything back."""
         snapshot.put_back()
+
+
+def _is_scalar(value: Any) -> bool:
+    return bool(value.ndim == 0)
 
 
 class Held:
