@@ -729,6 +729,22 @@ def test_the_optimizer_is_told_by_what_it_keeps(optimizer, family, momentum):
     assert (plan.optimizer, plan.momentum) == (family, momentum)
 
 
+@pytest.mark.parametrize(
+    "wraps",
+    [
+        lambda inner: optax.apply_if_finite(inner, 5),
+        lambda inner: optax.MultiSteps(inner, 2),
+        lambda inner: optax.chain(optax.add_noise(0.1, 0.5, 0), inner),
+        lambda inner: optax.chain(inner, optax.ema(0.9)),
+        lambda inner: optax.multi_transform({"a": inner}, {"first": "a", "second": "a"}),
+    ],
+    ids=["apply_if_finite", "MultiSteps", "add_noise", "ema", "multi_transform"],
+)
+def test_plain_sgd_is_told_through_what_is_around_it(wraps):
+    optimizer = wraps(optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
+    assert JaxTrainable(step_of(optimizer), state_of(optimizer), batches()).planned(Plan()).optimizer == "SGD"
+
+
 @pytest.mark.parametrize("name", ["equinox", "nnx", "train state", "argument"])
 def test_the_numbers_that_are_trained_are_the_networks(name):
     step, state, how = WAYS[name]

@@ -118,6 +118,8 @@ def test_a_race_is_ordered_by_rate_on_limits_of_its_own(finding):
     assert [run.lr for run in race.runs] == [0.025, 0.1, 0.4]
     assert race.limits == pytest.approx((0.85, 2.15))
     assert race.label == "held-out loss after 50 steps"
+    seen = replace(finding, race=Race(RUNS, 3.0, 0.05, True, held_out=False))
+    assert describe(seen).race.label == "loss after 50 steps"
     assert [run.lr for run in race.inside] == [0.025, 0.1]
     assert race.told_above == "above: diverged at 0.4"
     assert describe(raced, race=False).race is None

@@ -38,7 +38,10 @@ _BY_STATE = {
 }
 _SCALES = {"ScaleByScheduleState": "a schedule", "ReduceLROnPlateauState": "reduce_on_plateau"}
 _FROZEN = ["MaskedState", "EmptyState"]  # what optax.set_to_zero() keeps
-_SAYS_NOTHING = {"EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState"}
+_SAYS_NOTHING = {  # of what is inside
+    *("EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState", "PartitionState"),
+    *("AddNoiseState", "ApplyIfFiniteState", "EmaState", "LookaheadParams", "LookaheadState", "MultiStepsState"),
+}
 
 
 def optax_states(state: Any) -> list[Any]:

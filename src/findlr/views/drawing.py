@@ -212,7 +212,7 @@ def _race(finding: Finding) -> RaceRuns | None:
         low, high = min(losses), max(losses)
         cut = 2 * race.start - low  # as much above the start as the best lies below
         limits = _with_margin(low, min(high, cut) if cut > low else high, 0.15)
-    return RaceRuns(runs, limits, f"held-out loss after {race.steps} steps")
+    return RaceRuns(runs, limits, f"{'held-out ' * race.held_out}loss after {race.steps} steps")
 
 
 def _named(finding: Finding, rules: Sequence[Rule | str] | str) -> dict[float, tuple[str, ...]]:

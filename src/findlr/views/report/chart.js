@@ -151,7 +151,7 @@ class SweepChart {
           scale: "race",
           side: 1,
           show: raced !== undefined,
-          label: this.several || !raced ? "held-out loss of the race" : raced.race.label,
+          label: this.several || !raced ? "loss of the race" : raced.race.label,
           grid: { show: false },
           values: written,
           size: widest,

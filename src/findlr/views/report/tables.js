@@ -168,8 +168,8 @@ function buildRace(section, runs) {
     for (const { lr, steps, loss } of run.race.runs) {
       body.append(make("tr", {}, cell(rateText(lr), true), cell(String(steps), true), cell(loss === null ? "diverged" : brief(loss), true)));
     }
-    const caption = make("caption", {}, named(run, `held-out loss before training ${brief(run.race.start)}`));
-    section.append(make("table", {}, caption, headings(["learning rate", true], ["steps", true], ["held-out loss", true]), body));
+    const caption = make("caption", {}, named(run, `the race: loss before training ${brief(run.race.start)}`));
+    section.append(make("table", {}, caption, headings(["learning rate", true], ["steps", true], [run.race.label, true]), body));
     const sides = run.race.bracketed ? "a worse run lies on each side" : "there is no worse run on one side of it";
     section.append(make("p", {}, `The runs are best around ${rateText(run.race.best_lr)}; ${sides}.`));
   }
