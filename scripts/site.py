@@ -138,11 +138,7 @@ def internals(out: Path) -> None:
     """A page for each room, made from its docstrings, and one that lists them."""
     (out / "internals").mkdir()
     index = [
-        *(
-            "# Every module",
-            "",
-            "How the modules build on each other is in [the code in one page](../architecture.md);",
-        ),
+        *("# Every module", "", "How the modules build on each other: [the code in one page](../architecture.md);"),
         *("what you may call is on [one page of its own](../api.md).", "", "| | |", "|---|---|"),
     ]
     for room, modules in rooms().items():

@@ -171,7 +171,7 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     passes = [(name, f"{getattr(cost, name):,}") for name in ("forwards", "backwards")]
     yield (
         "Cost",
-        [("steps", f"{cost.steps:,.6g} forward-backward equivalents"), *passes, ("time", duration(cost.seconds))],
+        [("steps", f"{cost.steps:,.0f}; a forward pass alone is a third"), *passes, ("time", duration(cost.seconds))],
     )
     plan = finding.plan.to_dict()
     if not isinstance(plan["schedule"], str):
