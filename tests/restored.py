@@ -824,8 +824,8 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps (a number that has "
     "changed is named in a warning), and those of objects of your own classes that a module or such a function holds "
     "(what such an object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
-    "other tensors that the code around a `RangeTest` names itself, or keeps in a list": (
-        "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given"
+    "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
+        "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),
     "an open iterator that a step or a loop of your own draws from by itself, unless it is `rewindable` (a warning "
     "names it)": "torch/snapshot/test_kept.py::test_an_iterator_that_is_drawn_from_is_named",

@@ -127,6 +127,29 @@ class TestScheduler:
     def test_the_length_that_is_told_is_the_one_that_the_rule_takes(self):
         assert find(Quadratic(), Plan()).lr == find(Quadratic(), Plan(total_steps=ASSUMED_STEPS)).lr
 
+    @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+    def test_several_optimizers_are_written_together(self, schedule):
+        facts = {"optimizer": SGD, "optimizers": 2, "ratios": [0.1, 1.0, 0.5]}
+        finding = finding_of(facts, Plan(schedule, 100))
+        layers = [torch.nn.Linear(1, 1) for _ in range(3)]
+        one = torch.optim.SGD([{"params": layer.parameters()} for layer in layers[:2]], lr=1.0)
+        two = torch.optim.AdamW(layers[2].parameters(), lr=1.0)
+        assert next_text(finding) == "finding.apply(optimizers)"
+        for write in (
+            lambda: exec(finding.code(), {"optimizers": [one, two]}),
+            lambda: finding.apply([one, two]),
+            lambda: finding.apply({"one": one, "two": two}),
+        ):
+            for group in (*one.param_groups, *two.param_groups):
+                group["lr"] = 1.0
+            write()
+            rates = [group["lr"] for group in (*one.param_groups, *two.param_groups)]
+            assert rates == pytest.approx(finding.lrs, rel=0.05)
+        assert finding.code().endswith("# the peak of the planned schedule") == (schedule != "constant")
+        for optimizer, scheduler in ((one, None), ([one, two], torch.optim.lr_scheduler.ConstantLR(one))):
+            with pytest.raises(OptimizerError, match=r"swept together|several are given"):
+                finding.apply(optimizer, scheduler)
+
     def test_groups_keep_their_ratios_at_the_peak(self):
         finding = finding_of({"optimizer": SGD, "ratios": [0.1, 1.0]}, Plan("one_cycle", 100))
         layers = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]

@@ -109,6 +109,7 @@ def test_several_optimizers_are_swept_together_with_their_ratio():
             rates.append([each.param_groups[0]["lr"] for each in pair.values()])
     assert all(first == pytest.approx(10 * last) for first, last in rates)
     assert [each.param_groups[0]["lr"] for each in pair.values()] == [0.1, 0.01]
+    assert test.finding.facts["optimizers"] == 2
 
 
 class Holds:

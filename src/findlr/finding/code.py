@@ -6,6 +6,8 @@ What a training tells of itself in its facts is a contract, whatever its framewo
   how the optimizer is made, ``groups`` has the settings of each of its groups. ``parameters``, what is passed first,
   is "model.parameters()" unless it is told; "" is nothing. ``rate``, the rate's keyword, is "lr" unless it is told;
   another one says that PyTorch's schedulers do not fit.
+- ``facts["optimizers"]``: how many were swept together, where that is more than one; their groups are in the order of
+  a list of them.
 - ``facts["sets"]``: where the rate is written in a framework that makes its optimizer itself, such as
   "trainer.args.learning_rate"; or the call that takes it, up to the rate: "net.set_params(lr=". Where it is there, the
   code is an assignment to it, or that call. With several groups it is the largest rate; a path that ends in "[]" takes
@@ -65,7 +67,7 @@ def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
     if (line := _assignment(facts, lrs)) is not None:
         return line
     scheduler = scheduler_line(facts, lrs, plan)
-    line = constructor(facts, lrs) or _loop(lrs)
+    line = constructor(facts, lrs) or _loop(lrs, several=_several(facts))
     if scheduler is not None:
         return f"{line}\n{scheduler}"
     return line if plan.schedule == "constant" else f"{line}  # the peak of the planned schedule"
@@ -82,6 +84,8 @@ def one_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str 
         return line
     if not _optimizer(facts):
         return None
+    if _several(facts):
+        return "finding.apply(optimizers)"
     if plan.scheduler and _optimizer(facts).get("rate", _RATE) == _RATE:
         return _APPLY
     scheduler = scheduler_line(facts, lrs, replace(plan, total_steps=plan.total_steps or ASSUMED_STEPS))
@@ -111,8 +115,8 @@ def constructor(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
 
 
 def scheduler_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str | None:
-    """PyTorch's scheduler for the plan; None for a constant rate, and for an optimizer that is not PyTorch's."""
-    if _optimizer(facts).get("rate", _RATE) != _RATE:
+    """PyTorch's scheduler for the plan; None for a constant rate, several optimizers, and one that is not PyTorch's."""
+    if _optimizer(facts).get("rate", _RATE) != _RATE or _several(facts):
         return None
     if plan.scheduler:
         name = plan.scheduler if _is_name(plan.scheduler) else "scheduler"
@@ -190,9 +194,14 @@ def _assignment(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:
     )
 
 
-def _loop(lrs: Sequence[float], optimizer: str = "optimizer", besides: str = "") -> str:
+def _several(facts: Mapping[str, Any]) -> bool:
+    return (real(facts.get("optimizers", 1)) or 1) > 1
+
+
+def _loop(lrs: Sequence[float], optimizer: str = "optimizer", besides: str = "", *, several: bool = False) -> str:
     rates = ", ".join(map(rate_text, lrs))
-    return f'for group, lr in zip({optimizer}.param_groups, [{rates}]): {besides}group["lr"] = lr'
+    groups = "[g for each in optimizers for g in each.param_groups]" if several else f"{optimizer}.param_groups"
+    return f'for group, lr in zip({groups}, [{rates}]): {besides}group["lr"] = lr'
 
 
 def _is_name(value: Any) -> bool:

@@ -21,7 +21,7 @@ from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
 from findlr.finding.cost import Cost
 from findlr.finding.plain import fields_of, plain_of
 from findlr.finding.saved import parsed, read, write
-from findlr.finding.writing import write_rates
+from findlr.finding.writing import together, write_rates
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -180,7 +180,8 @@ class Finding:
         what they would be had the optimizer been built for it: the suggested rates are the highest of the schedule.
 
         Args:
-            optimizer: a PyTorch optimizer with as many groups as the one that was swept.
+            optimizer: a PyTorch optimizer with as many groups as the one that was swept; or several, as a list or dict,
+                as they were swept.
             scheduler: a PyTorch scheduler on that optimizer, or None.
 
         Raises:
@@ -189,12 +190,13 @@ class Finding:
                 suggested rates; says what to write instead, and nothing has been changed then.
         """
         lrs = self.lrs
-        if getattr(optimizer, "param_groups", None) is not getattr(optimizer, "param_groups", ()):  # or only copies
+        optimizers = together(optimizer)
+        if optimizers is None:
             kind = type(optimizer).__name__
             raise OptimizerError(
                 f"{kind} has no param_groups to write the rate into; write this instead: {self.code()}"
             )
-        write_rates(optimizer, lrs, scheduler)
+        write_rates(optimizers, lrs, scheduler)
 
     def code(self) -> str:
         """The Python to paste: the optimizer as it was swept at the suggested rate, and the scheduler of the plan.

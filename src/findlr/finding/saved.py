@@ -67,6 +67,7 @@ _FACTS: dict[str, Any] = {
     "ratios": _NUMBERS,
     "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},
     "sets": str,
+    "optimizers": int,
     "sets_share": float,
 }
 _OPTIONAL = {"optimizer": {"parameters": str, "rate": str}}  # beside what must be there

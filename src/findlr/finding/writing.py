@@ -10,24 +10,29 @@ from findlr.errors import OptimizerError
 from findlr.finding.schedulers import flattened, follows_metric, kept_peaks, peaks, unwrapped
 
 
-def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> None:
+def together(optimizer: Any) -> list[Any] | None:
+    """An optimizer, or those of a list or dict; None where one has no groups to write into, or only copies of them."""
+    given = list(optimizer.values()) if isinstance(optimizer, dict) else optimizer
+    optimizers = list(given) if isinstance(given, (list, tuple)) else [given]
+    writable = [getattr(each, "param_groups", None) is getattr(each, "param_groups", ()) for each in optimizers]
+    return optimizers if writable and all(writable) else None
+
+
+def write_rates(optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any = None) -> None:
     """Write a rate per param group, as if the optimizer and its scheduler had been built for them.
 
     Args:
-        optimizer: a PyTorch optimizer.
+        optimizers: a PyTorch optimizer, or several.
         lrs: the rate of each group; the highest that a scheduler reaches.
-        scheduler: a PyTorch scheduler on ``optimizer``, or None.
+        scheduler: a PyTorch scheduler on the one optimizer, or None.
 
     Raises:
         OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at ``lrs``; nothing is
             changed.
     """
-    groups = optimizer.param_groups
-    if len(groups) != len(lrs):
-        raise OptimizerError(
-            f"the optimizer has {len(groups)} param groups, and the one that was swept had {len(lrs)}: "
-            "apply the Finding to an optimizer with the same groups"
-        )
+    groups = [group for each in optimizers for group in each.param_groups]
+    _check_groups(optimizers, groups, lrs, scheduler)
+    optimizer = optimizers[0]
     schedulers = [] if scheduler is None else flattened(unwrapped(scheduler))
     for each in schedulers:
         _check_scheduler(each, optimizer)
@@ -52,6 +57,19 @@ def write_rates(optimizer: Any, lrs: Sequence[float], scheduler: Any = None) -> 
             if hasattr(each, "base_lrs"):
                 _write(each.base_lrs, i, base)
         each._last_lr = [float(group["lr"]) for group in groups]  # noqa: SLF001 - a scheduler has no public name for it
+
+
+def _check_groups(optimizers: Sequence[Any], groups: Sequence[Any], lrs: Sequence[float], scheduler: Any) -> None:
+    if len(optimizers) > 1 and scheduler is not None:
+        raise OptimizerError(
+            "a scheduler drives one optimizer, and several are given: call finding.apply(optimizers), and build their "
+            "schedulers after it"
+        )
+    if len(groups) != len(lrs):
+        raise OptimizerError(
+            f"the optimizer has {len(groups)} param groups, and what was swept had {len(lrs)}: apply the Finding to an "
+            "optimizer with the same groups, or to the list of those that were swept together"
+        )
 
 
 def _scale(scheduler: Any, optimizer: Any, by: Sequence[float]) -> None:

@@ -216,7 +216,7 @@ class FindLR(*_bases()):  # type: ignore[misc]
             rates = iter(self.finding.lrs)
             for optimizer in training.swept:
                 scheduler = next((each for each in training.schedulers if each.optimizer is optimizer), None)
-                write_rates(optimizer, [next(rates) for _ in optimizer.param_groups], scheduler)
+                write_rates([optimizer], [next(rates) for _ in optimizer.param_groups], scheduler)
             write_into(trainer.lightning_module, self.finding)  # for what reads it later: a warmup by hand, say
 
 
