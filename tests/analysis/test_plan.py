@@ -255,3 +255,8 @@ def test_an_optimizer_that_finds_its_rate_gets_one_and_says_so(name):
     assert refused.suggestion is None
     assert f"{plan.optimizer} finds its rate by itself" in refused.why
     assert "by itself" not in answer(Curve(10.0 ** np.linspace(-8, 1, 100), [1.0] * 100), Plan()).why
+
+
+def test_an_optimizer_that_is_no_name_is_refused():
+    with pytest.raises(ConfigurationError, match="a name, such as 'AdamW', got int"):
+        Plan(optimizer=3)

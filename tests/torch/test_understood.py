@@ -9,7 +9,16 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, RangeTest, Verdict, find_lr
+from findlr import (
+    ConfigurationError,
+    LoaderError,
+    LossError,
+    OptimizerError,
+    RangeTest,
+    TorchTrainable,
+    Verdict,
+    find_lr,
+)
 
 
 def parts(targets=None, net=None, batch_size=16):
@@ -188,6 +197,33 @@ def test_a_loss_fn_that_returns_the_models_output():
     net, optimizer, loader = parts(net=Returns(Output))
     with pytest.raises(LossError, match=r"got Output: return its \.loss"):
         find_lr(net, optimizer, loader=loader, loss_fn=lambda model, batch: model(batch[0]))
+
+
+@pytest.mark.parametrize(
+    ("way", "function", "called"),
+    [
+        ("loss_fn", lambda batch: batch, r"loss_fn\(model, batch\)"),
+        ("loss_fn", lambda model, inputs, targets: inputs, r"loss_fn\(model, batch\)"),
+        ("criterion", lambda outputs: outputs, r"criterion\(outputs, targets\)"),
+        ("train_step", lambda: None, r"train_step\(draw\)"),
+    ],
+)
+def test_a_function_that_takes_something_else_is_refused_before_anything_is_done(way, function, called):
+    net, optimizer, loader = parts()
+    with pytest.raises(ConfigurationError, match=f"{way} is called as {called}, and .* does not take that"):
+        find_lr(net, optimizer, loader=loader, **{way: function})
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), torch.jit.script(nn.MSELoss()), max, torch.dist])
+def test_a_criterion_that_does_not_tell_what_it_takes_is_taken(criterion):
+    net, optimizer, loader = parts()
+    TorchTrainable(net, optimizer, criterion, loader)
+
+
+def test_a_complex_loss_is_one_sentence():
+    net, optimizer, loader = parts()
+    with pytest.raises(LossError, match=r"real number, got torch\.complex64"):
+        find_lr(net, optimizer, loader=loader, loss_fn=lambda model, batch: model(batch[0]).mean() * 1j)
 
 
 INPUTS = torch.randn(16, 8)

@@ -85,6 +85,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None:
                 keep(self, name, checked(value))
+        if not isinstance(self.optimizer, str):
+            raise ConfigurationError(f"optimizer must be a name, such as 'AdamW', got {type(self.optimizer).__name__}")
         keep(self, "optimizer", family(self.optimizer) or self.optimizer)
         schedule = self.schedule.value if isinstance(self.schedule, Enum) else self.schedule
         if isinstance(schedule, type):  # a scheduler's class

@@ -221,15 +221,15 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
         return RULES[rule]
     if not (rule is None or callable(rule)):
         raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
-    if rule is not None and not _takes_two(rule):
+    if rule is not None and not takes(rule, 2):
         raise ConfigurationError(f"rule must be called as rule(curve, plan), and {rule!r} does not take that")
     return rule
 
 
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """Whether a function can be called with two arguments, as far as it tells."""
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as it tells."""
     try:
-        signature(function).bind(None, None)
+        signature(function).bind(*[None] * count)
     except TypeError:
         return False
     except ValueError:  # a built-in one that doesn't tell

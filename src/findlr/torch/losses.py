@@ -25,6 +25,8 @@ def checked(name: str, loss: Any) -> torch.Tensor:
         raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return {inside}")
     if loss.numel() != 1:
         raise _not_one(loss, f"{name} must return one number")
+    if loss.is_complex():
+        raise LossError(f"{name} must return a real number, got {loss.dtype}: return its .abs() or .real, say")
     if not loss.requires_grad:
         raise LossError(
             f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
