@@ -1,5 +1,6 @@
 """What people type, and the commonest mistakes, answered before the sweep."""
 
+import functools
 import traceback
 from collections import UserDict
 
@@ -210,7 +211,7 @@ def test_a_loss_fn_that_returns_the_models_output():
 )
 def test_a_function_that_takes_something_else_is_refused_before_anything_is_done(way, function, called):
     net, optimizer, loader = parts()
-    with pytest.raises(ConfigurationError, match=f"{way} is called as {called}, and .* does not take that"):
+    with pytest.raises(ConfigurationError, match=f"{way} is called as {called}, and this one takes"):
         find_lr(net, optimizer, loader=loader, **{way: function})
 
 
@@ -320,16 +321,70 @@ def test_a_criterion_that_is_given_as_loss_fn_is_one_sentence(criterion):
         find_lr(net, optimizer, loader=loader, loss_fn=criterion)
 
 
-@pytest.mark.parametrize("rule", [lambda curve: 0.1, lambda: 0.1])
-def test_a_rule_that_does_not_take_a_curve_and_a_plan_is_refused_before_the_sweep(rule):
+class Asked:
+    def __call__(self, one):
+        return one
+
+
+def as_asked(function):
+    @functools.wraps(function)
+    def called(model, batch):
+        return function(batch)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "called"),
+    [
+        ("rule", lambda curve: 0.1, r"rule\(curve, plan\), and this one takes \(curve\)"),
+        ("rule", lambda: 0.1, r"rule\(curve, plan\), and this one takes \(\)"),
+        ("loss_fn", lambda model, x, y: 0.1, r"loss_fn\(model, batch\), and this one takes \(model, x, y\)"),
+        ("loss_fn", lambda batch: 0.1, r"loss_fn\(model, batch\), and this one takes \(batch\)"),
+        ("loss_fn", functools.partial(as_asked, None), r"loss_fn\(model, batch\), and this one takes \(\)"),
+        ("criterion", Asked(), r"criterion\(outputs, targets\), and this one takes \(one\)"),
+        ("criterion", Asked().__call__, r"criterion\(outputs, targets\), and this one takes \(one\)"),
+        ("train_step", lambda: 0.1, r"train_step\(draw\), and this one takes \(\)"),
+        ("train_step", lambda model, batch: 0.1, r"train_step\(draw\), and this one takes \(model, batch\)"),
+        ("on_step", lambda: None, r"on_step\(step\), and this one takes \(\)"),
+    ],
+)
+def test_a_function_that_cannot_be_called_as_it_will_be_is_refused_before_the_sweep(name, function, called):
     net, optimizer, loader = parts()
-    with pytest.raises(ConfigurationError, match=r"must be called as rule\(curve, plan\)"):
-        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, rule=rule)
+    way = {} if name in ("loss_fn", "train_step") else {"criterion": nn.CrossEntropyLoss()}
+    with pytest.raises(ConfigurationError, match=f"{name} is called as {called}"):
+        find_lr(net, optimizer, loader=loader, **way | {name: function})
+
+
+def test_a_function_is_asked_itself_and_not_what_it_wraps():
+    net, optimizer, loader = parts()
+    loss_fn = as_asked(lambda batch: nn.functional.cross_entropy(net(batch[0]), batch[1]))
+    assert find_lr(net, optimizer, loader=loader, loss_fn=loss_fn, num_steps=5).curve.loss[0] > 0
+
+
+@pytest.mark.parametrize("use", [lambda batch: batch[0], lambda batch: batch.to("cpu"), lambda batch: [*batch]])
+def test_a_train_step_that_takes_draw_for_a_batch_is_told_so(use):
+    net, optimizer, loader = parts()
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        find_lr(net, optimizer, loader=loader, train_step=use)
+    assert "batch = draw()" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("max_iter", "'num_steps'"), ("n_iter", "'num_steps'"), ("seed", "leave it out"), ("zzz", "there are .*min_lr")],
+    [
+        ("max_iter", "'num_steps'"),
+        ("n_iter", "'num_steps'"),
+        ("seed", "leave it out"),
+        ("stop_div", "leave it out"),
+        ("update_attr", r"leave it out, finding.apply\(optimizer\)"),
+        ("show_plot", r"leave it out, finding.plot\(\)"),
+        ("lr", "leave it out, .*min_lr to max_lr"),
+        ("grad_scaler", "'scaler'"),
+        ("memory_cache", "'snapshot'"),
+        ("bf16", "'autocast'"),
+        ("zzz", "there are .*min_lr"),
+    ],
 )
 def test_a_name_of_another_tool_is_not_taken_for_one_that_only_looks_alike(name, told):
     net, optimizer, loader = parts()

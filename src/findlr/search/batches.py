@@ -19,7 +19,7 @@ from findlr.search.objects import generators_in, refill_if_changed
 
 logger = logging.getLogger("findlr")
 
-PASS_ENDED = object()  # what ``next_of_pass`` gives once, in place of a batch
+PASS_ENDED = object()  # what a pass gives once, in place of a batch
 MOST_KEPT_BYTES = 1 << 30  # of a race's batches
 
 
@@ -72,8 +72,11 @@ class Batches:
         self._generators: list[Any] | None = None  # that the loader holds; looked for once
         self._holders: list[Any] = []  # of what else its passes may change
 
-    def next(self) -> Any:
+    def next(self, *, of_pass: bool = False) -> Any:
         """The next batch; at the end of the loader, its first again.
+
+        Args:
+            of_pass: at the end of the loader, ``PASS_ENDED`` once, in place of its first batch.
 
         Raises:
             LoaderError: the loader is empty.
@@ -82,35 +85,27 @@ class Batches:
         if self._at < len(self.kept):
             self._at += 1
             return self.copied(self.kept[self._at - 1])  # so that the next run does not see what a step does to it
-        while (batch := self.next_of_pass()) is PASS_ENDED:
-            pass
-        return batch
-
-    def next_of_pass(self) -> Any:
-        """The next batch of this pass, or ``PASS_ENDED``; then the next pass begins.
-
-        Raises:
-            LoaderError: the loader is empty.
-            DataEndedError: a one-shot iterator has ended.
-        """
         if self.ends:
             for batch in self.loader:
                 return batch
             raise DataEndedError("the data ended: a one-shot iterator gives each batch once, and this one has no more")
-        if self._iterator is None:
-            self._open()
-        assert self._iterator is not None
-        try:
-            batch = next(self._iterator)
-        except StopIteration:
-            if not self._drawn:
+        while True:
+            if self._iterator is None:
+                self._open()
+            assert self._iterator is not None
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                if not self._drawn:
+                    self.close()
+                    raise LoaderError("loader is empty: it gave no batch; give one that has data") from None
+                self._ended += 1
                 self.close()
-                raise LoaderError("loader is empty: it gave no batch; give one that has data") from None
-            self._ended += 1
-            self.close()
-            return PASS_ENDED
-        self._drawn += 1
-        return batch
+                if of_pass:
+                    return PASS_ENDED
+                continue
+            self._drawn += 1
+            return batch
 
     def hold_out(self, count: int, needed: int, share: float) -> list[Any]:
         """Set batches aside, and go on with a share of the other examples.

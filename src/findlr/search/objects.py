@@ -37,17 +37,15 @@ def is_foreign(module: str) -> bool:
     return module.partition(".")[0] in _FOREIGN
 
 
-def slots_of(value: Any) -> list[str]:
-    """The names of an object's slots."""
-    found = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
-    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """What an object's attributes and slots stand for."""
-    slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
-    return slots | getattr(value, "__dict__", {})
+def slots_of(value: Any) -> dict[str, Any]:
+    """What an object's slots stand for, by name."""
+    found = {}
+    for kind in type(value).__mro__:
+        slots = getattr(kind, "__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
 
 
 def set_slots(value: Any, slots: dict[str, Any]) -> None:
@@ -69,7 +67,8 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
     elif is_plain(value):
-        yield from ((item, f"{place}.{name}") for name, item in attributes_of(value).items())
+        attributes = slots_of(value) | getattr(value, "__dict__", {})
+        yield from ((item, f"{place}.{name}") for name, item in attributes.items())
 
 
 def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, str]]:
@@ -150,7 +149,7 @@ def instances_in(
     holders = [] if holders is None else holders
     for value in todo:  # which grows
         kind = type(value)
-        if id(value) in seen or isinstance(value, (type, ModuleType)):
+        if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
             continue
         seen.add(id(value))
         held: Iterable[Any] = ()
@@ -163,9 +162,10 @@ def instances_in(
         elif isinstance(value, (FunctionType, MethodType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
         elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
-            held = attributes_of(value).values()
+            held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-        todo += [item for item in held if type(item) not in simple]  # at once: there may be hundreds of numbers
+        if not simple >= set(map(type, held)):  # at once, because there may be hundreds of numbers
+            todo += held
         if len(seen) > MOST_OBJECTS:
             break
     return found

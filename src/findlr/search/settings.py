@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from inspect import signature
 from os import PathLike
+from types import FunctionType
 from typing import Any, Literal, Self, TypedDict
 
 from findlr.analysis.curve import Step
@@ -84,6 +85,8 @@ class SweepSettings:
             )
         if not (self.on_step is None or callable(self.on_step)):
             raise ConfigurationError(f"on_step must be a function that takes a Step, got {type(self.on_step).__name__}")
+        if self.on_step is not None:
+            check_takes(self.on_step, "on_step", "step")
 
     def stop_rule(self) -> StopRule:
         """A new stop rule with these settings."""
@@ -221,20 +224,9 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
         return RULES[rule]
     if not (rule is None or callable(rule)):
         raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
-    if rule is not None and not takes(rule, 2):
-        raise ConfigurationError(f"rule must be called as rule(curve, plan), and {rule!r} does not take that")
+    if rule is not None:
+        check_takes(rule, "rule", "curve", "plan")
     return rule
-
-
-def takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with so many arguments, as far as it tells."""
-    try:
-        signature(function).bind(*[None] * count)
-    except TypeError:
-        return False
-    except ValueError:  # a built-in one that doesn't tell
-        return True
-    return True
 
 
 def check_flags(**flags: Any) -> None:
@@ -246,6 +238,38 @@ def check_flags(**flags: Any) -> None:
     for name, flag in flags.items():
         if flag is not True and flag is not False and not isinstance(plain(flag), bool):
             raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
+
+
+def check_takes(function: Any, name: str, *given: str) -> None:
+    """Refuse a function that can't be called with as many arguments as it will be.
+
+    Args:
+        function: of the user's own; what has no signature passes.
+        name: what it is called in the message.
+        given: the names of what it is given.
+
+    Raises:
+        ConfigurationError: it takes fewer, or needs more.
+
+    Example:
+        >>> check_takes(lambda model, x, y: 0, "loss_fn", "model", "batch")
+        Traceback (most recent call last):
+            ...
+        findlr.errors.ConfigurationError: loss_fn is called as loss_fn(model, batch), and this one takes (model, x, y)
+    """
+    if isinstance(function, FunctionType) and function.__code__.co_argcount == len(given):  # this takes fewer calls
+        return
+    try:
+        taken = signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        taken.bind(*given)
+    except TypeError:
+        names = f"({', '.join(taken.parameters)})"
+        raise ConfigurationError(
+            f"{name} is called as {name}({', '.join(given)}), and this one takes {names}"
+        ) from None
 
 
 def _name_of(rule: Rule) -> str:

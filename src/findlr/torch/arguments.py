@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
-from findlr.search.settings import check_flags, takes
+from findlr.search.settings import check_flags, check_takes
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 
@@ -31,7 +31,7 @@ class How(TypedDict, total=False):
     consume: bool
 
 
-_CALLED = {"criterion": ("outputs", "targets"), "loss_fn": ("model", "batch"), "train_step": ("draw",)}
+_GIVEN = {"criterion": ("outputs", "targets"), "loss_fn": ("model", "batch"), "train_step": ("draw",)}
 _TYPES = {
     "bf16": torch.bfloat16,
     "bfloat16": torch.bfloat16,
@@ -124,10 +124,9 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         raise ConfigurationError(
             f"loss_fn is called as loss_fn(model, batch), and {name} takes outputs and targets: give it as criterion"
         )
-    arguments = _CALLED[given[0]]
-    if not takes(ways[given[0]], len(arguments)):
-        called = f"{given[0]}({', '.join(arguments)})"
-        raise ConfigurationError(f"{given[0]} is called as {called}, and {ways[given[0]]!r} does not take that")
+    if not isinstance(ways[given[0]], nn.Module):  # whose call hands on all that it is given
+        check_takes(ways[given[0]], given[0], *_GIVEN[given[0]])
     if train_step is None and not isinstance(model, nn.Module):
         several = "; several models need train_step" if isinstance(model, (list, tuple, Mapping)) else ""
-        raise ConfigurationError(f"model must be a torch.nn.Module, got {type(model).__name__}{several}")
+        got = f"the class {model.__name__} itself" if isinstance(model, type) else type(model).__name__
+        raise ConfigurationError(f"model must be a torch.nn.Module, got {got}{several}")

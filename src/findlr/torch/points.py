@@ -75,7 +75,7 @@ class Points:
         """
         batches = self._batches_of(loader)
         batches.close()
-        return Items(self._items(batches.next_of_pass), batches)
+        return Items(self._items(partial(batches.next, of_pass=True)), batches)
 
     def _batches_of(self, loader: Iterable[Any]) -> Batches:
         """The stream of a loader; a second loop over it goes on with the same one, whose place is remembered once."""

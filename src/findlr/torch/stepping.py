@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from findlr.errors import DataEndedError, FindlrError
-from findlr.search.failure import note
+from findlr.search.failure import note, told
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import Batches
@@ -120,11 +120,11 @@ class Stepping:
         except DataEndedError:
             raise  # as all ranks do
         except Exception as error:
-            told = self._told_of(error)
-            common = self.training.ranks.settle(told)
+            mine = self._told_of(error)
+            common = self.training.ranks.settle(mine)
             if common is error:
                 raise
-            raise common from (None if common is told else told)
+            raise common from (None if common is mine else mine)
         if self.training.ranks.is_untried:
             self.training.ranks.tried()
         if loss is not None:
@@ -133,7 +133,12 @@ class Stepping:
 
     def _told_of(self, error: Exception) -> Exception:
         """What a step raised or, of the first one, the error that says how the batch does not fit."""
-        if self.taker.passes or self._first_batch is None or isinstance(error, FindlrError):
+        if self.taker.passes or isinstance(error, FindlrError):
+            return error
+        if self._first_batch is None:
+            of_draw = any(word in told(error) for word in ("method", "'function' object"))
+            if of_draw and isinstance(error, (TypeError, AttributeError)):
+                note(error, "train_step(draw) is given a function that draws a batch, and no batch: batch = draw()")
             return error
         misfit = layer_misfit(error, self._first_batch)
         if misfit is None:

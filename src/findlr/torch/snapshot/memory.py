@@ -148,7 +148,7 @@ class Memory(memory.Memory):
             names = dict(vars(value))
             self.each(refill, [vars(value)], [names])
             found += names.values()
-        slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
+        slots = slots_of(value)
         if slots:
             self.each(set_slots, [value], [slots])
             found += slots.values()

@@ -76,7 +76,9 @@ def reached_from(*roots: Any) -> Reached:
         seen.add(id(value))
         if is_open(value):
             found.iterators.append((place, value))
-        elif not (_keep(value, kinds) or _is_ours(value)):
+        elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
+            kept.append(value)
+        elif not _is_ours(value):
             todo += inside(value, place)
             found.holders += holders_of(value)
     again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
@@ -95,15 +97,6 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
         torch.Tensor: found.tensors,
         **dict.fromkeys(_GENERATORS, found.generators),
     }
-
-
-def _keep(value: Any, kinds: dict[type, list[Any]]) -> bool:
-    """Keep what is looked for; whether ``value`` was that, so that nothing inside it is looked at."""
-    for kind, kept in kinds.items():
-        if isinstance(value, kind):
-            kept.append(value)
-            return True
-    return False
 
 
 _SIMPLE = objects.SIMPLE | {torch.device, torch.dtype}
