@@ -86,7 +86,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "which tensor a buffer's name is bound to",
                 f"{IN_FORWARD}[model-buffer-bound-anew-fresh]",
                 STATE,
-                f"{PUT}\n        self.note({PARAMETERS}{BUFFERS})",
+                f"{PUT}\n        self.note({PARAMETERS}{BUFFERS}, worth=worth)",
                 "        for m in plain:\n"
                 "            self.each(_put_attributes, [m], [[p for p in _attributes(m) if p[0] is not m._buffers]])\n"
                 f"        self.note({PARAMETERS}*[list(module._buffers.values()) for module in plain])",
@@ -113,6 +113,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 STATE,
                 "            found += [(value, dict(value))]",
                 "            pass",
+            ),
+            Break(
+                "tensors that were made in inference mode",
+                "torch/snapshot/test_reach.py::test_a_tensor_that_was_made_in_inference_mode",
+                STATE,
+                "torch.inference_mode() if tensor.is_inference() else nullcontext()",
+                "nullcontext()",
             ),
             Break(
                 "whether a parameter is trained",
@@ -210,7 +217,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "gradients: values",
                 "torch/snapshot/test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
                 STATE,
-                "        self.note(*gradients)",
+                "        self.note(*gradients, worth=worth)",
                 "        pass",
             ),
         ],

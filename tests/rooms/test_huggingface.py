@@ -727,6 +727,19 @@ def test_a_race_is_scored_on_the_eval_set():
     assert other.runs[0].loss > other.start
 
 
+def test_a_search_in_a_training_leaves_no_loader_of_its_own_behind():
+    counts = []
+    for search in (False, True):
+        how = of_line(max_steps=6, eval_strategy="steps", eval_steps=3, parts={"eval_dataset": points()})
+        trainer = trainer_of(**how)
+        if search:
+            trainer.add_callback(callback := room.FindLR(trainer, at=2, validation_every=5, progress=False))
+        trainer.train()
+        counts.append(len(trainer.accelerator._dataloaders))
+    assert callback.finding.curve.validation is not None
+    assert counts[0] == counts[1]
+
+
 def test_without_an_eval_set_a_race_is_scored_on_examples_that_it_does_not_train_on():
     found = room.find_lr(trainer_of(**of_line()), verify=True, budget=200, num_steps=40, progress=False)
     assert len(found.race.runs) >= 3

@@ -300,6 +300,25 @@ def test_attributes_submodules_and_hooks_of_a_module():
     assert not net._forward_hooks
 
 
+def test_a_tensor_that_was_made_in_inference_mode():
+    """Such as a cache of an evaluation, which can be written to in that mode only."""
+
+    class Watching(nn.Linear):
+        def forward(self, inputs):
+            with torch.inference_mode():
+                self.seen.add_(1)
+            return super().forward(inputs)
+
+    _, batches = net_and_batches()
+    net = Watching(4, 1)
+    with torch.inference_mode():
+        net.seen = torch.zeros(2)
+    seen = net.seen
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), batches, **QUICK)
+    assert net.seen is seen
+    assert seen.tolist() == [0, 0]
+
+
 def test_whether_a_parameter_is_trained():
     assert swept_restless().bias.requires_grad
 

@@ -186,13 +186,14 @@ class Memory(memory.Memory):
         plain = [module for module in new if not isinstance(module, torch.jit.ScriptModule)] if scripted else new
         self.each(put_classes, [plain], [[(type(m), set(m._non_persistent_buffers_set)) for m in plain]])
         self.each(_put_attributes, plain, [_attributes(module) for module in plain])
+        self.note(*[module._parameters for module in plain], *[module._buffers for module in plain], worth=worth)
         other = [
             value
             for module in plain
             for name, value in vars(module).items()
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
-        self.note(*[m._parameters for m in plain], *[m._buffers for m in plain], *other, worth=worth)
+        self.note(*other, worth=worth)
         parameters = [
             parameter for module in plain for parameter in module._parameters.values() if parameter is not None
         ]
