@@ -273,7 +273,7 @@ def test_a_generator_gives_its_batches_again():
     first = find_lr(model, stream, progress=False, num_steps=30)
     assert first == find_lr(model, stream, progress=False, num_steps=30)
     np.testing.assert_array_equal(next(stream)[0], next(batches())[0])
-    with pytest.raises(LoaderError, match="rewindable"):
+    with pytest.raises(LoaderError, match=r"give arrays or a PyDataset; or findlr\.rewindable"):
         find_lr(model, batches())
     assert len(find_lr(model, batches(), consume=True, num_steps=5).curve) == 5
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,11 @@ def batches_of(
             f"x must be arrays, a PyDataset, a DataLoader, or an iterable of batches, got {type(x).__name__}"
         )
     _alone(f"a {type(x).__name__}", y, sample_weight)
+    if isinstance(x, Iterator) and not (consume or isinstance(x, batches.Remembers) or batches.has_state(x)):
+        raise LoaderError(
+            f"x is a one-shot iterator ({type(x).__name__}), so its batches could not be put back: give arrays or a "
+            "PyDataset; or findlr.rewindable(x), trained on, too; or let find_lr use its batches up with consume=True"
+        )
     return Batches(x, consume=consume)
 
 
