@@ -69,7 +69,7 @@ def lightning(searches):
     return finding, numbers(module)
 
 
-def accelerate(searches):
+def accelerate(searches, **how):
     import accelerate
 
     import findlr.accelerate
@@ -83,7 +83,7 @@ def accelerate(searches):
     finding = None
     if searches:
         given = accelerator, model, optimizer, criterion, loader
-        finding = findlr.accelerate.find_lr(*given, progress=False, clip_grad_norm=0.5, **SWEEP)
+        finding = findlr.accelerate.find_lr(*given, progress=False, clip_grad_norm=0.5, **SWEEP, **how)
     for _ in range(2):
         for inputs, targets in loader:
             with accelerator.accumulate(model):
@@ -92,6 +92,10 @@ def accelerate(searches):
                 optimizer.step()
                 optimizer.zero_grad()
     return finding, numbers(model)
+
+
+def accelerate_race(searches):
+    return accelerate(searches, verify=True, total_steps=400, budget=300)
 
 
 def huggingface(searches):

@@ -11,7 +11,11 @@ import pytest
 from conftest import collect_ignore
 
 ROOT = Path(__file__).parents[2]
-ROOMS = [room for room in ("lightning", "accelerate", "huggingface") if f"src/findlr/{room}.py" not in collect_ignore]
+ROOMS = [
+    room
+    for room in ("lightning", "accelerate", "accelerate_race", "huggingface")
+    if f"src/findlr/{room.partition('_')[0]}.py" not in collect_ignore
+]
 
 
 @pytest.mark.parametrize("room", ROOMS)

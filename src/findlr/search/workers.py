@@ -126,8 +126,8 @@ class Workers:
                 self._woken.append(self._executor.submit(_import, type(self._trainable).__module__))
         except Exception as error:
             raise ConfigurationError(
-                f"executor= takes no task ({told(error)}): give one that is not shut down or broken, and let what a script "
-                "does stand under if __name__ == '__main__', because worker processes import it"
+                f"executor= takes no task ({told(error)}): give one that is not shut down or broken, and let what a "
+                "script does stand under if __name__ == '__main__', because worker processes import it"
             ) from error
 
     @signals_wait

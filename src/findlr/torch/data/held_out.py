@@ -8,6 +8,7 @@ from itertools import chain, islice
 from operator import contains
 from typing import Any
 
+import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset
 
 from findlr.search.held_out import counts, rows_apart
@@ -27,10 +28,10 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
     Returns:
         The batches, and a loader with the same settings whose batches contain none of their examples. A loader of fewer
         than 5 batches gives a fifth of its examples, as one. None if a batch's examples are not known, because the
-        loader is no DataLoader over indices, or if there are fewer than 5.
+        loader is no DataLoader over indices, if there are fewer than 5, or if each pass calls other processes.
     """
     source = innermost(loader)
-    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset) or _calls_others(loader):
         return None
     sampler: Any = source.batch_sampler
     try:
@@ -55,6 +56,12 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
     vars(innermost(rest))["batch_sampler"] = some  # not setattr, because a DataLoader does not let it be set
     scored = DataLoader(source.dataset, batch_sampler=indices, collate_fn=source.collate_fn)
     return list(scored), rest
+
+
+def _calls_others(loader: Any) -> bool:
+    """Whether its passes begin by a call between processes, as Accelerate's: so all need as many batches in a pass."""
+    calls = bool(getattr(loader, "rng_types", None)) and dist.is_available()
+    return calls and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def twin(loader: Any) -> Any:
