@@ -32,7 +32,8 @@ ALONE = "test_where_nothing_is_usual_the_dip_stands_alone_less_a_level"
 WEIGHED = "test_the_two_are_weighed_by_the_noise_and_by_how_far_apart_they_are"
 MOMENTUM = "test_a_momentum_lowers_the_rate"
 ALL = "test_what_is_planned_moves_all_of_it"
-AGAIN = "test_a_dip_is_read_lower_where_examples_come_again_more_than_ten_times"
+AGAIN = "test_a_dip_of_few_data_that_are_seen_often_is_read_lower"
+OVERFITS = "test_few_data_that_are_seen_often_are_overfitted"
 DENSE = "test_a_dip_of_more_steps_is_read_higher_but_an_adagrads_lower"
 WITHOUT = "test_without_a_dip_it_is_what_is_usual"
 NO_EDGE = "test_a_batch_that_is_not_finite_by_itself_bounds_no_rate"
@@ -188,8 +189,8 @@ _USUAL = [
     ("usual: where they ask for nothing", RATE, "1000) / 10_000", "1000) / 20_000"),
     ("usual: what is planned", MOVED, "larger + planned(plan)", "larger"),
     ("usual: the sign of what is planned", MOVED, "larger + planned(plan)", "larger - planned(plan)"),
-    ("usual: the epochs", RATE, " - EPOCHS * again(plan)", ""),
-    ("usual: the epochs' sign", RATE, "- EPOCHS * again", "+ EPOCHS * again"),
+    ("usual: the epochs", RATE, " - EPOCHS * _again(plan)", ""),
+    ("usual: the epochs' sign", RATE, "- EPOCHS * _again", "+ EPOCHS * _again"),
     ("usual: the epochs' power", RATE, "\nEPOCHS = 0.4", "\nEPOCHS = 0.2"),
     ("usual: the epochs by default", OPEN, "plan.epochs or _USUAL_EPOCHS", "plan.epochs or 1.0"),
     ("usual: where the epochs ask for nothing", RATE, "_USUAL_EPOCHS = 10.0", "_USUAL_EPOCHS = 1.0"),
@@ -199,6 +200,10 @@ _USUAL = [
         "max(plan.epochs or _USUAL_EPOCHS, 0.1)",
         "(plan.epochs or _USUAL_EPOCHS)",
     ),
+    ("overfits: of few epochs", OVERFITS, "return max(0.0, min(", "return max(-9.0, min("),
+    ("overfits: of much data", OVERFITS, "min(_again(plan), few)", "_again(plan)"),
+    ("overfits: how few data", OVERFITS, "_FEW_STEPS = 100.0", "_FEW_STEPS = 300.0"),
+    ("overfits: of unknown data", OVERFITS, "if not (plan.epochs and plan.total_steps):", "if not plan.total_steps:"),
     ("usual: at most 1000 epochs", RATE, ", 0.1), 1000.0)", ", 0.1), 1e9)"),
     ("usual: a trained start", RATE, "before = _PRETRAINED if plan.pretrained else 0.0", "before = 0.0"),
     ("usual: a large one", RATE, "_FINE_TUNED = 0.3", "_FINE_TUNED = 0.2"),
@@ -223,9 +228,8 @@ _BELIEF = [
     ("momentum", MOMENTUM, " + MOMENTUM * delay(plan)", ""),
     ("momentum: its sign", MOMENTUM, "+ MOMENTUM * delay", "- MOMENTUM * delay"),
     ("planned: with the dip", ALL, " + planned(plan) + density", " + density"),
-    ("epochs: not at all", AGAIN, "* dip.density - overfits", "* dip.density"),
-    ("epochs: their sign", AGAIN, "* dip.density - overfits", "* dip.density + overfits"),
-    ("epochs: few of them", AGAIN, "EPOCHS * max(again(plan), 0.0)", "EPOCHS * again(plan)"),
+    ("overfits: not at all", AGAIN, " - EPOCHS * overfits(plan)", ""),
+    ("overfits: its sign", AGAIN, "- EPOCHS * overfits(plan)", "+ EPOCHS * overfits(plan)"),
     ("density: not at all", DENSE, " + density * dip.density", ""),
     ("density: its power", DENSE, "_DENSITY = 0.33", "_DENSITY = 0.2"),
     (

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from findlr import Plan
-from findlr.analysis.usual import delay, planned, usual
+from findlr.analysis.usual import delay, overfits, planned, usual
 
 PLAN = Plan("constant", total_steps=1000, optimizer="SGD", momentum=0.0, epochs=10, pretrained=False)
 
@@ -122,3 +122,20 @@ def test_a_start_without_a_scale_leaves_an_sgd_without_a_usual_rate(start):
 @pytest.mark.parametrize("optimizer", ["Adadelta", "Rprop", "LBFGS", "Own", ""])
 def test_of_no_other_optimizer_a_usual_rate_is_known(optimizer):
     assert usual(Plan(optimizer=optimizer), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "decades"),
+    [
+        (100, 1000, 1.0),  # 10 steps in an epoch: the epochs tell
+        (100, 5000, math.log10(2)),  # 50: the data are not so few
+        (200, 78_000, 0.0),  # 390: many data, as CIFAR-10 in batches of 128
+        (3000, 3000, 2.0),  # one batch
+        (10, 100, 0.0),
+        (1, 10, 0.0),
+        (None, 1000, 0.0),
+        (100, None, 0.0),
+    ],
+)
+def test_few_data_that_are_seen_often_are_overfitted(epochs, steps, decades):
+    assert overfits(Plan(total_steps=steps, epochs=epochs)) == pytest.approx(decades)

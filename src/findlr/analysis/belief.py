@@ -12,7 +12,7 @@ from findlr.analysis.curve import Curve
 from findlr.analysis.dip import read_dip
 from findlr.analysis.families import RATE_FREE
 from findlr.analysis.plan import Plan
-from findlr.analysis.usual import DECAY, EPOCHS, MOMENTUM, again, delay, planned, usual
+from findlr.analysis.usual import DECAY, EPOCHS, MOMENTUM, delay, overfits, planned, usual
 from findlr.errors import NoSuggestionError
 
 # Fitted by ``python -m study.fit_rule`` on tasks of other families than the README reports; in decades.
@@ -61,15 +61,15 @@ def believe(curve: Curve, plan: Plan) -> Belief:
 
     log10 lr = (w d + u) / (w + 1) - 0.12,   w = e^(-3.6 s) (1 + (|u - d| e^(-1.2 s) / 1.5)^2)
 
-    d = place of the dip + 0.6 log10(1 - momentum) + planned + 0.33 density - 0.4 max(0, log10(epochs / 10))
+    d = place of the dip + 0.6 log10(1 - momentum) + planned + 0.33 density - 0.4 overfits
 
     u = what is usual,   s = the dip's noise
 
     The more steps a sweep takes in a decade, the more it learns there, and the sooner its loss turns. A momentum shows
-    late that a rate is too high; a schedule that falls bears a higher peak; a longer training wants less; and examples
-    that come again more than ten times are overfitted, which no sweep sees. Where nothing is usual the dip stands
-    alone, and where there is no dip, what is usual does. No answer lies nearer than a factor of 2 to a rate at which
-    the sweep diverged, nor does what is usual lead beyond the rates that were swept.
+    late that a rate is too high; a schedule that falls bears a higher peak; a longer training wants less; and few data
+    that are seen more than ten times are overfitted, which no sweep tells. Where nothing is usual the dip stands alone,
+    and where there is no dip, what is usual does. No answer lies nearer than a factor of 2 to a rate at which the sweep
+    diverged, nor does what is usual lead beyond the rates that were swept.
 
     Args:
         curve: the raw losses of a sweep, with their baseline if measured.
@@ -100,8 +100,7 @@ def believe(curve: Curve, plan: Plan) -> Belief:
         return alone
     to = usual(plan, _start(curve))
     density = -DECAY if plan.optimizer == "Adagrad" else _DENSITY
-    overfits = EPOCHS * max(again(plan), 0.0)
-    read = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density - overfits
+    read = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density - EPOCHS * overfits(plan)
     if to is None:
         weight, answer = 1.0, read
     elif plan.optimizer in RATE_FREE:

@@ -10,7 +10,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race, Run
 from findlr.analysis.rules import Suggestion
 from findlr.analysis.text import rate_text
-from findlr.analysis.usual import again
+from findlr.analysis.usual import overfits
 
 # Fitted by ``python -m study.fit_race``, all of them; rates are spaced by factors.
 SPACING = 3.0  # between the first two candidates
@@ -25,7 +25,7 @@ PASS = (1.0, SPACING)  # times the first rate, where several are run in one pass
 PASS_IF_RICH = (1 / SPACING, 1.0, SPACING, SPACING**3)  # all that may come third, too
 AT_ONCE = (1.0, SPACING, 1 / SPACING, SPACING**2)  # all runs, where workers make them at the same time
 DRIFT = 0.1  # the best rate falls as this power of the length, from the short runs to the plan;
-DRIFT_OF_EPOCHS = 0.6  # more for each tenfold of epochs beyond 10, because overfitting shows late,
+DRIFT_OF_FEW_DATA = 0.6  # more for each decade by which few data are seen too often: overfitting shows late,
 MOST_DRIFT = 1.0  # up to this: where a training is best stopped early, rate times steps is what counts
 BELIEVED = 0.65  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
 SURE_DECADES = 0.8  # of the sweep's interval: a sweep whose interval is wider counts less,
@@ -160,8 +160,8 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     log lr = s (log lr_race - b log(total_steps / steps)) + (1 - s) log lr_sweep
 
     lr_race is where a parabola through the best run and its neighbours is lowest. b is how best rates fall with the
-    length: 0.1, and 0.6 max(0, log10(epochs / 10)) more, at most 1. s is what the race counts for; see ``share_of``. No
-    answer lies nearer than a factor of 2.5 to a higher rate at which a run diverged.
+    length: 0.1, and 0.6 more for each decade of ``overfits``, at most 1. s is what the race counts for; see
+    ``share_of``. No answer lies nearer than a factor of 2.5 to a higher rate at which a run diverged.
 
     Args:
         race: the runs.
@@ -175,7 +175,7 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     """
     assert plan.total_steps is not None
     share = share_of(race, sweep, plan)
-    drift = min(DRIFT + DRIFT_OF_EPOCHS * max(again(plan), 0.0), MOST_DRIFT)
+    drift = min(DRIFT + DRIFT_OF_FEW_DATA * overfits(plan), MOST_DRIFT)
     lr = (race.best_lr * (race.steps / plan.total_steps) ** drift) ** share * sweep.lr ** (1 - share)
     why = f"{len(race.runs)} short runs of {race.steps} steps end alike, so the sweep's {rate_text(lr)} stands."
     if share:

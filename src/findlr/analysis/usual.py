@@ -17,6 +17,7 @@ _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _USUAL_EPOCHS = 10.0
 EPOCHS = 0.4  # the more often examples come again, the sooner a high rate overfits
+_FEW_STEPS = 100.0  # in an epoch: with more, the data are many
 _PRETRAINED = 0.5  # decades: weights that are good already bear less,
 _FINE_TUNED = 0.3  # and large ones far less: BERT's 1e8 are fine-tuned at 2e-5 to 5e-5 (its README), trained at 1e-4
 _WHOLE = 0.5  # of the model: less is an adapter or a head, which is new
@@ -82,10 +83,24 @@ def usual(plan: Plan, start: float) -> float | None:
     before = _PRETRAINED if plan.pretrained else 0.0
     if (plan.pretrained or 0.0) >= _WHOLE:
         before += _FINE_TUNED * max(larger, 0.0)
-    return base - falls * larger + planned(plan) - EPOCHS * again(plan) - before
+    return base - falls * larger + planned(plan) - EPOCHS * _again(plan) - before
 
 
-def again(plan: Plan) -> float:
+def overfits(plan: Plan) -> float:
+    """How much sooner a high rate overfits than a sweep or a short run can tell, in decades: few data, seen often.
+
+    max(0, min(log10(epochs / 10), log10(100 / steps per epoch)))
+
+    Args:
+        plan: the training; without its epochs and steps it is 0.
+    """
+    if not (plan.epochs and plan.total_steps):
+        return 0.0
+    few = math.log10(_FEW_STEPS * plan.epochs / plan.total_steps)
+    return max(0.0, min(_again(plan), few))
+
+
+def _again(plan: Plan) -> float:
     """How often examples come again, in decades beyond 10 epochs: from -2 to 2."""
     return math.log10(min(max(plan.epochs or _USUAL_EPOCHS, 0.1), 1000.0) / _USUAL_EPOCHS)
 
