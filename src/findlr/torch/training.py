@@ -272,9 +272,9 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """The model, the batch size, the optimizer and its settings, ratios of its groups, versions."""
-        counts = {"world_size": self.ranks.world_size, "optimizers": len(self.swept)}
+        ranks = {"world_size": self.ranks.world_size} if self.ranks.world_size > 1 else {}
         return {
-            **{name: count for name, count in counts.items() if count > 1},
+            **(ranks if len(self.swept) == 1 else {"optimizers": len(self.swept), **ranks}),
             "model": ", ".join(type(model).__name__ for model in self.models),
             "parameters": sum([p.numel() for model in self.models for p in model.parameters()]),
             "device": ", ".join(sorted({device.type for device in self.devices})),

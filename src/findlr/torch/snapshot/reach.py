@@ -74,15 +74,16 @@ def reached_from(*roots: Any) -> Reached:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if is_open(value):
+        if hasattr(value, "__next__") and is_open(value):
             found.iterators.append((place, value))
         elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
             kept.append(value)
-        elif not _is_ours(value):
+        elif not type(value).__module__.startswith("findlr."):  # which is no user's
             todo += inside(value, place)
             found.holders += holders_of(value)
-    again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
-    found.iterators = [(place, each) for place, each in found.iterators if not any(each is one for one in again)]
+    if found.iterators:
+        again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
+        found.iterators = [(place, each) for place, each in found.iterators if not any(each is one for one in again)]
     return found
 
 
@@ -153,10 +154,6 @@ def reached_around() -> Reached:
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
     return replace(found, modules=modules, tensors=tensors, holders=owned.holders)
-
-
-def _is_ours(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "findlr"
 
 
 def _is_between(module: str) -> bool:
