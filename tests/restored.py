@@ -721,7 +721,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "nothing left on disk",
                 "torch/snapshot/test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
                 CONTRACT,
-                "isinstance(snapshot, HasClose)",
+                "isinstance(self._snapshot, HasClose)",
                 "False",
             ),
             Break(
