@@ -3,6 +3,7 @@
 import linecache
 import signal
 import sys
+import threading
 from functools import partial
 from itertools import count
 
@@ -245,7 +246,8 @@ class SecondCtrlC:
     )
 
     def __init__(self, at):
-        self.at, self.lines, self.counting = at, 0, False
+        self.at, self.seen = at, threading.local()  # an object of Python's own, which no search puts back
+        self.seen.lines, self.seen.counting = 0, False
 
     def first(self, _):
         """The first one, for a bomb: from here on lines are counted, in the frames that are open, too."""
@@ -254,16 +256,16 @@ class SecondCtrlC:
             if frame.f_code.co_filename in self.FILES:
                 frame.f_trace = self.count
             frame = frame.f_back
-        self.counting = True
+        self.seen.counting = True
         return KeyboardInterrupt()
 
     def trace(self, frame, event, arg):
-        return self.count if self.counting and frame.f_code.co_filename in self.FILES else None
+        return self.count if self.seen.counting and frame.f_code.co_filename in self.FILES else None
 
     def count(self, frame, event, arg):
         if event == "line" and "(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
-            self.lines += 1
-            if self.lines == self.at:
+            self.seen.lines += 1
+            if self.seen.lines == self.at:
                 signal.raise_signal(signal.SIGINT)
         return self.count
 
@@ -290,6 +292,6 @@ def test_a_second_ctrl_c_at_every_line_that_puts_back(make, snapshot):
         bomb = partial(Bomb, "criterion", 5, second.first)
         error = check(partial(make, bomb=bomb), call=partial(second.call, snapshot), never_called=never_called)
         assert type(error) is KeyboardInterrupt
-        if second.lines < at:
+        if second.seen.lines < at:
             break
     assert at > 50

@@ -70,7 +70,7 @@ class TestHtml:
         (legend,) = (group for group in picture_of(finding).iter(f"{SVG}g") if group.get("id", "").startswith("legend"))
         styles = "".join(part.get("style", "") for part in legend.iter())
         assert not re.search(r"fill: ?var\(", styles)  # no box, because the page's paper may not be known
-        assert f"held-out loss after {finding.race.steps} steps" in told
+        assert f"loss after {finding.race.steps} steps" in told
 
     def test_without_matplotlib_it_says_so_and_all_the_rest(self, monkeypatch):
         finding = find(Quadratic())

@@ -257,7 +257,7 @@ class TestRace:
         ax = finding.plot(figure.subplots())
         left, right = figure.axes
         assert left is ax
-        assert right.get_ylabel() == f"held-out loss after {finding.race.steps} steps"
+        assert right.get_ylabel() == f"loss after {finding.race.steps} steps"  # that a Quadratic trained on
         low, high = right.get_ylim()
         runs = {run.lr: run.loss for run in finding.race.runs}
         shown = dict(zip(*right.lines[0].get_data(), strict=True))

@@ -13,6 +13,9 @@ _FEWEST = 10  # losses from which a scatter can be told
 _SEEN = 5  # losses without which not even a range can be
 _RANGES = 2.0  # ranges of the usual losses that a rise must exceed, where those range wider than the threshold asks
 _ABOVE = 1.25  # times the highest of the usual losses: higher is no noise
+_ABRUPT = (
+    10.0  # times the highest of the usual losses: two rare batches can be so high, a rate mostly comes there slowly
+)
 _UNUSUAL = 0.5  # a rise of the losses under the starting weights, as a share of their level: more is no usual noise
 _FLOAT32 = 2.0**23  # beside a loss so many times larger, float32 rounds another one away: no batches differ so much
 
@@ -28,8 +31,9 @@ class StopRule:
     - where their losses under the starting weights are known, if the smoothed average of those has risen since the best
       by more than half of its level, and smoothed - best is at most threshold times that rise;
     - where they are not, and the best is not yet under the mean of the first 10 losses by more than their standard
-      deviation, if the losses are fewer than 5, or if one of the last three is no higher than usual: for losses above
-      0, (1 + threshold) / 2 * best or 1.25 times the highest that is usual, and else that highest;
+      deviation, if the losses are fewer than 5, or if one of the last two is no higher than usual: for losses above 0,
+      (1 + threshold) / 2 * best or 1.25 times the highest that is usual, and else that highest. One of the last three,
+      if the losses may be below 0, or both of the two are more than 10 times the highest that is usual;
     - the same where usual losses range over more than (threshold - 1) * best, or twice as much for losses of any sign,
       and the best is not yet under the lowest of the first 10, if one of the last three is at most their highest, or
       smoothed - best at most twice their range.
@@ -141,7 +145,9 @@ class StopRule:
         later = self._best_at > _FEWEST  # the best of the first losses may be one easy batch
         if later and (self.best < self._lowest if wide else self._level - self.best > self._scatter):
             return False  # the loss has fallen, so a rate has acted
-        lowest = min(loss, *self._last)  # one batch or two are no divergence
+        lowest = min(loss, self._last[1])  # one batch alone is no divergence
+        if wide or not positive or lowest > _ABRUPT * self._highest:
+            lowest = min(lowest, self._last[0])  # nor are two of a kind that is rare
         if wide:
             return lowest <= self._highest or self.smoothed - self.best <= _RANGES * differ
         usual = min(0.5 * (1.0 + self.threshold) * scale, _ABOVE * self._highest) if positive else self._highest
