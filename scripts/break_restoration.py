@@ -59,6 +59,7 @@ def _run_here(where: Path, said: Path, tests: list[str]) -> None:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     sys.path.insert(0, str(where))
+    os.environ["PYTHONPATH"] = str(where)  # for the processes that a test starts
     import findlr
 
     if not Path(findlr.__file__).is_relative_to(where):
