@@ -1,4 +1,4 @@
-"""Whether a learned model would read more off a sweep than the default rule does: families left out, nothing trained.
+"""Whether a learned model would read more off a sweep than the default rule does: families left out.
 
     python -m study.record --name variate --set control_variate=true   # the sweeps, once
     python -m study.learned

@@ -29,6 +29,7 @@ MOST = 4500  # steps of a task's training
 VALUES: dict[str, tuple[float, ...]] = {
     "BELIEVED": (0.35, 0.5, 0.65, 0.8, 1.0),
     "DRIFT": (0.05, 0.1, 0.15),
+    "DRIFT_OF_FEW_DATA": (0.0, 0.6),
     "MOST_UNSURE": (1.0, 2.0),
     "FROM_DIVERGED": (0.0, 0.3, 0.4, 0.5),
 }

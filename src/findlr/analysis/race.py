@@ -27,7 +27,7 @@ class Race:
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or
-            "parallel", the first ones by an executor's workers.
+            "parallel", by an executor's workers.
         held_out: whether the losses are of examples that no run trained on; if not, they are the runs' last training
             losses, or of examples that the runs trained on, because there were too few.
     """

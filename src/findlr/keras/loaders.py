@@ -151,9 +151,8 @@ def split(loader: Arrays | Units, count: int, needed: int, share: float) -> held
     if count and not aside:
         return loader.few(order, count)
     others = order[aside * size :][: train_on * size if thins else None]
-    return [loader.at(order[at : at + size]) for at in range(0, aside * size, size)], loader.of(
-        np.sort(others).tolist()
-    )
+    scored = [loader.at(order[at : at + size]) for at in range(0, aside * size, size)]
+    return scored, loader.of(np.sort(others).tolist())
 
 
 def _sliceable(array: Any) -> Any:

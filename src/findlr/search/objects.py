@@ -120,30 +120,30 @@ def _global_names(code: CodeType) -> Iterable[str]:
             yield from _global_names(constant)
 
 
-def instances_in(
+def generators_in(
     root: Any,
     holders: list[Any] | None = None,
     *,
-    kinds: tuple[type, ...],
+    kinds: tuple[type, ...] = GENERATORS,
     simple: AbstractSet[type] = SIMPLE,
     modules: tuple[str, ...] = (),
     owners: tuple[type, ...] = (),
     but: Iterable[Any] = (),
 ) -> list[Any]:
-    """The objects of some classes that another one holds, however deep: in attributes, containers, functions.
+    """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
 
     Args:
         root: what to look into; containers of more than 1,000 items are data, and left alone.
-        holders: takes what else a pass over data may change: containers, such as a cache, and what the attributes of
-            objects are in, such as those of a dataset that counts its epochs.
-        kinds: the classes. What such an object holds is its own.
+        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
+            are in, such as those of a dataset that counts its epochs.
+        kinds: the classes of generators.
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
         owners: classes that are looked into, too, whose attributes are put back by somebody else.
         but: objects that are not looked into.
 
     Returns:
-        The objects, each once.
+        The generators, each once.
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
@@ -169,10 +169,6 @@ def instances_in(
         if len(seen) > MOST_OBJECTS:
             break
     return found
-
-
-generators_in = functools.partial(instances_in, kinds=GENERATORS)
-"""The random generators that a loader holds: in its samplers, collate function, dataset, transforms."""
 
 
 def refill(target: Any, items: Any) -> None:

@@ -13,9 +13,7 @@ _FEWEST = 10  # losses from which a scatter can be told
 _SEEN = 5  # losses without which not even a range can be
 _RANGES = 2.0  # ranges of the usual losses that a rise must exceed, where those range wider than the threshold asks
 _ABOVE = 1.25  # times the highest of the usual losses: higher is no noise
-_ABRUPT = (
-    10.0  # times the highest of the usual losses: two rare batches can be so high, a rate mostly comes there slowly
-)
+_ABRUPT = 10.0  # times the highest of the usual losses: two rare batches can be so high, and a rate seldom at once
 _UNUSUAL = 0.5  # a rise of the losses under the starting weights, as a share of their level: more is no usual noise
 _FLOAT32 = 2.0**23  # beside a loss so many times larger, float32 rounds another one away: no batches differ so much
 

@@ -285,7 +285,8 @@ def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
 class Unwritten(Generic[Given]):
     """A generator's block that no exception is thrown into: contextlib would write into it, and a frozen one breaks.
 
-    It does the same on every exit.
+    Args:
+        block: what to enter and to leave; it leaves in the same way on every exit.
     """
 
     def __init__(self, block: AbstractContextManager[Given]) -> None:

@@ -155,8 +155,7 @@ def find_lr(
     )
     if in_epochs:
         plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)
-    if total_steps is None and not isinstance(schedule, str):
-        warn_of_epochs(plan, total_steps, trainable.steps_per_epoch)
+    warn_of_epochs(plan, total_steps, trainable.steps_per_epoch)
     return found(trainable, plan, search)
 
 

@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
+from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
@@ -229,6 +230,7 @@ class Attributes:
         remember_rng(self._devices, memory)
         return memory
 
+    @signals_wait
     def restore(self, snapshot: Memory) -> None:
         """Put everything back."""
         snapshot.put_back()

@@ -100,16 +100,14 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
     }
 
 
-_SIMPLE = objects.SIMPLE | {torch.device, torch.dtype}
-
 generators_in = partial(
-    objects.instances_in,
+    objects.generators_in,
     kinds=_GENERATORS,
-    simple=_SIMPLE | {torch.Tensor},
+    simple=objects.SIMPLE | {torch.Tensor, torch.device, torch.dtype},
     modules=("torch.utils.data",),
     owners=(nn.Module,),
 )
-"""Those of ``findlr.search.objects``, with torch's generators; modules are looked into, and hold nothing."""
+"""``findlr.search.objects.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
