@@ -14,7 +14,7 @@ comma := ,
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning ray skorch)
 
-.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-gpu study study-truth prove floors release-check clean
+.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-rooms bench-gpu study study-truth prove floors release-check clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -100,6 +100,9 @@ bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other fi
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.cost
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.step
 	PYTHONPATH=src $(PEERS)/bin/python -m bench.nothing
+
+bench-rooms: $(ROOMS)/.ready ## Time a search in each framework beside its own steps and its own finder
+	$(ROOMS)/bin/python -m bench.rooms
 
 bench-gpu: setup ## Time a search on a GPU beside a bare loop, and its copies to the host beside the link
 	$(RUN)/python -m bench.gpu

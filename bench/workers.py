@@ -1,6 +1,6 @@
 """Times a race whose runs a pool of processes makes beside the same training's race one run after another.
 
-    python -m bench.workers                 # runs of a minute, two workers: about 10 minutes
+    python -m bench.workers                 # runs of a minute, two workers: about 7 minutes
     python -m bench.workers --seconds 10    # shorter runs, where the start of the workers weighs more
 
 Everything counts: the sweep, the start of the workers, sending the training. Each process computes in one thread. On a
@@ -40,15 +40,16 @@ def training() -> tuple[nn.Module, torch.optim.Optimizer, nn.Module, DataLoader[
     return net, torch.optim.AdamW(net.parameters()), nn.CrossEntropyLoss(), loader
 
 
-def seconds_per_step(steps: int = 40) -> float:
-    """What a bare step takes in processor time."""
+def seconds_per_step() -> float:
+    """What a bare step takes in processor time, once the first epoch has warmed everything up."""
     net, optimizer, criterion, loader = training()
-    begin = time.process_time()
-    for _, (inputs, targets) in zip(range(steps), loader, strict=False):
-        optimizer.zero_grad()
-        criterion(net(inputs), targets).backward()
-        optimizer.step()
-    return (time.process_time() - begin) / steps
+    for _ in range(2):
+        begin = time.process_time()
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            criterion(net(inputs), targets).backward()
+            optimizer.step()
+    return (time.process_time() - begin) / len(loader)
 
 
 def timed(search: Callable[[], Finding]) -> tuple[Finding, float, float]:
