@@ -10,6 +10,7 @@ import pytest
 
 from findlr import ConfigurationError, FileFormatError, Finding, Plan, find, rules
 from findlr.testing import Quadratic
+from tests.finding.test_files import a_full_disk
 from tests.search.test_race import Several
 
 PLAN = Plan("one_cycle", total_steps=400)
@@ -186,10 +187,26 @@ def test_without_a_race_there_is_nothing_to_keep(path):
     assert not path.exists()
 
 
-def test_a_disk_that_is_full_ends_no_race(path, monkeypatch, caplog):
-    monkeypatch.setattr("findlr.search.checkpoint.os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
-    assert searched(path) == searched(None)
+@pytest.mark.posix
+@pytest.mark.parametrize("early", [True, False])
+def test_a_disk_that_is_full_ends_no_race_and_what_the_file_has_stays(path, caplog, early):
+    whole = searched(path)
+    room = 100 if early else path.stat().st_size - 1
+    path.unlink()
+    with a_full_disk(room):
+        assert searched(path) == whole
     assert "can't be kept in" in caplog.text
+    assert [each.name for each in path.parent.iterdir()] == ([] if early else [path.name])
+    assert searched(path) == whole
+
+
+@pytest.mark.posix
+def test_a_checkpoint_that_is_a_link_stays_one(path, tmp_path_factory):
+    there = tmp_path_factory.mktemp("large")
+    path.symlink_to(there / "race.json")
+    assert searched(path) == searched(None)
+    assert path.is_symlink()
+    assert [each.name for each in there.iterdir()] == ["race.json"]
 
 
 SCRIPT = """

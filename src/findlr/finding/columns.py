@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from findlr.analysis.curve import Curve
 from findlr.analysis.smoothing import Array
 from findlr.errors import MissingExtraError
+from findlr.finding.files import write_whole
 from findlr.finding.saved import strict
 
 if TYPE_CHECKING:
@@ -44,15 +45,15 @@ def table(columns: Columns) -> pandas.DataFrame:
 def write_csv(columns: Columns, path: str | PathLike[str]) -> None:
     """Write comma-separated values; every digit is kept."""
     rows = np.column_stack(list(columns.values()))
-    np.savetxt(path, rows, fmt="%.17g", delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+    how: dict[str, Any] = {"fmt": "%.17g", "delimiter": ",", "header": ",".join(columns), "comments": ""}
+    write_whole(path, lambda file: np.savetxt(file, rows, encoding="utf-8", **how))
 
 
 def write_jsonl(columns: Columns, path: str | PathLike[str]) -> None:
     """Write JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
     import json
-    from pathlib import Path
 
-    with Path(path).open("w", encoding="utf-8") as file:
-        for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-            point = strict(dict(zip(columns, row, strict=True)), lambda _: None)
-            file.write(json.dumps(point, allow_nan=False) + "\n")
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    points = [strict(dict(zip(columns, row, strict=True)), lambda _: None) for row in rows]
+    text = "".join(json.dumps(point, allow_nan=False) + "\n" for point in points)
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

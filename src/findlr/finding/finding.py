@@ -280,7 +280,7 @@ class Finding:
         """Write the Finding as JSON.
 
         Args:
-            path: the file; one that is there is replaced.
+            path: the file; one that is there is replaced, or stays whole where that fails.
         """
         write(path, self.to_dict())
 

@@ -198,10 +198,11 @@ def damaged(error: Exception) -> FileFormatError:
 def write(path: str | PathLike[str], data: Mapping[str, Any]) -> None:
     """Write data as JSON into a file; one that is there is replaced."""
     import json  # here, for `import findlr` to cost little more than NumPy
-    from pathlib import Path
+
+    from findlr.finding.files import write_whole
 
     text = json.dumps(data, allow_nan=False) + "\n"
-    Path(path).write_bytes(text.encode())  # at once: a text file takes its time over a long curve
+    write_whole(path, lambda file: file.write_bytes(text.encode()))  # at once: a text file is slow for a long curve
 
 
 def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from findlr.errors import ConfigurationError, FileFormatError, FindlrError
+from findlr.finding.files import write_whole
 from findlr.finding.saved import LARGEST, strict
 from findlr.search.interrupts import signals_wait
 from findlr.search.trainable import OneOfSeveral
@@ -42,16 +43,11 @@ def read(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
 
 @signals_wait
 def write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write the file anew; whenever this is broken off, the file is a whole one. A failure is logged, not raised."""
+    """Write the file anew. A failure is logged, not raised."""
     data = plain(data)
     text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
-    beside = path.with_name(f"{path.name}.tmp")
     try:
-        with beside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_whole(path, lambda file: file.write_text(text))
     except OSError as error:
         logger.warning("the race goes on, but can't be kept in %s: %s", path, error)
 
@@ -68,7 +64,7 @@ def _can_be_read(path: Path) -> bool:
         pass
     except (OSError, ValueError) as error:  # too long, or with a null byte
         raise ConfigurationError(f"checkpoint={os.fspath(path)[:60]!r} is no name of a file: {error}") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.is_dir() or not os.access(path.resolve().parent, os.W_OK):
         reason = "it is a folder" if path.is_dir() else "its folder is not there, or can't be written to"
         raise ConfigurationError(f"checkpoint={os.fspath(path)!r} can't be written: {reason}; give the name of a file")
     return path.exists()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findlr.errors import ConfigurationError, MissingExtraError
+from findlr.finding.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +95,9 @@ def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -
     """
     if isinstance(ax, (str, PathLike)):
         check_picture(ax)
-        (figure := picture(draw)).savefig(ax, dpi=_DPI)
+        figure, content = picture(draw), BytesIO()
+        figure.savefig(content, format=Path(ax).suffix[1:].lower(), dpi=_DPI)
+        write_whole(ax, lambda file: file.write_bytes(content.getvalue()))
         return figure.axes[0]
     ax = _new_axes() if ax is None else ax
     if not hasattr(ax, "set_xscale"):

@@ -17,6 +17,7 @@ from string import Template
 
 from findlr.analysis.text import printable
 from findlr.finding import Finding
+from findlr.finding.files import write_whole
 from findlr.finding.saved import strict
 from findlr.views.drawing import findings_of, labels_of
 from findlr.views.report.data import run_data
@@ -57,7 +58,7 @@ def write_report(
         True
     """
     text = page(findings, labels, source)
-    Path(path).write_text(text, encoding="utf-8")
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
     return Path(path)
 
 
