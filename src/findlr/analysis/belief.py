@@ -9,7 +9,7 @@ import numpy as np
 
 from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve
-from findlr.analysis.dip import read_dip
+from findlr.analysis.dip import MOST_NOISE, read_dip
 from findlr.analysis.families import RATE_FREE
 from findlr.analysis.plan import Plan
 from findlr.analysis.usual import DECAY, EPOCHS, MOMENTUM, delay, overfits, planned, usual
@@ -166,7 +166,7 @@ def _settled(
     to: float | None,
     weight: float,
     interval: tuple[float, float],
-    noise: float = 1.8,
+    noise: float = MOST_NOISE,
 ) -> Belief:
     answer += 0.0 if plan.optimizer in RATE_FREE else _LEVEL
     if curve.diverged and len(curve) and not batch_is_at_fault(curve):

@@ -175,14 +175,14 @@ class Curve:
         bad = np.flatnonzero(~np.isfinite(self.loss[:end]))
         if bad.size:
             end = int(bad[0])
-        return self if end == len(self) else self._part(slice(0, end), diverged=False)
+        return self if end == len(self) else self._part(slice(0, end))
 
     def paired(self) -> Curve:
         """The usable points whose loss under the starting weights is a number, too, where that was measured."""
         usable = self.usable()
         if usable.baseline is None or np.isfinite(usable.baseline).all():
             return usable
-        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)), diverged=False)  # noqa: SLF001 - a Curve's
+        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)))  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
@@ -234,16 +234,17 @@ class Curve:
         if skip_start < 0 or skip_end < 0:
             raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
         usable = self.usable()
-        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)), diverged=False)  # noqa: SLF001 - a Curve's
+        return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)))  # noqa: SLF001 - a Curve's
 
-    def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]], diverged: bool) -> Curve:
+    def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]]) -> Curve:
+        """Those of the usable points, so that none of them is the one that tripped the stop rule."""
         return replace(
             self,
             lr=self.lr[where],
             loss=self.loss[where],
             baseline=None if self.baseline is None else self.baseline[where],
             validation=None if self.validation is None else self.validation[where],
-            diverged=diverged,
+            diverged=False,
         )
 
     def to_dict(self) -> dict[str, Any]:

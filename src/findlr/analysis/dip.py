@@ -16,6 +16,7 @@ _CEILING = 0.3  # of the fall: how far above the start a loss may count
 _CALM = 0.8  # decades: a fall so many times the batches' differences, 6, is not noisy
 _USUAL_DENSITY = 11.0  # points in a decade: find_lr's defaults
 _NOISIEST = -1.0  # decades: a smaller fall counts as a tenth of them
+MOST_NOISE = _CALM - _NOISIEST  # decades: that of a curve without a dip, too
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ MOST_UNSURE = 2.0  # down to half as much
 FROM_DIVERGED = 0.4  # decades: the answer keeps from a run that diverged, because the plan is longer
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
+_LEARNED_SHARE = 0.01  # of the loss at the start: a run that gains less has learned nothing
 _LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
 
 
@@ -73,7 +74,8 @@ def at_once(first: float, limits: tuple[float, float]) -> list[float]:
     lrs: list[float] = []
     for times in AT_ONCE:
         lr = within(first * times, limits)
-        lrs += [lr] if _far(lr, lrs) else []
+        if _far(lr, lrs):
+            lrs.append(lr)
     return lrs
 
 
@@ -87,8 +89,7 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
 
     Each step beyond is twice as far, in octaves, as the last one: the sweep may be far off.
     """
-    ordered = sorted(done, key=lambda run: run.lr)
-    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    ordered, at = _by_rate(done)
     best = ordered[at]
     beyond = []
     if at == 0 and not best.loss < start:  # it was better not to train
@@ -102,13 +103,14 @@ def next_candidate(done: Sequence[Run], start: float, limits: tuple[float, float
     lowest, _ = parabola(done)
     sides = [math.sqrt(best.lr * ordered[i].lr) for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
     between = sorted(sides, key=lambda lr: abs(math.log(lr / lowest)))
-    candidates = (_apart(within(lr, limits), ordered) for lr in (*beyond, lowest, *between))
-    return next((lr for lr in candidates if lr is not None), None)
+    candidates = (within(lr, limits) for lr in (*beyond, lowest, *between))
+    return next((lr for lr in candidates if _far(lr, [run.lr for run in done])), None)
 
 
-def _apart(lr: float, done: Sequence[Run]) -> float | None:
-    """``lr``, unless it is next to a run that is done."""
-    return lr if _far(lr, [run.lr for run in done]) else None
+def _by_rate(done: Sequence[Run]) -> tuple[list[Run], int]:
+    """The runs, the lowest rate first, and which of them is the best."""
+    ordered = sorted(done, key=lambda run: run.lr)
+    return ordered, min(range(len(ordered)), key=lambda i: ordered[i].loss, default=0)
 
 
 def _far(lr: float, others: Sequence[float]) -> bool:
@@ -118,8 +120,7 @@ def _far(lr: float, others: Sequence[float]) -> bool:
 
 def narrow(done: Sequence[Run]) -> bool:
     """Whether the best run has a neighbour on each side, both near, and neither diverged."""
-    ordered = sorted(done, key=lambda run: run.lr)
-    at = min(range(len(ordered)), key=lambda i: ordered[i].loss, default=0)
+    ordered, at = _by_rate(done)
     around = ordered[at - 1 : at + 2] if at else []
     return len(around) == 3 and all(
         above.lr <= below.lr * NARROW and math.isfinite(below.loss + above.loss) for below, above in pairwise(around)
@@ -128,8 +129,7 @@ def narrow(done: Sequence[Run]) -> bool:
 
 def parabola(done: Sequence[Run]) -> tuple[float, bool]:
     """Where a parabola in log lr through the best run and its neighbours is lowest, and whether it has two."""
-    ordered = sorted(done, key=lambda run: run.lr)
-    at = min(range(len(ordered)), key=lambda i: ordered[i].loss)
+    ordered, at = _by_rate(done)
     if at in (0, len(ordered) - 1) or not math.isfinite(ordered[at].loss):
         return ordered[at].lr, False
     left, best, right = ordered[at - 1], ordered[at], ordered[at + 1]
@@ -145,7 +145,7 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
 
 def learned(race: Race) -> bool:
     """Whether a run of the race made the held-out loss better by more than a hundredth."""
-    return min(run.loss for run in race.runs) < race.start - 0.01 * abs(race.start)
+    return min(run.loss for run in race.runs) < race.start - _LEARNED_SHARE * abs(race.start)
 
 
 def level(race: Race) -> bool:
