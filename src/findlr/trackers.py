@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,8 +108,7 @@ def mlflow(finding: Finding, run: Any, client: Any = None, tag: str = "findlr") 
         for step, value in enumerate(values.tolist())
     ]
     metrics += [Metric(f"{tag}/{name}", number, now, 0) for name, number in _numbers(finding).items()]
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    _log_metrics(client, run_id, metrics)
     client.log_batch(run_id, tags=[RunTag(f"{tag}.{name}", value) for name, value in _texts(finding).items()])
     client.log_figure(run_id, picture(finding.plot), f"{tag}/curve.png")
     client.log_dict(run_id, finding.to_dict(), f"{tag}/finding.json")
@@ -173,8 +172,7 @@ class stream:  # noqa: N801 - it is called as a function is
     def close(self) -> None:
         """Send what waits; the writer or run stays open. A search does so at its end."""
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), _BATCH):
-            self._client.log_batch(self._run, metrics=waiting[start : start + _BATCH])
+        _log_metrics(self._client, self._run, waiting)
         self._sent = time.monotonic()
 
     def _to_tensorboard(self, at: int, values: dict[str, float]) -> None:
@@ -193,6 +191,11 @@ class stream:  # noqa: N801 - it is called as a function is
         self._waiting += [Metric(name, value, now, at) for name, value in values.items()]
         if time.monotonic() - self._sent >= _SEND_EVERY:
             self.close()
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Sequence[Any]) -> None:
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
 def _numbers(finding: Finding) -> dict[str, float]:

@@ -10,7 +10,7 @@ from findlr import ConfigurationError, Curve, Plan, Stop, Suggestion, find, rule
 from findlr.analysis.dip import read_dip
 from findlr.analysis.race import Race, Run
 from findlr.testing import Quadratic
-from findlr.views.drawing import describe, flattened, labels_of
+from findlr.views.drawing import describe, flat_facts, labels_of
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +175,9 @@ class TestLabels:
         assert labels_of([run(16)]) == ("run 1",)
 
 
-def test_facts_are_flattened():
+def test_facts_are_flat_facts():
     facts = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": None}], "f": [], 3: "x"}
-    assert list(flattened(facts)) == [("a.b", "1"), ("a.c", "1, 2"), ("d.0.e", "None"), ("f", ""), ("3", "x")]
+    assert list(flat_facts(facts)) == [("a.b", "1"), ("a.c", "1, 2"), ("d.0.e", "None"), ("f", ""), ("3", "x")]
 
 
 def test_every_rule_is_in_the_mapping():

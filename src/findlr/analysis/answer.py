@@ -12,8 +12,8 @@ from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
-from findlr.analysis.rules import Rule, Suggestion, quick, told
-from findlr.analysis.runs import decide, learned, level
+from findlr.analysis.rules import Rule, Suggestion, quick, suggestion_of
+from findlr.analysis.runs import decide, end_alike, learned
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
@@ -66,7 +66,7 @@ def answer(
     verdict, why = swept.verdict, swept.why
     if verdict in (Verdict.NOISY, Verdict.NO_EDGE, Verdict.MANY_EPOCHS, Verdict.PRETRAINED, Verdict.DISAGREE):
         why, _ = parted(why)  # its advice, to verify, was taken
-    if level(race):
+    if end_alike(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
         between = f"{rate_text(lrs[0])} to {rate_text(lrs[-1])}"
@@ -87,7 +87,8 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
     by_belief = rule in (None, quick) and plan.optimizer not in QUASI_NEWTON
     try:
         belief = believe(curve, plan) if by_belief else None
-        suggestion = inside((rule or quick)(curve, plan) if belief is None else told(belief, plan), curve)
+        suggested = (rule or quick)(curve, plan) if belief is None else suggestion_of(belief, plan)
+        suggestion = inside(suggested, curve)
     except NoSuggestionError as error:
         return Answer(None, Verdict.NO_ANSWER, f"{judgement.why} But {error}.")
     if belief is not None and judgement.verdict is Verdict.CLEAR and plan.optimizer not in RATE_FREE:

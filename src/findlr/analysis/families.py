@@ -10,10 +10,10 @@ RATE_FREE = ("Prodigy", "DAdaptation", "DoG")  # they estimate their rate; lr is
 QUASI_NEWTON = ("LBFGS",)  # their steps have the size of the curvature, and a full one is at 1
 
 _FAMILIES = (
-    *("SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam", "RMSprop", "Rprop", "Adagrad"),
-    *("Adadelta", "LBFGS", "Adafactor", "Muon", "Lion", "Sophia", "AdamWScheduleFree", "RAdamScheduleFree"),
-    *("SGDScheduleFree", *RATE_FREE),
-)
+    "SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam", "RMSprop", "Rprop", "Adagrad", "Adadelta",
+    "LBFGS", "Adafactor", "Muon", "Lion", "Sophia", "AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree",
+    *RATE_FREE,
+)  # fmt: skip
 _OTHER_NAMES = {
     "NAdam": ("NAdamW",),
     "RAdam": ("RAdamW",),
@@ -21,10 +21,10 @@ _OTHER_NAMES = {
     "Sophia": ("SophiaG", "SophiaH"),
     "DoG": ("LDoG",),
     "DAdaptation": (
-        *("DAdaptAdam", "DAdaptAdamW", "DAdaptAdamIP", "DAdaptAdamPreprint", "DAdaptSGD", "DAdaptAdaGrad"),
-        *("DAdaptLion", "DAdaptAdan", "DAdaptAdanIP"),
+        "DAdaptAdam", "DAdaptAdamW", "DAdaptAdamIP", "DAdaptAdamPreprint", "DAdaptSGD", "DAdaptAdaGrad", "DAdaptLion",
+        "DAdaptAdan", "DAdaptAdanIP",
     ),
-}
+}  # fmt: skip
 # What a name says of memory or of who computes, not of the algorithm: bitsandbytes', torchao's, DeepSpeed's, apex's,
 # and those of transformers' ``optim=``.
 _IMPLEMENTATION = re.compile(

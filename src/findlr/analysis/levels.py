@@ -106,10 +106,6 @@ def levels_of(points: Curve) -> Levels:
         path = float(np.abs(np.diff(losses[way])).sum())
         significant = significant and (fall > _CLEARS * near or fall > _STEADY * path)
     before_end = int(np.searchsorted(points.lr, points.lr[-1] / 10))
-    middle = losses[n // 4 : n // 2]
-    first_ones = losses[:3]  # so few: a curve that rises from the start has left its level soon
-    rise = float(median(middle)) - float(median(first_ones))
-    rise_error = 1.25 * noise * (1 / len(first_ones) + 1 / len(middle)) ** 0.5  # a median's is 1.25 x a mean's
     before, bottom = _measured(points, losses, start, at)
     return Levels(
         start=float(np.mean(points.loss[:width])),
@@ -123,8 +119,18 @@ def levels_of(points: Curve) -> Levels:
         evidence=evidence,
         done_before_end=bool(falls[before_end] >= _DONE * falls[at]),
         turned=bool(fall - float(falls[at:].min()) >= _TURNED * fall),
-        rises_early=rise > max(_SIGNIFICANT * rise_error, floor),
+        rises_early=_rises_early(losses, noise, floor),
     )
+
+
+def _rises_early(losses: Array, noise: float, floor: float) -> bool:
+    """Whether the loss has left its first level for a higher one by the middle of the sweep."""
+    n = len(losses)
+    middle = losses[n // 4 : n // 2]
+    first_ones = losses[:3]  # so few: a curve that rises from the start has left its level soon
+    rise = float(median(middle)) - float(median(first_ones))
+    rise_error = 1.25 * noise * (1 / len(first_ones) + 1 / len(middle)) ** 0.5  # a median's is 1.25 x a mean's
+    return bool(rise > max(_SIGNIFICANT * rise_error, floor))
 
 
 def _measured(points: Curve, losses: Array, start: float, at: int) -> tuple[float, float]:

@@ -80,11 +80,11 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     plan = plan or Plan()
     if plan.optimizer in QUASI_NEWTON:
         return _full_step(curve, plan.optimizer)
-    return told(believe(curve, plan), plan)
+    return suggestion_of(believe(curve, plan), plan)
 
 
-def told(belief: Belief, plan: Plan) -> Suggestion:
-    """A belief as ``quick`` tells it."""
+def suggestion_of(belief: Belief, plan: Plan) -> Suggestion:
+    """What ``quick`` suggests by a belief, and why."""
     if plan.optimizer in RATE_FREE:
         dips = "" if belief.dip is None else f" The loss dips around {rate_text(belief.dip)}."
         return Suggestion(belief.lr, "quick", f"{rate_free(plan.optimizer)}.{dips}", belief.interval)

@@ -34,7 +34,7 @@ FROM_DIVERGED = 0.4  # decades: the answer keeps from a run that diverged, becau
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEARNED_SHARE = 0.01  # of the loss at the start: a run that gains less has learned nothing
-_LEVEL_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
+_ALIKE_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
 
 
 def is_rich(budget: float, total_steps: int) -> bool:
@@ -148,10 +148,10 @@ def learned(race: Race) -> bool:
     return min(run.loss for run in race.runs) < race.start - _LEARNED_SHARE * abs(race.start)
 
 
-def level(race: Race) -> bool:
+def end_alike(race: Race) -> bool:
     """Whether all runs end within a hundredth of what the best one gains."""
     losses = [run.loss for run in race.runs]
-    return max(losses) - min(losses) < _LEVEL_SHARE * (race.start - min(losses))
+    return max(losses) - min(losses) < _ALIKE_SHARE * (race.start - min(losses))
 
 
 def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
@@ -203,7 +203,7 @@ def share_of(race: Race, sweep: Suggestion, plan: Plan) -> float:
     example was held out: the more often the plan sees the same ones, the less a loss on them tells.
     """
     assert plan.total_steps is not None
-    if level(race):
+    if end_alike(race):
         return 0.0
     learned_part = float((race.steps / plan.total_steps) ** BELIEVED)
     unsure = 1.0

@@ -89,9 +89,9 @@ _OTHER_NAMES = {
     "inverse_sqrt": ("inv_sqrt", "inverse_square_root", "rsqrt", "noam"),
 }
 _NEED_NUMBERS = (
-    *("LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "LambdaLR", "MultiplicativeLR", "CyclicLR"),
-    *("CosineAnnealingWarmRestarts", "SequentialLR", "ChainedScheduler", "TanhLR"),
-)
+    "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "LambdaLR", "MultiplicativeLR", "CyclicLR",
+    "CosineAnnealingWarmRestarts", "SequentialLR", "ChainedScheduler", "TanhLR",
+)  # fmt: skip
 _FOLLOW_A_METRIC = ("ReduceLROnPlateau", "ReduceOnPlateau", "PlateauLR", "GreedyLR")
 
 

@@ -51,9 +51,9 @@ class Verdict(Enum):
     def refuses(self) -> bool:
         """True if no rate may be suggested."""
         return self in (
-            *(Verdict.FLAT, Verdict.RISING, Verdict.TOO_SHORT),
-            *(Verdict.NOT_FINITE, Verdict.STILL_FALLING, Verdict.NO_ANSWER),
-        )
+            Verdict.FLAT, Verdict.RISING, Verdict.TOO_SHORT,
+            Verdict.NOT_FINITE, Verdict.STILL_FALLING, Verdict.NO_ANSWER,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

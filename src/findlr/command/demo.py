@@ -245,11 +245,8 @@ def run(data: Data, output: Path) -> Finding:
     net = data.network(seed=0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     loader = data.loader(seed=0)
-    finding = find_lr(
-        *(net, optimizer, nn.NLLLoss(), loader),
-        num_steps=data.num_steps,
-        total_steps=data.epochs * len(loader),
-    )
+    steps = data.epochs * len(loader)
+    finding = find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=data.num_steps, total_steps=steps)
     show(finding, console)
     finding.save(output / "finding.json")
     finding.plot(output / "curve.png")

@@ -139,20 +139,19 @@ def _extras() -> Iterator[str]:
             least = re.search(r">=([\w.]+)", package)
             extras[extra[1]].append(_version(name[0], least[1] if least else "0"))
     for kind, versions in extras.items():
-        lacking = any(version.endswith("!") for version in versions)
-        hint = f"; run: pip install 'findlr[{kind}]'" if lacking else ""
-        yield f"  {kind:<12} {', '.join(version.removesuffix('!') for version in versions)}{hint}"
+        hint = "" if all(fits for _, fits in versions) else f"; run: pip install 'findlr[{kind}]'"
+        yield f"  {kind:<12} {', '.join(text for text, _ in versions)}{hint}"
 
 
-def _version(package: str, least: str) -> str:
-    """A package's version; with a "!" at the end if it is missing or too old."""
+def _version(package: str, least: str) -> tuple[str, bool]:
+    """A package's version in words, and whether it is there and not too old."""
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:
-        return f"{package} is not installed!"
+        return f"{package} is not installed", False
     if _release(version) < _release(least):
-        return f"{package} {version} is older than {least}!"
-    return f"{package} {version}"
+        return f"{package} {version} is older than {least}", False
+    return f"{package} {version}", True
 
 
 def _release(version: str) -> list[int]:

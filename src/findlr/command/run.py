@@ -131,9 +131,9 @@ def run(
     outputs.check()
     with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target), _executor(workers) as executor:
         finding, code = _searched(target, {**options, **executor}, whole_traceback)
-    if finding is not None and (code is None or len(finding.curve)):
+    if finding is not None:
         outputs.write(finding, target)
-    return code_of(finding) if code is None and finding is not None else code or WRONG
+    return code
 
 
 @contextmanager
@@ -149,21 +149,22 @@ def _executor(workers: int | None) -> Iterator[Mapping[str, Any]]:
         yield {"executor": pool}
 
 
-def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int | None]:
-    """The Finding, and the exit code if the Finding does not decide it."""
+def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int]:
+    """The Finding, or what was measured until an error, if anything was; and the exit code."""
     from findlr.command.target import load, search
 
     try:
-        return search(load(target)(), options, target), None
+        finding = search(load(target)(), options, target)
     except BaseException as error:  # noqa: BLE001 - whatever ends it, what was measured is told
         measured = _measured(error)
         code, said = ended(error, target, whole_traceback)
-        if measured is not None and len(measured.curve):
+        if measured is not None:
             said += f"; {len(measured.curve)} steps were measured{_restored(error)}"
         if code == INTERRUPTED and (kept := options.get("checkpoint")) is not None and kept.exists():
             said += f"; the same command goes on with what {kept} has"
-    say(said)
-    return measured, code
+        say(said)
+        return measured, code
+    return finding, code_of(finding)
 
 
 def ended(error: BaseException, target: str, whole_traceback: bool) -> tuple[int, str]:
@@ -184,11 +185,11 @@ def ended(error: BaseException, target: str, whole_traceback: bool) -> tuple[int
 
 
 def _measured(error: BaseException) -> Finding | None:
-    """What the search had measured when it was ended; an exception of the user's may have a ``finding`` of its own."""
+    """What the search had measured when it was ended; None if it had no point yet."""
     from findlr.finding import Finding
 
-    measured = getattr(error, "finding", None)
-    return measured if isinstance(measured, Finding) else None
+    measured = getattr(error, "finding", None)  # an exception of the user's may have one of its own
+    return measured if isinstance(measured, Finding) and len(measured.curve) else None
 
 
 def _restored(error: BaseException) -> str:

@@ -15,12 +15,12 @@ from findlr.analysis.rules import Rule, Suggestion, rule_named
 from findlr.analysis.smoothing import Array
 from findlr.analysis.verdict import Verdict
 from findlr.errors import MissingExtraError, NoSuggestionError, OptimizerError
-from findlr.finding import telling
 from findlr.finding.code import code_for
 from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
 from findlr.finding.cost import Cost
 from findlr.finding.plain import fields_of, plain_of
 from findlr.finding.saved import parsed, read, write
+from findlr.finding.telling import finding_text, repr_text
 from findlr.finding.writing import together, write_rates
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class Finding:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        return telling.told(self)
+        return finding_text(self)
 
     def __repr__(self) -> str:
-        return telling.short(self)
+        return repr_text(self)
 
     def __float__(self) -> float:
         return self.lr

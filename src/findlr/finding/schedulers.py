@@ -15,12 +15,8 @@ from findlr.errors import ConfigurationError
 
 _LENGTHS = ("total_steps", "T_max", "num_training_steps", "max_steps", "max_iters", "max_iter", "max_epochs")
 _FOLLOW_A_METRIC = {"ReduceLROnPlateau", "GreedyLR", "PlateauLRScheduler"}
-_DIRECT = {
-    "LambdaLR",
-    "OneCycleLR",
-    "CyclicLR",
-    "CosineAnnealingWarmRestarts",
-}  # besides those that PyTorch gives a closed form
+# Besides those that PyTorch gives a closed form.
+_DIRECT = {"LambdaLR", "OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts"}
 _ASKED = sorted({*range(1000), *(int(1000 * 1.01**i) for i in range(695))})  # up to a million steps
 _STEPPED = 10_000  # steps, where it must be stepped to each
 _HIGHER = 1 + 1e-9  # more than rounding
@@ -202,12 +198,12 @@ def _rewind(copy: Any) -> None:
 
 
 def _start(copy: Any, *, is_inner: bool = False) -> None:
-    if hasattr(copy, "_milestones") and not is_inner:
+    if hasattr(copy, "_milestones"):
         copy.last_epoch = 0
-        _start(copy._schedulers[0], is_inner=True)
-    elif hasattr(copy, "_milestones"):  # PyTorch's outer sequence steps an inner one that is at 0 already
-        copy.last_epoch = 0
-        copy._initial_step()
+        if is_inner:  # PyTorch's outer sequence steps an inner one that is at 0 already
+            copy._initial_step()
+        else:
+            _start(copy._schedulers[0], is_inner=True)
     elif hasattr(copy, "_schedulers"):
         for each in copy._schedulers:
             _start(each)
@@ -228,8 +224,9 @@ def _is_direct(scheduler: Any) -> bool:
 
 
 def _direct(copy: Any, step: int) -> Sequence[Any]:
+    rates: Sequence[Any]
     if hasattr(copy, "base_values"):
-        rates: Sequence[Any] = copy._get_lr(step)
+        rates = copy._get_lr(step)
         return rates
     if hasattr(copy, "_milestones"):
         index = bisect_right(copy._milestones, step)
@@ -237,10 +234,10 @@ def _direct(copy: Any, step: int) -> Sequence[Any]:
     copy.last_epoch = step
     if hasattr(copy, "T_0"):
         copy.step(step)
-        told: Sequence[Any] = copy.get_last_lr()
+        rates = copy.get_last_lr()
     else:
-        told = copy._get_closed_form_lr() if hasattr(copy, "_get_closed_form_lr") else copy.get_lr()
-    return told
+        rates = copy._get_closed_form_lr() if hasattr(copy, "_get_closed_form_lr") else copy.get_lr()
+    return rates
 
 
 def peaks(scheduler: Any, bases: Sequence[float]) -> list[float] | None:

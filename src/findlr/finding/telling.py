@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 40
 
 
-def told(finding: Finding) -> str:
+def finding_text(finding: Finding) -> str:
     """A Finding in six lines: the rate, its interval, the verdict, the plan, what is next, the cost."""
     suggestion = finding.suggestion
     rows = (
@@ -37,7 +37,7 @@ def none_text(finding: Finding) -> str:
     return "none" if fallback is None else f"none from this curve; {fallback.why}"
 
 
-def short(finding: Finding) -> str:
+def repr_text(finding: Finding) -> str:
     """A Finding in one line, for ``repr``."""
     found = "lr=None"
     if finding.suggestion is not None:
@@ -98,6 +98,13 @@ def race_text(race: Race) -> str:
     ends = (f"{run.loss:.4g}" if math.isfinite(run.loss) else "diverged" for run in runs)
     losses = ", ".join(f"{end} at {rate_text(run.lr)}" for end, run in zip(ends, runs, strict=True))
     return f"{len(runs)} run{'s' * (len(runs) != 1)} of {race.steps} steps; loss {losses}"
+
+
+def code_lines(finding: Finding) -> list[str]:
+    """The code to paste; no line where nothing is suggested, or nothing is known of the optimizer."""
+    if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
+        return []
+    return [printable(line) for line in finding.code().splitlines()]
 
 
 def _seen(finding: Finding) -> str:

@@ -14,7 +14,8 @@ def together(optimizer: Any) -> list[Any] | None:
     """An optimizer, or those of a list or dict; None where one has no groups to write into, or only copies of them."""
     given = list(optimizer.values()) if isinstance(optimizer, dict) else optimizer
     optimizers = list(given) if isinstance(given, (list, tuple)) else [given]
-    writable = [getattr(each, "param_groups", None) is getattr(each, "param_groups", ()) for each in optimizers]
+    # A property that makes its groups anew gives copies, each time other ones.
+    writable = [hasattr(each, "param_groups") and each.param_groups is each.param_groups for each in optimizers]
     return optimizers if writable and all(writable) else None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from findlr.analysis.curve import Step
 from findlr.errors import FindlrError
 from findlr.search.trainable import ChecksVerify, Remembered, Trainable
 
@@ -70,6 +71,16 @@ class Suite:
         trainable.restore(snapshot)
         run = self._run(trainable, self.max_lr)
         must(same(run, expected), f"a restored run differs: {run}, not {expected}")
+
+
+def breaks_off(error: type[BaseException], at: int) -> Callable[[Step], None]:
+    """What raises an error at a search's point ``at``, for ``on_step``."""
+
+    def on_step(step: Step) -> None:
+        if step.index == at:
+            raise error
+
+    return on_step
 
 
 def must(holds: bool, otherwise: str) -> None:

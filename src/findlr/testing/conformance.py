@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from findlr.analysis.curve import Step
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.trainable import Remembered, Trainable, restored
 from findlr.testing.bits import bits, draws
-from findlr.testing.checks import equal, must, same
+from findlr.testing.checks import breaks_off, equal, must, same
 from findlr.testing.optional import OptionalConformance
 
 
@@ -132,13 +131,8 @@ class TrainableConformance(OptionalConformance):
 
     def _break_off(self, trainable: Trainable[Any, Any], error: type[BaseException], at: int) -> None:
         """Break a search off at its point ``at``."""
-
-        def on_step(step: Step) -> None:
-            if step.index == at:
-                raise error
-
         try:
-            self._find(trainable, on_step=on_step)  # its sweep may end sooner
+            self._find(trainable, on_step=breaks_off(error, at))  # its sweep may end sooner
         except (BrokenOffError, KeyboardInterrupt) as raised:
             found: Finding = raised.finding  # type: ignore[union-attr]
             must(len(found.curve) == at + 1, f"broken off at point {at}, {len(found.curve)} points are kept")

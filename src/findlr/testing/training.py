@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from findlr.analysis.curve import Step, Stop
+from findlr.analysis.curve import Stop
 from findlr.finding import Finding
-from findlr.testing.bits import differing as _differing
-from findlr.testing.bits import draws as _draws
-from findlr.testing.checks import must
+from findlr.testing.bits import differing, draws
+from findlr.testing.checks import breaks_off, must
 from findlr.testing.conformance import BrokenOffError
 
 
@@ -95,7 +94,7 @@ class TrainingConformance:
             for at in (0, 1, self.num_steps - 1):
                 training = self._begun(before)
                 with pytest.raises(error) as raised:
-                    self._search(training, on_step=_breaks(error, at))
+                    self._search(training, on_step=breaks_off(error, at))
                 found = getattr(raised.value, "finding", None)
                 must(found is not None, "the exception carries no .finding")
                 self._check(training, before)
@@ -113,17 +112,9 @@ class TrainingConformance:
     def _check(self, training: Any, before: int) -> None:
         """Train on, and compare with a training without a search."""
         self.train(training, self.after)
-        seen = self.state(training), _draws()
+        seen = self.state(training), draws()
         never = self._begun(before)
         self.train(never, self.after)
-        expected = self.state(never), _draws()
-        differing = list(_differing(seen, expected))
-        must(not differing, f"after a search the training is another one; these differ: {', '.join(differing[:5])}")
-
-
-def _breaks(error: type[BaseException], at: int) -> Any:
-    def on_step(step: Step) -> None:
-        if step.index == at:
-            raise error
-
-    return on_step
+        expected = self.state(never), draws()
+        others = list(differing(seen, expected))
+        must(not others, f"after a search the training is another one; these differ: {', '.join(others[:5])}")

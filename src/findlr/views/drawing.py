@@ -62,9 +62,10 @@ def describe(
     validation = _measured(curve)
     reading = _read(finding) if smoothed and read else None
     named = _named(finding, rules)
-    suggested = finding.suggestion is not None  # named first, then
-    under = [line if reading is None else reading.line] * suggested + [line] * len(named)  # what each of them reads
-    marks = [Mark(lr, _height(curve, lr), names) for curve, (lr, names) in zip(under, named.items(), strict=False)]
+    suggestion = None
+    if finding.suggestion is not None:
+        lr = finding.suggestion.lr
+        suggestion = Mark(lr, _height(line if reading is None else reading.line, lr), named.pop(lr))
     return Drawing(
         line=line,
         points=points,
@@ -72,14 +73,14 @@ def describe(
         signs=() if reading is None else tuple(_signs(finding)),
         corrected=corrected,
         validation=validation,
-        suggestion=marks[0] if suggested else None,
+        suggestion=suggestion,
         interval=None if finding.suggestion is None else finding.suggestion.interval,
-        others=tuple(marks[suggested:]),
+        others=tuple(Mark(lr, _height(line, lr), names) for lr, names in named.items()),
         stop=_stop(finding),
         race=_race(finding) if race else None,
         limits=_limits(line, None if reading is None else reading.line, points, corrected, validation),
         plan=plan_text(finding.plan),
-        message="" if suggested else f"No suggestion. {finding.verdict.sentence}",
+        message=f"No suggestion. {finding.verdict.sentence}" if suggestion is None else "",
         loss_label="smoothed loss" if smoothed else "loss",
     )
 
@@ -125,7 +126,7 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
         if isinstance(labels, str) or len(labels) != len(findings):
             raise ConfigurationError(f"labels must be a list with one for each of {len(findings)} runs, got {labels!r}")
         return tuple(map(str, labels))
-    facts = [dict(flattened({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
+    facts = [dict(flat_facts({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
     found = [""] * len(findings)
     for name in (name for name in dict.fromkeys(chain(*facts)) if _tells(name)):
         short = name.removesuffix(".name").split(".")[-1]
@@ -136,13 +137,13 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
     return tuple(f"run {i + 1}" for i in range(len(findings)))
 
 
-def flattened(facts: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat_facts(facts: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Each fact with its place in the tree, as in ("optimizer.name", "SGD")."""
     for key, value in facts.items():
         if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}.")
+            yield from flat_facts(value, f"{prefix}{key}.")
         elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
-            yield from flattened(dict(enumerate(value)), f"{prefix}{key}.")
+            yield from flat_facts(dict(enumerate(value)), f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
@@ -216,7 +217,7 @@ def _race(finding: Finding) -> RaceRuns | None:
 
 
 def _named(finding: Finding, rules: Sequence[Rule | str] | str) -> dict[float, tuple[str, ...]]:
-    """Each rate that is answered, the suggestion first, with the rules that answer it."""
+    """Each rate that is answered, the suggestion's and those of other rules, with the rules that answer it."""
     named: dict[float, tuple[str, ...]] = {}
     if finding.suggestion is not None:
         named[finding.suggestion.lr] = (finding.suggestion.rule,)

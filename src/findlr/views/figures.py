@@ -65,13 +65,13 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
         warnings.filterwarnings("ignore", "Glyph")  # which one is missing here is for the browser's fonts
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         picture(draw, _SMALL).savefig(file, format="svg", transparent=True, metadata=nothing)
-        drawn = file.getvalue()
+        text = file.getvalue()
     for colour, meant in ((_INK, "currentColor"), (_PAPER, _PAGE)):
-        drawn = drawn.replace(colour, meant)
-    drawn = re.sub(r"<style.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)  # it is for the whole page
-    drawn = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), drawn)  # a tenth
+        text = text.replace(colour, meant)
+    text = re.sub(r"<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)  # it is for the whole page
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), text)  # a tenth
     opened = f'<svg role="img" aria-label="{label}" style="max-width:100%;height:auto"'
-    return re.sub(r"\s+", " ", drawn.replace("<svg", opened, 1)).replace("> <", "><")
+    return re.sub(r"\s+", " ", text.replace("<svg", opened, 1)).replace("> <", "><")
 
 
 def check_picture(path: str | PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which live view shows a search: a library's only word that nobody asked for, so only where somebody looks."""
+"""Which view shows a search as it runs; where none was asked for, only one that somebody sees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def live(asked: bool | None = None) -> AbstractContextManager[Callable[[Step], o
     """The view for where Python runs: a notebook's, a terminal's, plain lines, or none.
 
     Args:
-        asked: True shows it everywhere; None where somebody looks: in a notebook, and in a terminal if rich is there.
+        asked: True shows it everywhere; None in a notebook, and in a terminal if rich is installed.
 
     Returns:
         A context manager; what it gives is called with each Step, or is None.

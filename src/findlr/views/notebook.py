@@ -15,7 +15,7 @@ from findlr.analysis.smoothing import Array
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import MissingExtraError
 from findlr.finding import Finding
-from findlr.finding.telling import cost_text, plan_text, race_text
+from findlr.finding.telling import code_lines, cost_text, plan_text, race_text
 from findlr.views.figures import svg
 from findlr.views.parts import OWN
 from findlr.views.progress import Growing
@@ -78,16 +78,16 @@ def html(finding: Finding) -> str:
         >>> html(find(Quadratic()))[:5]
         '<div>'
     """
-    suggestion = finding.suggestion
-    if suggestion is None:
-        fallback = finding.fallback
-        head = "<b>No suggestion</b>" + ("" if fallback is None else f": {_text(fallback.why, 200)}")
-    else:
+    suggestion, fallback = finding.suggestion, finding.fallback
+    head, how = "<b>No suggestion</b>", ""
+    if suggestion is not None:
         head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b>'
         if suggestion.interval is not None:
             head += f" &nbsp; interval {interval_text(suggestion.interval)}"
-    named = "" if suggestion is None or suggestion.rule in OWN else f"{_text(suggestion.rule, 40)}: "
-    how = "" if suggestion is None else f"<div>{named}{_text(suggestion.why, 300)}</div>"
+        named = "" if suggestion.rule in OWN else f"{_text(suggestion.rule, 40)}: "
+        how = f"<div>{named}{_text(suggestion.why, 300)}</div>"
+    elif fallback is not None:
+        head += f": {_text(fallback.why, 200)}"
     race = "" if finding.race is None else f"<div>Race: {_text(race_text(finding.race), 300)}</div>"
     return (
         f'<div><div style="font-size:1.15em">{head}</div>'
@@ -100,14 +100,11 @@ def html(finding: Finding) -> str:
 
 
 def _code(finding: Finding) -> str:
-    """The code to paste, where the optimizer is known and it is not very long."""
-    if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
+    """The code to paste, where there is some and it is not very long."""
+    code = "\n".join(code_lines(finding))
+    if not code or len(code) > _LONGEST_CODE:
         return ""
-    code = finding.code()
-    if len(code) > _LONGEST_CODE:
-        return ""
-    lines = "\n".join(escape(printable(line)) for line in code.splitlines())
-    return f'<pre style="white-space:pre-wrap;margin:.4em 0">{lines}</pre>'
+    return f'<pre style="white-space:pre-wrap;margin:.4em 0">{escape(code)}</pre>'
 
 
 def _text(text: str, most: int) -> str:

@@ -76,6 +76,12 @@ class StopPoint:
     why: str
 
 
+def outcome(run: Run) -> str:
+    """What a run ended at, as in "loss 3.2 at 0.87"."""
+    end = f"loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged"
+    return f"{end} at {rate_text(run.lr)}"
+
+
 @dataclass(frozen=True)
 class RaceRuns:
     """The runs of a race by rate, on an axis of their own: what a run ends at is no loss of the sweep.
@@ -103,8 +109,7 @@ class RaceRuns:
     @property
     def told_above(self) -> str:
         """What those ended at, as in "above: loss 3.2 at 0.87"."""
-        ends = (f"loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged" for run in self.above)
-        return "above: " + ", ".join(f"{end} at {rate_text(run.lr)}" for end, run in zip(ends, self.above, strict=True))
+        return "above: " + ", ".join(map(outcome, self.above))
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,9 +171,8 @@ def _draw(drawing: Drawing, ax: Axes) -> None:
 def _curves(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
     """The lines and points; those further down lie over those before."""
     read = drawing.read
-    many: dict[str, Any] = {
-        "rasterized": len(drawing.line) > _MANY
-    }  # one by one they would make a vector picture very large
+    # Drawn one by one, so many points would make a vector picture very large.
+    many: dict[str, Any] = {"rasterized": len(drawing.line) > _MANY}
     dots: dict[str, Any] = {"color": _LINE, "ls": "", "marker": "o", "ms": 3, "mew": 0, "alpha": 0.5, **many}
     layers: tuple[tuple[str, Curve | None, dict[str, Any]], ...] = (
         ("raw loss", drawing.points, dots),

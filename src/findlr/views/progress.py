@@ -12,6 +12,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import duration, rate_text
+from findlr.views.parts import outcome
 from findlr.views.thinning import extremes
 
 
@@ -110,8 +111,8 @@ class Growing:
             return []
         if step.together > 1 and not step.ended:
             runs = [Run(now.peak or 0.0, now.num_steps, now.smoothed) for _, now in sorted(self._latest.items())]
-            return ["so far", *_ends(tuple(runs))]
-        ends = _ends(step.ended[: len(step.ended) - (len(step.ended) == step.run)])
+            return ["so far", *map(outcome, runs)]
+        ends = list(map(outcome, step.ended[: len(step.ended) - (len(step.ended) == step.run)]))
         return ["so far", *ends] if ends else []
 
     @property
@@ -126,7 +127,7 @@ class Growing:
         if len(step.ended) < step.run:
             return self._of_race(step)
         spent = duration(time.monotonic() - self._start)
-        return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *_ends(step.ended)]
+        return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *map(outcome, step.ended)]
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -164,9 +165,3 @@ class Growing:
 
 def _end(run: Run) -> str:
     return f"ended at loss {run.loss:.4g}" if math.isfinite(run.loss) else "diverged"
-
-
-def _ends(runs: tuple[Run, ...]) -> list[str]:
-    return [
-        f"{f'loss {run.loss:.4g}' if math.isfinite(run.loss) else 'diverged'} at {rate_text(run.lr)}" for run in runs
-    ]

@@ -68,7 +68,7 @@ class LiveSweep:
 
     def __call__(self, step: Step) -> None:
         """Show a step."""
-        before, (_, _, ended_before) = self._growing.step, self._last
+        before, ended_before = self._growing.step, self._last[-1]
         if before is not None and before.run is None and step.run is not None:
             self._last = (0, 1, 0)
         self._growing.add(step)

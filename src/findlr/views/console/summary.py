@@ -13,7 +13,7 @@ from findlr.analysis.rules import RULES
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
-from findlr.finding.telling import cost_text, none_text, plan_text, race_text
+from findlr.finding.telling import code_lines, cost_text, none_text, plan_text, race_text
 from findlr.views.console.sketch import Sketch
 from findlr.views.parts import OWN
 
@@ -29,9 +29,9 @@ def show(finding: Finding, console: Console | None = None) -> None:
     """
     console = console or Console()
     console.print(summary(finding), "", Sketch(finding), sep="\n")
-    if (code := _code(finding)) is not None:
+    if code := code_lines(finding):
         console.print(Text("\nto paste", style="bold"))
-        console.print(code, soft_wrap=True)  # a line stays one, however narrow the terminal is
+        console.print(Text("\n".join(code)), soft_wrap=True)  # a line stays one, however narrow the terminal is
 
 
 def show_all(findings: Sequence[Finding], labels: Sequence[str], console: Console | None = None) -> None:
@@ -116,13 +116,6 @@ def summary(finding: Finding) -> Table:
         table.add_row("" if i else "other rules", Text(f"{names}: {answer}"))
     table.add_row("cost", cost_text(finding.cost))
     return table
-
-
-def _code(finding: Finding) -> Text | None:
-    """The code to paste; None where nothing is known of the optimizer."""
-    if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
-        return None
-    return Text("\n".join(map(printable, finding.code().splitlines())))
 
 
 def _other_answers(finding: Finding) -> Iterator[tuple[str, str]]:

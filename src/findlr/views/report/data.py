@@ -15,7 +15,7 @@ from findlr.analysis.text import duration, interval_text, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
 from findlr.finding.code import ASSUMED_STEPS
-from findlr.views.drawing import describe, flattened
+from findlr.views.drawing import describe, flat_facts
 from findlr.views.parts import Drawing
 from findlr.views.thinning import extremes
 
@@ -89,12 +89,14 @@ def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str,
     start = min(10, usable) if len(drawing.line) else 0
     end = start + len(drawing.line)
     validation = None if drawing.validation is None else curve.validation
-    corrected = None if drawing.corrected is None else np.full(len(curve), np.nan)
-    if corrected is not None and drawing.corrected is not None:
+    corrected = read = dip = None
+    if drawing.corrected is not None:
+        corrected = np.full(len(curve), np.nan)
         corrected[: len(drawing.corrected)] = drawing.corrected.loss
-    read = None
     if drawing.read is not None:
         read = np.interp(curve.log10_lr, drawing.read.line.log10_lr, drawing.read.line.loss)
+        places = drawing.read.dip.log10_lr
+        dip = {"low": float(places[0]), "high": float(places[-1]), "top": float(drawing.read.dip.loss.max())}
     kept, averages = np.arange(len(curve)), None
     if len(curve) > _MOST:
         smoothed = [curve.smoothed(beta).loss for beta in betas]
@@ -106,13 +108,7 @@ def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str,
         "log10_lr": _packed(curve.log10_lr[kept], "<f4"),
         "loss": _packed(curve.loss[kept], "<f8"),
         "corrected": None if corrected is None else _packed(corrected[kept], "<f4"),
-        "dip": None
-        if drawing.read is None
-        else {
-            "low": float(drawing.read.dip.log10_lr[0]),
-            "high": float(drawing.read.dip.log10_lr[-1]),
-            "top": float(drawing.read.dip.loss.max()),
-        },
+        "dip": dip,
         "read": None if read is None else _packed(read[kept], "<f4"),
         "validation": None if validation is None else _packed(validation[kept], "<f4"),
         "averages": averages,
@@ -154,25 +150,26 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     if suggestion is not None:
         result += [("learning rate", rate_text(suggestion.lr)), ("rule", f"{suggestion.rule}: {suggestion.why}")]
         if suggestion.interval is not None:
-            result += [("interval", interval_text(suggestion.interval))]
-    if suggestion is not None and len(finding.lrs) > 1:
-        result += [("rates of the groups", ", ".join(map(rate_text, finding.lrs)))]
+            result.append(("interval", interval_text(suggestion.interval)))
+        if len(finding.lrs) > 1:
+            result.append(("rates of the groups", ", ".join(map(rate_text, finding.lrs))))
     yield "Result", result
     rates = interval_text((curve.lr[0], curve.lr[-1])) if len(curve) else "none"
-    yield (
-        "Sweep",
-        [
-            *(("points", f"{len(curve)} of {curve.num_steps} planned"), ("rates", rates)),
-            *(("end", finding.stop.sentence), ("smoothing", f"{curve.smoothing:g}")),
-            ("control variate", "used" if curve.baseline is not None else "not used"),
-        ],
-    )
-    cost = finding.cost
-    passes = [(name, f"{getattr(cost, name):,}") for name in ("forwards", "backwards")]
-    yield (
-        "Cost",
-        [("steps", f"{cost.steps:,.0f}; a forward pass alone is a third"), *passes, ("time", duration(cost.seconds))],
-    )
+    sweep = [
+        ("points", f"{len(curve)} of {curve.num_steps} planned"),
+        ("rates", rates),
+        ("end", finding.stop.sentence),
+        ("smoothing", f"{curve.smoothing:g}"),
+        ("control variate", "used" if curve.baseline is not None else "not used"),
+    ]
+    yield "Sweep", sweep
+    cost = [
+        ("steps", f"{finding.cost.steps:,.0f}; a forward pass alone is a third"),
+        ("forwards", f"{finding.cost.forwards:,}"),
+        ("backwards", f"{finding.cost.backwards:,}"),
+        ("time", duration(finding.cost.seconds)),
+    ]
+    yield "Cost", cost
     plan = finding.plan.to_dict()
     if not isinstance(plan["schedule"], str):
         scheduler = plan.pop("scheduler", "")
@@ -180,4 +177,4 @@ def _facts(finding: Finding) -> Iterable[tuple[str, list[tuple[str, str]]]]:
     if plan["total_steps"] is None:
         plan["total_steps"] = f"{ASSUMED_STEPS}, assumed: none were given"
     yield "Plan", [(name, str(value)) for name, value in plan.items() if value not in (None, "")]
-    yield "Training", [pair for pair in flattened(finding.facts) if pair[1] != ""]
+    yield "Training", [pair for pair in flat_facts(finding.facts) if pair[1] != ""]
