@@ -83,7 +83,7 @@ bench-faults: setup ## Count the page faults of a search's steps beside a bare l
 	$(RUN)/python -m bench.faults --steps 30 --rounds 3
 
 bench-passes: setup ## Time runs of a race in one pass beside the same runs one after another
-	$(RUN)/python bench/passes.py
+	$(RUN)/python -m bench.passes
 
 bench-workers: setup ## Time a race whose runs two processes make beside the same race one run after another
 	$(RUN)/python -m bench.workers

@@ -46,6 +46,8 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
+from bench.ratios import ratio, ratio_text
+
 OUTPUT = Path(__file__).parents[1] / "docs" / "performance.json"
 STEPS, BATCH = 100, 64
 LOW, HIGH = 1e-8, 1e-4
@@ -285,14 +287,6 @@ def measure(net: Net, names: list[str], rounds: int) -> dict[str, np.ndarray[Any
     return {name: np.array(pairs) for name, pairs in times.items()}
 
 
-def ratio(times: np.ndarray[Any, Any], bare_times: np.ndarray[Any, Any]) -> dict[str, float]:
-    """The median ratio, and the interval that holds 95 % of resampled medians."""
-    ratios = times / bare_times
-    drawn = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return {"median": round(float(np.median(ratios)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
-
-
 def summary(net: Net, measured: dict[str, np.ndarray[Any, Any]], threads: int) -> dict[str, Any]:
     """The figures of one net."""
     loop = measured[BARE]
@@ -347,7 +341,7 @@ def table(document: dict[str, Any]) -> str:
         for net in nets:
             for clock in ("wall", "cpu"):
                 of = net["ratios"].get(name, {}).get(clock)
-                cells.append(f"{of['median']:.2f} ({of['low']:.2f} to {of['high']:.2f})" if of else "")
+                cells.append(ratio_text(of) if of else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

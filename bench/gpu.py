@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import nn, optim
 
-from bench.cost import AGAIN, BARE, ratio
+from bench.cost import AGAIN, BARE
+from bench.ratios import ratio, ratio_text
 from bench.snapshot import Large
 from findlr import TorchTrainable, find_lr
 
@@ -167,7 +168,7 @@ def main() -> None:
         step = 1e3 * float(np.median(times[BARE])) / arguments.steps
         print(f"{case.said}: {step:.3f} ms a step")
         for name in list(CONTESTANTS)[1:]:
-            print("  {}: {median:.3f} ({low:.3f} to {high:.3f})".format(name, **ratio(times[name], times[BARE])))
+            print(f"  {name}: {ratio_text(ratio(times[name], times[BARE]), digits=3)}")
     print("a snapshot on the host: {:.1f} GB/s, and back {:.1f}".format(*through_host(device)))
     if device.type == "cuda":
         print(f"the link into pinned memory: {link(device):.1f} GB/s")

@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from jax import numpy as jnp
 
+from bench.ratios import ratio, ratio_text
 from findlr import find
 from findlr.jax import JaxTrainable
 
@@ -90,15 +91,9 @@ def rounds_of(contestants: dict[str, Callable[[], object]], rounds: int) -> dict
     return {name: np.array(each) for name, each in times.items()}
 
 
-def ratio(above: np.ndarray[Any, Any], below: np.ndarray[Any, Any]) -> str:
-    """The median of the rounds' ratios, and its interval: in CPU time, in wall time."""
-    told = []
-    for column in range(2):
-        ratios = above[:, column] / below[:, column]
-        drawn = np.median(np.random.default_rng(0).choice(ratios, (4000, len(ratios))), axis=1)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        told.append(f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})")
-    return " | ".join(told)
+def both_clocks(above: np.ndarray[Any, Any], below: np.ndarray[Any, Any]) -> str:
+    """The ratios in CPU time, and in wall time."""
+    return " | ".join(ratio_text(ratio(above[:, clock], below[:, clock])) for clock in range(2))
 
 
 def loops(rounds: int) -> None:
@@ -119,7 +114,7 @@ def loops(rounds: int) -> None:
         alone = 1e3 * np.median(times["loop"][:, 0]) / STEPS
         for contestant, each in times.items():
             if contestant != "loop":
-                print(f"| {name}: {contestant} | {alone:.2f} ms | {ratio(each, times['loop'])} |", flush=True)
+                print(f"| {name}: {contestant} | {alone:.2f} ms | {both_clocks(each, times['loop'])} |", flush=True)
         first = timed(lambda given=(state, batches): searched(JaxTrainable(step, *given), control_variate=True))
         print(f"a first search, which compiles the control variate: {first[0]:.2f} s of CPU")
 
@@ -148,8 +143,9 @@ def races(rounds: int, lengths: list[int]) -> None:
             np.testing.assert_allclose(together(), singly(), rtol=1e-3)  # the same work
             times = rounds_of({"together": together, "singly": singly}, rounds)
             compiling = first[0] - np.median(times["together"][:, 0])
+            ratios = both_clocks(times["together"], times["singly"])
             print(
-                f"| {name} | {length} | {ratio(times['together'], times['singly'])} | compiled in {compiling:.2f} s, "
+                f"| {name} | {length} | {ratios} | compiled in {compiling:.2f} s, "
                 f"one after another {np.median(times['singly'][:, 0]):.2f} s",
                 flush=True,
             )

@@ -79,11 +79,8 @@ def main() -> int:
             most = 64e6 + seen["largest"] if mode == "disk" else _SLACK * seen["state"]
             kept = seen["added"] - seen["own"]
             failed |= kept > most
-            print(
-                f"| {mode} | {gradients} | "
-                + " | ".join(f"{n / 1e6:.0f}" for n in (seen["state"], seen["added"], kept, most))
-                + " |"
-            )
+            megabytes = (f"{size / 1e6:.0f}" for size in (seen["state"], seen["added"], kept, most))
+            print(f"| {mode} | {gradients} | {' | '.join(megabytes)} |")
     return int(failed)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench import cost
+from bench.ratios import ratio, ratio_text
 
 MAX_LR = 10.0
 ROOT = Path(__file__).parents[1]
@@ -76,9 +77,7 @@ def measure(names: list[str], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
 def summary(times: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
     """The figures."""
     bare = times[cost.BARE]
-    rows = {
-        name: {"seconds": round(float(np.median(each)), 2), **cost.ratio(each, bare)} for name, each in times.items()
-    }
+    rows = {name: {"seconds": round(float(np.median(each)), 2), **ratio(each, bare)} for name, each in times.items()}
     return {"rounds": len(bare), "load": os.getloadavg()[0], "rows": rows}
 
 
@@ -86,9 +85,8 @@ def table(processes: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = ["| a whole process | seconds | over the first row |", "|---|--:|---|"]
     for name, of in processes["rows"].items():
-        said = f"{of['median']:.2f} ({of['low']:.2f} to {of['high']:.2f})"
         label = f"imports, data and {name}" if name in (cost.BARE, cost.AGAIN) else name
-        lines.append(f"| {label} | {of['seconds']:.2f} | {said} |")
+        lines.append(f"| {label} | {of['seconds']:.2f} | {ratio_text(of)} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Runs of a race in one pass beside the same runs one after another: paired, in one process.
 
-    python bench/passes.py [--runs 2 4 7] [--steps 200] [--rounds 30] [--threads 1]
+    python -m bench.passes [--runs 2 4 7] [--steps 200] [--rounds 30] [--threads 1]
 
 Both start from a snapshot, draw no batch (a race draws its batches once), and score each run on held-out batches. A
 figure is the median over the rounds of the time one after another over the time in one pass, and an interval that holds
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn, optim
 
+from bench.ratios import ratio, ratio_text
 from findlr import Plan, TorchTrainable
 from findlr.torch.passes import together
 from findlr.torch.snapshot.memory import Memory
@@ -74,14 +75,6 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ratio(above: list[float], below: list[float]) -> str:
-    """The median of the rounds' ratios, and its interval."""
-    ratios = np.array(above) / np.array(below)
-    drawn = np.median(np.random.default_rng(0).choice(ratios, (4000, len(ratios))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
-
-
 def row(net: str, name: str, runs: int, steps: int, rounds: int) -> str:
     """A line of the table."""
     training = training_of(NETS[net], OPTIMIZERS[name], steps)
@@ -101,11 +94,8 @@ def row(net: str, name: str, runs: int, steps: int, rounds: int) -> str:
         for contestant, function in contestants.items():
             times[contestant].append(timed(function))
     step = 1e6 * np.median(times["one"]) / runs / steps
-    return (
-        f"| {net}, {name} | {runs} | {step:.0f} | "
-        + " | ".join(ratio(times["one"], times[n]) for n in ("pass", "trial"))
-        + " |"
-    )
+    bare, with_trial = (ratio_text(ratio(times["one"], times[which])) for which in ("pass", "trial"))
+    return f"| {net}, {name} | {runs} | {step:.0f} | {bare} | {with_trial} |"
 
 
 def main() -> None:

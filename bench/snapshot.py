@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from torch import nn, optim
 
-from bench.cost import machine, ratio
+from bench.cost import machine
 from bench.memory import peak
+from bench.ratios import ratio, ratio_text
 from findlr import TorchTrainable
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "snapshot.json"
@@ -186,10 +187,7 @@ def table(document: dict[str, Any]) -> str:
         "|---|--:|--:|---|---|---|--:|--:|",
     ]
     for one in document["cases"].values():
-        said = [
-            "{median:.2f} ({low:.2f} to {high:.2f})".format(**of)
-            for of in (*one["ratios"].values(), one["noise"]["snapshot"])
-        ]
+        said = [ratio_text(of) for of in (*one["ratios"].values(), one["noise"]["snapshot"])]
         said += [f"{microseconds / 1e3:.2f}" for microseconds in one["microseconds"].values()]
         lines.append(f"| {one['case']} | {one['tensors']:,} | {one['megabytes']:,.1f} | {' | '.join(said)} |")
     return "\n".join(lines)

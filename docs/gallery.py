@@ -157,11 +157,10 @@ def no_answer() -> Finding:
 GALLERY: dict[Verdict, Callable[[], Finding]] = {
     Verdict[make.__name__.upper()]: make
     for make in (
-        *(clear, noisy, no_edge, many_epochs, pretrained, disagree),
-        *(raced, broad, horizon_limited),
-        *(flat, rising, too_short, not_finite, still_falling, no_answer),
+        clear, noisy, no_edge, many_epochs, pretrained, disagree, raced, broad, horizon_limited,
+        flat, rising, too_short, not_finite, still_falling, no_answer,
     )
-}
+}  # fmt: skip
 
 
 def main(folder: Path) -> None:

@@ -27,11 +27,6 @@ from tests.restored import Break  # noqa: E402
 BREAKS = restored.BREAKS + rule_breaks.BREAKS
 
 
-def node(test: str) -> str:
-    """What pytest calls a test of the lists."""
-    return f"tests/{test}"
-
-
 def copy_of_src(where: Path, one: Break | None = None) -> Path:
     """Copy ``src``, with one thing broken."""
     shutil.copytree(HOME / "src", where, ignore=shutil.ignore_patterns("__pycache__"))
@@ -64,7 +59,7 @@ def _run_here(where: Path, said: Path, tests: list[str]) -> None:
 
     if not Path(findlr.__file__).is_relative_to(where):
         sys.exit(f"the tests would run on {findlr.__file__}")
-    sys.exit(pytest.main(["-q", "--tb=line", "-p", "no:cacheprovider", *map(node, tests)]))
+    sys.exit(pytest.main(["-q", "--tb=line", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)]))
 
 
 def main() -> int:

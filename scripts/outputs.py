@@ -66,11 +66,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    pages = [Path(name).resolve() for name in sys.argv[1:]] or [
-        HOME / "README.md",
-        *sorted((HOME / "docs").glob("*.md")),
-    ]
-    for page in pages:
+    asked = [Path(name).resolve() for name in sys.argv[1:]]
+    for page in asked or [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]:
         if not re.search(r"^```python\n.*^```$.*^```text$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
             continue
         with tempfile.TemporaryDirectory() as folder:

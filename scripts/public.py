@@ -10,8 +10,10 @@ PUBLIC = {
     "Schedulers from a Finding": ("findlr.torch.one_cycle", "findlr.torch.cyclic"),
     "Trackers": tuple(f"findlr.trackers.{name}" for name in ("tensorboard", "wandb", "mlflow", "stream")),
     "A framework of your own": (
-        *("findlr.find", "findlr.TorchTrainable"),
-        *("findlr.testing.TrainableConformance", "findlr.testing.TrainingConformance"),
+        "findlr.find",
+        "findlr.TorchTrainable",
+        "findlr.testing.TrainableConformance",
+        "findlr.testing.TrainingConformance",
     ),
     "Errors": ("findlr.errors",),
 }

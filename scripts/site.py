@@ -138,15 +138,16 @@ def internals(out: Path) -> None:
     """A page for each room, made from its docstrings, and one that lists them."""
     (out / "internals").mkdir()
     index = [
-        *("# Every module", "", "How the modules build on each other: [the code in one page](../architecture.md);"),
-        *("what you may call is on [one page of its own](../api.md).", "", "| | |", "|---|---|"),
+        "# Every module\n",
+        "How the modules build on each other: [the code in one page](../architecture.md);",
+        "what you may call is on [one page of its own](../api.md).\n",
+        "| | |\n|---|---|",
     ]
     for room, modules in rooms().items():
         source = SOURCE / f"{room}.py" if (SOURCE / f"{room}.py").exists() else SOURCE / room / "__init__.py"
         index.append(f"| [`findlr.{room}`]({room}.md) | {said(source)} |")
-        own = (
-            "\n    options:\n      members: false" if len(modules) > 1 else ""
-        )  # a package's names stand in their modules
+        # A package's names stand in their modules.
+        own = "\n    options:\n      members: false" if len(modules) > 1 else ""
         blocks = [f"# findlr.{room}", f"::: {modules[0]}{own}", *(f"::: {name}" for name in modules[1:])]
         (out / "internals" / f"{room}.md").write_text("\n\n".join(blocks) + "\n")
     (out / "internals" / "index.md").write_text("\n".join(index) + "\n")

@@ -21,6 +21,7 @@ from study.tasks.pretrained import RUNS
 FOLDER = Path(__file__).parent
 SUGGESTIONS, BASELINES, PEERS = (FOLDER / f"{name}.json" for name in ("suggestions", "baselines", "peers"))
 SEEDS = (0, 1, 2)
+LONG = 5000  # steps; only such tasks are asked with a tenth of a training, too
 
 Record = dict[str, Any]
 Answers = dict[str, dict[str, dict[str, Record]]]  # task -> finder -> seed -> record

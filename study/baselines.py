@@ -34,7 +34,7 @@ from torch import Tensor
 
 from findlr.analysis.plan import SCHEDULES
 from findlr.torch.data.held_out import split
-from study.answers import BASELINES, SEEDS, Record, add, load
+from study.answers import BASELINES, LONG, SEEDS, Record, add, load
 from study.regret import DEFAULT_LR, TRUTH, Truth
 from study.rounds import chosen, go
 from study.tasks import Setup, Task
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 BUDGETS = (0.1, 0.5, 1.0, 3.0)  # shares of one training
-LONG = 5000  # steps; only such tasks get a tenth
 TRIALS = 8  # of the random search
 FULL_TRIALS = 4  # of the halving: the budget would do for so many unpruned ones
 FACTOR = 3  # reduction at each of two rungs

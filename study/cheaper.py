@@ -34,7 +34,7 @@ from study.rounds import Lines, go
 from study.tasks import TASKS, Task
 from study.tasks.pretrained import RUNS
 
-LINES = Lines(RUNS / "races.jsonl")
+LINES = Lines(RUNS / "cheaper.jsonl")
 BUDGETS = {"0.5": 0.5, "1": 1.0, "3": 3.0}
 MOST = 1000  # steps of a task's training
 TENTHS = 10  # of a run, after each of which it is scored

@@ -134,10 +134,8 @@ class Case:
         assert self.plan.total_steps is not None
         plan = replace(self.plan, total_steps=round(told * self.plan.total_steps))
         training.peak = float(plan.shares(50).max())
-        done = run_race(
-            *(training, plan, self.sweep.lr, (1e-8, 1e3), budget * self.truth.total_steps - SWEEP),
-            one_pass=kind is not Recorded,
-        )
+        left = budget * self.truth.total_steps - SWEEP
+        done = run_race(training, plan, self.sweep.lr, (1e-8, 1e3), left, one_pass=kind is not Recorded)
         if done is None or not learned(done):
             return min(self.truth.regret(self.sweep.lr), MOST)
         return min(self.truth.regret(decide(done, self.sweep, plan).lr), MOST)

@@ -35,13 +35,13 @@ from findlr.errors import NoSuggestionError
 from study import tasks
 from study.record import curves
 from study.regret import DEFAULT_LR, Truth, load
+from study.scores import HALF_STEP
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 MOST, BLUR = 0.15, 0.15  # of a regret; in decades
 COVERED = 0.8
-HALF_STEP = np.log10(2) / 4  # half a step of the truth's grid near the best rate
 PLACES = np.arange(-9.0, 3.0, 0.02)  # of log10 lr
 RATES = "_USUAL_RATES"
 LIKE = {"Adam": ("Adam", "AdamW"), "RMSprop": ("RMSprop",), "Adagrad": ("Adagrad",), "SGD": ("SGD",)}  # one base each

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from findlr import Curve, find_lr
+from study.answers import SEEDS
 from study.regret import DEFAULT_LR
 from study.rounds import Lines, chosen, go
 from study.tasks import Task
 from study.tasks.pretrained import RUNS
-
-SEEDS = (0, 1, 2)
 
 
 def lines(name: str = "curves") -> Lines:

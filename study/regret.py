@@ -28,6 +28,10 @@ DEFAULT_LR: Mapping[str, float] = {
     "SignSGD": 1e-3,
 }
 
+_AS_THEY_ARE = (
+    "family", "split", "optimizer", "schedule", "total_steps", "untrained", "best_lr", "best_loss", "noise", "complete",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -85,16 +89,9 @@ def load(path: Path = TRUTH) -> Mapping[str, Truth]:
     for name, entry in json.loads(path.read_text())["tasks"].items():
         found[name] = Truth(
             name=name,
-            noise=entry["noise"],
             lrs=tuple(row[0] for row in entry["rates"]),
             losses=tuple(row[1] for row in entry["rates"]),
-            **{
-                key: entry[key]
-                for key in (
-                    *("family", "split", "optimizer", "schedule", "total_steps"),
-                    *("untrained", "best_lr", "best_loss", "complete"),
-                )
-            },
+            **{key: entry[key] for key in _AS_THEY_ARE},
         )
     return found
 

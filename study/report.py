@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from study.answers import BASELINES, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load
+from study.answers import BASELINES, LONG, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load
 from study.baselines import best_single, one_seed_grids
 from study.regret import DEFAULT_LR, Truth
 from study.regret import load as load_truth
 from study.scores import Scores, Spread, scores
 from study.tasks import TASKS
 
-LONG = 5000  # steps
 BUDGETS = ("0.5", "1", "3")
 QUICK = "findlr, one sweep"
 WITH_FALLBACK = "findlr, one sweep, its fallback where it refuses"
@@ -54,9 +53,9 @@ DEFAULT, SINGLE = "the optimizer's default rate", "the best single rate per opti
 GRID = "the best of a whole grid with one seed**"
 
 COLUMNS = (
-    *("finder", "mean regret", "median", "90th pct", "worst", "within .01", "diverged", "refused"),
-    *("seed to seed", "steps", "minus findlr's sweep"),
-)
+    "finder", "mean regret", "median", "90th pct", "worst", "within .01", "diverged", "refused", "seed to seed",
+    "steps", "minus findlr's sweep",
+)  # fmt: skip
 
 NOTES = """
 regret: (L(lr) - L*) / (L_untrained - L*) of the final held-out loss; in brackets 95 % of a bootstrap over tasks

@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from findlr.analysis.race import Run
 from findlr.analysis.runs import parabola
 from findlr.errors import NoSuggestionError
+from study.answers import SEEDS
 from study.frontier import BLUE, GREY
 from study.picture import save
 from study.regret import Truth
@@ -39,7 +40,6 @@ from study.train import train, untrained_loss
 from study.truth import CENTRES, rate
 
 MEASURED = Path(__file__).parent / "settings.json"
-SEEDS = (0, 1, 2)
 WORSE = 0.1  # regret at which an end of the grid is far enough
 FARTHEST = 10  # octaves of the grid from its centre
 
@@ -109,8 +109,12 @@ SETTINGS = {
         (0.0, 0.1, 1.0),
         with_weight_decay,
         (
-            *("mlp-signals", "gated-clusters", "variational-digits"),
-            *("tabular-breast_cancer", "surface-sines", "distilled-digits-adam"),
+            "mlp-signals",
+            "gated-clusters",
+            "variational-digits",
+            "tabular-breast_cancer",
+            "surface-sines",
+            "distilled-digits-adam",
         ),
     ),
     "batch size": Setting(

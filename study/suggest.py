@@ -16,12 +16,11 @@ import torch
 
 from findlr import Finding, __version__, find_lr, rules
 from findlr.errors import NoSuggestionError
-from study.answers import SEEDS, SUGGESTIONS, Record, add, load, source
+from study.answers import LONG, SEEDS, SUGGESTIONS, Record, add, load, source
 from study.regret import DEFAULT_LR
 from study.rounds import chosen, go
 from study.tasks import Setup, Task
 
-LONG = 5000  # steps; only such tasks are verified at a tenth of a training
 ARTICLE_STEPS = 100  # at least, where an epoch is short
 
 Ask = Callable[[Task, Setup, torch.optim.Optimizer], Finding]

@@ -18,18 +18,17 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from study.regret import TRUTH
 from study.rounds import Lines, Row, chosen, go
 from study.tasks import Task
 from study.tasks.pretrained import RUNS
 from study.train import train, untrained_loss
 
 COMMAND = "python -m study.truth"
-TRUTH = Path(__file__).parent / "truth.json"
 RAW = RUNS / "truth"
 
 SEEDS, FRESH_SEEDS, MORE_SEEDS = (0, 1, 2), (3, 4), (5, 6, 7, 8, 9)

@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -15,21 +16,11 @@ from findlr.search.settings import Search, Settings, SweepSettings
 from findlr.torch.arguments import How
 
 NAMES = [
-    *("ConfigurationError", "Curve", "DataEndedError", "FileFormatError", "Finding", "FindlrError", "LoaderError"),
-    *("LossError", "MissingExtraError", "NoSuggestionError", "OptimizerError", "Plan", "RangeTest", "RankError"),
-    *(
-        "RestoreError",
-        "Stop",
-        "Suggestion",
-        "TorchTrainable",
-        "Verdict",
-        "compare",
-        "find",
-        "find_lr",
-        "rewindable",
-        "rules",
-    ),
-]
+    "ConfigurationError", "Curve", "DataEndedError", "FileFormatError", "Finding", "FindlrError", "LoaderError",
+    "LossError", "MissingExtraError", "NoSuggestionError", "OptimizerError", "Plan", "RangeTest", "RankError",
+    "RestoreError", "Stop", "Suggestion", "TorchTrainable", "Verdict", "compare", "find", "find_lr", "rewindable",
+    "rules",
+]  # fmt: skip
 ROOMS = {
     "findlr.errors": [name for name in NAMES if name.endswith("Error")],
     "findlr.rules": ["Rule", "Suggestion", "article", "minimum", "quick", "slide", "steep", "valley"],
@@ -40,8 +31,9 @@ ROOMS = {
 
 
 def test_the_public_names_are_these():
-    assert sorted(findlr.__all__) == sorted(NAMES)
-    assert all(hasattr(findlr, name) for name in NAMES)
+    assert findlr.__all__ == NAMES
+    assert set(NAMES) <= set(dir(findlr))
+    assert all(getattr(findlr, name) is not None for name in NAMES)
     assert findlr.rules.valley.__name__ == "valley"
 
 
@@ -49,6 +41,16 @@ def test_the_public_names_are_these():
 def test_the_public_rooms_have_these(room):
     module = importlib.import_module(room)
     assert [name for name in ROOMS[room] if not hasattr(module, name)] == []
+
+
+def test_every_exception_is_exported_and_in_the_tree():
+    raised = {name for name, value in vars(findlr.errors).items() if isinstance(value, type)}
+    assert raised == {name for name in NAMES if name.endswith("Error")}
+    assert all(name in findlr.errors.__doc__ for name in raised)
+
+
+def test_the_package_is_typed():
+    assert Path(findlr.__file__).with_name("py.typed").exists()
 
 
 @pytest.mark.parametrize("name", ["NoSuchName", "finder"])
@@ -90,11 +92,11 @@ def test_how_a_step_is_taken_is_the_same_wherever_it_is_written_out():
 
 def test_the_signature_is_the_designs():
     assert list(inspect.signature(find_lr).parameters) == [
-        *("model", "optimizer", "criterion", "loader", "loss_fn", "train_step"),
-        *("min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing"),
-        *("schedule", "total_steps", "warmup", "verify", "budget", "executor"),
-        *("rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how"),
-    ]
+        "model", "optimizer", "criterion", "loader", "loss_fn", "train_step",
+        "min_lr", "max_lr", "num_steps", "spacing", "divergence_threshold", "smoothing",
+        "schedule", "total_steps", "warmup", "verify", "budget", "executor",
+        "rule", "control_variate", "one_pass", "restore", "progress", "on_step", "checkpoint", "how",
+    ]  # fmt: skip
 
 
 def test_no_framework_is_imported_with_the_search():

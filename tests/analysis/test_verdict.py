@@ -337,9 +337,9 @@ def test_an_answer_outside_the_swept_range_is_no_suggestion():
 def test_every_verdict_has_its_sentence(verdict):
     assert verdict.sentence.endswith(".")
     bearing = (
-        *(Verdict.CLEAR, Verdict.NOISY, Verdict.NO_EDGE, Verdict.MANY_EPOCHS, Verdict.PRETRAINED, Verdict.DISAGREE),
-        *(Verdict.RACED, Verdict.BROAD, Verdict.HORIZON_LIMITED),
-    )
+        Verdict.CLEAR, Verdict.NOISY, Verdict.NO_EDGE, Verdict.MANY_EPOCHS, Verdict.PRETRAINED, Verdict.DISAGREE,
+        Verdict.RACED, Verdict.BROAD, Verdict.HORIZON_LIMITED,
+    )  # fmt: skip
     assert verdict.refuses == (verdict not in bearing)
 
 

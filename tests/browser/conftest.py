@@ -14,9 +14,9 @@ from findlr.views.report import write_report
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 NEEDED = os.environ.get("FINDLR_NEED_BROWSER") == "1"
 FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-)
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
 
 
 def missing(what):

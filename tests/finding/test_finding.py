@@ -4,14 +4,12 @@ import json
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import findlr
 from findlr import (
     ConfigurationError,
     Curve,
@@ -270,47 +268,6 @@ def test_a_schedule_is_a_share_of_the_peak(name):
 def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
     with pytest.raises(ConfigurationError, match=words):
         Plan(schedule, steps)
-
-
-# The package
-
-
-def test_exported_names():
-    assert sorted(findlr.__all__) == findlr.__all__
-    assert set(findlr.__all__) == {
-        *(
-            "compare",
-            "find_lr",
-            "RangeTest",
-            "TorchTrainable",
-            "rewindable",
-            "find",
-            "Finding",
-            "RestoreError",
-            "Curve",
-            "Suggestion",
-            "Verdict",
-            "Stop",
-            "Plan",
-            "rules",
-        ),
-        *("FindlrError", "ConfigurationError", "OptimizerError", "LoaderError", "DataEndedError", "LossError"),
-        *("NoSuggestionError", "FileFormatError", "MissingExtraError", "RankError"),
-    }
-    assert set(findlr.__all__) <= set(dir(findlr))
-    assert all(getattr(findlr, name) is not None for name in findlr.__all__)
-
-
-def test_every_exception_is_exported_and_in_the_tree():
-    from findlr import errors
-
-    raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    assert raised == {name for name in findlr.__all__ if name.endswith("Error")}
-    assert all(name in errors.__doc__ for name in raised)
-
-
-def test_the_package_is_typed():
-    assert (Path(findlr.__file__).parent / "py.typed").exists()
 
 
 FLAT = Curve(10.0 ** np.linspace(-8, 1, 100), [2.3] * 100)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from study import answers, record, rounds, suggest, truth
+from study import answers, cheaper, probes, races, record, rounds, suggest, truth
 from study.tasks import task
 
 
@@ -31,6 +31,10 @@ def test_a_round_goes_on_where_it_ended(tmp_path, capsys):
     told = [line.split(",")[0].rsplit(" in ")[0] for line in capsys.readouterr().out.splitlines()]
     assert told == [f"rows {tasks[0].name}: 2", f"rows {tasks[1].name}: 1", "rows: done", "rows: done"]
     assert kept.path.read_text().startswith('{"task": "mlp-')
+
+
+def test_each_script_keeps_its_rows_in_a_file_of_its_own():
+    assert len({script.LINES.path for script in (cheaper, probes, races)}) == 3
 
 
 def test_sweeps_are_recorded_once(tmp_path, monkeypatch):
