@@ -13,6 +13,7 @@ from findlr.testing import Quadratic
 from findlr.views.console import LiveSweep
 from findlr.views.progress import Growing
 from tests.search.test_race import Several
+from tests.views.made import Clock, Timed
 
 PLAN = Plan("linear", total_steps=400)
 
@@ -210,29 +211,9 @@ def test_an_on_step_that_is_a_context_manager_is_entered_and_left():
     assert stream.said == ("in", None, 1, 2, 3, "out")
 
 
-class Clock:
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-
-class Timed(Quadratic):
-    def __init__(self, clock):
-        super().__init__(noise=0.1)
-        self.clock = clock
-
-    def step(self, lr):
-        self.clock.now += 2.0
-        return super().step(lr)
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("findlr.views.console.live.time", clock)
-    monkeypatch.setattr("findlr.views.progress.time", clock)
-    return clock
+    return Clock(monkeypatch)
 
 
 def shown(clock, **how):

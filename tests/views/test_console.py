@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from findlr import ConfigurationError, Curve, Finding, Plan, Stop, find, rules
-from findlr.analysis.answer import answer
+from findlr import ConfigurationError, Curve, Finding, Plan, find, rules
 from findlr.analysis.curve import Step
-from findlr.finding import Cost
 from findlr.testing import Quadratic
 from findlr.views.console import LiveSweep, Sketch, show, show_all, summary
 from findlr.views.progress import Growing
+from tests.views.made import Clock, Timed, finding_of
 
 REFUSED = {"max_lr": 1e-4}
 KNOWN = {"optimizer": {"name": "SGD", "module": "torch.optim.sgd", "arguments": {}, "groups": [{}]}}
@@ -29,11 +28,6 @@ def printed(renderable, width=80, encoding="utf-8", **options):
     Console(file=file, width=width, **options).print(renderable)
     file.flush()
     return raw.getvalue().decode(encoding)
-
-
-def finding_of(curve, rule=None):
-    suggestion, verdict, why = answer(curve, Plan(), rule)
-    return Finding(suggestion, verdict, why, Stop.FINISHED, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 
 
 class TestSummary:
@@ -202,31 +196,9 @@ class TestSketch:
         assert all(drawn[first:last])
 
 
-class Timed(Quadratic):
-    """Takes its time by a clock of its own, which it sets forward."""
-
-    def __init__(self, clock, seconds):
-        super().__init__(noise=0.1)
-        self.clock, self.seconds = clock, seconds
-
-    def step(self, lr):
-        self.clock.now += self.seconds
-        return super().step(lr)
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("findlr.views.console.live.time", clock)
-    monkeypatch.setattr("findlr.views.progress.time", clock)
-    return clock
+    return Clock(monkeypatch)
 
 
 class TestLiveSweep:

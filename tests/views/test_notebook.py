@@ -12,19 +12,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
-from findlr import Curve, Finding, Plan, Stop, Suggestion, find
-from findlr.analysis.answer import answer
-from findlr.finding import Cost
+from findlr import Curve, Finding, Plan, Suggestion, find
 from findlr.testing import Quadratic
 from findlr.views.notebook import html
+from tests.views.made import finding_of
 
 KNOWN = {"optimizer": {"name": "SGD", "module": "torch.optim.sgd", "arguments": {}, "groups": [{}]}}
 ODD = "</script><img src=x onerror=alert(1)>'\"&"
-
-
-def finding_of(curve):
-    suggestion, verdict, why = answer(curve, Plan())
-    return Finding(suggestion, verdict, why, Stop.FINISHED, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,21 +9,14 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from findlr import ConfigurationError, Curve, Finding, MissingExtraError, Plan, Stop, Suggestion, Verdict, find, rules
-from findlr.analysis.answer import answer
+from findlr import ConfigurationError, Curve, MissingExtraError, Plan, Suggestion, Verdict, find, rules
 from findlr.analysis.race import Race, Run
-from findlr.finding import Cost
 from findlr.testing import Quadratic
 from findlr.views.drawing import describe
 from findlr.views.plot import compare
+from tests.views.made import finding_of
 
 ALL_RULES = (rules.quick, rules.article, rules.valley, rules.slide, rules.steep, rules.minimum)
-
-
-def finding_of(curve, rule=None):
-    suggestion, verdict, why = answer(curve, Plan(), rule)
-    stop = Stop.DIVERGED if curve.diverged else Stop.FINISHED
-    return Finding(suggestion, verdict, why, stop, curve, Plan(), Cost(1, 1, 1, 0.0), {})
 
 
 def article_like(n=200, explosion=(3.0, 10.0, 1e30)):
