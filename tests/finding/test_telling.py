@@ -139,7 +139,7 @@ class TestRulesByName:
     def test_a_rule_answers_to_its_name(self, name):
         assert CLEAR.suggest(name) == CLEAR.suggest(rules.RULES[name])
 
-    @pytest.mark.parametrize("name", ["vally", "", 3, None])
+    @pytest.mark.parametrize("name", ["vally", "", 3, None, ["valley"]])
     def test_another_name_is_told_the_right_ones(self, name):
         with pytest.raises(ConfigurationError, match="must be one of quick, article, valley, slide, steep, minimum"):
             CLEAR.suggest(name)

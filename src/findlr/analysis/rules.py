@@ -287,6 +287,6 @@ def rule_named(rule: Rule | str) -> Rule:
     """
     if callable(rule):
         return rule
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ConfigurationError(f"rule must be one of {', '.join(RULES)}, or a function, got {rule!r}")
     return RULES[rule]
