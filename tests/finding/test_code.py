@@ -74,6 +74,10 @@ class TestScheduler:
         exec(finding_of({"optimizer": SGD}, Plan("one_cycle", 100)).code(), names)
         assert names["optimizer"].param_groups[0]["momentum"] == 0.9
 
+    def test_settings_of_several_numbers_are_tuples_as_an_optimizer_has_them(self):
+        adam = {"name": "Adam", "module": "torch.optim.adam", "arguments": {"betas": [0.95, 0.999]}, "groups": [{}]}
+        assert finding_of({"optimizer": adam}).code().endswith(", betas=(0.95, 0.999))")
+
     def test_a_constant_rate_needs_none(self):
         finding = finding_of({"optimizer": SGD}, Plan("constant", 50))
         assert finding.code() == f"optimizer = torch.optim.SGD(model.parameters(), lr={finding.lr:.2g}, momentum=0.9)"

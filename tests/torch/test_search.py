@@ -171,6 +171,12 @@ REFUSED = {
         LoaderError,
         r"tuple of 3: give loss_fn=lambda .*\(model\(\*batch\[:-1",
     ),
+    "inputs alone": (dict(loader=[torch.ones(4, 8)]), LoaderError, r"got a Tensor: give .*model\(batch\), batch"),
+    "inputs alone in a list": (
+        dict(loader=[[torch.ones(4, 8)]]),
+        LoaderError,
+        r"list of 1.*model\(batch\[0\]\), batch\[0\]",
+    ),
     "dicts": (dict(loader=[{"x": torch.ones(4, 8)}]), LoaderError, "dict of 1.*loss_fn"),
     "generator": (dict(loader=(b for b in [1])), LoaderError, "one-shot iterator.*generator"),
     "iterator": (dict(loader=iter([1])), LoaderError, "one-shot iterator"),
@@ -180,12 +186,21 @@ REFUSED = {
     "loader in the criterion's place": (
         dict(criterion=[(1, 2)], loader=None, loss_fn=lambda model, batch: 0),
         ConfigurationError,
-        r"the third argument.*got list.*name it, loader=",
+        r"the third argument.*got list.*by name: loader=",
     ),
     "non-scalar": (dict(criterion=nn.CrossEntropyLoss(reduction="none")), LossError, r"one number, got shape \(16,\)"),
     "detached": (dict(criterion=lambda o, t: o.sum().detach()), LossError, "without a graph"),
-    "None": (dict(criterion=lambda o, t: None), LossError, "must return a tensor, got NoneType"),
-    "float": (dict(criterion=lambda o, t: 1.0), LossError, "must return a tensor, got float"),
+    "None": (
+        dict(criterion=lambda o, t: None),
+        LossError,
+        "must return a tensor, got NoneType: it may lack its return",
+    ),
+    "float": (dict(criterion=lambda o, t: 1.0), LossError, r"must return a tensor, got float: .* without \.item\(\)"),
+    "losses by name": (
+        dict(criterion=lambda o, t: {"a": o.sum()}),
+        LossError,
+        "got dict: return the loss itself, one num",
+    ),
     "min_lr 0": (dict(min_lr=0), ConfigurationError, "min_lr"),
     "min_lr above max_lr": (dict(min_lr=1.0, max_lr=0.1), ConfigurationError, "min_lr must be below max_lr"),
     "max_lr infinite": (dict(max_lr=math.inf), ConfigurationError, "max_lr must be a finite"),
@@ -231,6 +246,33 @@ def test_an_optimizer_on_another_net():
     net, _, criterion, loader = parts()
     with pytest.raises(OptimizerError, match=r"none of the optimizer's parameters are the model's"):
         find_lr(net, optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), criterion, loader)
+
+
+def told_of(caplog):
+    return [record.message for record in caplog.records if "that no optimizer trains" in record.message]
+
+
+def test_a_layer_that_was_replaced_after_the_optimizer_was_made_is_told(caplog):
+    net, optimizer, criterion, loader = parts()
+    net[2] = nn.Linear(net[2].in_features, net[2].out_features)
+    find_lr(net, optimizer, criterion, loader, num_steps=20)
+    assert len(told_of(caplog)) == 1
+    assert "trains 2 tensors that the model does not have, and the model has 2 tensors" in told_of(caplog)[0]
+
+
+def test_a_temperature_of_the_loss_and_a_body_that_is_not_trained_are_no_replaced_layer(caplog):
+    net, _, criterion, loader = parts()
+    scale = nn.Linear(3, 3)
+    optimizer = optim.SGD([*net[2].parameters(), *scale.parameters()], lr=0.1)
+    find_lr(
+        net,
+        optimizer,
+        loader=loader,
+        loss_fn=lambda net, batch: criterion(scale(net(batch[0])), batch[1]),
+        num_steps=20,
+    )
+    find_lr(net, optim.SGD(net[2].parameters(), lr=0.1), criterion, loader, num_steps=20)
+    assert not told_of(caplog)
 
 
 def test_nothing_requires_grad():

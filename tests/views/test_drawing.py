@@ -81,7 +81,7 @@ class TestWhatTheRuleReads:
 
     def test_a_race_is_made_of_its_runs(self, finding):
         raced = replace(finding, race=Race(RUNS, 3.0, 0.05, True), suggestion=Suggestion(0.04, "race", "why"))
-        assert [(sign.lr, sign.label) for sign in describe(raced).signs] == [(0.05, "best of the short runs: 0.05")]
+        assert [(sign.lr, sign.label) for sign in describe(raced).signs] == [(0.05, "where short runs end best: 0.05")]
         assert describe(raced).read is not None
 
     @pytest.mark.parametrize(

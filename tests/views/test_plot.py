@@ -324,6 +324,16 @@ class TestCompare:
             assert [run.lr] in rates
             assert list(run.interval) in rates
 
+    def test_runs_that_all_have_one_are_drawn_by_what_the_rule_reads(self):
+        runs = [find(Quadratic(curvature=curvature)) for curvature in (5.0, 10.0)]
+        ax = compare(runs, ax=Figure().subplots())
+        drawn = [line.get_data() for line in ax.lines]
+        for run in runs:
+            line = describe(run).read.line
+            assert any(np.array_equal(lr, line.lr) and np.array_equal(loss, line.loss) for lr, loss in drawn)
+            marks = [float(loss[0]) for lr, loss in drawn if list(lr) == [run.lr]]
+            assert marks == [pytest.approx(np.interp(np.log10(run.lr), line.log10_lr, line.loss))]
+
     def test_each_number_has_its_plan(self, tmp_path):
         runs = [find(Quadratic(), Plan("one_cycle", 400)), find(Quadratic(), Plan("cosine", 500))]
         names = [text.get_text() for text in compare(runs, ["a", "b"], tmp_path / "both.png").get_legend().get_texts()]

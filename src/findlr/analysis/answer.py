@@ -73,7 +73,8 @@ def answer(
         why = f"{why} Short runs of the plan end equally well at all rates from {between}."
     elif not race.bracketed:
         verdict = Verdict.HORIZON_LIMITED
-        why = f"{why} The best short run, at {rate_text(race.best_lr)}, has no worse one on one side: raise the budget."
+        best = rate_text(race.best_lr)
+        why = f"{why} The best short run, at {best}, is at an end of the rates tried: raise the budget."
     elif verdict is not Verdict.CLEAR:
         verdict, why = Verdict.RACED, f"{why} Short runs of the plan learn, though, and tell the rates apart."
     return Answer(decide(race, start, plan), verdict, why)
@@ -99,7 +100,7 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
 def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judgement:
     """A clear curve, unless what it can't show may cost more than a clear one should."""
     worst = max(belief.doubts, key=belief.doubts.__getitem__)
-    half = "" if plan.total_steps is None else f", for {plan.total_steps // 2:,} steps"
+    half = "" if plan.total_steps is None else f", which costs {plan.total_steps // 2:,} steps"
     if belief.dip and belief.usual and abs(math.log10(belief.dip / belief.usual)) > _APART:
         verdict = Verdict.DISAGREE
         more = f"But the dip says {rate_text(belief.dip)}, and {rate_text(belief.usual)} is usual"
@@ -114,7 +115,7 @@ def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judg
     else:
         verdict = Verdict.NOISY
         more = f"But batches differ by {curve.paired().spread():.2g}, which hides where the dip is"
-    return Judgement(verdict, f"{clear.why} {more}: verify=True tells it better{half}.")
+    return Judgement(verdict, f"{clear.why} {more}: use verify=True{half}.")
 
 
 def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Suggestion | None:

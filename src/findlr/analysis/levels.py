@@ -93,7 +93,7 @@ def levels_of(points: Curve) -> Levels:
         swings = _swings(losses[: max(FEWEST, n // 3)])
         scatter = swings if swings > _HEAVY * noise else noise
         errors = fall / max(float(np.hypot(scatter, near)) / width**0.5, floor, _TINY)
-        significant, evidence = errors > _SIGNIFICANT, f"{errors:.0f} standard errors"
+        significant, evidence = errors > _SIGNIFICANT, f"by {errors:.0f} standard errors"
     else:
         lower = points.loss[way] < points.baseline[way]
         k, count = int(lower.sum()), len(lower)
@@ -101,7 +101,7 @@ def levels_of(points: Curve) -> Levels:
         beside = capped[max(0, at - width) : at + width]  # where a rate that is far too high lets single losses vanish
         deep = fall > max(_DEEP * spread, _swings(beside)) and spread > _ALIKE * near and at < n - width
         significant = significant or (deep and k >= _FEW * count)
-        evidence = f"{k} of {count} batches on the way below their loss at the start"
+        evidence = f"with {k} of {count} batches on the way down below their loss at the start"
     if spread <= _ALIKE * near:  # a start that all batches share, as under an output layer at zero
         path = float(np.abs(np.diff(losses[way])).sum())
         significant = significant and (fall > _CLEARS * near or fall > _STEADY * path)

@@ -187,7 +187,7 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
         return Judgement(
             Verdict.NOISY,
             f"{seen}; but batches differ by {points.spread():.2g}, so the best rate may be several times higher: "
-            "verify=True, or more steps, tell it better.",
+            "use verify=True, or more steps, to find out.",
         )
     return Judgement(Verdict.CLEAR, f"{seen}.")
 

@@ -228,4 +228,6 @@ def _literal(value: Any, depth: int = 0) -> str | None:
     if not isinstance(value, (list, tuple)) or depth == _DEEPEST:
         return None
     items = [_literal(item, depth + 1) for item in value]
-    return None if None in items else f"[{', '.join(map(str, items))}]"
+    if None in items:
+        return None
+    return f"({', '.join(map(str, items))}{',' * (len(items) == 1)})"  # a file has lists, an optimizer's are tuples

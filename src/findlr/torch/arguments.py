@@ -105,7 +105,7 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
     if isinstance(criterion, Iterable) and not callable(criterion):
         raise ConfigurationError(
             f"criterion, the third argument, must be a function or a module, got {type(criterion).__name__}: the order "
-            "is (model, optimizer, criterion, loader); beside loss_fn or train_step name it, loader=..."
+            "is (model, optimizer, criterion, loader); with loss_fn or train_step, give it by name: loader=..."
         )
     given = [name for name, way in ways.items() if way is not None]
     if len(given) != 1:

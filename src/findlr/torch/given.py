@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any
@@ -11,7 +12,10 @@ from torch import nn
 
 from findlr.analysis.numbers import plain
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.torch.rates import parameters_of
 from findlr.torch.snapshot.notes import check_stateful
+
+logger = logging.getLogger("findlr")
 
 _LAZY = {nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer}
 
@@ -41,6 +45,24 @@ def check_made(tensors: Iterable[torch.Tensor]) -> None:
     if any(map(torch.Tensor.is_inference, tensors)):
         raise ConfigurationError(
             "the model was made under torch.inference_mode(), so it can't be trained: make it outside of that block"
+        )
+
+
+def warn_of_strangers(parameters: Mapping[int, torch.Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Warn where a layer seems to have been replaced after the optimizer was made, which trains the old one.
+
+    Args:
+        parameters: the modules', by their id.
+        optimizers: all of the training.
+    """
+    trained = {id(p) for p in parameters_of(optimizers) if p.requires_grad}
+    strangers = len(trained - parameters.keys())
+    left = sum(p.requires_grad and key not in trained for key, p in parameters.items())
+    if strangers and left:
+        logger.warning(
+            "the optimizer trains %s that the model does not have, and the model has %s that no optimizer trains: if a "
+            "layer was replaced after the optimizer was made, make the optimizer anew",
+            *(f"{n} tensor{'s' * (n != 1)}" for n in (strangers, left)),
         )
 
 

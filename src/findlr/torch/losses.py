@@ -20,9 +20,7 @@ def checked(name: str, loss: Any) -> torch.Tensor:
         LossError: it is not.
     """
     if not isinstance(loss, torch.Tensor):
-        keyed = isinstance(loss, Mapping) and "loss" in loss
-        inside = "its .loss" if hasattr(loss, "loss") else "its ['loss']" if keyed else "the loss itself"
-        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: return {inside}")
+        raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: {_instead(loss)}")
     if loss.numel() != 1:
         raise _not_one(loss, f"{name} must return one number")
     if loss.is_complex():
@@ -33,6 +31,21 @@ def checked(name: str, loss: Any) -> torch.Tensor:
             "and torch.no_grad()"
         )
     return loss
+
+
+def _instead(loss: Any) -> str:
+    """What to return in place of what is no tensor."""
+    if hasattr(loss, "loss"):
+        return "return its .loss"
+    if isinstance(loss, Mapping) and "loss" in loss:
+        return "return its ['loss']"
+    if loss is None:
+        return "it may lack its return"
+    if real(loss) is not None:
+        return "return the loss itself, without .item() or float()"
+    return "return the loss itself" + (
+        ", one number: a sum of them, say" if isinstance(loss, (Mapping, tuple, list)) else ""
+    )
 
 
 def told_loss(loss: Any, needed: str, no_loss: str) -> float | torch.Tensor:

@@ -23,14 +23,15 @@ def no_pair(batch: Any) -> LoaderError:
     """The error for a batch that is no pair of inputs and targets, and so nothing for a criterion."""
     seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
     if isinstance(batch, Mapping):
-        instead = "model(**batch).loss, say, in its place"
+        instead = "model(**batch).loss, or what your training computes,"
     elif isinstance(batch, (tuple, list)) and len(batch) > 2:
-        instead = "criterion(model(*batch[:-1]), batch[-1]), say, in its place"
-    else:
-        instead = "... in its place"
+        instead = "criterion(model(*batch[:-1]), batch[-1]), say,"
+    else:  # inputs alone
+        inputs = "batch[0]" if isinstance(batch, (tuple, list)) else "batch"
+        instead = f"criterion(model({inputs}), {inputs}), say,"
     return LoaderError(
         f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
-        f"loss_fn=lambda model, batch: {instead}"
+        f"loss_fn=lambda model, batch: {instead} in its place"
     )
 
 

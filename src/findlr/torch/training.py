@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import Batches
-from findlr.torch.given import check_made, chosen, listed, restorable
+from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_strangers
 from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
@@ -183,6 +183,7 @@ class Training:
             )
         if not any([p.requires_grad for p in swept.values()]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
+        warn_of_strangers(theirs, self.optimizers)
         if len(self.devices) > 1:
             names = ", ".join(map(str, self.devices))
             raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")

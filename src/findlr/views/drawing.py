@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -83,6 +84,15 @@ def describe(
         message=f"No suggestion. {finding.verdict.sentence}" if suggestion is None else "",
         loss_label="smoothed loss" if smoothed else "loss",
     )
+
+
+def describe_alike(findings: Sequence[Finding]) -> list[Drawing]:
+    """What to draw of several Findings, each by one line of the same kind: what the rule reads, where all have that."""
+    drawings = [describe(finding, raw=False, race=False) for finding in findings]
+    lines = [drawing.read.line for drawing in drawings if drawing.read is not None]
+    if len(lines) < len(drawings):
+        return [describe(finding, raw=False, race=False, read=False) for finding in findings]
+    return [replace(drawing, line=line) for drawing, line in zip(drawings, lines, strict=True)]
 
 
 def findings_of(given: Any) -> list[Finding]:
@@ -170,7 +180,7 @@ def _signs(finding: Finding) -> Iterator[Sign]:
     """What the suggestion is made of: of a race, its runs; of the default rule, the dip and what is usual."""
     rule = None if finding.suggestion is None else finding.suggestion.rule
     if rule == "race" and finding.race is not None:
-        yield Sign(finding.race.best_lr, "best of the short runs")
+        yield Sign(finding.race.best_lr, "where short runs end best")
     elif rule == "quick" and (belief := finding.belief) is not None:
         if belief.dip is not None:
             yield Sign(belief.dip, "the dip, for this plan")

@@ -13,7 +13,7 @@ from findlr.analysis.curve import Curve
 from findlr.analysis.rules import Rule
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.finding import Finding
-from findlr.views.drawing import describe, findings_of, labels_of
+from findlr.views.drawing import describe, describe_alike, findings_of, labels_of
 from findlr.views.figures import drawn, inches, lines
 from findlr.views.parts import Drawing, Mark, RaceRuns
 
@@ -89,8 +89,8 @@ def compare(
     """Draw several runs over each other: weight decays, batch sizes, optimizers.
 
     Args:
-        findings: at least one, in a list, or in a dict by its label; each is drawn by its smoothed losses, its
-            suggestion and its interval.
+        findings: at least one, in a list, or in a dict by its label; each is drawn by its suggestion, its
+            interval, and the line that the rule reads; by its smoothed losses if one of them has no such line.
         labels: one per Finding; None names them by what their facts differ in.
         ax: where to draw; a path is a picture to write; None makes a new figure, which is not shown.
 
@@ -117,7 +117,7 @@ def compare(
         findings = list(findings.values())
     findings = findings_of(findings)
     names = labels_of(findings, labels)
-    drawings = [describe(finding, raw=False, race=False, read=False) for finding in findings]
+    drawings = describe_alike(findings)
     return drawn(lambda axes: _draw_all(drawings, names, axes), ax)
 
 

@@ -114,7 +114,7 @@ class Watched:
             name = place.partition(".")[2]
             logger.warning(
                 "a function of the training keeps a number that the search has changed, and that is not put back: %s "
-                "was %s and is %s. Let it be a buffer of a module, or give what holds it in restore=",
+                "was %s and is %s. Make it a buffer of a module, or give what holds it, with a state_dict, in restore=",
                 *(name, was, number),
             )
 

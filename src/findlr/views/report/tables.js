@@ -170,8 +170,8 @@ function buildRace(section, runs) {
     }
     const caption = make("caption", {}, named(run, `the race: loss before training ${brief(run.race.start)}`));
     section.append(make("table", {}, caption, headings(["learning rate", true], ["steps", true], [run.race.label, true]), body));
-    const sides = run.race.bracketed ? "a worse run lies on each side" : "there is no worse run on one side of it";
-    section.append(make("p", {}, `The runs are best around ${rateText(run.race.best_lr)}; ${sides}.`));
+    const sides = run.race.bracketed ? "with a worse run on each side" : "at an end of the rates tried";
+    section.append(make("p", {}, `The runs are best around ${rateText(run.race.best_lr)}, ${sides}.`));
   }
 }
 
