@@ -1,4 +1,4 @@
-"""The names on the page of the API, by what they are for."""
+"""The public names, by what they are for, and the page of the site that tells of them."""
 
 # What a user calls, and in which order it is read.
 PUBLIC = {
@@ -9,15 +9,16 @@ PUBLIC = {
     "Several runs": ("findlr.compare",),
     "Schedulers from a Finding": ("findlr.torch.one_cycle", "findlr.torch.cyclic"),
     "Trackers": tuple(f"findlr.trackers.{name}" for name in ("tensorboard", "wandb", "mlflow", "stream")),
-    "A framework of your own": (
-        "findlr.find",
-        "findlr.TorchTrainable",
-        "findlr.testing.TrainableConformance",
-        "findlr.testing.TrainingConformance",
-    ),
     "Errors": ("findlr.errors",),
 }
-# A framework's own calls stand on the page, too, where its room is there.
+# What ends the page on adding a framework.
+EXTENDING = (
+    "findlr.find",
+    "findlr.TorchTrainable",
+    "findlr.testing.TrainableConformance",
+    "findlr.testing.TrainingConformance",
+)
+# A framework's own calls end its page, where its room is there.
 ROOMS = {
     "huggingface": ("find_lr", "FindLR"),
     "lightning": ("find_lr", "FindLR"),

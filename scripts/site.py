@@ -20,7 +20,7 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from scripts.notebook import NOTEBOOK, as_markdown  # noqa: E402 - scripts are no package that is installed
-from scripts.public import PUBLIC, ROOMS  # noqa: E402
+from scripts.public import EXTENDING, PUBLIC, ROOMS  # noqa: E402
 
 SOURCE = ROOT / "src" / "findlr"
 FIRST = r'<div class="first" markdown>\n\n![\2](\1)\n\n</div>'
@@ -119,19 +119,26 @@ def directive(name: str) -> str:
 
 
 def api(out: Path) -> None:
-    """One page of all that is public, find_lr first."""
+    """One page of what is public, find_lr first; what belongs to a framework, or to adding one, ends its own page."""
     blocks = [
         "# API: find_lr and everything public",
-        "What `from findlr import ...` offers, and a call for each framework.",
-        "How it works inside has [pages of its own](internals/index.md).",
+        "What `from findlr import ...` offers. How it works inside has [pages of its own](internals/index.md).",
     ]
     for title, names in PUBLIC.items():
         blocks += [f"## {title}", *map(directive, names)]
-    blocks.append("## In a framework")
-    for room, names in ROOMS.items():
-        if (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists():
-            blocks += [directive(f"findlr.{room}.{name}") for name in names]
+    calls = {f"{room}.md": [f"findlr.{room}.{name}" for name in names] for room, names in ROOMS.items() if there(room)}
+    calls["extend.md"] = list(EXTENDING)
+    blocks.append("## On other pages")
+    for page, names in calls.items():
+        with (out / page).open("a") as file:
+            file.write("\n\n".join(["", "## API", *map(directive, names), ""]))
+        blocks.append(f"- {', '.join(f'[`{name}`]({page}#{name})' for name in names)}")
     (out / "api.md").write_text("\n\n".join(blocks) + "\n")
+
+
+def there(room: str) -> bool:
+    """Whether the package has that room."""
+    return (SOURCE / room).is_dir() or (SOURCE / f"{room}.py").exists()
 
 
 def internals(out: Path) -> None:

@@ -25,7 +25,7 @@ from findlr import RangeTest, Verdict, find_lr, rules
 from findlr.torch import cyclic
 from findlr.torch.search import argument_names
 from scripts.outputs import rerun
-from scripts.public import PUBLIC
+from scripts.public import EXTENDING, PUBLIC
 from scripts.public import ROOMS as PUBLIC_ROOMS
 from study import finetuning
 
@@ -367,12 +367,12 @@ def test_every_line_has_its_test_or_says_that_it_has_none(row):
 # The page of the API
 
 
-def test_the_api_page_has_every_public_name():
-    there = {name.removeprefix("findlr.") for group in PUBLIC.values() for name in group}
+def test_the_pages_of_the_api_have_every_public_name():
+    there = {name.removeprefix("findlr.") for group in (*PUBLIC.values(), EXTENDING) for name in group}
     errors = {name for name in findlr.__all__ if name.endswith("Error")}
     assert next(iter(PUBLIC.values()))[0] == "findlr.find_lr"
     assert {*findlr.__all__} - errors - {"rules"} <= there
-    for group in PUBLIC.values():
+    for group in (*PUBLIC.values(), EXTENDING):
         for name in group:
             operator.attrgetter(name.removeprefix("findlr."))(findlr)
     assert {"find_lr"} <= {name for names in PUBLIC_ROOMS.values() for name in names}
