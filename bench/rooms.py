@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.cost import LOW, NETS, STEPS, Net, Training, keep_freed_memory, ratio, timed, trainings
+from bench.cost import LOW, NETS, STEPS, Net, Training, keep_freed_memory, timed, trainings
+from bench.ratios import ratio, ratio_text
 
 Run = Callable[[], Any]
 Contestant = Callable[[Training], Run]
@@ -300,9 +301,7 @@ def main() -> None:
         )
         print("|---" * (len(found) + 1) + "|")
         for name in found[0]:
-            cells = [
-                f"{each[name]['median']:.2f} ({each[name]['low']:.2f} to {each[name]['high']:.2f})" for each in found
-            ]
+            cells = [ratio_text(each[name]) for each in found]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
