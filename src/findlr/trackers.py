@@ -172,7 +172,8 @@ class stream:  # noqa: N801 - it is called as a function is
     def close(self) -> None:
         """Send what waits; the writer or run stays open. A search does so at its end."""
         waiting, self._waiting = self._waiting, []
-        _log_metrics(self._client, self._run, waiting)
+        if waiting:  # MLflow's, as no other has any
+            _log_metrics(self._client, self._run, waiting)
         self._sent = time.monotonic()
 
     def _to_tensorboard(self, at: int, values: dict[str, float]) -> None:
