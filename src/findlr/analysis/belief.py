@@ -98,20 +98,20 @@ def believe(curve: Curve, plan: Plan) -> Belief:
         if alone is None:
             raise
         return alone
-    to = usual(plan, _start(curve))
+    by_usual = usual(plan, _start(curve))
     density = -DECAY if plan.optimizer == "Adagrad" else _DENSITY
-    read = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density - EPOCHS * overfits(plan)
-    if to is None:
-        weight, answer = 1.0, read
+    by_dip = dip.place + MOMENTUM * delay(plan) + planned(plan) + density * dip.density - EPOCHS * overfits(plan)
+    if by_usual is None:
+        weight, answer = 1.0, by_dip
     elif plan.optimizer in RATE_FREE:
-        weight, answer = 0.0, to
+        weight, answer = 0.0, by_usual
     else:
         trust = math.exp(-_TRUST * dip.noise)
-        trust *= 1 + (abs(to - read) * math.exp(-_TRUST_IN_GAP * dip.noise) / _REACH) ** 2
+        trust *= 1 + (abs(by_usual - by_dip) * math.exp(-_TRUST_IN_GAP * dip.noise) / _REACH) ** 2
         weight = trust / (trust + 1)
-        answer = weight * read + (1 - weight) * to
+        answer = weight * by_dip + (1 - weight) * by_usual
     interval = _NOISY_INTERVAL if dip.noise else _INTERVAL
-    return _settled(curve, plan, answer, read, to, weight, interval, dip.noise)
+    return _settled(curve, plan, answer, by_dip, by_usual, weight, interval, dip.noise)
 
 
 def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
@@ -121,8 +121,8 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
         curve: the raw losses of a sweep, which tell the loss at the start and where it diverged.
         plan: the training that is planned.
     """
-    to = usual(plan, _start(curve))
-    return None if to is None else _settled(curve, plan, to, None, to, 0.0, _USUAL_INTERVAL)
+    by_usual = usual(plan, _start(curve))
+    return None if by_usual is None else _settled(curve, plan, by_usual, None, by_usual, 0.0, _USUAL_INTERVAL)
 
 
 def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
@@ -140,15 +140,15 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
     if alone is None or alone.usual is None or plan.optimizer in RATE_FREE:
         return alone
     try:
-        told = believe(curve, plan)
+        both = believe(curve, plan)
     except NoSuggestionError:
         return alone
-    if told.dip is None or told.dip <= alone.usual:
+    if both.dip is None or both.dip <= alone.usual:
         return alone
-    read, to = math.log10(told.dip), math.log10(alone.usual)
-    weight = 1.0 if curve.baseline is not None else told.weight
-    answer = min(to + weight * (read - to), float(np.log10(curve.lr[-1])) - _FROM_EDGE)
-    return _settled(curve, plan, max(answer, to), read, to, weight, _USUAL_INTERVAL)
+    by_dip, by_usual = math.log10(both.dip), math.log10(alone.usual)
+    weight = 1.0 if curve.baseline is not None else both.weight
+    answer = min(by_usual + weight * (by_dip - by_usual), float(np.log10(curve.lr[-1])) - _FROM_EDGE)
+    return _settled(curve, plan, max(answer, by_usual), by_dip, by_usual, weight, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:
@@ -162,8 +162,8 @@ def _settled(
     curve: Curve,
     plan: Plan,
     answer: float,
-    read: float | None,
-    to: float | None,
+    by_dip: float | None,
+    by_usual: float | None,
     weight: float,
     interval: tuple[float, float],
     noise: float = MOST_NOISE,
@@ -172,10 +172,10 @@ def _settled(
     if curve.diverged and len(curve) and not batch_is_at_fault(curve):
         answer = min(answer, float(np.log10(curve.lr[-1])) - _FROM_EDGE)
     lr = 10**answer
-    if read is not None and curve.lr[0] <= 10**read <= curve.lr[-1] and plan.optimizer not in RATE_FREE:
+    if by_dip is not None and curve.lr[0] <= 10**by_dip <= curve.lr[-1] and plan.optimizer not in RATE_FREE:
         lr = float(np.clip(lr, curve.lr[0], curve.lr[-1]))  # what is usual leads to no rate that was not swept
     low, high = _RATE_FREE_INTERVAL if plan.optimizer in RATE_FREE else interval
-    apart = 0.0 if read is None or to is None else min(abs(to - read), 2.0)
+    apart = 0.0 if by_dip is None or by_usual is None else min(abs(by_usual - by_dip), 2.0)
     doubts = {
         "noise": _NOISE_COSTS * noise,
         "epochs": _EPOCHS_COST * max(0.0, math.log10(plan.epochs or 1.0) - _FEW_EPOCHS),
@@ -185,8 +185,8 @@ def _settled(
     return Belief(
         lr=lr,
         interval=(lr * 10**low, lr * 10**high),
-        dip=None if read is None else 10**read,
-        usual=None if to is None else 10**to,
+        dip=None if by_dip is None else 10**by_dip,
+        usual=None if by_usual is None else 10**by_usual,
         weight=weight,
         doubts=doubts,
     )
