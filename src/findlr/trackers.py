@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,22 +97,18 @@ def mlflow(finding: Finding, run: Any, client: Any = None, tag: str = "findlr") 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from mlflow.entities import Metric, RunTag
-    from mlflow.tracking import MlflowClient
+    from mlflow.entities import RunTag
 
-    client = MlflowClient() if client is None else client
-    run_id = run if isinstance(run, str) else run.info.run_id
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(f"{tag}/{name}", value, now, step)
-        for name, values in finding.columns().items()
-        for step, value in enumerate(values.tolist())
-    ]
-    metrics += [Metric(f"{tag}/{name}", number, now, 0) for name, number in _numbers(finding).items()]
-    _log_metrics(client, run_id, metrics)
-    client.log_batch(run_id, tags=[RunTag(f"{tag}.{name}", value) for name, value in _texts(finding).items()])
-    client.log_figure(run_id, picture(finding.plot), f"{tag}/curve.png")
-    client.log_dict(run_id, finding.to_dict(), f"{tag}/finding.json")
+    metrics = _MlflowMetrics(run, client)
+    for name, values in finding.columns().items():
+        for step, value in enumerate(values.tolist()):
+            metrics.add(step, {f"{tag}/{name}": value})
+    metrics.add(0, {f"{tag}/{name}": number for name, number in _numbers(finding).items()})
+    metrics.send()
+    tags = [RunTag(f"{tag}.{name}", value) for name, value in _texts(finding).items()]
+    metrics.client.log_batch(metrics.run_id, tags=tags)
+    metrics.client.log_figure(metrics.run_id, picture(finding.plot), f"{tag}/curve.png")
+    metrics.client.log_dict(metrics.run_id, finding.to_dict(), f"{tag}/finding.json")
 
 
 class stream:  # noqa: N801 - it is called as a function is
@@ -135,19 +132,17 @@ class stream:  # noqa: N801 - it is called as a function is
 
     def __init__(self, to: Any, client: Any = None, tag: str = "findlr") -> None:
         self._tag, self._ended = tag, 0
-        self._waiting: list[Any] = []
-        self._sent = time.monotonic()
+        self._mlflow: _MlflowMetrics | None = None
         self._log: _Log
         if hasattr(to, "add_scalar"):
-            self._writer, self._log = to, self._to_tensorboard
+            self._log = partial(_log_to_tensorboard, to)
         elif hasattr(to, "define_metric"):
-            self._run, self._log = to, self._to_wandb
+            self._log = partial(_log_to_wandb, to, tag)
             to.define_metric(f"{tag}/step")
             for part in ("sweep", "race"):
                 to.define_metric(f"{tag}/{part}/*", step_metric=f"{tag}/step")
         elif isinstance(to, str) or hasattr(to, "info"):
-            self._run, self._log = to if isinstance(to, str) else to.info.run_id, self._to_mlflow
-            self._client = client
+            self._log = self._mlflow = _MlflowMetrics(to, client)
         else:
             raise ConfigurationError(
                 "trackers.stream needs a TensorBoard SummaryWriter, a wandb run, or an MLflow run or its id, got "
@@ -171,32 +166,46 @@ class stream:  # noqa: N801 - it is called as a function is
 
     def close(self) -> None:
         """Send what waits; the writer or run stays open. A search does so at its end."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:  # MLflow's, as no other has any
-            _log_metrics(self._client, self._run, waiting)
-        self._sent = time.monotonic()
+        if self._mlflow is not None:
+            self._mlflow.send()
 
-    def _to_tensorboard(self, at: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, at)
 
-    def _to_wandb(self, at: int, values: dict[str, float]) -> None:
-        self._run.log({f"{self._tag}/step": at, **values})
+def _log_to_tensorboard(writer: Any, at: int, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        writer.add_scalar(name, value, at)
 
-    def _to_mlflow(self, at: int, values: dict[str, float]) -> None:
-        from mlflow.entities import Metric
+
+def _log_to_wandb(run: Any, tag: str, at: int, values: dict[str, float]) -> None:
+    run.log({f"{tag}/step": at, **values})
+
+
+class _MlflowMetrics:
+    """Metrics of an MLflow run, sent together once a second."""
+
+    def __init__(self, run: Any, client: Any = None) -> None:
         from mlflow.tracking import MlflowClient
 
-        self._client = self._client or MlflowClient()
+        self.run_id = run if isinstance(run, str) else run.info.run_id
+        self.client = MlflowClient() if client is None else client
+        self._waiting: list[Any] = []
+        self._sent = time.monotonic()
+
+    def __call__(self, at: int, values: dict[str, float]) -> None:
+        self.add(at, values)
+        if time.monotonic() - self._sent >= _SEND_EVERY:
+            self.send()
+
+    def add(self, at: int, values: dict[str, float]) -> None:
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         self._waiting += [Metric(name, value, now, at) for name, value in values.items()]
-        if time.monotonic() - self._sent >= _SEND_EVERY:
-            self.close()
 
-
-def _log_metrics(client: Any, run_id: str, metrics: Sequence[Any]) -> None:
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    def send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), _BATCH):
+            self.client.log_batch(self.run_id, metrics=waiting[start : start + _BATCH])
+        self._sent = time.monotonic()
 
 
 def _numbers(finding: Finding) -> dict[str, float]:
