@@ -52,10 +52,10 @@ class LiveSweep:
     def __call__(self, step: Step) -> None:
         """Show a step."""
         self._growing.add(step)
-        done, steps, ended = self._growing.place
-        if (now := time.monotonic()) >= self._due or done == steps or ended > self._ended:
+        place, now = self._growing.place, time.monotonic()
+        if now >= self._due or place.done == place.steps or place.ended > self._ended:
             self._handle.update(self._html(_running(self._growing)))
-            self._due, self._ended = now + _REFRESH, ended
+            self._due, self._ended = now + _REFRESH, place.ended
 
     def tell(self, text: str) -> None:
         """Show what is done until the next step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from findlr.analysis.smoothing import Array
 from findlr.analysis.text import duration, rate_text
 from findlr.views.parts import outcome
 from findlr.views.thinning import extremes
+
+
+class Place(NamedTuple):
+    """How far a sweep or a race is: steps that are done, all steps, and runs that have ended."""
+
+    done: int = 0
+    steps: int = 1
+    ended: int = 0
 
 
 class Growing:
@@ -130,16 +139,16 @@ class Growing:
         return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *map(outcome, step.ended)]
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """How many steps are done, how many there are, and how many runs have ended: of the sweep, or of the race."""
+    def place(self) -> Place:
+        """How far the sweep is or, once it has begun, the race."""
         step = self.step
         if step is None:
-            return 0, 1, 0
+            return Place()
+        done = ((step.run or 1) - 1) * step.num_steps + step.index + 1
         if step.together > 1:
             assert step.run is not None
-            return step.index * step.together + step.run, (step.runs or 1) * step.num_steps, len(step.ended)
-        before = ((step.run or 1) - 1) * step.num_steps
-        return before + step.index + 1, (step.runs or 1) * step.num_steps, len(step.ended)
+            done = step.index * step.together + step.run
+        return Place(done, (step.runs or 1) * step.num_steps, len(step.ended))
 
     def curve(self, width: int) -> tuple[Array, Array, tuple[float, float]] | None:
         """The smoothed losses so far, for a picture ``width`` dots wide.

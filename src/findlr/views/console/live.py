@@ -14,7 +14,7 @@ from rich.text import Text
 
 from findlr.analysis.curve import Step
 from findlr.views.console.sketch import LINE, dots, ink_of
-from findlr.views.progress import Growing
+from findlr.views.progress import Growing, Place
 
 _REFRESH = 0.1  # seconds between two pictures
 _LINE_EVERY = 5.0  # seconds between two lines of a log, at least
@@ -50,7 +50,7 @@ class LiveSweep:
 
     def __enter__(self) -> Self:
         self._growing = Growing()
-        self._last = (0, 1, 0)  # what was shown last: the steps that were done, all steps, the runs that had ended
+        self._last = Place()  # what was shown last
         self._due = 0.0
         if self._live is None:
             self._due = time.monotonic() + _LINE_EVERY
@@ -68,19 +68,19 @@ class LiveSweep:
 
     def __call__(self, step: Step) -> None:
         """Show a step."""
-        before, ended_before = self._growing.step, self._last[-1]
+        before = self._growing.step
         if before is not None and before.run is None and step.run is not None:
-            self._last = (0, 1, 0)
+            self._last = Place()
         self._growing.add(step)
-        done, steps, ended = self._growing.place
+        place = self._growing.place
         now = time.monotonic()
-        told = done == steps or ended > ended_before  # after which there may be none for long
+        told = place.done == place.steps or place.ended > self._last.ended  # after which there may be none for long
         if now < self._due and not told:
             return
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
-            self._last, self._due = self._growing.place, now + _REFRESH
-        elif told or (done - self._last[0]) * _LINES >= steps:
+            self._last, self._due = place, now + _REFRESH
+        elif told or (place.done - self._last.done) * _LINES >= place.steps:
             self._print()
             self._due = now + _LINE_EVERY
 
