@@ -7,6 +7,8 @@ import pytest
 
 from findlr import Curve
 from findlr.analysis.acting import batch_is_at_fault, has_acted
+from findlr.analysis.smoothing import BiasCorrectedAverage
+from tests.analysis.test_levels import drawn
 
 LR = np.geomspace(1e-8, 10, 100)
 X = np.arange(100)
@@ -70,6 +72,37 @@ def test_where_all_batches_are_alike_a_twentieth_of_the_loss_is_much(baseline):
 @pytest.mark.parametrize("n", [0, 1, 10])
 def test_so_few_points_tell_nothing(n):
     assert not has_acted(Curve(LR[:n], np.linspace(2.0, 100.0, n)))
+
+
+def obvious(curve):
+    """Straight from what stands beside the constants, in loops."""
+    n, loss, baseline = len(curve), curve.loss, curve.baseline
+    if n <= 10:
+        return False
+    if baseline is not None:
+        level, change = np.median(baseline), loss - baseline
+        scatter, little = 0.1 * 1.4826 * np.median(abs(baseline - level)), 1e-4 * abs(level)
+        moved = [np.median(change[i - r : i + r + 1]) for i in range(n) for r in [min(i, n - 1 - i, 2)]]
+        return max(map(abs, moved)) > (scatter if scatter > little else 0.05 * abs(level))
+    level, scatter = loss[:10].mean(), loss[:10].std()
+    much, counted = 0.05 * abs(level), list(loss)
+    if 1.5 * scatter > 1e-4 * abs(level):
+        much = 1.5 * scatter
+        counted[:-3] = [min(max(one, level - 4 * scatter), level + 4 * scatter) for one in loss[:-3]]
+    average = BiasCorrectedAverage(0.9)
+    calm = [np.median(counted[i - r : i + r + 1]) for i in range(n) for r in [min(i, n - 1 - i, 1)]]
+    return any(abs(smooth - level) > much for smooth in list(map(average.update, calm))[10:])
+
+
+def test_it_is_what_the_arithmetic_says():
+    told = []
+    for seed in range(300):
+        whole = drawn(seed)
+        for n in range(9, len(whole) + 1, 7):
+            curve = Curve(whole.lr[:n], whole.loss[:n], None if whole.baseline is None else whole.baseline[:n])
+            told.append(has_acted(curve))
+            assert told[-1] == obvious(curve), (seed, n)
+    assert 0.2 < np.mean(told) < 0.8
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
