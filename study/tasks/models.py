@@ -45,7 +45,7 @@ def conv2d(width: int, num_classes: int = 10, norm: str = "", dropout: float = 0
 
 
 class Transformer(nn.Module):
-    """A few pre-norm encoder layers over tokens or over vectors."""
+    """A few pre-norm encoder layers over so many kinds of tokens or, if below 0, over vectors of ``-tokens`` numbers."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Patches(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM or GRU over tokens or vectors, answering at each place or at the last one only."""
+    """An LSTM or GRU over tokens or vectors (see Transformer), answering at each place or at the last one only."""
 
     def __init__(
         self, cell: type[nn.RNNBase], tokens: int, outputs: int, width: int = 32, last_only: bool = False
