@@ -276,6 +276,14 @@ class TestSeveralRuns:
         assert pixels(shown) != whole
         assert shown.run("return [...window.findlrChart.state.runs]") == [0]
 
+    def test_they_are_drawn_by_what_the_rule_reads_if_all_have_that(self, opened, finding):
+        layers = "return [...window.findlrChart.state.layers]"
+        alike = opened([finding, replace(finding, curve=curve_of(seed=1))]).run(layers)
+        assert ("read" in alike, "smoothed" in alike) == (True, False)
+        refused = replace(finding, suggestion=None, verdict=Verdict.FLAT)
+        some = opened([finding, refused]).run(layers)
+        assert ("read" in some, "smoothed" in some) == (False, True)
+
     def test_the_slider_moves_all(self, opened, finding):
         other = replace(finding, curve=curve_of(seed=1))
         shown = opened([finding, other])

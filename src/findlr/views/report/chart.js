@@ -108,13 +108,14 @@ class SweepChart {
     return [{}, ...this.runs.flatMap((run) => {
       const own = (single) => () => colour(this.several ? run.colour : single);
       const none = { show: false };
+      const dash = this.several ? run.dash : [];
       return [
         { paths: () => null, points: { show: true, size: 4, width: 0, fill: own("--line"), stroke: own("--line") }, alpha: 0.45 },
         { stroke: own("--grey"), width: 1, points: none, alpha: 0.8 },
         { stroke: own("--green"), width: 1.5, dash: [8, 4], points: { show: true, size: 5, fill: own("--green") } },
         { stroke: own("--pink"), width: 1.2, dash: [2, 3], points: none, scale: "race" },
-        { stroke: own("--line"), width: !this.several && run.read ? 1.2 : 2, dash: this.several ? run.dash : [], points: none },
-        { stroke: own("--line"), width: 3, points: none },
+        { stroke: own("--line"), width: run.read ? 1.2 : 2, dash, points: none },
+        { stroke: own("--line"), width: this.several ? 2 : 3, dash, points: none },
       ];
     }).map((each, i) => ({ scale: "loss", show: this.shows(i), ...each }))];
   }
@@ -198,7 +199,7 @@ class SweepChart {
 
   drawUnder(chart) {
     drawIntervals(chart, this.seen(), this.several);
-    if (this.state.layers.has("read")) this.runs.forEach((run) => run.read && drawDip(chart, run));
+    if (this.state.layers.has("read") && !this.several) this.runs.forEach((run) => run.read && drawDip(chart, run));
   }
 
   drawOver(chart) {

@@ -13,7 +13,7 @@ const LAYERS = {
 function present(runs) {
   const several = runs.length > 1;
   const there = {
-    read: !several && runs[0].read,
+    read: runs.every((run) => run.read),
     smoothed: true,
     raw: true,
     corrected: runs.some((run) => run.corrected),
@@ -22,7 +22,8 @@ function present(runs) {
     signs: !several && runs[0].signs.length > 0,
   };
   const names = Object.keys(LAYERS).filter((name) => there[name]);
-  const on = names.filter((name) => !several || (name !== "raw" && name !== "corrected"));
+  const off = ["raw", "corrected", ...(there.read ? ["smoothed"] : [])]; // of several: one line each
+  const on = names.filter((name) => !several || !off.includes(name));
   return [names, new Set(on)];
 }
 

@@ -73,7 +73,7 @@ function buildSummary(section, runs, onRun) {
     section.append(make("p", {}, make("span", { class: `verdict${refused ? " refused" : ""}` }, run.verdict), ` ${run.why}`));
     if (!refused) {
       const interval = run.suggestion.interval ? ` Interval: ${intervalOf(run)}.` : "";
-      section.append(make("p", {}, `Rule ${run.suggestion.rule}: ${run.suggestion.why}${interval}`));
+      section.append(make("p", {}, `${run.suggestion.why}${interval} Rule: ${run.suggestion.rule}.`));
     } else section.append(plan);
     return;
   }
