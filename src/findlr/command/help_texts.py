@@ -17,8 +17,8 @@ interrupted.
 RUN = """Find a rate for a training of yours.
 
 TARGET is a function: train.py:setup, or package.module:setup. It takes nothing, and returns (model, optimizer, \
-criterion, loader), or a dict of find_lr's arguments, or a Trainable. What stands under if __name__ == "__main__" \
-does not run. Options go before what the function returns, and before those in a --config file.
+criterion, loader), or a dict of find_lr's arguments, or a Trainable. Code under if __name__ == "__main__" \
+does not run. Options override what the function returns, and what a --config file says.
 
 \b
 Examples:
@@ -30,12 +30,12 @@ Examples:
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
-Ctrl-C prints what was measured so far; with --checkpoint the same command then goes on.
+Ctrl-C prints what was measured so far; with --checkpoint the same command goes on from there.
 
 Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
 own code failed, 130 interrupted.
 """
-DOCTOR = """Tell what is installed; and prove on a training of yours that a search leaves nothing behind.
+DOCTOR = """Show what is installed; prove on a training of yours that a search leaves nothing behind.
 
 Without TARGET it names versions, devices and extras. With it (see findlr run --help) it trains for a few steps, \
 searches with the same options as findlr run, and trains on; and does the same without the search, in a fresh process. \

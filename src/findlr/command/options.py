@@ -68,7 +68,7 @@ Config = Annotated[
         "--config",
         is_eager=True,
         callback=_config,
-        help="A YAML file with TARGET and options by their names, such as 'max_lr: 1.0'; the command line goes first.",
+        help="A YAML file with TARGET and options by their names, as in 'max_lr: 1.0'; the command line overrides it.",
     ),
 ]
 Traceback = Annotated[bool, Option("--traceback", help="Print where the training's own code failed.")]
@@ -88,9 +88,9 @@ SEARCH: dict[str, Any] = {
         ),
     ],
     "total_steps": Annotated[
-        int | None, Option(parser=_count, metavar="STEPS", help="Its optimizer steps, or '5 epochs'.", **_PLAN)
+        int | None, Option(parser=_count, metavar="STEPS", help="The training's steps, or '5 epochs'.", **_PLAN)
     ],
-    "epochs": Annotated[float | None, Option(help="Its epochs, in place of --total-steps.", **_PLAN)],
+    "epochs": Annotated[float | None, Option(help="The same in epochs.", **_PLAN)],
     "warmup": Annotated[
         float | None, Option(parser=_number, metavar="STEPS|SHARE", help="500 is steps, 0.1 a share.", **_PLAN)
     ],
@@ -100,19 +100,19 @@ SEARCH: dict[str, Any] = {
         Option(parser=_number, metavar="STEPS|SHARE", help="500 is steps, 0.5 a share of --total-steps.", **_RACE),
     ],
     "checkpoint": Annotated[
-        Path | None, Option(help="Keep the runs in this file; the same command goes on with them.", **_RACE)
+        Path | None, Option(help="Keep the runs in this file; the same command then goes on with them.", **_RACE)
     ],
-    "one_pass": Annotated[bool | None, Option(help="Take the first runs in one pass.", **_RACE)],
+    "one_pass": Annotated[bool | None, Option(help="Make the first runs in one pass, for small models.", **_RACE)],
     "min_lr": Annotated[float | None, Option(help="The first rate; by default 1e-8.", **_SWEEP)],
     "max_lr": Annotated[float | None, Option(help="The last rate; by default 10.", **_SWEEP)],
     "num_steps": Annotated[
-        int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Its steps; by default 100.", **_SWEEP)
+        int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Steps of the sweep; by default 100.", **_SWEEP)
     ],
     "spacing": Annotated[str | None, Option(help="exponential (the default) or linear.", **_SWEEP)],
     "divergence_threshold": Annotated[
-        float | None, Option(help="It stops at this many times its best loss; by default 4.", **_SWEEP)
+        float | None, Option(help="The sweep stops at this many times its best loss; by default 4.", **_SWEEP)
     ],
-    "smoothing": Annotated[float | None, Option(help="Of the stop rule's average; by default 0.98.", **_SWEEP)],
+    "smoothing": Annotated[float | None, Option(help="Smoothing of that loss; by default 0.98.", **_SWEEP)],
     "control_variate": Annotated[
         bool | None, Option(help="Take the batches' differences out of the curve; by default where it can.", **_SWEEP)
     ],

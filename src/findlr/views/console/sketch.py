@@ -62,7 +62,7 @@ class Sketch:
         axis, rates = canvas.axis()
         yield Text(f"{' ' * (gutter - 1)}{canvas.ink.corner}{axis}", style="dim")
         yield Text(f"{' ' * gutter}{rates}", style="dim")
-        what = self._drawing.loss_label if self._drawing.read is None else "what the rule reads"
+        what = self._drawing.loss_label if self._drawing.read is None else "what the rule reads,"
         said = f"{what} against learning rate"
         said = said if len(said) <= width else "learning rate"
         yield Text(f"{' ' * gutter}{said}", style="dim")
