@@ -181,6 +181,21 @@ REFUSED = {
     "generator": (dict(loader=(b for b in [1])), LoaderError, "one-shot iterator.*generator"),
     "iterator": (dict(loader=iter([1])), LoaderError, "one-shot iterator"),
     "both": (dict(loss_fn=lambda model, batch: 0), ConfigurationError, "got criterion and loss_fn"),
+    "criterion and optimizer exchanged": (
+        dict(criterion=optim.SGD([torch.zeros(1)])),
+        ConfigurationError,
+        "got SGD: the order is \\(model, optimizer, criterion, loader\\)",
+    ),
+    "model and optimizer exchanged": (
+        dict(model=optim.SGD([torch.zeros(1)])),
+        ConfigurationError,
+        "got SGD: the order",
+    ),
+    "a pair in place of a loader": (
+        dict(loader=(torch.ones(4, 8), torch.ones(4))),
+        LoaderError,
+        r"is a pair itself, \[\(inputs, targets\)\]",
+    ),
     "neither": (dict(criterion=None), ConfigurationError, "got none"),
     "criterion is no function": (dict(criterion=0.5), ConfigurationError, "criterion must be a function"),
     "loader in the criterion's place": (

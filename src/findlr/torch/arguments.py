@@ -118,7 +118,8 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         name = ways[given[0]].__name__
         raise ConfigurationError(f"{given[0]} is the class {name} itself: give one of it, {name}()")
     if not callable(ways[given[0]]):
-        raise ConfigurationError(f"{given[0]} must be a function or a module, got {type(ways[given[0]]).__name__}")
+        got = f"{type(ways[given[0]]).__name__}{_order(ways[given[0]])}"
+        raise ConfigurationError(f"{given[0]} must be a function or a module, got {got}")
     if getattr(loss_fn, "__module__", None) in ("torch.nn.functional", "torch.nn.modules.loss"):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         raise ConfigurationError(
@@ -129,4 +130,9 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
     if train_step is None and not isinstance(model, nn.Module):
         several = "; several models need train_step" if isinstance(model, (list, tuple, Mapping)) else ""
         got = f"the class {model.__name__} itself" if isinstance(model, type) else type(model).__name__
-        raise ConfigurationError(f"model must be a torch.nn.Module, got {got}{several}")
+        raise ConfigurationError(f"model must be a torch.nn.Module, got {got}{several}{_order(model)}")
+
+
+def _order(given: Any) -> str:
+    """What to say of an optimizer in another argument's place."""
+    return ": the order is (model, optimizer, criterion, loader)" * isinstance(given, torch.optim.Optimizer)

@@ -21,17 +21,20 @@ _OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "cross_entropy", "nll_loss"}
 
 def no_pair(batch: Any) -> LoaderError:
     """The error for a batch that is no pair of inputs and targets, and so nothing for a criterion."""
+    one_pair = ""
     seen = f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else "")
     if isinstance(batch, Mapping):
         instead = "model(**batch).loss, or what your training computes,"
     elif isinstance(batch, (tuple, list)) and len(batch) > 2:
         instead = "criterion(model(*batch[:-1]), batch[-1]), say,"
-    else:  # inputs alone
-        inputs = "batch[0]" if isinstance(batch, (tuple, list)) else "batch"
-        instead = f"criterion(model({inputs}), {inputs}), say,"
+    elif isinstance(batch, (tuple, list)):
+        instead = "criterion(model(batch[0]), batch[0]), say,"
+    else:
+        instead = "criterion(model(batch), batch), say,"
+        one_pair = "; or, if the loader is a pair itself, [(inputs, targets)]"
     return LoaderError(
         f"with a criterion the loader's items must be pairs (inputs, targets), got a {seen}: give "
-        f"loss_fn=lambda model, batch: {instead} in its place"
+        f"loss_fn=lambda model, batch: {instead} in its place{one_pair}"
     )
 
 
@@ -116,7 +119,7 @@ def misfit(criterion: Any, outputs: Any, targets: Any, error: Exception) -> Conf
     return LoaderError(
         f"{name} can't take the first batch: the model's outputs have shape {tuple(outputs.shape)} and type "
         f"{_type(outputs)}, the loader's targets {tuple(targets.shape)} and {_type(targets)} ({told(error)})"
-        f"{_advice(name, outputs, targets)}"
+        f"{_advice(name, outputs, targets, str(error))}"
     )
 
 
@@ -124,8 +127,12 @@ def _type(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _advice(name: str, outputs: torch.Tensor, targets: torch.Tensor) -> str:
+def _advice(name: str, outputs: torch.Tensor, targets: torch.Tensor, raised: str) -> str:
     """What would make them fit, where that is plain."""
+    if "should be between 0 and 1" in raised:  # BCELoss
+        return ": take BCEWithLogitsLoss, or end the model with a Sigmoid"
+    if "out of bounds" in raised and outputs.dim() > 1:
+        return f": the model tells {outputs.shape[1]} classes apart, so the targets must be 0 to {outputs.shape[1] - 1}"
     changes = ""
     if targets.shape != outputs.shape:
         if targets.dim() == outputs.dim() == 2 and targets.shape[1] == 1 and name in _OF_CLASSES:
@@ -134,6 +141,10 @@ def _advice(name: str, outputs: torch.Tensor, targets: torch.Tensor) -> str:
             changes += ".view_as(outputs)"
     if name in _OF_CLASSES and targets.dtype != torch.long and targets.shape != outputs.shape:
         changes += ".long()"
+    elif name in _OF_CLASSES and targets.dim() > 1 and targets.shape == outputs.shape:
+        changes += ".argmax(1)"
+    elif targets.numel() != outputs.numel() and name not in _OF_CLASSES:
+        return f": {name} needs outputs and targets of the same shape"
     elif name not in _OF_CLASSES and not targets.is_floating_point():
         changes += ".float()"
     return f": give it targets{changes}, in the dataset or by loss_fn" if changes else ""
