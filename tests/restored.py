@@ -94,9 +94,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "buffers that a forward pass resizes",
                 "torch/snapshot/test_reach.py::test_a_buffer_that_a_forward_pass_resizes",
-                STATE,
-                "                        tensor.resize_(shape)  # a buffer that a forward pass has made larger",
-                "                        pass",
+                STORES,
+                "            tensor.resize_(shape)  # a buffer that a forward pass has made larger",
+                "            pass",
             ),
             Break(
                 "expanded buffers",

@@ -12,8 +12,8 @@ from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan, Samples
 from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
+from findlr.search.failure import told
 from findlr.search.find import find
-from findlr.search.memory import in_short
 from findlr.search.settings import Search
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
@@ -186,7 +186,7 @@ def _shape(net: NeuralNet, steps: int) -> Any:
         rates = _rates(net, scheduler, steps, 1.0)
     except Exception as error:
         raise ConfigurationError(
-            f"the schedule of the net's LRScheduler can't be read over {steps} steps ({in_short(error)}): give "
+            f"the schedule of the net's LRScheduler can't be read over {steps} steps ({told(error)}): give "
             "schedule=, a name or a function of the progress"
         ) from error
     return Samples(rates / rates.max())

@@ -360,11 +360,36 @@ def test_an_exception_that_can_carry_nothing_stays_itself_in_the_replay_pass(err
 class Stubborn:
     """It can't be put back."""
 
+    def __init__(self, error=OSError, text="gone"):
+        self.error = error(text)
+
     def state_dict(self):
         return {}
 
     def load_state_dict(self, state):
-        raise OSError("gone")
+        raise self.error
+
+
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+    def __str__(self):
+        raise RuntimeError
+
+
+@doors
+@pytest.mark.parametrize(
+    ("error", "told"), [(SystemExit, "SystemExit: gone"), (KeyboardInterrupt, "gone"), (Panic, r"cannot be read\)")]
+)
+def test_whatever_is_raised_where_something_is_put_back_the_rest_is_put_back(door, error, told):
+    parts_ = net, optimizer, _, _ = parts()
+    stubborn = Stubborn(error, "\x1b[2Jgone")
+    before, state = net.weight.tolist(), torch.get_rng_state()
+    with leaves_nothing(), pytest.raises(RestoreError, match=rf"the Stubborn \([^\x1b]*{told}\); everything") as caught:
+        door(*parts_, **SHORT, restore=[stubborn])
+    assert caught.value.__cause__ is stubborn.error
+    assert (net.weight.tolist(), optimizer.state_dict()["state"]) == (before, {})
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @doors

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findlr.analysis.text import printable
 from findlr.command.streams import finish, say, stdout_is_stderr
 from findlr.errors import ConfigurationError, FindlrError
 
@@ -202,11 +201,9 @@ def _restored(error: BaseException) -> str:
 
 def _in_a_line(error: BaseException) -> str:
     """An exception of the user's code, and the last place in that code, in a line."""
-    try:
-        text = printable(str(error), _LONGEST)
-    except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
-        text = "(its message cannot be read)"
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    from findlr.search.failure import told
+
+    said = told(error, _LONGEST)
     ours = str(Path(__file__).parent)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     own = [frame for frame in frames if "site-packages" not in frame.filename and "importlib" not in frame.filename]

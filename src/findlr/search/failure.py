@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from findlr.analysis.text import printable
 from findlr.errors import FindlrError, RankError, RestoreError
 from findlr.finding import Finding
 from findlr.search import interrupts
@@ -17,7 +18,6 @@ from findlr.search import interrupts
 logger = logging.getLogger("findlr")
 
 _HOME = str(Path(__file__).parents[1])
-_LONGEST = 200  # characters of a message
 _OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  # as torch on a CPU and JAX tell it
 
 
@@ -64,16 +64,18 @@ def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]],
         return False
 
 
-def told(error: BaseException) -> str:
+def told(error: BaseException, most: int = 200) -> str:
     """An exception in a line: its class, and the beginning of its message.
+
+    Args:
+        error: any.
+        most: letters of its message.
 
     Example:
         >>> told(ValueError("the loss exploded"))
         'ValueError: the loss exploded'
     """
-    message = " ".join(_message(error).split())
-    if len(message) > _LONGEST:
-        message = f"{message[:_LONGEST]}..."
+    message = printable(_message(error), most)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

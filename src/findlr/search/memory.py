@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from findlr.errors import ConfigurationError, RestoreError
+from findlr.search.failure import told
 
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
@@ -60,20 +61,20 @@ class Memory:
         """
         if self._closed:
             raise ConfigurationError("the snapshot was closed, so nothing can be put back: take a new one")
-        failures: list[tuple[str, Exception]] = []
+        failures: list[tuple[str, BaseException]] = []
         for phase in phases:
             failures += self._put(phase)
         if failures:
-            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({in_short(error)})" for name, error in failures))
+            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({told(error)})" for name, error in failures))
             raise RestoreError(f"could not be put back: {named}; everything else was") from failures[0][1]
 
-    def _put(self, phase: Phase) -> list[tuple[str, Exception]]:
+    def _put(self, phase: Phase) -> list[tuple[str, BaseException]]:
         """Put back what belongs to one phase; return what failed, by name."""
-        failures = []
+        failures: list[tuple[str, BaseException]] = []
         for undo, name in self._undos[phase]:
             try:
                 undo()
-            except Exception as error:  # noqa: BLE001 - put_back raises it
+            except BaseException as error:  # noqa: BLE001 - put_back raises it; code of the user's may even exit
                 failures.append((name, error))
         return failures
 
@@ -84,12 +85,6 @@ class Memory:
             undos.clear()
         while self._releases:
             self._releases.pop()()
-
-
-def in_short(error: Exception) -> str:
-    """The class of an exception, and the first line of its message."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}" + (f": {lines[0]}" if lines else "")
 
 
 def remember_host_rng(memory: Memory) -> None:
@@ -118,12 +113,12 @@ def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
     return None
 
 
-def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Exception]:
-    """Call ``function`` with each row of the columns; return the errors that it raised."""
-    errors: list[Exception] = []
+def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[BaseException]:
+    """Call ``function`` with each row of the columns; return what it raised."""
+    errors: list[BaseException] = []
     for row in zip(*columns, strict=True):
         try:
             function(*row)
-        except Exception as error:  # noqa: BLE001 - put_back raises it
+        except BaseException as error:  # noqa: BLE001 - put_back raises it
             errors.append(error)
     return errors

@@ -23,12 +23,13 @@ from torch import nn
 
 from findlr.errors import ConfigurationError
 from findlr.search import memory
-from findlr.search.memory import Phase, each, in_short, undo_of_generator
+from findlr.search.failure import told
+from findlr.search.memory import Phase, each, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
 from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
-from findlr.torch.snapshot.stores import Kept, Store, named, nbytes_of, writable
+from findlr.torch.snapshot.stores import Kept, Kind, Store, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -47,7 +48,7 @@ class Memory(memory.Memory):
         self.store = Store()
         self._noted: dict[int, torch.Tensor] = {}  # by id; not copied yet
         self._states: list[tuple[Any, Callable[[Any], Any], str]] = []  # state dicts, who takes them, and its name
-        self._groups: list[tuple[list[torch.Tensor], list[Any], list[_Kind]]] = []  # tensors, copies, what they were
+        self._groups: list[tuple[list[torch.Tensor], list[Any], list[Kind]]] = []  # tensors, copies, what they were
         self._copied: set[int] = set()  # their ids
         self._seen: set[int] = set()  # the ids of containers, and of parameters whose gradient is noted
         self._values: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any]]] = {}
@@ -66,17 +67,14 @@ class Memory(memory.Memory):
         self.store.close()
         super().close()
 
-    def _put(self, phase: Phase) -> list[tuple[str, Exception]]:
+    def _put(self, phase: Phase) -> list[tuple[str, BaseException]]:
         failures = super()._put(phase)
         if phase is not Phase.VALUES:
             return failures
         with torch.no_grad():
             for tensors, copies, kinds in self._groups:
-                for tensor, (dtype, device, shape) in zip(tensors, kinds, strict=True):
-                    if tensor.dtype is not dtype or tensor.device != device:
-                        tensor.data = tensor.data.to(device, dtype)
-                    if tensor.shape != shape and not tensor.requires_grad:
-                        tensor.resize_(shape)  # a buffer that a forward pass has made larger
+                errors = each(put_kinds, [tensors], [kinds])
+                failures += [("the type, the device or the shape of a tensor", error) for error in errors]
                 if len(tensors) == 1 or each(self.store.copy_back, [tensors], [copies]):  # so one by one
                     for tensor, copy in zip(tensors, copies, strict=True):
                         failures += [(named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
@@ -99,7 +97,7 @@ class Memory(memory.Memory):
             self.store.copy_back([tensor.detach().clone()], [copy])
         except Exception as error:
             raise ConfigurationError(
-                f"{named(tensor)} could not be put back ({in_short(error)}); nothing was changed. Let its class have "
+                f"{named(tensor)} could not be put back ({told(error)}); nothing was changed. Let its class have "
                 "clone and copy_, or replace it by a plain tensor"
             ) from error
 
@@ -259,7 +257,6 @@ class Memory(memory.Memory):
 _STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
 _Worth = Callable[[Any], bool] | None
-_Kind = tuple[torch.dtype, torch.device, torch.Size]
 _Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
 
 

@@ -19,6 +19,7 @@ from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 logger = logging.getLogger("findlr")
 
 StoreKind = Literal["auto", "device", "cpu", "disk"]
+Kind = tuple[torch.dtype, torch.device, torch.Size]
 
 _FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
@@ -235,3 +236,12 @@ def writable(tensor: torch.Tensor) -> torch.Tensor:
         overlaps |= size > 1 and stride < reach
         reach += stride * (size - 1)
     return tensor.as_strided((reach,), (1,)) if overlaps else tensor
+
+
+def put_kinds(tensors: list[torch.Tensor], kinds: list[Kind]) -> None:
+    """Give tensors their type, their device and their shape again."""
+    for tensor, (dtype, device, shape) in zip(tensors, kinds, strict=True):
+        if tensor.dtype is not dtype or tensor.device != device:
+            tensor.data = tensor.data.to(device, dtype)
+        if tensor.shape != shape and not tensor.requires_grad:
+            tensor.resize_(shape)  # a buffer that a forward pass has made larger
