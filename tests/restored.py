@@ -160,6 +160,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        numbers = False and ",
             ),
             Break(
+                "nets that an object replaces, and numbers beside them",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Target-False-a loop]",
+                KEPT,
+                "    return isinstance(value, _TRAINED) or ",
+                "    return ",
+            ),
+            Break(
                 "a queue: not filled twice a step",
                 "torch/snapshot/test_reach.py::test_a_queue_is_filled_once_a_step",
                 VARIATE,
@@ -182,7 +189,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators, what its objects "
-        "keep of tensors, with their numbers": [
+        "keep of tensors, modules and optimizers, with their numbers": [
             Break(
                 "what a loop holds beside what its test was given",
                 "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",
@@ -828,9 +835,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers and small lists, dicts and sets are put back)": (
         f"{REACH}an_array_in_a_dataset"
     ),
-    "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps (a number that has "
-    "changed is named in a warning), and those of objects of your own classes that a module or such a function holds "
-    "(what such an object holds of modules, optimizers and generators is put back)": f"{REACH}an_object_of_a_module",
+    "numbers that a loss function or a step of your own keeps by itself, or in an object without tensors, modules and "
+    "optimizers (one that has changed is named in a warning); its lists and dicts of numbers; the numbers of objects "
+    "of your own classes that a module holds (what these hold of modules, optimizers and generators is put back)": (
+        f"{REACH}an_object_of_a_module"
+    ),
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),

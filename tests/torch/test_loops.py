@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn, optim
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import RangeTest, find_lr
 from findlr.errors import OptimizerError
@@ -145,6 +147,54 @@ def test_a_loss_that_differentiates_has_a_control_variate():
 
     finding = find_lr(net, optimizer, loader=batches, loss_fn=penalized, validation_loader=batches, progress=False)
     assert finding.curve.baseline is not None
+
+
+class Contrasted(nn.Module):
+    """Momentum contrast, with its queue: empty at first, so that the loss rises as it fills."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.keys = nn.Linear(8, 16), nn.Linear(8, 16).requires_grad_(False)
+        self.keys.load_state_dict(self.encoder.state_dict())
+        self.register_buffer("queue", torch.zeros(512, 16))
+
+    def forward(self, inputs):
+        keys = functional.normalize(self.keys(inputs + 0.1 * torch.randn_like(inputs)), dim=1)
+        anchors = functional.normalize(self.encoder(inputs), dim=1)
+        others = anchors @ self.queue.T.clone()
+        self.queue = torch.cat([keys, self.queue[: -len(keys)]])
+        return torch.cat([(anchors * keys).sum(1, keepdim=True), others], 1) / 0.1
+
+
+class Quantized(nn.Module):
+    """A codebook that follows what is encoded, by a moving average."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(8, 4)
+        self.register_buffer("codes", torch.randn(16, 4))
+
+    def forward(self, inputs):
+        encoded = self.encoder(inputs)
+        nearest = torch.cdist(encoded, self.codes).argmin(1)
+        codes = self.codes[nearest]
+        self.codes[nearest] = codes.lerp(encoded.detach(), 0.1)
+        return encoded - codes
+
+
+@pytest.mark.parametrize(("kind", "has_baseline"), [(Contrasted, False), (Quantized, True)])
+def test_a_queue_that_fills_is_no_divergence(kind, has_baseline):
+    torch.manual_seed(0)
+    net = kind()
+
+    def loss_fn(model, batch):
+        outputs = model(batch[0])
+        return outputs.logsumexp(1).mean() - outputs[:, 0].mean() if kind is Contrasted else outputs.square().mean()
+
+    loader = DataLoader(TensorDataset(torch.randn(640, 8)), 32, shuffle=True)
+    finding = find_lr(net, optim.Adam(net.encoder.parameters()), loader=loader, loss_fn=loss_fn, progress=False)
+    assert finding.curve.lr[-1] > 1e-5
+    assert (finding.curve.baseline is not None) == has_baseline
 
 
 def test_findings_are_compared_by_their_labels():

@@ -181,7 +181,7 @@ class Settings(SweepSettings):
             total = max(250.0, plan.total_steps / 2)
         else:
             total = float(self.budget) if isinstance(self.budget, int) else self.budget * plan.total_steps
-        sweep = num_steps if self.control_variate is False else (num_steps * 4 + 2) / 3  # with its self-check
+        sweep = num_steps if self.control_variate is False else (num_steps * 4 + 3) / 3  # with its self-checks
         if total < sweep:
             raise ConfigurationError(
                 f"budget={self.budget!r} comes to {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "

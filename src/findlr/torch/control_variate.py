@@ -11,7 +11,7 @@ import logging
 import math
 import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, cast
@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
@@ -34,6 +35,8 @@ from findlr.torch.step import Loss, Step
 from findlr.torch.training import Training
 
 logger = logging.getLogger("findlr")
+
+_MUCH = 0.5  # of the loss: what a step has left in the buffers tells too much there
 
 
 class Baseline:
@@ -52,6 +55,7 @@ class Baseline:
         self._functions = [each for each in functions if not isinstance(each, nn.Module)]
         self._is_checked = False
         self._before: Any = None
+        self._memories: list[tuple[int, int]] = []
 
     def prepare(self, snapshot: Memory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
@@ -68,6 +72,7 @@ class Baseline:
         if reason is None:
             self._before = self._side_effects()
         self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.device)
+        self._memories = [] if self.variate is None else _versions(self.variate.memories)
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
@@ -83,6 +88,9 @@ class Baseline:
             if self._side_effects() == self._before:
                 self.forwards += 2
                 reason = self.variate.disagrees(latest)
+            if reason is None and _versions(self.variate.memories) != self._memories:
+                self.forwards += 1
+                reason = self.variate.remembers(latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
@@ -98,9 +106,8 @@ class Baseline:
         """
         training, swept = self._training, set(map(id, self._training.swept_parameters()))
         others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
-        versions = [tensor._version for tensor in (*others, *training.tensors) if not tensor.is_inference()]
         reached = reached_from(*self._functions)
-        return versions, reached.numbers, [id(tensor) for tensor in reached.tensors]
+        return _versions((*others, *training.tensors)), reached.numbers, [id(tensor) for tensor in reached.tensors]
 
 
 class ControlVariate:
@@ -216,10 +223,39 @@ class ControlVariate:
             None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
         )
 
+    @property
+    def memories(self) -> list[torch.Tensor]:
+        """Buffers that may tell of earlier batches, such as a queue; in train mode a normalisation's don't."""
+        modules = (module for module in self._whole.modules() if not isinstance(module, _NormBase))
+        return [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+
+    @signals_wait
+    def remembers(self, seen: float | torch.Tensor) -> str | None:
+        """The reason not to trust it, if the loss is quite another one once the step has filled a queue; or None.
+
+        Under the starting weights a queue would stay as empty as it was, so its filling would seem to be the rate's.
+        """
+        before, reference = self._buffers, float(seen)
+        self._buffers = dict(self._whole.named_buffers())
+        try:
+            after = float(self.loss())
+        finally:
+            self._buffers = before
+        return (
+            "the loss depends on a buffer that each step changes, such as a queue"
+            if abs(after - reference) > _MUCH * abs(reference)
+            else None
+        )
+
     def _random_states(self) -> Undos:
         memory = Undos()
         self._remember([self._device], memory)
         return memory
+
+
+def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    """Which tensors they are, and how often they were written to."""
+    return [(id(tensor), tensor._version) for tensor in tensors if not tensor.is_inference()]
 
 
 def host_states() -> tuple[Any, bytes]:

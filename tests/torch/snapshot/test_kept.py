@@ -1,5 +1,6 @@
 """What a step or a loop of the user's own keeps beside its modules: pools and rings, and iterators that are open."""
 
+import copy
 import itertools
 import random
 from contextlib import nullcontext
@@ -44,6 +45,24 @@ class Ring:
         return before
 
 
+class Target:
+    """A net that a copy of another one takes the place of at every second step, as in deep Q-learning."""
+
+    def __init__(self):
+        self.steps, self.net, self.old = 0, nn.Linear(2, 2), []
+
+    def swapped(self, image):
+        self.steps += 1
+        if self.steps % 2 == 0:
+            self.old.append(self.net)
+            self.net = copy.deepcopy(self.net)
+            self.net.bias.data += image
+        return self.net(image).detach()
+
+    def state_dict(self):
+        return {"steps": self.steps, "nets": [net.state_dict() for net in (self.net, *self.old)]}
+
+
 def parts():
     random.seed(0)
     torch.manual_seed(0)
@@ -82,6 +101,7 @@ def by_a_loop(store, net, optimizer, loader, fails):
 
 def trained(kind, search, fails=False):
     """A training's losses and its end, with a search after its third step."""
+    torch.manual_seed(1)
     store, (net, optimizer, loader) = kind(), parts()
     losses = [a_step(store, net, optimizer, batch).item() for (batch,), _ in zip(loader, range(3), strict=False)]
     if search is not None:
@@ -93,7 +113,7 @@ def trained(kind, search, fails=False):
 
 @pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("kind", [Pool, Ring])
+@pytest.mark.parametrize("kind", [Pool, Ring, Target])
 def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
     assert trained(kind, search, fails) == trained(kind, None)
 

@@ -1,6 +1,7 @@
-"""Tensors that functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state.
+"""What functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state, a teacher.
 
-The numbers of an object that keeps tensors tell of them, such as how many of a pool are used, and belong to them.
+The numbers of an object that keeps tensors, modules or optimizers tell of them, such as how many of a pool are used or
+how often an agent has learned, and belong to them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
 
 from findlr.search.objects import MOST_ITEMS, bind, bound_in, is_foreign, is_plain, refill
 
 _NOTHING = object()
 _NUMBERS = {bool, int, float, str, type(None), object}
+_TRAINED = (nn.Module, torch.optim.Optimizer)
 
 
 def holders_of(value: Any) -> list[Any]:
@@ -36,8 +39,8 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
     return dict(holder) if isinstance(holder, dict) else list(holder)
 
 
-def put_tensors(holder: Any, before: Any) -> None:
-    """Give it back the tensors that it kept, and an object's numbers with them.
+def put_kept(holder: Any, before: Any) -> None:
+    """Give it back the tensors, modules and optimizers that it kept, and an object's numbers with them.
 
     What else it counts stays, and so does a list of numbers, such as a log.
 
@@ -46,22 +49,22 @@ def put_tensors(holder: Any, before: Any) -> None:
         >>> before = kept_in(queue), kept_in(counts)
         >>> queue.append(torch.ones(2))
         >>> counts.update(calls=2, last=torch.ones(2))
-        >>> put_tensors(queue, before[0])
-        >>> put_tensors(counts, before[1])
+        >>> put_kept(queue, before[0])
+        >>> put_kept(counts, before[1])
         >>> len(queue), counts
         (1, {'calls': 2})
     """
     now: Any = kept_in(holder)
     if isinstance(before, list):
         same = len(before) == len(now) and all(map(is_, before, now))
-        if not same and any(_has_tensors(item, least_dims=1) for item in (*before, *now)):
+        if not same and any(_keeps(item, least_dims=1) for item in (*before, *now)):
             refill(holder, before)
         return
-    whole = _is_object(holder) and any(map(_keeps_tensors, (*before.values(), *now.values())))
+    whole = _is_object(holder) and any(map(_is_told_of, (*before.values(), *now.values())))
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
         numbers = whole and {type(old), type(new)} <= _NUMBERS
-        if old is not new and (numbers or _has_tensors(old) or _has_tensors(new)):
+        if old is not new and (numbers or _keeps(old) or _keeps(new)):
             _put(holder, name, old)
 
 
@@ -69,14 +72,14 @@ def _is_object(value: Any) -> bool:
     return is_plain(value) and not isinstance(value, (dict, list, deque)) and hasattr(value, "__dict__")
 
 
-def _keeps_tensors(value: Any) -> bool:
-    return any(map(_has_tensors, value.values() if isinstance(value, dict) else (value,)))
+def _is_told_of(value: Any) -> bool:
+    return any(map(_keeps, value.values() if isinstance(value, dict) else (value,)))
 
 
-def _has_tensors(value: Any, least_dims: int = 0) -> bool:
+def _keeps(value: Any, least_dims: int = 0) -> bool:
     if isinstance(value, (tuple, list, deque)):
-        return any(_has_tensors(item, least_dims) for item in value)
-    return isinstance(value, torch.Tensor) and value.dim() >= least_dims
+        return any(_keeps(item, least_dims) for item in value)
+    return isinstance(value, _TRAINED) or (isinstance(value, torch.Tensor) and value.dim() >= least_dims)
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:

@@ -22,7 +22,7 @@ from findlr.search.memory import Memory as Undos
 from findlr.search.memory import Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
-from findlr.torch.snapshot.kept import kept_in, put_tensors
+from findlr.torch.snapshot.kept import kept_in, put_kept
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
 from findlr.torch.snapshot.stores import bytes_of
@@ -81,7 +81,7 @@ class Around:
 
     def remember(self, memory: Memory) -> None:
         """Put the tensors back with ``memory``; warn of iterators that were drawn from."""
-        memory.each(put_tensors, self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
 
 
