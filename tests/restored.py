@@ -221,6 +221,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "    pass",
             ),
             Break(
+                "gradients of buffers",
+                "torch/snapshot/test_restore_matrix.py::test_the_gradient_of_a_buffer_that_takes_part_in_the_loss",
+                STATE,
+                "self.note_gradients(leaves, worth)",
+                "self.note_gradients(parameters, worth)",
+            ),
+            Break(
                 "gradients: values",
                 "torch/snapshot/test_restore_matrix.py::test_gradients_of_parameters_that_the_optimizer_lacks",
                 STATE,

@@ -269,6 +269,21 @@ def test_gradients_of_parameters_that_the_optimizer_lacks():
     check(lambda: Training(optimizer=lambda parameters: optim.SGD(parameters[2:], lr=0.1), accumulation=3), before=4)
 
 
+def test_the_gradient_of_a_buffer_that_takes_part_in_the_loss():
+    class Committed(nn.Linear):  # as VectorQuantize of vector-quantize-pytorch begins its loss
+        def __init__(self):
+            super().__init__(16, 4)
+            self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+        def forward(self, inputs):
+            return super().forward(inputs) + self.zero.requires_grad_()
+
+    training = Training(Committed)
+    training.find()
+    assert training.model.zero.grad is None
+    assert not training.model.zero.requires_grad
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_sparse_gradients(accumulation):
     def model():

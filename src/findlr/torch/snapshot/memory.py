@@ -192,18 +192,18 @@ class Memory(memory.Memory):
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
         self.note(*other, worth=worth)
-        parameters = [
-            parameter for module in plain for parameter in module._parameters.values() if parameter is not None
-        ]
+        parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
+        buffers = [b for m in plain for b in m._buffers.values() if b is not None and b.is_leaf]
         for module in scripted:
             attributes = attributes_of_scripted(module)
             self.note(*module.parameters(recurse=False), *attributes.values(), worth=worth)
             self.each(put_scripted, [module], [attributes])
             self.each(nn.Module.train, [module], [module.training])
             parameters += module.parameters(recurse=False)
-        self.each(_set_requires_grad, [parameters], [list(map(operator.attrgetter("requires_grad"), parameters))])
+        leaves = parameters + buffers  # a buffer may take part in a loss, and then it gets a gradient, too
+        self.each(_set_requires_grad, [leaves], [list(map(operator.attrgetter("requires_grad"), leaves))])
         self.each(put_extras, [parameters], [extras_of(parameters)])
-        self.note_gradients(parameters, worth)
+        self.note_gradients(leaves, worth)
 
     def note_gradients(self, parameters: Iterable[torch.Tensor | None], worth: _Worth = None) -> None:
         """Note the gradients of these parameters, present or None."""
@@ -280,7 +280,7 @@ def _put_attributes(_: nn.Module, saved: _Names) -> None:
 
 def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> None:
     for parameter, requires_grad in zip(parameters, flags, strict=True):
-        if parameter.requires_grad is not requires_grad:
+        if parameter.requires_grad is not requires_grad and parameter.is_leaf:
             parameter.requires_grad_(requires_grad)
 
 
