@@ -138,6 +138,8 @@ class _Stepper(Stepper):
 
 
 class _Trainable(TorchTrainable):
+    ends_short = True
+
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
         facts["versions"]["accelerate"] = accelerate.__version__

@@ -17,7 +17,7 @@ from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
-from findlr.torch.planned import read_schedule
+from findlr.torch.planned import read_schedule, stairs
 from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.notes import Attributes, Held
@@ -189,4 +189,6 @@ def _shape(net: NeuralNet, steps: int) -> Any:
             f"the schedule of the net's LRScheduler can't be read over {steps} steps ({told(error)}): give "
             "schedule=, a name or a function of the progress"
         ) from error
+    if scheduler.step_every != "batch":
+        rates = stairs(rates, steps, steps / len(rates))
     return Samples(rates / rates.max())

@@ -327,6 +327,11 @@ def test_the_scaler_of_a_prepared_optimizer_is_stepped_with():
     assert scaler.get_scale() == 2.0**127
 
 
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left():
+    plan = by_room(Loop(gradient_accumulation_steps=4), total_steps="5 epochs", progress=False).plan
+    assert (plan.total_steps, plan.epochs) == (15, 5)  # of nine batches each
+
+
 def test_the_schedule_and_the_suggestion_go_through_the_wrappers():
     loop = Loop()
     finding = find_lr(

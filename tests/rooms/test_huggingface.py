@@ -702,6 +702,13 @@ def test_a_scheduler_of_ones_own_is_the_plan(make, shares):
     assert plan.total_steps == 100
 
 
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left():
+    trainer = trainer_of(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=7)
+    finding = room.find_lr(trainer, num_steps=8, progress=False)
+    trainer.train()
+    assert (finding.plan.total_steps, finding.plan.epochs) == (trainer.state.global_step, 3)
+
+
 def test_epochs_are_the_length():
     assert plan_of(stopped(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=4)).total_steps == 9
 

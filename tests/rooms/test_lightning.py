@@ -752,6 +752,48 @@ def test_an_epoch_that_is_cut_is_an_epoch_of_the_search(tmp_path):
     assert len(shuffled.curve) == 2
 
 
+class Rates(Callback):
+    def on_train_start(self, trainer, pl_module):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [
+        (lambda o: optim.lr_scheduler.MultiStepLR(o, [2, 4]), {}),
+        (lambda o: optim.lr_scheduler.CosineAnnealingLR(o, 2), {}),  # up again after two epochs
+        (lambda o: optim.lr_scheduler.LambdaLR(o, lambda epoch: (epoch + 1) / 10), {}),  # rises to the end
+        (lambda o: optim.lr_scheduler.StepLR(o, 1, 0.5), {"frequency": 2}),
+        (lambda o: optim.lr_scheduler.StepLR(o, 1, 0.5), {"frequency": 3, "interval": "step"}),
+    ],
+)
+@pytest.mark.parametrize("limits", [{}, {"accumulate_grad_batches": 5}, {"max_steps": 31}])
+def test_the_plan_is_the_rates_that_the_trainer_will_give(make, how, limits, tmp_path):
+    if limits and how.get("interval"):  # whose frequency counts batches
+        return
+    rates, module = Rates(), Module(make, **how)
+    trainer = trainer_of(tmp_path, rates, **limits)
+    plan = find_lr(trainer, module, loader_of(), **SWEEP).plan
+    trainer.fit(module, loader_of())
+    assert plan.total_steps == len(rates.rates)
+    np.testing.assert_allclose(plan.shares(plan.total_steps), np.array(rates.rates) / max(rates.rates))
+    assert plan.epochs == len(rates.rates) / (3 if "accumulate_grad_batches" in limits else 12)
+
+
+def test_a_scheduler_that_counts_steps_and_is_moved_once_an_epoch_is_named(tmp_path, caplog):
+    def make(optimizer):
+        return optim.lr_scheduler.CosineAnnealingLR(optimizer, 60)
+
+    find_lr(trainer_of(tmp_path), Module(make), loader_of(), **SWEEP)
+    assert "this CosineAnnealingLR is made for 60 steps, and Lightning moves it only 5 times" in caplog.text
+    caplog.clear()
+    find_lr(trainer_of(tmp_path), Module(make, interval="step"), loader_of(), **SWEEP)
+    assert not caplog.text
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return iter(dataset())
@@ -764,6 +806,8 @@ def test_data_without_a_length(limit, tmp_path):
     found = find_lr(trainer, module, DataLoader(Endless(), 8), **SWEEP)
     assert len(found.curve) == 8
     assert found.plan.total_steps == 20
+    found = find_lr(trainer_of(tmp_path, limit_train_batches=limit), module, DataLoader(Endless(), 8), **SWEEP)
+    assert found.plan.total_steps == (None if limit == 1.0 else 25)
 
 
 def test_an_accumulation_that_changes_needs_the_search_among_the_callbacks(tmp_path):

@@ -153,6 +153,8 @@ def test_a_scheduler_that_is_shorter_than_the_training_is_stretched_and_a_longer
     plan = plan_for(optimizer, scheduler, 90_000)
     assert plan.total_steps == 90_000
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.01)
+    few = schedulers.CosineAnnealingLR(optimizer, 3)
+    np.testing.assert_allclose(plan_for(optimizer, few, 12).shares(12), np.repeat([1, 0.75, 0.25], 4))
     cut = plan_for(optimizer, scheduler, 45)
     assert cut.total_steps == 45
     assert cut.share(1.0) == pytest.approx(0.5, abs=0.02)

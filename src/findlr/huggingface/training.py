@@ -90,6 +90,7 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
 class TrainerTrainable(TorchTrainable):
     """A trainer in the midst of ``train``."""
 
+    ends_short = True
     where: Mapping[str, Any] = {}  # the facts of where the rate is written
 
     @classmethod

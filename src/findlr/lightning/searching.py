@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,17 +18,20 @@ from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
+from findlr.finding.schedulers import follows_metric, length_of, unwrapped
 from findlr.lightning.step import LightningStep
 from findlr.lightning.written import written_in
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import Batches
-from findlr.torch.planned import read_schedule, stretched
+from findlr.torch.planned import read_schedule
 from findlr.torch.snapshot.notes import Held
 from findlr.torch.snapshot.reach import Reached
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training
+
+logger = logging.getLogger("findlr")
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -144,16 +148,32 @@ def _named(optimizers: Sequence[Any], module: Any) -> dict[str, Any]:
 
 def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps: Any, warmup: float | None) -> Plan:
     """The plan that was given, and what is left open from the Trainer and the scheduler that it steps."""
-    if total_steps is None and math.isfinite(trainer.estimated_stepping_batches):
-        total_steps = trainer.estimated_stepping_batches
+    estimated = trainer.estimated_stepping_batches  # -1, too, is endless: of loaders without a length
+    if total_steps is None and 0 < estimated < math.inf:
+        total_steps = estimated
     total_steps = steps_in(total_steps, trainable.steps_per_epoch)
     is_known = schedule is None and trainer.lightning_module.automatic_optimization
     for config in trainer.lr_scheduler_configs if is_known else ():
         by_step = config.interval == "step"
         if by_step or math.isfinite(trainer.num_training_batches):
             unit = config.frequency * (1 if by_step else trainable.steps_per_epoch())
-            return Plan(stretched(config.scheduler, total_steps, unit), total_steps, warmup=warmup)
+            if follows_metric(unwrapped(config.scheduler)):
+                return Plan("constant", total_steps, warmup=warmup)  # until that stalls
+            if total_steps and not by_step:
+                _warn_of_steps(config.scheduler, total_steps, math.ceil(total_steps / unit))
+            return Plan(*read_schedule(config.scheduler, total_steps, unit=unit), warmup=warmup)
     return Plan(*read_schedule(schedule or "constant", total_steps), warmup=warmup)
+
+
+def _warn_of_steps(scheduler: Any, total_steps: int, moves: int) -> None:
+    """Warn of a scheduler that is made for all steps of the training, and moves once an epoch: Lightning's default."""
+    own = length_of(unwrapped(scheduler)) or 0
+    if own >= total_steps > moves:
+        logger.warning(
+            "this %s is made for %s steps, and Lightning moves it only %s times in this training: if it counts steps, "
+            'let configure_optimizers return {"scheduler": scheduler, "interval": "step"} for it',
+            *(type(unwrapped(scheduler)).__name__, own, moves),
+        )
 
 
 def _loader(trainer: Any) -> Any:
@@ -184,6 +204,8 @@ class _Epochs:
 
 class _Trainable(TorchTrainable):
     """Tells Lightning's version."""
+
+    ends_short = True
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()

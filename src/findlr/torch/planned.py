@@ -122,17 +122,20 @@ class LoopPlan:
         return self._length
 
 
-def read_schedule(schedule: Any, total_steps: Any, epochs: float | None = None) -> tuple[str | Shape, Any]:
+def read_schedule(
+    schedule: Any, total_steps: Any, epochs: float | None = None, *, unit: int | None = None
+) -> tuple[str | Shape, Any]:
     """A schedule as a ``Plan`` takes it, and the steps of the whole training.
 
     A scheduler's shape is read from a private copy, from the scheduler's start to its end; the scheduler and its
-    optimizer stay as they are. One that is shorter than ``total_steps`` is stepped once an epoch, say, and its shape is
-    stretched to them; one that is longer is cut.
+    optimizer stay as they are. One that is shorter than ``total_steps`` is stepped once an epoch, say, and its rates
+    last for so many steps each; one that is longer is cut.
 
     Args:
         schedule: a name, a function of the progress, or a scheduler.
         total_steps: optimizer steps of the training; None is the scheduler's own number, if it has one.
         epochs: the same in epochs, where it was given so: a ``StepLR`` that fits into them counts them.
+        unit: optimizer steps to each of the scheduler's, at least 1, where a framework steps it; None if not known.
 
     Returns:
         The name or function, and the steps or None.
@@ -155,6 +158,8 @@ def read_schedule(schedule: Any, total_steps: Any, epochs: float | None = None) 
     if follows_metric(scheduler):
         raise ConfigurationError(metric_driven(name))
     own, given = length_of(scheduler), whole(total_steps)
+    if given is not None and unit is not None:
+        own = math.ceil(given / unit)
     if own is None and epochs is not None and counts_epochs(scheduler, epochs):
         own = math.ceil(epochs)
     if own is None and given is None:
@@ -173,30 +178,22 @@ def read_schedule(schedule: Any, total_steps: Any, epochs: float | None = None) 
         )
     timm_counts_epochs = getattr(scheduler, "t_in_epochs", False)
     steps = own if total_steps is None and not timm_counts_epochs else total_steps
+    if given is not None and length < given:
+        shares = stairs(shares, given, unit or given / length)
     return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist(), name)), steps
 
 
-def stretched(scheduler: Any, total_steps: int | None, unit: int) -> str | Shape:
-    """The shape of a scheduler that a framework steps once in so many optimizer steps, over the whole training.
-
-    Args:
-        scheduler: as for ``read_schedule``; one that follows a metric is constant until that stalls.
-        total_steps: optimizer steps of the training; None is the scheduler's own length.
-        unit: optimizer steps to each of the scheduler's, such as those of an epoch; at least 1.
-
-    Raises:
-        ConfigurationError: see ``read_schedule``.
+def stairs(shares: Any, total_steps: int, each: float) -> Any:
+    """The shares of all steps of a training, at most ``SAMPLES`` of them, where each share lasts for so many steps.
 
     Example:
-        >>> import torch
-        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        >>> shape = stretched(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5), 1000, unit=200)
-        >>> round(shape(0.5), 2)
-        0.65
+        >>> import numpy as np
+        >>> stairs(np.array([1.0, 0.5]), 5, each=3).tolist()
+        [1.0, 1.0, 1.0, 0.5, 0.5]
     """
-    if follows_metric(unwrapped(scheduler)):
-        return "constant"
-    return read_schedule(scheduler, None if total_steps is None else math.ceil(total_steps / unit))[0]
+    steps = np.linspace(0, total_steps - 1, min(total_steps, SAMPLES))
+    places = np.floor(steps / each + 1e-9).astype(int)
+    return shares[np.minimum(places, len(shares) - 1)]
 
 
 def _places(length: int) -> list[int]:

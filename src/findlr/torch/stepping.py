@@ -32,6 +32,7 @@ Place = Callable[[Any], Any]
 class Stepping:
     """What a sweep needs of a ``TorchTrainable``."""
 
+    ends_short = False  # the last step of an epoch is taken on the batches that are left
     training: Training
     taker: Step
     rank: int

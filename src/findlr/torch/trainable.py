@@ -284,7 +284,7 @@ class TorchTrainable(Stepping):
         if length is None or count is None:
             lacking = "a loader with a length" if length is None else "a step that says how many batches it draws"
             raise LoaderError(f"num_steps='epoch' needs {lacking}: give a number of steps")
-        return max(length // count, 1)
+        return -(-length // count) if self.ends_short else max(length // count, 1)
 
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, clipping, the optimizer and its settings, ratios of its groups, versions."""
