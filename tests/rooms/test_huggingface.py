@@ -672,6 +672,9 @@ def test_a_plan_without_a_name_is_the_schedulers():
     how = dict(lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs={"num_cycles": 2})
     plan = plan_of(stopped(max_steps=100, **how))
     assert plan.share(0.51) > 0.99 > 0.02 > plan.share(0.49)
+    stages = dict(num_stable_steps=4, num_decay_steps=4, min_lr_ratio=0.1)  # and four more at a tenth
+    plan = plan_of(stopped(max_steps=12, lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=stages))
+    assert plan.shares(12)[[0, 4, 8, 11]] == pytest.approx([1, 1, 0.1, 0.1])
     plan = plan_of(stopped(make=in_pairs, max_steps=20, lr_scheduler_type="linear"))
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.05)
     assert plan.share(0.2) > 0.85

@@ -44,7 +44,7 @@ def plan_of(trainer: Trainer) -> Plan:
     is_usual = makes_usual and trainer._created_lr_scheduler and not args.lr_scheduler_kwargs
     if name and is_usual and warmup < steps:
         return Plan(name, steps, warmup=warmup or None)
-    return Plan(*read_schedule(scheduler, steps))
+    return Plan(*read_schedule(scheduler, steps, unit=1))
 
 
 def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -> dict[str, Any]:
