@@ -606,13 +606,52 @@ def test_accumulated_gradients_are_one_step():
         return optax.MultiSteps(adamw, every_k_schedule=every)
 
     step, state = step_of(accumulated(4)), state_of(accumulated(4))
-    with pytest.raises(ConfigurationError, match=r"called 1 times, and optax.MultiSteps made 0 steps of it"):
-        find_lr(step, state, batches(5))
+    for calls in range(4):  # in the midst of a step, too, where the next call may end one
+        with pytest.raises(ConfigurationError, match=r"accumulation_steps is 1, and optax.MultiSteps did not make one"):
+            find_lr(step, state, batches(5))
+        state, _ = step(state, batches(5)[calls])
+    step, state = step_of(accumulated(4)), state_of(accumulated(4))
     finding = find_lr(step, state, batches(5), accumulation_steps=4, total_steps="3 epochs")
     assert finding.plan.total_steps == 30
     assert finding.cost.backwards == 100
     whole = find_lr(donated_step, state_of(adamw), batches(20))
     np.testing.assert_allclose(finding.curve.loss, whole.curve.loss, rtol=1e-3)
+
+
+def test_the_rates_of_a_replicated_state_are_one_rate():
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state_of(adamw))
+    one = step_of(adamw)
+
+    @jax.jit
+    def step(state, batch):
+        Traces.count += 1
+        state, losses = jax.vmap(one, in_axes=(0, None))(state, batch)
+        return state, losses.mean()
+
+    finding = find_lr(step, copies, batches(), num_steps=50)
+    alone = find_lr(one, state_of(adamw), batches(), num_steps=50)
+    np.testing.assert_allclose(finding.curve.loss, alone.curve.loss, rtol=1e-3)
+    assert finding.plan == alone.plan
+    assert finding.facts["parameters"] == 80
+    assert finding.facts["optimizer"] == alone.facts["optimizer"]
+    copies[1].hyperparams["learning_rate"] = jnp.array([0.1, 0.2, 0.3])
+    with pytest.raises(OptimizerError, match=r"learning_rate is not one finite number: \[Array\(\[0.1, 0.2, 0.3\]"):
+        find_lr(step, copies, batches())
+
+
+def test_a_search_of_a_replicated_state_is_one_trace():
+    one = step_of(adamw)
+    step = jax.pmap(one)
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf]), state_of(adamw))
+    copies, _ = step(copies, jax.tree.map(lambda array: array[None], batches()[0]))
+    Traces.count = 0
+
+    def reduced(state, batch):
+        state, losses = step(state, jax.tree.map(lambda array: array[None], batch))
+        return state, losses.mean()
+
+    find_lr(reduced, copies, batches(), num_steps=20, control_variate=False)
+    assert Traces.count == 0
 
 
 def test_a_rate_of_bfloat16_is_recorded_as_it_acts():
@@ -753,6 +792,48 @@ def test_the_numbers_that_are_trained_are_the_networks(name):
     parameters, model = expected.get(name, (80, ""))
     assert facts["parameters"] == parameters
     assert facts["model"].startswith(model.partition(",")[0])
+
+
+FROZEN = optax.multi_transform({"trained": adamw, "not": optax.set_to_zero()}, {"first": "not", "second": "trained"})
+
+
+def apart():
+    first, second = ({name: array} for name, array in mlp_params().items())
+    return first, second, adamw.init(second)
+
+
+def lookahead():
+    params = optax.LookaheadParams.init_synced(mlp_params())
+    return params, optax.lookahead(adamw, 5, 0.5).init(params)
+
+
+def equinox_head():
+    net = EquinoxNet(jax.random.key(0))
+    trained = eqx.tree_at(lambda tree: tree.layers[1].weight, jax.tree.map(lambda _: False, net), replace=True)
+    return net, adamw.init(eqx.filter(net, trained))
+
+
+def nnx_head():
+    model = NnxNet(nnx.Rngs(0))
+    return model, nnx.Optimizer(model, adamw, wrt=nnx.All(nnx.Param, nnx.PathContains("second")))
+
+
+@pytest.mark.parametrize(
+    ("state", "parameters"),
+    [
+        (lambda: state_of(FROZEN), 16),
+        (lambda: state_of(optax.MultiSteps(FROZEN, 2)), 16),
+        (lambda: state_of(optax.multi_transform({"all": adamw}, dict.fromkeys(mlp_params(), "all"))), 80),
+        (lambda: TrainState.create(apply_fn=mlp, params=mlp_params(), tx=FROZEN), 16),
+        (apart, 16),
+        (lookahead, 80),
+        (equinox_head, 16),
+        (nnx_head, 17),
+    ],
+    ids=["multi_transform", "accumulated", "one group", "TrainState", "apart", "lookahead", "equinox", "nnx"],
+)
+def test_what_is_frozen_is_not_counted(state, parameters):
+    assert JaxTrainable(donated_step, state(), batches()).facts()["parameters"] == parameters
 
 
 def test_a_model_that_its_optimizer_holds_too_is_counted_once():

@@ -6,18 +6,16 @@ import inspect
 import logging
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.jax.state import ARRAYS
+from findlr.jax.state import ARRAYS, is_real, keys_of, number_in
 
 logger = logging.getLogger("findlr")
 
@@ -97,7 +95,7 @@ class Known:
         self._given = optimizer
         self.name = optimizer or self._told()
         self.momentum = next((v for n, v in self._settings.items() if n in ("momentum", "b1")), None)
-        self.parameters = _numbers_trained(state)
+        self.parameters = _numbers_trained(state, self._states)
         self.counts_steps = any(_keeps("gradient_step", each) for each in self._states)
 
     def _told(self) -> str:
@@ -160,22 +158,43 @@ def _keeps(field: str, state: Any) -> bool:
 
 def _settings(values: dict[str, Any]) -> dict[str, float]:
     """The numbers that ``inject_hyperparams`` keeps beside the rate."""
-    numbers = {name: real(np.asarray(_raw(value)).tolist()) for name, value in values.items()}
+    numbers = {name: number_in(_raw(value)) for name, value in values.items()}
     return {name: _short(value) for name, value in numbers.items() if value is not None and name != "learning_rate"}
 
 
-def _numbers_trained(state: Any) -> int | None:
-    """How many numbers are trained: those of the real arrays that are not the optimizer's."""
+def _numbers_trained(state: Any, states: Sequence[Any]) -> int | None:
+    """How many numbers are trained: those of the real arrays for which the optimizer keeps something, if it does.
+
+    Args:
+        state: the user's.
+        states: what optax keeps in it.
+    """
     trained = getattr(state, "params", None)
     if trained is None:
         trained = state["params"] if isinstance(state, dict) and "params" in state else state
     param: Any = getattr(sys.modules.get("flax.nnx"), "Param", ())
-    nodes = jax.tree.leaves(
-        trained, is_leaf=lambda node: isinstance(node, param) or _is_optax(node) or _is_optimizer(node)
-    )
-    params = list({id(node): node for node in nodes if isinstance(node, param)}.values())  # two may share one
-    arrays = [array for array in map(_raw, params or nodes) if isinstance(array, ARRAYS)]
-    return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)) or None
+    nodes = _with_paths(trained, lambda node: isinstance(node, param) or _is_optax(node) or _is_optimizer(node))
+    for path, node in nodes:  # which grows
+        if type(node).__name__ == "LookaheadParams":
+            nodes += [((*path, *keys), leaf) for keys, leaf in _with_paths(node.fast)]
+    params = list({id(node): (path, node) for path, node in nodes if isinstance(node, param)}.values())  # shared: once
+    arrays = [(path, array) for path, node in params or nodes if is_real(array := _raw(node))]
+    swept = [each for each in states if _keeps("hyperparams", each)]
+    kept = {
+        path
+        for each in ([within for outer in swept for within in optax_states(outer.inner_state)] or states)
+        if not _keeps("hyperparams", each)
+        for field in each
+        for path, leaf in _with_paths(field, _is_optax)
+        if path and not _is_optax(leaf)
+    }
+    known = [array for path, array in arrays if any(path[i:] in kept for i in range(len(path)))]
+    copies = max((np.size(_raw(each.hyperparams.get("learning_rate", 0))) for each in swept), default=1)
+    return sum(array.size for array in known or [array for _, array in arrays]) // copies or None
+
+
+def _with_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple[Any, ...], Any]]:
+    return [(keys_of(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]]
 
 
 def _is_optimizer(node: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real
+from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real, number_in
 from findlr.search.rounding import rounded
 
 _RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
@@ -111,11 +112,11 @@ class _Injected:
 
     def __init__(self, places: list[int], leaves: Leaves) -> None:
         self._places, self._leaves = places, [leaves[place] for place in places]
-        if not all(map(_is_number, self._leaves)):
+        base = [number for leaf in self._leaves if (number := number_in(leaf)) is not None and math.isfinite(number)]
+        if len(base) < len(self._leaves):
             raise OptimizerError(f"the state's learning_rate is not one finite number: {self._leaves}")
         for leaf in self._leaves:
             _check_holds(leaf)
-        base = [_number_in(leaf) for leaf in self._leaves]
         largest = max(base)
         if len(base) > 1 and largest <= 0:
             raise OptimizerError(f"the state's learning rates are {base}: give at least one group a rate above 0")
@@ -138,7 +139,7 @@ class _Injected:
 
     def check(self, live: Live, lr: float) -> None:
         now = live.leaves()
-        acted, asked = [_number_in(now[place]) for place in self._places], self._asked(lr)
+        acted, asked = [np.asarray(now[place]).flat[0] for place in self._places], self._asked(lr)
         if not np.allclose(acted, asked, rtol=_AS_CLOSE, atol=0):
             raise _overridden(asked, acted)
 
@@ -211,17 +212,6 @@ class _Argument:
         pass  # nothing tells what a step does with it
 
 
-def _is_number(leaf: Any) -> bool:
-    """Whether a leaf is one finite real number, itself or in an array."""
-    array = np.asarray(leaf)
-    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
-    return is_real and array.size == 1 and bool(np.isfinite(_number_in(array)))
-
-
-def _number_in(leaf: Any) -> float:
-    return float(np.asarray(leaf).reshape(()))
-
-
 def _check_holds(leaf: Any) -> None:
     """Refuse a rate in an array of integers, which holds none between 0 and 1.
 
@@ -254,6 +244,8 @@ def _like(leaf: Any, value: Any) -> Any:
         value = np.asarray(value, leaf.dtype)  # which a compiled step takes as it is, at a tenth of the cost
     if np.size(value) == np.size(leaf):
         value = value.reshape(np.shape(leaf))
+    elif np.size(value) == 1:
+        value = (jnp if isinstance(value, jax.Array) else np).broadcast_to(value, np.shape(leaf))
     if isinstance(value, jax.core.Tracer) or not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
         return value
     return jax.device_put(value, leaf.sharding) if leaf.committed else value

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from findlr.analysis.numbers import real
 from findlr.errors import ConfigurationError, LossError
 from findlr.search.memory import Memory
 
@@ -102,7 +103,7 @@ class Functional:
     def __init__(self, state: Any) -> None:
         pairs, self.treedef = jax.tree_util.tree_flatten_with_path(state)
         self.start = [leaf for _, leaf in pairs]
-        self.paths = [_keys(path) for path, _ in pairs]
+        self.paths = [keys_of(path) for path, _ in pairs]
 
     def live(self, leaves: Leaves) -> Live:
         """A state of these leaves."""
@@ -156,7 +157,7 @@ class InPlace:
         self.graphdef, tree = nnx.split(tuple(objects))
         pairs, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         self.start = [leaf for _, leaf in pairs]
-        self.paths = [_keys(path) for path, _ in pairs]
+        self.paths = [keys_of(path) for path, _ in pairs]
 
     def live(self, leaves: Leaves) -> Live:
         """Objects of these leaves."""
@@ -235,6 +236,19 @@ def is_real(leaf: Any) -> bool:
     return isinstance(leaf, ARRAYS) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
+def number_in(leaf: Any) -> float | None:
+    """The real number in a leaf: itself, in an array, or once for each copy of a replicated state; None if others are.
+
+    Args:
+        leaf: of any kind.
+    """
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        return None
+    array = np.asarray(leaf)
+    is_one = array.size > 0 and bool((array == array.flat[0]).all())
+    return real(array.flat[0].item()) if is_one else None
+
+
 def numbers_in(leaves: Leaves) -> list[int]:
     """The places of Python's numbers."""
     return [place for place, leaf in enumerate(leaves) if isinstance(leaf, (int, float, complex))]
@@ -245,7 +259,7 @@ def devices_of(leaves: Leaves) -> set[Any]:
     return {device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.sharding.device_set}
 
 
-def _keys(path: Any) -> tuple[Any, ...]:
+def keys_of(path: Any) -> tuple[Any, ...]:
     """The keys, names and numbers of a path of JAX's; that of a variable of nnx leads to the variable."""
     keys = tuple(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
     return keys[:-1] if keys[-1:] == ("value",) else keys

@@ -20,7 +20,7 @@ from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_tor
 from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
 from findlr.jax.rates import rate_of
-from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, Snapshot, copied, devices_of, form_of, numbers_in
+from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, Snapshot, copied, devices_of, form_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
 from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.search.failure import told
@@ -128,27 +128,26 @@ class JaxTrainable:
             self._batch_size = batch_size(batch)
         return own(batch) if self._uses_up_batches or not self._is_checked else batch
 
-    def _check(self, live: Live, lr: float, before: Leaves) -> None:
+    def _check(self, live: Live, lr: float, before: list[tuple[str, Any]]) -> None:
         """Look at what the first step has done.
 
         Raises:
             ConfigurationError: the rate that acted is not the one asked for, or the optimizer took no step, or several.
         """
         self._rate.check(live, lr)
-        taken = [int(after) - int(then) for then, after in zip(before, self._counts(live), strict=True)]
-        if any(steps != 1 for steps in taken):
+        if self._counts(live) != [(name, count + (name == "gradient_step")) for name, count in before]:
             raise ConfigurationError(
-                f"step was called {self.accumulation_steps} times, and optax.MultiSteps made {taken[0]} steps of it: "
-                "give accumulation_steps=, the number that it was built with"
+                f"accumulation_steps is {self.accumulation_steps}, and optax.MultiSteps did not make one step of so "
+                "many calls: give the number that it was built with"
             )
         after = live.leaves()
         self._numbers = [place for place in numbers_in(self._form.start) if isinstance(after[place], ARRAYS)]
         self._is_checked = True
 
-    def _counts(self, live: Live) -> Leaves:
-        """The steps that optax.MultiSteps has made."""
+    def _counts(self, live: Live) -> list[tuple[str, Any]]:
+        """The steps that optax.MultiSteps has made, and the calls since its last one."""
         pairs = zip(self._form.paths, live.leaves(), strict=True) if self._known.counts_steps else ()
-        return [int(leaf) for path, leaf in pairs if path[-1] == "gradient_step"]
+        return [(path[-1], number_in(leaf)) for path, leaf in pairs if path[-1] in ("gradient_step", "mini_step")]
 
     def read(self, losses: list[Any]) -> list[float]:
         """The losses as numbers; waits for the device, once."""
