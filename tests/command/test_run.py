@@ -61,6 +61,8 @@ def a_class(): return Quadratic
 async def later(): return parts()
 def wrong_key(): return {"model": 1, "learning_rate": 2}
 def no_model(): return {"loader": []}
+def swapped(): net, optimizer, criterion, loader = parts(); return net, criterion, optimizer, loader
+def needs(folder, size=3, *more, seed, **rest): return parts()
 def raises(): raise ValueError("no data")
 def exits(): raise SystemExit("usage: train.py --data")
 def reads_arguments():
@@ -294,6 +296,9 @@ def test_wrong_options_are_one_line_before_anything_is_run(run, file, options, w
         ("no_model", "without 'model'"),
         ("missing", "has no 'missing'; it has parts, arguments"),
         ("number", "must be a function, got int"),
+        ("swapped", "got SGD: the order is (model, optimizer, criterion, loader)"),
+        ("needs", "is called without arguments, and needs folder, seed: give them defaults"),
+        (":parts", "TARGET must be"),
     ],
 )
 def test_a_function_of_another_kind_is_told_what_was_expected(run, file, function, words):
@@ -324,7 +329,30 @@ def test_a_file_may_not_take_the_name_of_a_module(run, tmp_path):
     (tmp_path / "json.py").write_text("def f(): pass")
     code, _, err = run(f"{tmp_path / 'json.py'}:f")
     assert code == 2
-    assert "rename it" in err
+    assert "is another module's name: rename the file" in err
+    (tmp_path / "train.v2.py").write_text("def f(): pass")
+    assert "has a dot: rename the file" in run(f"{tmp_path / 'train.v2.py'}:f")[2]
+
+
+def test_a_files_name_need_be_no_name_of_pythons(tmp_path):
+    (tmp_path / "01-train é.py").write_text(TARGETS, encoding="utf-8")
+    command = [sys.executable, "-m", "findlr", "run", "01-train é.py:trainable", "--json", "--no-progress", "--verify"]
+    command += ["--total-steps", "400", "--workers", "1"]  # which imports the file by its name
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert result(done.stdout).race.path == "parallel"
+
+
+def test_a_file_of_a_package_or_of_another_kind_is_told_what_to_give(run, tmp_path):
+    (tmp_path / f"{next(names)}.py").write_text("from .nets import Net\ndef f(): pass")
+    (tmp_path / "train.ipynb").write_text("{}")
+    for file, words in (
+        (f"{tmp_path / next(tmp_path.glob('*.py')).name}", "imports from its package: give package.module:function"),
+        (f"{tmp_path / 'train.ipynb'}", "is no Python file: TARGET is path/to/train.py:function"),
+    ):
+        code, out, err = run(f"{file}:f")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
 
 
 @pytest.mark.parametrize(

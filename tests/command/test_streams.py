@@ -136,3 +136,18 @@ def test_what_was_typed_comes_back_clean(findlr, arguments):
     done = findlr(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     one_clean_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "finding.json", "finding.json", "--label", "Größe", "--label", "λ"),
+        ("doctor", "größe λ.py:quadratic"),
+        ("run", "größe λ.py:quadratic", "-o", "größe λ.json"),
+    ],
+)
+def test_what_the_terminal_has_no_letter_for_is_its_number(findlr, tmp_path, arguments):
+    (tmp_path / "größe λ.py").write_text(TARGETS + "print('größe λ')\n", encoding="utf-8")
+    done = findlr(*arguments, env=os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}, encoding="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert "\\u03bb" in done.stdout + done.stderr

@@ -197,7 +197,11 @@ REFUSED = {
         r"is a pair itself, \[\(inputs, targets\)\]",
     ),
     "neither": (dict(criterion=None), ConfigurationError, "got none"),
-    "criterion is no function": (dict(criterion=0.5), ConfigurationError, "criterion must be a function"),
+    "criterion is no function": (
+        dict(criterion=0.5),
+        ConfigurationError,
+        "third argument, must be a function",
+    ),
     "loader in the criterion's place": (
         dict(criterion=[(1, 2)], loader=None, loss_fn=lambda model, batch: 0),
         ConfigurationError,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from findlr import __version__
 from findlr.command import help_texts
 from findlr.command.run import FINE, INTERRUPTED, WRONG, Outputs, code_of, run
-from findlr.command.streams import finish, hold_descriptors, say
+from findlr.command.streams import finish, hold_descriptors, replace_letters, say
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: None takes those of the process.
     """
     hold_descriptors()
+    replace_letters()
     try:
         code = app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE
         finish()

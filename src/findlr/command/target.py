@@ -23,6 +23,19 @@ from findlr.search.trainable import Trainable
 
 _EXPECTED = "(model, optimizer, criterion, loader), a dict of find_lr's arguments, or a Trainable"
 
+_ROOMS = {
+    ("accelerate", "Accelerator"): "accelerate",
+    ("fastai", "Learner"): "fastai",
+    ("ignite", "Engine"): "ignite",
+    ("keras", "Model"): "keras",
+    ("lightning", "Trainer"): "lightning",
+    ("lightning", "LightningModule"): "lightning",
+    ("pytorch_lightning", "Trainer"): "lightning",
+    ("pytorch_lightning", "LightningModule"): "lightning",
+    ("skorch", "NeuralNet"): "skorch",
+    ("transformers", "Trainer"): "huggingface",
+}
+
 
 def load(target: str) -> Callable[[], Any]:
     """The function that a target names; its file or module is imported.
@@ -41,7 +54,7 @@ def load(target: str) -> Callable[[], Any]:
         <class 'findlr.testing.quadratic.Quadratic'>
     """
     where, _, name = target.rpartition(":")
-    if not where or not name:
+    if not where or not name or where.endswith(":"):
         raise ConfigurationError(
             f"TARGET must be package.module:function or train.py:function, got {target!r}; "
             "the function returns what is to be trained"
@@ -54,6 +67,11 @@ def load(target: str) -> Callable[[], Any]:
         function = getattr(function, part)
     if not callable(function):
         raise ConfigurationError(f"{target} must be a function, got {type(function).__name__}")
+    if lacking := _lacking(function):
+        raise ConfigurationError(
+            f"{target} is called without arguments, and needs {', '.join(lacking)}: give them defaults, or name a "
+            "function of your own that calls it"
+        )
     return function  # type: ignore[no-any-return]
 
 
@@ -104,10 +122,11 @@ def arguments_of(made: Any, options: Mapping[str, Any], source: str) -> dict[str
     """
     from findlr.torch.search import argument_names
 
-    if isinstance(made, Sequence) and not isinstance(made, str) and len(made) == 4:
-        made = dict(zip(("model", "optimizer", "criterion", "loader"), made, strict=True))
+    names = ("model", "optimizer", "criterion", "loader")
+    if isinstance(made, Sequence) and not isinstance(made, str) and len(made) == len(names):
+        made = dict(zip(names, made, strict=True))
     if not isinstance(made, Mapping):
-        raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}")
+        raise ConfigurationError(f"{source} returned {_described(made)}; expected {_EXPECTED}{_elsewhere(made)}")
     arguments = {**made, **options}
     for name in arguments:
         if name not in argument_names():
@@ -142,8 +161,9 @@ def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}: TARGET is path/to/train.py:function")
     path = path.resolve()
-    if not path.stem.isidentifier() or getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
-        raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which is taken or not a name: rename it")
+    if "." in path.stem or getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
+        why = "has a dot" if "." in path.stem else "is another module's name"
+        raise ConfigurationError(f"{path} cannot be imported as {path.stem!r}, which {why}: rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -151,13 +171,21 @@ def _file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module  # a loader's workers look for its classes there
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[path.stem]
+        if isinstance(error, ImportError) and "relative import with no known parent" in str(error):
+            raise ConfigurationError(
+                f"{path.name} imports from its package: give package.module:function, where the package's folder lies"
+            ) from error
         raise
     return module
 
 
 def _module(name: str) -> ModuleType:
+    if Path(name).is_file():
+        raise ConfigurationError(
+            f"{name} is no Python file: TARGET is path/to/train.py:function; in a notebook, call find_lr in a cell"
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -170,6 +198,16 @@ def _module(name: str) -> ModuleType:
         raise ConfigurationError(f"{name!r} is no module's name: give package.module:function") from None
 
 
+def _lacking(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function can't be called without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins don't tell
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
+
+
 def _functions(module: ModuleType) -> str:
     own = [
         name
@@ -177,6 +215,15 @@ def _functions(module: ModuleType) -> str:
         if inspect.isfunction(value) and value.__module__ == module.__name__
     ]
     return ", ".join(own[:8]) or "no function"
+
+
+def _elsewhere(made: Any) -> str:
+    """Which call searches for the rate of a framework's own object."""
+    for item in made if isinstance(made, (tuple, list)) else [made]:
+        for kind in type(item).__mro__:
+            if room := _ROOMS.get((kind.__module__.partition(".")[0], kind.__name__)):
+                return f"; for {kind.__name__}, call findlr.{room}.find_lr in your script"
+    return ""
 
 
 def _described(made: Any) -> str:

@@ -102,7 +102,7 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
         ConfigurationError: none of them is given, or several, or one that is no function.
     """
     ways = {"criterion": criterion, "loss_fn": loss_fn, "train_step": train_step}
-    if isinstance(criterion, Iterable) and not callable(criterion):
+    if criterion is not None and not callable(criterion):
         raise ConfigurationError(
             f"criterion, the third argument, must be a function or a module, got {type(criterion).__name__}: the order "
             "is (model, optimizer, criterion, loader); with loss_fn or train_step, give it by name: loader=..."
