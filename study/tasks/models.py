@@ -45,7 +45,7 @@ def conv2d(width: int, num_classes: int = 10, norm: str = "", dropout: float = 0
 
 
 class Transformer(nn.Module):
-    """A few pre-norm encoder layers over so many kinds of tokens or, if below 0, over vectors of ``-tokens`` numbers."""
+    """A few pre-norm encoder layers over so many kinds of tokens; if below 0, over vectors of ``-tokens`` numbers."""
 
     def __init__(
         self,
