@@ -217,8 +217,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "gradients: present or None",
                 f"{MATRIX}[mlp-sgd-fresh]",
                 STATE,
-                "    parameter.grad = gradient",
-                "    pass",
+                "        self.each(_set_gradient, new.values(), gradients)",
+                "",
             ),
             Break(
                 "gradients of buffers",

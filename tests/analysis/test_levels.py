@@ -54,7 +54,7 @@ def obvious(curve):
     if baseline is None:
         spread, scatter = noise, swings(begin) if swings(begin) > 2 * noise else noise
         errors = fall / max(math.hypot(scatter, near) / math.sqrt(width), floor)
-        significant, evidence = errors > 4, f"{errors:.0f} standard errors"
+        significant, evidence = errors > 4, f"by {errors:.0f} standard errors"
     else:
         spread = scatter = baseline.std()
         lower = [loss[i] < baseline[i] for i in range(first, at + 1)]
@@ -62,7 +62,7 @@ def obvious(curve):
         beside = swings(capped[max(0, at - width) : at + width])
         deep = fall > 2 * spread and fall > beside and spread > near / 1000 and at < n - width
         significant = (k - count / 2) / math.sqrt(count / 4) > 2.1 or (deep and k / count >= 0.75)
-        evidence = f"{k} of {count} batches on the way below their loss at the start"
+        evidence = f"with {k} of {count} batches on the way down below their loss at the start"
     if spread <= near / 1000:
         path = sum(abs(np.diff(losses[first : at + 1])))
         significant = significant and (fall > 3 * near or fall > path / 2)

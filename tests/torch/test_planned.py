@@ -257,7 +257,7 @@ def test_a_scheduler_of_timms_is_read(in_epochs, total):
     assert plan_for(optimizer, scheduler, None).total_steps == total
     plan = plan_for(optimizer, scheduler, 5000)
     assert plan.total_steps == 5000
-    assert plan.share(0.5) == pytest.approx(0.5, abs=0.02)
+    assert plan.share(0.5) == pytest.approx(0.5, abs=0.03)  # each rate lasts for an epoch
 
 
 @pytest.mark.parametrize(("given", "total"), [(None, 50 * 4 // 2), (300, 300), ("90 epochs", 90 * 4 // 2)])

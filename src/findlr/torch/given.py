@@ -55,9 +55,9 @@ def warn_of_strangers(parameters: Mapping[int, torch.Tensor], optimizers: Iterab
         parameters: the modules', by their id.
         optimizers: all of the training.
     """
-    trained = {id(p) for p in parameters_of(optimizers) if p.requires_grad}
-    strangers = len(trained - parameters.keys())
-    left = sum(p.requires_grad and key not in trained for key, p in parameters.items())
+    trained = {id(p): p for p in parameters_of(optimizers) if p.requires_grad}
+    strangers = len(trained.keys() - parameters.keys())
+    left = len([key for key in parameters.keys() - trained.keys() if parameters[key].requires_grad])
     if strangers and left:
         logger.warning(
             "the optimizer trains %s that the model does not have, and the model has %s that no optimizer trains: if a "

@@ -254,6 +254,7 @@ class Memory(memory.Memory):
         self._states.clear()
 
 
+_set_gradient: Any = vars(torch._C.TensorBase)["grad"].__set__  # no Python call for each tensor
 _STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
 _Worth = Callable[[Any], bool] | None
@@ -286,10 +287,6 @@ def _set_requires_grad(parameters: list[torch.Tensor], flags: list[bool]) -> Non
 
 def _refill_whole(target: Any, items: Any) -> None:
     target[:] = items
-
-
-def _set_gradient(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
-    parameter.grad = gradient
 
 
 def _load(load: Callable[[Any], Any], state: Any) -> None:
