@@ -130,8 +130,9 @@ def centred_median(losses: Sequence[float] | Array, width: int) -> Array:
 
     Source: Tukey 1977, "Exploratory Data Analysis", chapter 7.
     """
-    values = np.asarray(losses, dtype=np.float64)
-    half = _half_width(width)
+    if width < 1 or width % 2 == 0:
+        raise ConfigurationError(f"width must be an odd number of points, at least 1, got {width!r}")
+    values, half = np.asarray(losses, dtype=np.float64), width // 2
     n = len(values)
     result = values.copy()  # which the first and the last point keep
     if n > 2 * half:
@@ -195,9 +196,3 @@ def _transformed(values: Array, weights: Array) -> Array:
     product = np.fft.rfft(values, size)
     product *= np.fft.rfft(weights, size)
     return np.fft.irfft(product, size)[reach : reach + len(values)]
-
-
-def _half_width(width: int) -> int:
-    if width < 1 or width % 2 == 0:
-        raise ConfigurationError(f"width must be an odd number of points, at least 1, got {width!r}")
-    return width // 2

@@ -35,10 +35,6 @@ def _steps(text: str) -> int | str:
     return count
 
 
-def _name(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
 def _schedules() -> list[str]:
     from findlr.analysis.plan import SCHEDULES
 
@@ -126,7 +122,7 @@ SEARCH: dict[str, Any] = {
     "clip_grad_value": Annotated[float | None, Option(help="The largest absolute value of a gradient.", **_STEPS)],
     "validation_every": Annotated[int | None, Option(help="Steps between two validation losses.", **_STEPS)],
     "sweep": Annotated[
-        str | None, Option(parser=_name, metavar="INDEX|NAME", help="The optimizer to sweep, of several.", **_STEPS)
+        str | None, Option(parser=_count, metavar="INDEX|NAME", help="The optimizer to sweep, of several.", **_STEPS)
     ],
     "snapshot": Annotated[str | None, Option(help="Where the copies live: auto, device, cpu, disk.", **_STEPS)],
 }

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from findlr.analysis.curve import Curve
-from findlr.analysis.rules import RULES, Suggestion
+from findlr.analysis.rules import RULES
 from findlr.analysis.text import duration, interval_text, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
@@ -58,23 +58,14 @@ def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, 
 def _suggestion(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
     if finding.suggestion is None or drawing.suggestion is None:
         return None
-    return {**_answer(finding.suggestion), "label": drawing.suggestion.suggested}
-
-
-def _answer(suggestion: Suggestion) -> dict[str, Any]:
-    return {
-        "rule": suggestion.rule,
-        "lr": suggestion.lr,
-        "why": suggestion.why,
-        "interval": suggestion.interval,
-    }
+    return {**vars(finding.suggestion), "label": drawing.suggestion.suggested}
 
 
 def _answers(finding: Finding) -> Iterable[dict[str, Any]]:
     """What each rule says, or why it says nothing."""
     for name, rule in RULES.items():
         try:
-            yield _answer(finding.suggest(rule))
+            yield vars(finding.suggest(rule))
         except NoSuggestionError as error:
             yield {"rule": name, "lr": None, "why": str(error), "interval": None}
 
