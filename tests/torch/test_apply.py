@@ -109,6 +109,26 @@ def test_a_scheduler_that_keeps_its_peak_goes_on_as_if_built_with_the_suggested_
     assert np.max(got) <= FINDING.lr * (1 + 1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        dict(mode="exp_range", gamma=0.999, step_size_up=100),
+        dict(mode="exp_range", gamma=0.99994, step_size_up=2000),
+        dict(scale_fn=lambda cycle: 0.5 / cycle, step_size_up=50),
+        dict(mode="triangular2", step_size_up=2345),
+    ],
+)
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_cycle_that_shrinks_peaks_at_the_suggested_rate(shape, taken):
+    optimizer = optimizer_at([0.4, 0.2])
+    scheduler = schedulers.CyclicLR(optimizer, [0.01, 0.02], [0.2, 0.1], cycle_momentum=False, **shape)
+    advance(optimizer, scheduler, taken)
+    finding = dataclasses.replace(FINDING, facts={**FINDING.facts, "ratios": [1.0, 0.5]})
+    finding.apply(optimizer, scheduler)
+    rates = advance(optimizer, scheduler, 3 * shape["step_size_up"])
+    assert np.max(rates, axis=0) == pytest.approx(finding.lrs, rel=1e-5)
+
+
 def noam(step):
     """Of every Transformer tutorial: it peaks at 0.0044, at step 100."""
     return 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * 100**-1.5)

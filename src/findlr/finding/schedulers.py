@@ -42,11 +42,14 @@ def follows_metric(scheduler: Any) -> bool:
 
 
 def kept_peaks(scheduler: Any) -> Rates | None:
-    """The peak of each group, where a scheduler keeps it: a CyclicLR itself, a OneCycleLR in the groups; else None."""
+    """The peak of each group, where a scheduler keeps it: a OneCycleLR in the groups, a CyclicLR itself; else None.
+
+    That of a CyclicLR is the highest that it reaches: a ``gamma`` or a ``scale_fn`` keeps it from its ``max_lrs``.
+    """
     kinds = {kind.__name__ for kind in type(scheduler).__mro__}
     if "OneCycleLR" in kinds:
         return [float(group["max_lr"]) for group in scheduler.optimizer.param_groups]
-    return list(map(float, scheduler.max_lrs)) if "CyclicLR" in kinds else None
+    return peaks(scheduler, list(map(float, scheduler.base_lrs))) if "CyclicLR" in kinds else None
 
 
 def flattened(scheduler: Any) -> list[Any]:
