@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -198,6 +199,31 @@ def test_a_disk_that_is_full_ends_no_race_and_what_the_file_has_stays(path, capl
     assert "can't be kept in" in caplog.text
     assert [each.name for each in path.parent.iterdir()] == ([] if early else [path.name])
     assert searched(path) == whole
+
+
+def test_a_training_may_change_the_folder_that_it_is_in(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def on_step(step):
+        os.chdir(tmp_path / "there")
+
+    whole = searched("race.json", on_step=on_step)
+    assert [each.parent.name for each in tmp_path.glob("*/race.json")] == ["here"]
+    monkeypatch.chdir(tmp_path / "here")
+    training = Counted(noise=0.1)
+    assert searched("race.json", training) == whole
+    assert training.steps < 20
+
+
+@pytest.mark.posix
+def test_in_a_folder_that_is_gone_a_checkpoint_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigurationError, match="give the whole path"):
+        searched("race.json")
 
 
 @pytest.mark.posix

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from findlr.analysis.curve import Step, Stop
@@ -13,7 +12,7 @@ from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError
 from findlr.search.alike import difference
-from findlr.search.checkpoint_file import ANEW, plain, read, write
+from findlr.search.checkpoint_file import ANEW, from_the_root, plain, read, write
 from findlr.search.recording import Recording
 from findlr.search.run import End
 from findlr.search.stopping import StopRule
@@ -49,7 +48,7 @@ class Checkpoint:
         self.given = (0, 0)
         """The passes that what was taken from the file had cost, or other processes have made."""
         self._passes, self._mark = passes, (0, 0)
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else from_the_root(path)
         self._asked = {} if path is None else plain(asked or {})
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet

@@ -22,6 +22,21 @@ ANEW = "give another name, or delete the file to begin anew"
 _FORMAT = 1
 
 
+def from_the_root(path: str | os.PathLike[str]) -> Path:
+    """The same path, wherever the training goes: it may change the folder that this process is in.
+
+    Raises:
+        ConfigurationError: that folder is gone.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"checkpoint={os.fspath(path)!r} can't be written: the folder that this process is in is gone; give the "
+            "whole path"
+        ) from None
+
+
 def read(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
     """What a file holds, which the first of several processes reads for all; None if there is none.
 
@@ -64,7 +79,7 @@ def _can_be_read(path: Path) -> bool:
         pass
     except (OSError, ValueError) as error:  # too long, or with a null byte
         raise ConfigurationError(f"checkpoint={os.fspath(path)[:60]!r} is no name of a file: {error}") from None
-    if path.is_dir() or not os.access(path.resolve().parent, os.W_OK):
+    if path.is_dir() or not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
         reason = "it is a folder" if path.is_dir() else "its folder is not there, or can't be written to"
         raise ConfigurationError(f"checkpoint={os.fspath(path)!r} can't be written: {reason}; give the name of a file")
     return path.exists()
