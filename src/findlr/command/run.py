@@ -141,11 +141,10 @@ def _executor(workers: int | None) -> Iterator[Mapping[str, Any]]:
     if workers is None:
         yield {}
         return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from findlr.command.pool import pool
 
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield {"executor": pool}
+    with pool(workers) as made:
+        yield {"executor": made}
 
 
 def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) -> tuple[Finding | None, int]:

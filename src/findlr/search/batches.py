@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search import held_out
+from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 from findlr.search.objects import generators_in, refill_if_changed
 
@@ -285,7 +286,7 @@ class Batches:
             return copy.deepcopy(batch)
         except Exception as error:
             raise LoaderError(
-                f"a batch can't be copied, so it could not come again ({type(error).__name__}: {error}): let the "
+                f"a batch can't be copied, so it could not come again ({told(error)}): let the "
                 "loader give arrays, or containers of them"
             ) from error
 

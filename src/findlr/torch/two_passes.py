@@ -15,6 +15,7 @@ import torch
 from torch import optim
 
 from findlr.errors import OptimizerError
+from findlr.search.failure import told
 from findlr.torch.rates import parameters_of, takes_closure
 
 Wanted = Literal["closure", "graph"]
@@ -44,7 +45,7 @@ class Tried:
             OptimizerError: something is wanted that can't be given; it says what to do.
             Exception: the step's own error, if it asks for nothing.
         """
-        error, text = self._error, f"{type(self._error).__name__} {self._error}".lower()
+        error, text = self._error, told(self._error, 10_000).lower()
         graph = isinstance(error, RuntimeError) and any(each in text for each in ("create_graph", "grad_fn"))
         asserted = isinstance(error, AssertionError)  # often without a word
         no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
@@ -63,7 +64,7 @@ class Tried:
         why = ", which a GradScaler can't step" if scaled else why
         raise OptimizerError(
             f"{', '.join(type(each).__name__ for each in self._optimizers)}: a step wants {wants}{why} "
-            f"({type(error).__name__}: {error}): take the whole step in train_step=, or in a RangeTest's loop, and "
+            f"({told(error)}): take the whole step in train_step=, or in a RangeTest's loop, and "
             f"give the optimizer whose step() that calls, {name}'s base optimizer say"
         ) from error
 

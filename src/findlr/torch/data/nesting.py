@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from findlr.errors import LoaderError
+from findlr.search.failure import told
 from findlr.torch.snapshot.stores import bytes_of
 
 
@@ -38,7 +39,7 @@ def _moved(value: Any, device: torch.device, where: str) -> Any:
         except Exception as error:
             raise LoaderError(
                 f"the loader's {where}, of type {type(value).__name__}, can't be moved to {device} "
-                f"({type(error).__name__}: {error}): let the loader give tensors, or containers of them"
+                f"({told(error)}): let the loader give tensors, or containers of them"
             ) from error
     return _rebuilt(value, lambda item, key: _moved(item, device, where + key))
 
@@ -137,7 +138,7 @@ def copied(batch: Any) -> Any:
         return copy.deepcopy(batch, memo)  # without the memo, a view would bring along all that it looks at
     except Exception as error:
         raise LoaderError(
-            f"a batch can't be copied, so it could not come again ({type(error).__name__}: {error}): let the iterator "
+            f"a batch can't be copied, so it could not come again ({told(error)}): let the iterator "
             "give tensors, or containers of them"
         ) from error
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.func import grad_and_value, vmap
 
+from findlr.search.failure import told
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
 from findlr.torch.functional import NamesKept, WholeLoss
@@ -56,8 +57,7 @@ def run(trainable: Passable, begin: Memory, rates: Sequence[Sequence[float]]) ->
     except (_NotTheSameError, CannotRecordError) as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - of whatever kind: one after another they can run, or say what is wrong
-        lines = str(error).splitlines()
-        return f"{type(error).__name__}" + (f": {lines[0]}" if lines else "")
+        return told(error)
     return ends
 
 
