@@ -25,13 +25,17 @@ from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Training
+from findlr.torch.whole import Whole
 
 try:
     from skorch import NeuralNet
-    from skorch.callbacks import LRScheduler
+    from skorch.callbacks import InputShapeSetter, LRScheduler
+    from skorch.callbacks.training import ParamMapper
     from skorch.dataset import unpack_data
 except ImportError:
     raise MissingExtraError.of("skorch", "skorch") from None
+
+_DECIDE = (InputShapeSetter, ParamMapper)  # callbacks that decide what is trained: Freezer, Initializer and so on
 
 
 def find_lr(
@@ -52,7 +56,9 @@ def find_lr(
     """Find a learning rate for a skorch net, and put the net back as it was.
 
     Steps are the net's own ``train_step`` on its own batches. A net that is not initialized is initialized for the
-    search, and is not initialized after it. One that is goes on from its weights, as ``partial_fit`` does.
+    search, and is not initialized after it. One that is goes on from its weights, as ``partial_fit`` does. Of its
+    callbacks, only those act that decide what is trained: InputShapeSetter, Freezer, Unfreezer and Initializer, as in
+    the first epoch.
 
     Args:
         net: the net.
@@ -87,35 +93,52 @@ def find_lr(
         True
     """
     if not isinstance(net, NeuralNet):
-        raise ConfigurationError(f"net must be a skorch NeuralNet, got {type(net).__name__}")
+        raise ConfigurationError(
+            f"net must be a skorch NeuralNet, got {type(net).__name__}: of a Pipeline, give its net, pipe[-1], and the "
+            "X that it gets, pipe[:-1].fit_transform(X, y)"
+        )
     device = torch.device(net.device or "cpu")
     with Unwritten(restored(_Around(net, devices=[device]))):
         if not net.initialized_:
             net.initialize()
         net.check_data(X, y)
-        given = dict(fit_params or {})
-        train, held_out = net.get_split_datasets(X, y, **given)
-        validated = held_out is not None and (search.get("verify") or validation_every is not None)
-        parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
-        optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
-        modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-        training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
-        training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
-        training.check_parameters()
-        facts = {"model": type(net.module_).__name__}
-        trainable = TorchTrainable.of(
-            training,
-            _step(net, training, given),
-            net.get_iterator(train, training=True),
-            validation_loader=net.get_iterator(held_out, training=False) if validated else None,
-            validation_every=1 if validation_every is None else validation_every,
-            facts=facts,
-        )
-        epochs = f"{net.max_epochs} epochs"
-        steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
-        facts |= _written_in(net, training, sweep, steps)  # the trainable tells this, too
-        shape = _shape(net, steps) if schedule is None else schedule
-        return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
+        deciding = [each for _, each in net.callbacks_ if isinstance(each, _DECIDE)]
+        begun = [part for part in vars(net).values() if isinstance(part, nn.Module)] if deciding else []
+        with Unwritten(restored(Whole(deciding, begun, devices=[device]))):
+            _begin(net, deciding, X, y)
+            given = dict(fit_params or {})
+            train, held_out = net.get_split_datasets(X, y, **given)
+            validated = held_out is not None and (search.get("verify") or validation_every is not None)
+            parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
+            optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
+            modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+            training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
+            training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
+            training.check_parameters()
+            facts = {"model": type(net.module_).__name__}
+            trainable = TorchTrainable.of(
+                training,
+                _step(net, training, given),
+                net.get_iterator(train, training=True),
+                validation_loader=net.get_iterator(held_out, training=False) if validated else None,
+                validation_every=1 if validation_every is None else validation_every,
+                facts=facts,
+            )
+            epochs = f"{net.max_epochs} epochs"
+            steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
+            facts |= _written_in(net, training, sweep, steps)  # the trainable tells this, too
+            shape = _shape(net, steps) if schedule is None else schedule
+            return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
+
+
+def _begin(net: NeuralNet, deciding: Sequence[Any], inputs: Any, targets: Any) -> None:
+    """Call the callbacks that decide what is trained, as ``fit`` does before its first batch."""
+    for callback in deciding:
+        callback.on_train_begin(net, X=inputs, y=targets)
+    if deciding:
+        net.history.new_epoch()  # by whose number they go
+        for callback in deciding:
+            callback.on_epoch_begin(net)
 
 
 class _Around(Attributes):

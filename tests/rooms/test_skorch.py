@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.model_selection import ShuffleSplit
 from skorch import NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.callbacks import Callback, Freezer, GradientNormClipping, Initializer, InputShapeSetter, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn, optim
 
@@ -16,6 +16,7 @@ from findlr import ConfigurationError
 from findlr import find_lr as plain
 from findlr.skorch import find_lr
 from findlr.testing import TrainingConformance
+from findlr.testing.training import _differing
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
 Y = np.sin(X[:, :1])
@@ -48,6 +49,7 @@ SETTINGS = {
         "callbacks": [GradientNormClipping(0.5), LRScheduler("StepLR", step_size=2)],
     },
     "momentum, no split": {"optimizer__momentum": 0.9, "train_split": None},
+    "frozen from the second epoch on": {"callbacks": [Freezer("layers.*", at=2)]},
 }
 
 
@@ -131,6 +133,29 @@ def test_the_plan_is_the_nets():
     plateau = LRScheduler("ReduceLROnPlateau")
     assert find_lr(net_of(callbacks=[plateau]), X, Y).plan.schedule == "constant"
     assert find_lr(net_of(callbacks=[plateau]), X, Y, total_steps="3 epochs", schedule="cosine").plan.total_steps == 15
+
+
+class Shaped(Net):
+    def __init__(self, input_dim=1):
+        super().__init__()
+        self.layers[0] = nn.Linear(input_dim, 8)
+
+
+def test_callbacks_decide_what_is_trained():
+    frozen = net_of(callbacks=[Freezer("layers.*"), Initializer("head.weight", fn=nn.init.zeros_)]).initialize()
+    before = {name: value.clone() for name, value in frozen.module_.state_dict().items()}
+    finding = find_lr(frozen, X, Y, max_lr=1e-3)
+    assert finding.plan.parameters == 9
+    assert [p.requires_grad for p in frozen.module_.parameters()] == [True] * 6
+    assert not list(_differing(dict(frozen.module_.state_dict()), before))
+    assert not frozen.history
+    frozen.fit(X, Y)
+    assert not frozen.module_.layers[0].weight.requires_grad
+
+    given = net_of().set_params(module=Shaped, module__input_dim=4)
+    shaped = net_of().set_params(module=Shaped, callbacks=[InputShapeSetter()])
+    assert find_lr(shaped, X, Y).plan.parameters == find_lr(given, X, Y).plan.parameters
+    assert "module__input_dim" not in shaped.get_params()
 
 
 def test_the_line_to_paste_is_skorchs():
