@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -964,6 +965,46 @@ def test_a_function_an_iterator_with_a_place_and_a_list_give_the_same():
     findings = [find_lr(donated_step, state_of(adamw), loader, max_lr=1.0) for loader in (opened, place, opened)]
     assert place.at == 0
     assert findings[0] == findings[1] == findings[2]
+
+
+class Reorders:
+    """Batches in an order that is shuffled in place at each pass."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def __len__(self):
+        return 10
+
+    def __iter__(self):
+        random.shuffle(self.order)
+        for at in range(0, 200, 20):
+            rows = [i % 200 for i in self.order[at : at + 20]]
+            yield X[rows], Y[rows]
+
+
+@pytest.mark.parametrize("order", [list(range(200)), list(range(2000)), np.arange(200)], ids=["list", "long", "array"])
+@pytest.mark.parametrize("kind", ["a class", "nested", "a function"])
+def test_a_loader_that_shuffles_an_order_in_place_goes_on_where_it_was(order, kind):
+    def trained(search):
+        random.seed(0)
+        data = Reorders(order.copy())
+        loader = {"a class": data, "nested": Repeated(data), "a function": lambda: iter(data)}[kind]
+        if search:
+            find_lr(donated_step, state_of(adamw), loader, num_steps=25)
+        return [next(iter(batches))[0] for batches in [loader() if kind == "a function" else loader] * 2]
+
+    np.testing.assert_array_equal(trained(True), trained(False))
+
+
+class Repeated:
+    """Batches of another loader."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
 
 
 def test_the_held_out_batches_of_a_list_are_trained_on_by_no_run():

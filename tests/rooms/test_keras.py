@@ -205,6 +205,44 @@ def test_a_pydataset_goes_on_where_it_was():
     same(trained(True), trained(False))
 
 
+class Sampler:
+    """What a PyDataset draws by."""
+
+    def __init__(self):
+        self.rng, self.places, self.times = np.random.default_rng(5), {"train": np.arange(len(X))}, {}
+
+
+class Sampled(keras.utils.PyDataset):
+    """Batches of ten, whose order, counts and noise are in an object of its own."""
+
+    num_batches = 4
+
+    def __init__(self):
+        super().__init__()
+        self.sampler = Sampler()
+
+    def __getitem__(self, i):
+        at, times = self.sampler.places["train"][10 * i : 10 * i + 10], self.sampler.times
+        times[i] = times.get(i, 0) + 1
+        return X[at] + self.sampler.rng.normal(0, 0.1 / times[i], (10, 1)), Y[at]
+
+    def on_epoch_end(self):
+        np.random.shuffle(self.sampler.places["train"])
+
+
+def test_what_an_object_in_a_pydataset_holds_is_put_back():
+    def trained(searched):
+        keras.utils.set_random_seed(1)
+        model, data = model_of(), Sampled()
+        model.fit(data, verbose=0, shuffle=False)
+        if searched:
+            find_lr(model, data, epochs=20, num_steps=20, verify=True, max_lr=1.0, progress=False)
+        model.fit(data, epochs=2, verbose=0, shuffle=False)
+        return state(model), data.sampler.times
+
+    same(trained(True), trained(False))
+
+
 def examples_in(batches):
     return {float(x) for batch in batches for x in np.asarray(batch[0])[:, 0]}
 

@@ -13,7 +13,7 @@ from findlr.errors import LoaderError
 from findlr.keras.loaders import Arrays, Units, split
 from findlr.keras.memory import remember_rng
 from findlr.search import batches, held_out
-from findlr.search.memory import Memory, Phase, undo_of_generator
+from findlr.search.memory import Memory, Phase
 
 _BATCH_SIZE = 32  # fit's
 
@@ -77,19 +77,9 @@ class Batches(batches.Batches):
     """Batches of a loader of Keras's; see ``findlr.search.batches.Batches``."""
 
     def remember_loader(self, memory: Memory) -> None:
-        """What a pass changes in a PyDataset, or in an iterable of the user's own."""
-        owner = self.loader.source if isinstance(self.loader, Units) else self.loader
-        if isinstance(owner, Arrays) or not hasattr(owner, "__dict__"):
-            return
-        own = vars(owner)
-        memory.add(partial(_put, own, dict(own)), name=f"the {type(owner).__name__}")
-        for value in own.values():
-            if isinstance(value, np.ndarray) and value.ndim <= 1 and value.dtype.kind in "iu":  # an order
-                memory.add(partial(np.copyto, value, value.copy()), name="an order of the data")
-            elif type(value) is list:
-                memory.add(partial(_put_list, value, list(value)), name="an order of the data")
-            elif (undo := undo_of_generator(value)) is not None:
-                memory.add(undo[0], name=undo[1])
+        """What a pass changes in a PyDataset, or in an iterable of the user's own; it changes no arrays."""
+        if not isinstance(self.loader, Arrays):
+            super().remember_loader(memory)
 
     def remember_rng(self, memory: Memory) -> None:
         """All random states: a PyDataset may draw from any."""
@@ -157,12 +147,3 @@ def _alone(kind: str, y: Any, sample_weight: Any) -> None:
 def _is_of(thing: Any, package: str, name: str) -> bool:
     """Whether it is of a class of a package that need not be installed."""
     return any(kind.__name__ == name and kind.__module__.startswith(f"{package}.") for kind in type(thing).__mro__)
-
-
-def _put(own: dict[str, Any], names: dict[str, Any]) -> None:
-    own.clear()
-    own.update(names)
-
-
-def _put_list(target: list[Any], items: list[Any]) -> None:
-    target[:] = items

@@ -249,7 +249,7 @@ class Batches:
             state = copy.deepcopy(self.loader.state_dict())  # type: ignore[attr-defined]
             memory.add(lambda: self.loader.load_state_dict(copy.deepcopy(state)), name="the loader's state")  # type: ignore[attr-defined]
         if self._generators is None:
-            self._generators = generators_in(self.loader, self._holders)
+            self._generators = generators_in(self.loader, self._holders, orders=True)
         for generator in self._generators:
             if (undo := undo_of_generator(generator)) is not None:
                 memory.add(undo[0], name=undo[1])

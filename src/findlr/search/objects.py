@@ -17,6 +17,7 @@ import numpy as np
 
 MOST_ITEMS = 1_000  # of a container; a longer one is data
 MOST_OBJECTS = 5_000  # that are looked at, in all
+MOST_ORDER_BYTES = 1 << 26
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
@@ -124,6 +125,7 @@ def generators_in(
     root: Any,
     holders: list[Any] | None = None,
     *,
+    orders: bool = False,
     kinds: tuple[type, ...] = GENERATORS,
     simple: AbstractSet[type] = SIMPLE,
     modules: tuple[str, ...] = (),
@@ -136,6 +138,8 @@ def generators_in(
         root: what to look into; containers of more than 1,000 items are data, and left alone.
         holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
             are in, such as those of a dataset that counts its epochs.
+        orders: whether ``holders`` takes what may be the order of the examples, too, which people shuffle in place:
+            longer lists, and arrays of whole numbers.
         kinds: the classes of generators.
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
@@ -164,11 +168,21 @@ def generators_in(
         elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-        if not simple >= set(map(type, held)):  # at once, because there may be hundreds of numbers
+        held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
+        holders += filter(_is_order, held) if orders and held_kinds & {list, np.ndarray} else ()
+        if not simple >= held_kinds:
             todo += held
         if len(seen) > MOST_OBJECTS:
             break
     return found
+
+
+def _is_order(value: Any) -> bool:
+    """Whether it is a long list, or an array of whole numbers that can be shuffled and is too small for the data."""
+    if isinstance(value, list):
+        return len(value) > MOST_ITEMS
+    is_row = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"
+    return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
 
 
 def refill(target: Any, items: Any) -> None:
@@ -178,7 +192,10 @@ def refill(target: Any, items: Any) -> None:
 
 
 def refill_if_changed(container: Any, items: Any) -> None:
-    """Give a container back its items, if it has others."""
+    """Give a container back its items, if it has others; an array its numbers."""
+    if isinstance(container, np.ndarray):
+        container[...] = items
+        return
     same = len(container) == len(items) and all(map(is_, container, items))
     if same and isinstance(container, dict):
         same = all(map(is_, container.values(), items.values()))

@@ -9,6 +9,7 @@ import types
 import weakref
 from collections import deque
 from contextlib import nullcontext
+from copy import copy, deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -423,6 +424,36 @@ def test_what_a_dataset_counts_and_keeps_is_put_back():
     assert vars(data) == before
     assert data.last is last
     assert torch.allclose(torch.stack(list(loader)), whole + 1.1)
+
+
+class Reorders(torch.utils.data.IterableDataset):
+    """It shuffles an order in place at each pass."""
+
+    def __init__(self, order, held):
+        self.order, self.held = order, held
+
+    def __iter__(self):
+        random.shuffle(self.order)
+        yield from (torch.full((4,), float(i)) for i in self.order[:16])
+
+
+@pytest.mark.parametrize("held", [None, {"train": []}, SimpleNamespace()], ids=["alone", "in a dict", "in an object"])
+@pytest.mark.parametrize("order", [list(range(2000)), np.arange(2000)], ids=["list", "array"])
+def test_an_order_that_a_dataset_shuffles_in_place_is_put_back(order, held):
+    def batches(search):
+        random.seed(0)
+        data = Reorders(copy(order), deepcopy(held))
+        if held is not None:
+            (data.held if isinstance(held, dict) else vars(data.held)).update(train=data.order)
+        loader = DataLoader(data, 4)
+        list(loader)
+        if search:
+            net = nn.Linear(4, 1)
+            loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
+            find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+        return torch.stack(list(loader))
+
+    assert torch.equal(batches(False), batches(True))
 
 
 class Hooked(nn.Linear):

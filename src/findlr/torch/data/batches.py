@@ -86,7 +86,7 @@ class Batches(batches.Batches):
             note_samplers(self._sibling[1], memory)
             memory.add(partial(setattr, self, "_sibling", self._sibling), name="the loader that is opened")
         if self._generators is None:
-            self._generators = generators_in(self.loader, self._holders)
+            self._generators = generators_in(self.loader, self._holders, orders=True)
         memory.note(*self._generators)
         memory.each(refill_if_changed, self._holders, map(copy, self._holders))
         memory.copy()
