@@ -6,6 +6,7 @@ python -m tests.ranks.cases results.json all
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -228,6 +229,7 @@ def ways(*_):  # noqa: C901 - a list of them
         "own step": (own_step, by_ddp()),
         "loop": (loop, by_ddp()),
         "race": (race, by_ddp()),
+        "race that one fails in": (fails_in_a_run, by_ddp()),
         "data end": (ends, by_ddp()),
         "data end in the race": (race_ends, by_ddp()),
         "clip and accumulate": (lambda t: criterion(t, clip_grad_norm=0.5, accumulation_steps=2), by_ddp()),
@@ -251,6 +253,21 @@ def ways(*_):  # noqa: C901 - a list of them
     return found
 
 
+def fails_in_a_run(training):
+    """A rank raises in the first run of a race, which has diverged by that; the others are made."""
+    steps = itertools.count(1)
+
+    def act():
+        if torch.is_grad_enabled() and next(steps) == 36:
+            fail()
+
+    FUSE.set(training, 1, "criterion", act, 0)
+    how = {"schedule": "one_cycle", "total_steps": 400, "verify": True, "budget": 120}
+    finding = find_lr(*training.parts, min_lr=1e-4, max_lr=1.0, num_steps=24, **how)
+    assert [math.isfinite(run.loss) for run in finding.race.runs] == [False, True, True]
+    return finding
+
+
 class Unsized:
     """Batches whose number is not told."""
 
@@ -261,7 +278,7 @@ class Unsized:
         return iter(self.batches)
 
 
-def sharded_ways(*_):
+def sharded_ways(*_):  # noqa: C901 - a list of them
     """What a sharded model can be told."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
@@ -302,6 +319,22 @@ def sharded_ways(*_):
     def validated(held_out, training):
         return search(training, validation_loader=held_out, validation_every=5)
 
+    def with_another(training):
+        with torch.random.fork_rng():
+            average = by_fsdp(net())
+
+        def train_step(draw):
+            inputs, targets = draw()
+            training.optimizer.zero_grad()
+            loss = training.criterion(training.model(inputs), targets)
+            loss.backward()
+            training.optimizer.step()
+            for mean, now in zip(average.parameters(), training.model.parameters(), strict=True):
+                mean.detach().lerp_(now, 0.1)
+            return loss
+
+        return find_lr(training.model, training.optimizer, loader=training.loader, train_step=train_step, **SWEEP)
+
     uneven = [(inputs, torch.zeros(8, dtype=torch.long)) for inputs in torch.zeros(3 + 2 * dist.get_rank(), 8, 16)]
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     tried = {
@@ -310,6 +343,8 @@ def sharded_ways(*_):
         "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
         "loop": (loop, by_fsdp),
         "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "race that one fails in": (fails_in_a_run, by_fsdp),
+        "another one is never called": (with_another, by_fsdp),
         "data end": (ends, by_fsdp),
         "uneven validation": (partial(validated, uneven), by_fsdp),
         "uneven validation without a length": (partial(validated, Unsized(uneven)), by_fsdp),

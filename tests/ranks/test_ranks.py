@@ -105,6 +105,18 @@ def test_a_loop_that_one_rank_leaves_has_measured_the_same_on_all(results, case)
     assert second["error"] == "ValueError: blown"
 
 
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("2 ways", "race that one fails in 3"),
+        ("2 sharded_ways", "race that one fails in"),
+        ("2 sharded_ways", "another one is never called"),
+    ],
+)
+def test_no_rank_raises(results, case, name):
+    assert [rank[name]["error"] for rank in results[case]["ranks"]] == [None, None]
+
+
 @pytest.mark.parametrize("case", ["2 ways"])
 def test_a_sweep_ends_where_the_first_stream_does(results, case):
     for rank in results[case]["ranks"]:

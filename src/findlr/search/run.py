@@ -57,15 +57,18 @@ def train(
     """
     losses: list[Any] = []
     looks = _trained(trainable, evaluator, lrs, losses)
+    first = math.nan  # is read by itself, so all processes of a training have it, or none
     while True:
         try:
             steps, end = next(looks)
         except Exception as error:
-            if not (losses and rates_act and is_the_trainings(error)):
+            if not (math.isfinite(first) and rates_act and is_the_trainings(error)):
                 raise
             logger.info("a run at %.3g diverged: %s", float(lrs.max()), told(error))
             at = min(len(losses), len(lrs) - 1)
-            steps, end = [Seen(at, float(lrs[at]), math.inf)], _diverged(trainable.read(losses[:1])[0])
+            steps, end = [Seen(at, float(lrs[at]), math.inf)], _diverged(first)
+        if steps and not math.isfinite(first):
+            first = steps[0].loss
         if watch is not None and steps:
             watch.see(steps, None if end is None else end.loss)
         if end is not None:

@@ -40,9 +40,10 @@ class Others:
         if all(count == self._before.get(name, 0) for name, count in self._calls().items()):
             return
         raise ConfigurationError(
-            "a step of this training calls processes outside of this search, as where gradients are averaged by hand; "
-            "they would stop after another step, and wait for ever: give the search "
-            "DistributedDataParallel(model, broadcast_buffers=False), which the training itself need not use"
+            "a step of this training calls processes outside of this search, which would stop after another step, and "
+            "wait for ever: where it averages the gradients by hand, give the search "
+            "DistributedDataParallel(model, broadcast_buffers=False), which the training itself need not use; a model "
+            "whose parts are on several processes, as a pipeline's are, can't be searched"
         )
 
     def _calls(self) -> dict[str, int]:

@@ -69,7 +69,13 @@ class Group:
                     part.begin()
         if self._stand_ins is not None:
             self._stand_ins.reshard()  # what a snapshot notes
-            memory.add(self._stand_ins.reset, Phase.PLACES, "the shards")
+            memory.add(self._reset, Phase.PLACES, "the shards")
+
+    def _reset(self) -> None:
+        """Nothing that the steps so far have left: the next one begins anew."""
+        self._failed, self._drops = None, False
+        assert self._stand_ins is not None
+        self._stand_ins.reset()
 
     def tried(self) -> None:
         """Look whether the first step has called processes that are none of these."""

@@ -44,7 +44,8 @@ class StandIns:
         """Shard again what a pass that was broken off has left gathered, or half sent."""
         for root in self._roots:
             if hasattr(root, "reset_iter_state"):  # torch 2.10 has none
-                with suppress(RuntimeError):  # the connection is lost, and the shards are put back all the same
+                # The connection is lost, and the shards are put back all the same; or the module was never called.
+                with suppress(RuntimeError, AttributeError):
                     root.reset_iter_state()  # type: ignore[operator]
         self.reshard()
 
