@@ -113,9 +113,10 @@ def said(source: Path) -> str:
 
 
 def directive(name: str) -> str:
-    """What makes a name's text from its docstring; of a suite, not its tests."""
-    members = "\n      members: false" if name.endswith("Conformance") else ""
-    return f"::: {name}\n    options:\n      heading_level: 3\n      show_source: false{members}"
+    """What makes a name's text from its docstring; of a suite, not its tests; of a callback, not its events."""
+    members = {"FindLR": "[finding]"}.get(name.rpartition(".")[2], "false" if name.endswith("Conformance") else "")
+    shown = f"\n      members: {members}" if members else ""
+    return f"::: {name}\n    options:\n      heading_level: 3\n      show_source: false{shown}"
 
 
 def api(out: Path) -> None:
