@@ -66,8 +66,8 @@ def step(weights, batch, lr):
 assert 0.001 < find_lr(step, jax.numpy.zeros(4), batches).lr < 1
 """
 COMMAND = "import subprocess, sys\nsubprocess.run(['findlr', {}], check=True)\n"
-BESIDE = {"keras": "keras,torch"}
-"""What needs another extra, too: Keras takes its backend from there."""
+BESIDE = {"keras": "keras,demo"}
+"""What needs another extra, too: Keras takes its backend from there, its example the digits and the picture."""
 SMOKE = {
     "nothing": QUADRATIC,
     "torch": TORCH,

@@ -109,7 +109,7 @@ def main(target: str) -> int:
     shown = ["-q"] if is_first else ["-p", "no:terminal"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "test_on_ranks.py")
-        file.write_text(_FILE.format(target=target))
+        file.write_text(_FILE.format(target=target), encoding="utf-8")
         options = ["--import-mode=importlib", "-p", "no:cacheprovider", f"--rootdir={folder}", *shown]
         code = pytest.main([str(file), *options], plugins=[_Lockstep()])
     faulthandler.cancel_dump_traceback_later()
