@@ -17,6 +17,7 @@ from findlr.command.target import search
 from findlr.testing import Quadratic
 
 TARGETS = """
+import functools
 import os
 import torch
 from torch import nn
@@ -63,6 +64,8 @@ def wrong_key(): return {"model": 1, "learning_rate": 2}
 def no_model(): return {"loader": []}
 def swapped(): net, optimizer, criterion, loader = parts(); return net, criterion, optimizer, loader
 def needs(folder, size=3, *more, seed, **rest): return parts()
+@functools.wraps(needs)
+def given(*more): return parts()
 def raises(): raise ValueError("no data")
 def exits(): raise SystemExit("usage: train.py --data")
 def reads_arguments():
@@ -99,7 +102,7 @@ def result(printed):
     return Finding.from_dict(json.loads(printed))
 
 
-@pytest.mark.parametrize("function", ["parts", "arguments", "trainable", "quadratic"])
+@pytest.mark.parametrize("function", ["parts", "arguments", "trainable", "quadratic", "given"])
 def test_a_target_is_a_tuple_a_dict_or_a_trainable(run, file, function):
     code, out, err = run(f"{file}:{function}", "--json")
     assert code == 0

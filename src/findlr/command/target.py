@@ -201,7 +201,7 @@ def _module(name: str) -> ModuleType:
 def _lacking(function: Callable[..., Any]) -> list[str]:
     """The arguments that a function can't be called without."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()  # a decorator may give them
     except (TypeError, ValueError):  # some builtins don't tell
         return []
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
