@@ -129,8 +129,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
-        "what only a loss function holds: modules, optimizers, small tensors, the names and lists that keep them and "
-        "the numbers of an object that does, generators": [
+        "what only a loss function holds: modules, optimizers, small tensors and arrays, the names and lists that keep "
+        "them and the numbers of an object that does, generators": [
             Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
@@ -160,17 +160,24 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        numbers = False and ",
             ),
             Break(
+                "arrays of an object",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Worth-False-a loop]",
+                NOTES,
+                "        memory.note(*filter(is_small_array, self._reached.arrays))",
+                "        pass",
+            ),
+            Break(
                 "nets that an object replaces, and numbers beside them",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Target-False-a loop]",
                 KEPT,
-                "    return isinstance(value, _TRAINED) or ",
+                "    return isinstance(value, _KEPT) or ",
                 "    return ",
             ),
             Break(
                 "a queue: not filled twice a step",
                 "torch/snapshot/test_reach.py::test_a_queue_is_filled_once_a_step",
                 VARIATE,
-                ", [id(tensor) for tensor in reached.tensors]",
+                "[id(tensor) for tensor in reached.tensors], ",
                 "",
             ),
             Break(
@@ -189,7 +196,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators, what its objects "
-        "keep of tensors, modules and optimizers, with their numbers": [
+        "keep of tensors, small arrays, modules and optimizers, with their numbers": [
             Break(
                 "what a loop holds beside what its test was given",
                 "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",
@@ -848,11 +855,12 @@ REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
-    "numbers that a loss function or a step of your own keeps by itself, or in an object without tensors, modules and "
-    "optimizers (one that has changed is named in a warning); its lists and dicts of numbers; the numbers of objects "
-    "of your own classes that a module holds (what these hold of modules, optimizers and generators is put back)": (
-        f"{REACH}an_object_of_a_module"
-    ),
+    "numbers that a loss function or a step of your own keeps by itself, or in an object without tensors, arrays, "
+    "modules and optimizers (one that has changed is named in a warning); its lists and dicts of numbers; the numbers "
+    "of objects of your own classes that a module holds (what these hold of modules, optimizers and generators is put "
+    "back)": f"{REACH}an_object_of_a_module",
+    "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
+    "of that size that are not trained (a warning names these)": f"{REACH}a_large_array_or_tensor",
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),

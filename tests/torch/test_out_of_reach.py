@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,6 +108,19 @@ def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
     find_lr(training.model, training.optimizer, restore=[loss_fn], **how)
     assert loss_fn.calls == 0
     assert "keeps a number" not in caplog.text
+
+
+def test_a_large_array_or_tensor(caplog):
+    training, array, tensor = Training(), np.zeros(300_000), torch.zeros(300_000)
+
+    def loss_fn(model, batch):
+        array[0] += 1
+        tensor[0] += 1
+        return training.criterion(model(batch[0]), batch[1])
+
+    find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss_fn, num_steps=5)
+    assert array[0] == tensor[0] == 5
+    assert "tensor of shape (300000,)" in caplog.text
 
 
 class Environment:

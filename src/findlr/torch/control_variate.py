@@ -29,7 +29,7 @@ from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle,
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import WithGradients
-from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
+from findlr.torch.snapshot.notes import is_small_array, remember_rng, remember_torch_rng
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.step import Loss, Step
 from findlr.torch.training import Training
@@ -107,7 +107,8 @@ class Baseline:
         training, swept = self._training, set(map(id, self._training.swept_parameters()))
         others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
         reached = reached_from(*self._functions)
-        return _versions((*others, *training.tensors)), reached.numbers, [id(tensor) for tensor in reached.tensors]
+        kept = [id(tensor) for tensor in reached.tensors], [a.tobytes() for a in reached.arrays if is_small_array(a)]
+        return _versions((*others, *training.tensors)), reached.numbers, kept
 
 
 class ControlVariate:

@@ -5,6 +5,7 @@ import itertools
 import random
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -45,11 +46,24 @@ class Ring:
         return before
 
 
-class Target:
-    """A net that a copy of another one takes the place of at every second step, as in deep Q-learning."""
+class Worth:
+    """What each of seven outputs is worth, in an array, as in prioritized replay; the highest is NumPy's number."""
 
     def __init__(self):
-        self.steps, self.net, self.old = 0, nn.Linear(2, 2), []
+        self.each, self.most = np.ones(7), np.float64(1)
+
+    def swapped(self, image):
+        i = int(self.each.argmin())
+        self.each[i] = image.sum().item() + self.most
+        self.most = max(self.most, self.each[i])
+        return image.new_full(image.shape, self.each.sum())
+
+
+class Target:
+    """A net that a copy of it takes the place of at every second step, as in deep Q-learning; and the best weights."""
+
+    def __init__(self):
+        self.steps, self.net, self.old, self.best = 0, nn.Linear(2, 2), [], None
 
     def swapped(self, image):
         self.steps += 1
@@ -57,10 +71,15 @@ class Target:
             self.old.append(self.net)
             self.net = copy.deepcopy(self.net)
             self.net.bias.data += image
+            self.best = self.net.state_dict()
         return self.net(image).detach()
 
     def state_dict(self):
-        return {"steps": self.steps, "nets": [net.state_dict() for net in (self.net, *self.old)]}
+        return {"steps": self.steps, "nets": [net.state_dict() for net in (self.net, *self.old)], "best": self.best}
+
+
+def kept_in(store):
+    return store.state_dict() if isinstance(store, Target) else vars(store)
 
 
 def parts():
@@ -108,26 +127,27 @@ def trained(kind, search, fails=False):
         with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
             search(store, net, optimizer, loader, fails)
     losses += [a_step(store, net, optimizer, batch).item() for (batch,), _ in zip(loader, range(6), strict=False)]
-    return bits([losses, net.state_dict(), optimizer.state_dict(), vars(store), torch.get_rng_state()])
+    return bits([losses, net.state_dict(), optimizer.state_dict(), kept_in(store), torch.get_rng_state()])
 
 
 @pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("kind", [Pool, Ring, Target])
+@pytest.mark.parametrize("kind", [Pool, Ring, Worth, Target])
 def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
     assert trained(kind, search, fails) == trained(kind, None)
 
 
 def test_what_a_loop_writes_down_by_itself_stays():
     store, (net, optimizer, loader) = Pool(), parts()
-    seen, means, counts = torch.zeros(9), [], {"steps": 0}
+    seen, losses, means, counts = torch.zeros(9), np.zeros(9), [], {"steps": 0}
     with RangeTest(net, optimizer, **QUICK) as test:
         for i, (batch,) in enumerate(test(loader)):
             test.record(loss := a_step(store, net, optimizer, batch))
-            seen[i] = loss.item()
+            seen[i] = losses[i] = loss.item()
             means.append(net.weight.detach().mean(0))
             counts["steps"] += 1
     assert seen.all()
+    assert losses.all()
     assert len(means) == counts["steps"] == 9
     assert store.filled == 0
 

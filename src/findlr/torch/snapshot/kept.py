@@ -1,7 +1,7 @@
 """What functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state, a teacher.
 
-The numbers of an object that keeps tensors, modules or optimizers tell of them, such as how many of a pool are used or
-how often an agent has learned, and belong to them.
+The numbers of an object that keeps tensors, arrays, modules or optimizers tell of them, such as how many of a pool are
+used or how often an agent has learned, and belong to them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from operator import is_
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +19,7 @@ from findlr.search.objects import MOST_ITEMS, bind, bound_in, is_foreign, is_pla
 
 _NOTHING = object()
 _NUMBERS = {bool, int, float, str, type(None), object}
-_TRAINED = (nn.Module, torch.optim.Optimizer)
+_KEPT = (nn.Module, torch.optim.Optimizer, np.ndarray)
 
 
 def holders_of(value: Any) -> list[Any]:
@@ -40,7 +41,7 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
 
 
 def put_kept(holder: Any, before: Any) -> None:
-    """Give it back the tensors, modules and optimizers that it kept, and an object's numbers with them.
+    """Give it back the tensors, arrays, modules and optimizers that it kept, and an object's numbers with them.
 
     What else it counts stays, and so does a list of numbers, such as a log.
 
@@ -60,10 +61,10 @@ def put_kept(holder: Any, before: Any) -> None:
         if not same and any(_keeps(item, least_dims=1) for item in (*before, *now)):
             refill(holder, before)
         return
-    whole = _is_object(holder) and any(map(_is_told_of, (*before.values(), *now.values())))
+    whole = _is_object(holder) and any(map(_keeps, (*before.values(), *now.values())))
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
-        numbers = whole and {type(old), type(new)} <= _NUMBERS
+        numbers = whole and all(type(each) in _NUMBERS or isinstance(each, np.generic) for each in (old, new))
         if old is not new and (numbers or _keeps(old) or _keeps(new)):
             _put(holder, name, old)
 
@@ -72,14 +73,10 @@ def _is_object(value: Any) -> bool:
     return is_plain(value) and not isinstance(value, (dict, list, deque)) and hasattr(value, "__dict__")
 
 
-def _is_told_of(value: Any) -> bool:
-    return any(map(_keeps, value.values() if isinstance(value, dict) else (value,)))
-
-
 def _keeps(value: Any, least_dims: int = 0) -> bool:
-    if isinstance(value, (tuple, list, deque)):
-        return any(_keeps(item, least_dims) for item in value)
-    return isinstance(value, _TRAINED) or (isinstance(value, torch.Tensor) and value.dim() >= least_dims)
+    if isinstance(value, (tuple, list, deque, dict)):
+        return any(_keeps(item, least_dims) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, _KEPT) or (isinstance(value, torch.Tensor) and value.dim() >= least_dims)
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:

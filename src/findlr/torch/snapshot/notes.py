@@ -70,7 +70,7 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 class Around:
-    """Tensors that functions and objects keep, and iterators that they draw from.
+    """Tensors and small arrays that functions and objects keep, and iterators that they draw from.
 
     Args:
         reached: what was found.
@@ -80,9 +80,15 @@ class Around:
         self._reached = reached
 
     def remember(self, memory: Memory) -> None:
-        """Put the tensors back with ``memory``; warn of iterators that were drawn from."""
+        """Put them back with ``memory``; warn of iterators that were drawn from."""
+        memory.note(*filter(is_small_array, self._reached.arrays))
         memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
+
+
+def is_small_array(array: np.ndarray[Any, Any]) -> bool:
+    """Whether it is copied without asking whose it is; one in a file is left alone."""
+    return type(array) is np.ndarray and array.nbytes <= SMALL_BYTES
 
 
 class Watched:

@@ -15,6 +15,7 @@ from inspect import CO_OPTIMIZED
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
@@ -38,6 +39,7 @@ class Reached:
         optimizers: torch's.
         statefuls: gradient scalers, schedulers, and streams that are rewindable.
         tensors: that are no module's; the user's own data may be among them.
+        arrays: NumPy's; the same is true of them.
         generators: random ones.
         numbers: numbers and texts by their place, such as a counter's.
         holders: functions, containers and objects, which may be given other tensors.
@@ -48,6 +50,7 @@ class Reached:
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     statefuls: list[Any] = field(default_factory=list)
     tensors: list[torch.Tensor] = field(default_factory=list)
+    arrays: list[np.ndarray[Any, Any]] = field(default_factory=list)
     generators: list[Any] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     holders: list[Any] = field(default_factory=list)
@@ -96,6 +99,7 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
         LRScheduler: found.statefuls,
         Rewindable: found.statefuls,
         torch.Tensor: found.tensors,
+        np.ndarray: found.arrays,
         **dict.fromkeys(_GENERATORS, found.generators),
     }
 
@@ -134,7 +138,7 @@ def reached_around() -> Reached:
     """What the code around a ``with`` block names of modules, optimizers and generators: its loop may change them.
 
     Of the tensors that it names itself only those that are trained: in the others the loop may write down what it sees.
-    Those that objects of the user's own hold, such as a pool of images, are all of them.
+    Those that objects of the user's own hold, such as a pool of images, are all of them, and so are their arrays.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - which has no public name
     while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
@@ -151,7 +155,7 @@ def reached_around() -> Reached:
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
-    return replace(found, modules=modules, tensors=tensors, holders=owned.holders)
+    return replace(found, modules=modules, tensors=tensors, arrays=owned.arrays, holders=owned.holders)
 
 
 def _is_between(module: str) -> bool:
