@@ -2,6 +2,7 @@
 
 import enum
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -183,9 +184,16 @@ def test_steps_that_are_no_number_are_refused(steps):
         Plan("cosine", parameters=steps)
 
 
-def test_a_momentum_that_is_no_number_is_refused():
-    with pytest.raises(ConfigurationError, match="momentum"):
-        Plan(momentum="a")
+@pytest.mark.parametrize("momentum", ["a", math.nan, math.inf])
+def test_a_momentum_that_is_no_number_is_refused(momentum):
+    with pytest.raises(ConfigurationError, match="momentum must be a finite number"):
+        Plan(momentum=momentum)
+
+
+@pytest.mark.parametrize("momentum", [1.0, 1.2, -0.5])
+def test_an_odd_momentum_is_saved_and_loaded(momentum):
+    finding = find(Quadratic(), Plan(optimizer="SGD", momentum=momentum))
+    assert Finding.from_dict(finding.to_dict()) == finding
 
 
 # Families of optimizers

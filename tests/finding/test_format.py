@@ -109,7 +109,7 @@ class TestSchema:
     def test_what_is_saved_fits_it(self, data):
         finding = Finding.from_dict(data)
         VALIDATOR.validate(finding.to_dict())
-        plan = replace(finding.plan, schedule="cosine", warmup=0.1, epochs=3.0, pretrained=True)
+        plan = replace(finding.plan, schedule="cosine", warmup=0.1, epochs=3.0, pretrained=True, momentum=1.0)
         VALIDATOR.validate(replace(finding, plan=plan).to_dict())
 
     @pytest.mark.parametrize("path", list(required(SCHEMA)), ids=".".join)

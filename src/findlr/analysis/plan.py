@@ -50,7 +50,7 @@ class Plan:
             returns the share of the peak rate (0 to 1). Kept as the one name that it has here.
         total_steps: optimizer steps of the whole training, at least 1; None if not known.
         optimizer: the optimizer's name in any case, such as "AdamW"; kept as its family's; "" if not known.
-        momentum: the momentum (beta1 for the Adam family), in [0, 1); None if not known.
+        momentum: the momentum (beta1 for the Adam family), from 0 to 1 as a rule; None if not known.
         parameters: numbers that are trained, at least 1; None if not known.
         warmup: how long the rate rises at the start: a share of the run (0.1), or steps (an int, which needs
             ``total_steps``); kept as a share. 0 is none. None is the schedule's own: 5 % where its name ends in
@@ -61,7 +61,8 @@ class Plan:
 
     Raises:
         ConfigurationError: an unknown schedule, a shape that is not finite or negative, a count that is no whole number
-            or below 1, a warmup that does not fit, epochs that are no number above 0, or pretrained that is no share.
+            or below 1, a momentum that is not finite, a warmup that does not fit, epochs that are no number above 0, or
+            pretrained that is no share.
 
     Example:
         >>> Plan("one_cycle", total_steps=1000).share(0.3)
@@ -169,8 +170,8 @@ def _count(name: str, value: Any) -> int:
 
 def _momentum(value: Any) -> float:
     momentum = real(value)
-    if momentum is None:
-        raise ConfigurationError(f"momentum must be a number or None, got {value!r}")
+    if momentum is None or not math.isfinite(momentum):
+        raise ConfigurationError(f"momentum must be a finite number or None, got {value!r}")
     return momentum
 
 

@@ -175,7 +175,7 @@ def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     rates = fields["curve"]["lr"]
     yield "curve's rates", not rates or (_is_rate(min(rates)) and _is_rate(max(rates)))
     yield "smoothing", 0 <= fields["curve"]["smoothing"] < 1
-    yield "momentum", fields["plan"]["momentum"] is None or 0 <= fields["plan"]["momentum"] < 1
+    yield "momentum", fields["plan"]["momentum"] is None or math.isfinite(fields["plan"]["momentum"])
     yield "cost", all(0 <= value < math.inf for value in cost.values())
     if race is not None:
         runs = race["runs"]
