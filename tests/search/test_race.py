@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.race import Race, Run
-from findlr.analysis.runs import decide, narrow, next_candidate, parabola
+from findlr.analysis.runs import decide, first_lr, narrow, next_candidate, parabola
 from findlr.finding import Cost
 from findlr.search.conclusion import conclude
 from findlr.search.race import run_race
@@ -63,6 +63,11 @@ def test_candidates_walk_to_the_best_rate_and_close_in(start):
     octaves = np.diff(np.log2(sorted(run.lr for run in done)))
     assert octaves.min() >= 0.35
     assert candidate is None  # it stops by itself where two runs would tell no more than one
+
+
+def test_a_race_begins_a_little_below_the_sweeps_answer_the_higher_the_shorter_its_runs():
+    rates = [first_lr(0.1, Plan(total_steps=400), steps) for steps in (400, 100)]
+    assert rates == pytest.approx([0.07, 0.07 * 4**0.1])
 
 
 def test_no_candidate_is_outside_the_limits():
