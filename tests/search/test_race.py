@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.race import Race, Run
-from findlr.analysis.runs import decide, first_lr, narrow, next_candidate, parabola
+from findlr.analysis.runs import decide, end_alike, first_lr, learned, narrow, next_candidate, parabola
 from findlr.finding import Cost
 from findlr.search.conclusion import conclude
 from findlr.search.race import run_race
@@ -87,6 +87,8 @@ def test_no_candidate_is_outside_the_limits():
         ([(0.02, 0.5), (0.06, 0.4)], False),
         ([(0.06, 0.6), (0.02, 0.5), (0.0067, 0.6)], True),
         ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7)], False),  # ninefold above
+        ([(0.02, 0.5), (0.06, 0.4), (0.06 * 4.1, 0.7)], False),
+        ([(0.02, 0.5), (0.06, 0.4), (0.06 * 3.9, 0.7)], True),
         ([(0.02, 0.5), (0.06, 0.4), (0.54, 0.7), (0.18, 0.6)], True),
         ([(0.06, math.inf), (0.02, 0.5), (0.0067, 0.6)], False),  # no parabola goes through it
         ([(0.02, math.inf), (0.06, math.inf), (0.0067, math.inf)], False),
@@ -96,6 +98,18 @@ def test_no_candidate_is_outside_the_limits():
 )
 def test_a_race_is_told_enough_by_two_near_neighbours(runs, told):
     assert narrow([Run(lr, 10, loss) for lr, loss in runs]) is told
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "told"), [(1, 0.985, True), (1, 0.995, False), (-2, -2.03, True), (-2, -2.01, False)]
+)
+def test_a_race_has_learned_something_if_a_run_gains_a_hundredth_of_the_start(start, end, told):
+    assert learned(Race((Run(0.1, 10, 3.0), Run(0.2, 10, end)), start, 0.2, bracketed=False)) is told
+
+
+@pytest.mark.parametrize(("other", "told"), [(0.504, True), (0.506, False)])
+def test_runs_end_alike_within_a_hundredth_of_what_the_best_gains(other, told):
+    assert end_alike(Race((Run(0.1, 10, other), Run(0.2, 10, 0.5)), 1.0, 0.2, bracketed=False)) is told
 
 
 @pytest.mark.parametrize(("first", "most"), [(0.12, 3), (0.003, 5)])
