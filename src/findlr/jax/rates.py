@@ -139,7 +139,7 @@ class _Injected:
 
     def check(self, live: Live, lr: float) -> None:
         now = live.leaves()
-        acted, asked = [np.asarray(now[place]).flat[0] for place in self._places], self._asked(lr)
+        acted, asked = [float(np.asarray(now[place]).flat[0]) for place in self._places], self._asked(lr)
         if not np.allclose(acted, asked, rtol=_AS_CLOSE, atol=0):
             raise _overridden(asked, acted)
 
