@@ -35,6 +35,14 @@ def test_a_valley_is_clear_whatever_its_level(level, depth):
     assert share([Curve(LR, valley(depth=depth, level=level) + noise(s)) for s in range(100)], Verdict.CLEAR) >= 0.95
 
 
+@pytest.mark.parametrize("loss", [np.full(100, 2.0) + noise(0), np.linspace(1, 3, 100) + noise(0)])
+def test_an_order_of_the_batches_is_a_reason_only_where_nothing_tells_what_they_are_like_at_the_start(loss):
+    alone, beside = judge(Curve(LR, loss)), judge(Curve(LR, loss, baseline=np.full(100, 2.0) + noise(1)))
+    assert "the batches come in an order" in alone.why
+    assert alone.verdict.refuses
+    assert "order" not in beside.why
+
+
 @pytest.mark.parametrize("end", ["stays", "explodes", "grows noisier"])
 def test_a_curve_without_signal_is_hardly_ever_clear(end):
     def curve(seed):

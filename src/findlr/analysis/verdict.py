@@ -132,12 +132,14 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
 def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -> Judgement:
     if levels.bottom_is_below_start:
         return _judge_fall(points, levels, ending)
+    order = "" if points.baseline is not None else "the batches come in an order, such as the easiest first"
     if levels.rises_early:
         return Judgement(
             Verdict.RISING,
             f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls "
-            "below it: lower min_lr by a few powers of ten; if that changes nothing, the model is trained already, a "
-            "queue that it keeps still fills, or the optimizer works against the loss (its sign, maximize=True).",
+            f"below it: lower min_lr by a few powers of ten; if that changes nothing, {order and f'{order}, '}the "
+            "model is trained already, a queue that it keeps still fills, or the optimizer works against the loss (its "
+            "sign, maximize=True).",
         )
     few = ""
     if not levels.scatter and np.ptp(points.loss) == 0:
@@ -149,8 +151,8 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
         Verdict.FLAT,
         f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
         f"{rate_text(points.lr[-1])}{_end(ending)}: {few}check that the loss depends on the "
-        "parameters and the targets fit the inputs; if the model is trained already, or batches differ a lot, take "
-        "larger batches or more steps to show a fall.",
+        f"parameters and the targets fit the inputs; {order and f'if {order}, shuffle them; '}if the model is trained "
+        "already, or batches differ a lot, take larger batches or more steps to show a fall.",
     )
 
 
