@@ -182,3 +182,12 @@ def test_facts_are_flat_facts():
 
 def test_every_rule_is_in_the_mapping():
     assert {name for name, rule in rules.RULES.items() if rule is getattr(rules, name)} == set(rules.RULES)
+
+
+def test_one_rule_is_asked_as_a_list_of_it_is():
+    finding = find(Quadratic())
+    one, named, listed = (describe(finding, rules=each).others for each in (rules.steep, "steep", [rules.steep]))
+    assert one == named == listed
+    assert len(listed) == 1
+    with pytest.raises(ConfigurationError, match=r"rule must be one of .*, or a function, got \[\]"):
+        finding.suggest([])

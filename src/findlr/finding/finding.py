@@ -221,7 +221,7 @@ class Finding:
         *,
         smoothed: bool = True,
         raw: bool = True,
-        rules: Sequence[Rule | str] | str = (),
+        rules: Sequence[Rule | str] | Rule | str = (),
         race: bool = True,
     ) -> Axes:
         """Draw the loss against the rate, with the suggestion; see ``findlr.views.plot.draw``.

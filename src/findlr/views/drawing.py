@@ -26,7 +26,7 @@ def describe(
     *,
     smoothed: bool = True,
     raw: bool = True,
-    rules: Sequence[Rule | str] | str = (),
+    rules: Sequence[Rule | str] | Rule | str = (),
     race: bool = True,
     read: bool = True,
 ) -> Drawing:
@@ -226,12 +226,12 @@ def _race(finding: Finding) -> RaceRuns | None:
     return RaceRuns(runs, limits, f"{'held-out ' * race.held_out}loss after {race.steps} steps")
 
 
-def _named(finding: Finding, rules: Sequence[Rule | str] | str) -> dict[float, tuple[str, ...]]:
+def _named(finding: Finding, rules: Sequence[Rule | str] | Rule | str) -> dict[float, tuple[str, ...]]:
     """Each rate that is answered, the suggestion's and those of other rules, with the rules that answer it."""
     named: dict[float, tuple[str, ...]] = {}
     if finding.suggestion is not None:
         named[finding.suggestion.lr] = (finding.suggestion.rule,)
-    for rule in (rules,) if isinstance(rules, str) else rules:
+    for rule in (rules,) if isinstance(rules, str) or callable(rules) else rules:
         try:
             answer = finding.suggest(rule)
         except NoSuggestionError:

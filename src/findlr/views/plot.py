@@ -47,7 +47,7 @@ def draw(
     *,
     smoothed: bool = True,
     raw: bool = True,
-    rules: Sequence[Rule | str] | str = (),
+    rules: Sequence[Rule | str] | Rule | str = (),
     race: bool = True,
 ) -> Axes:
     """Draw the loss against the rate, with the suggestion, the plan that it is for, and its interval as a light band.
