@@ -98,6 +98,7 @@ def find_lr(
     taken = {name: given.pop(name) for name in How.__annotations__ if name in given}
     taken |= {"accumulation_steps": accelerator.gradient_accumulation_steps, "stepper": partial(_Stepper, accelerator)}
     trainable = _Trainable(model, optimizer, criterion, loader, loss_fn=loss_fn, restore=restore, **taken)
+    trainable.ends_short = accelerator.gradient_state.sync_with_dataloader
     return find(trainable, planned(schedule, total_steps, warmup, trainable.steps_per_epoch), **given)
 
 
@@ -138,8 +139,6 @@ class _Stepper(Stepper):
 
 
 class _Trainable(TorchTrainable):
-    ends_short = True
-
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
         facts["versions"]["accelerate"] = accelerate.__version__

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -330,6 +330,8 @@ def test_the_scaler_of_a_prepared_optimizer_is_stepped_with():
 def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left():
     plan = by_room(Loop(gradient_accumulation_steps=4), total_steps="5 epochs", progress=False).plan
     assert (plan.total_steps, plan.epochs) == (15, 5)  # of nine batches each
+    loop = Loop(gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=4, sync_with_dataloader=False))
+    assert by_room(loop, total_steps="5 epochs", progress=False).plan.total_steps == 10
 
 
 def test_the_schedule_and_the_suggestion_go_through_the_wrappers():
