@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,6 +117,20 @@ def test_what_is_no_regular_file_is_written_to_as_it_is(tmp_path):
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_a_file_that_is_a_mount_of_its_own_is_written_to_as_it_is(tmp_path):
+    file, behind = tmp_path / "a.json", tmp_path / "behind.json"
+    file.touch()
+    behind.touch()
+    if subprocess.run(["mount", "--bind", behind, file], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        FINDING.save(file)
+    finally:
+        subprocess.run(["umount", file], check=True)
+    assert Finding.load(behind) == FINDING
+    assert sorted(tmp_path.iterdir()) == [file, behind]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")

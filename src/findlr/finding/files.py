@@ -16,7 +16,7 @@ def write_whole(path: str | PathLike[str], write: Callable[[Path], object]) -> N
 
     If that fails, because the disk is full, or a Ctrl-C comes, what was at ``path`` is still there, and nothing is left
     beside it. A link stays a link, and a file keeps its owner and its permissions. What is no regular file, such as
-    ``/dev/stdout``, or stands in a folder that takes no other file, is written to as it is.
+    ``/dev/stdout``, is a mount of its own, or stands in a folder that takes no other file, is written to as it is.
 
     Args:
         path: the file; one that is there is replaced.
@@ -50,7 +50,12 @@ def _replace(file: Path, write: Callable[[Path], object]) -> None:
             os.fsync(written.fileno())
         if is_there:
             _permit_as(beside, file)
-        beside.replace(file)
+        try:
+            beside.replace(file)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            write(file)  # it is a mount of its own, as in a container
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
