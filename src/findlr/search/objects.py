@@ -17,7 +17,7 @@ import numpy as np
 
 MOST_ITEMS = 1_000  # of a container; a longer one is data
 MOST_OBJECTS = 5_000  # that are looked at, in all
-MOST_ORDER_BYTES = 1 << 26
+MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
@@ -181,7 +181,7 @@ def _is_order(value: Any) -> bool:
     """Whether it is a long list, or an array of whole numbers that can be shuffled and is too small for the data."""
     if isinstance(value, list):
         return len(value) > MOST_ITEMS
-    is_row = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"
+    is_row = type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "iu"  # no file that is mapped
     return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
 
 
@@ -194,7 +194,8 @@ def refill(target: Any, items: Any) -> None:
 def refill_if_changed(container: Any, items: Any) -> None:
     """Give a container back its items, if it has others; an array its numbers."""
     if isinstance(container, np.ndarray):
-        container[...] = items
+        if not np.array_equal(container, items):
+            container[...] = items
         return
     same = len(container) == len(items) and all(map(is_, container, items))
     if same and isinstance(container, dict):

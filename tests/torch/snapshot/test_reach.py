@@ -456,6 +456,13 @@ def test_an_order_that_a_dataset_shuffles_in_place_is_put_back(order, held):
     assert torch.equal(batches(False), batches(True))
 
 
+def test_a_file_that_is_mapped_is_data_and_no_order(tmp_path):
+    tokens = np.memmap(tmp_path / "tokens", np.int64, "w+", shape=2000)
+    holders = []
+    generators_in(Reorders(tokens, np.arange(3)), holders, orders=True)
+    assert [type(each) for each in holders] == [dict, np.ndarray]
+
+
 class Hooked(nn.Linear):
     def __init__(self, change):
         super().__init__(4, 1)
