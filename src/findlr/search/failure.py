@@ -38,7 +38,7 @@ def is_the_trainings(error: BaseException) -> bool:
         return error.is_the_trainings
     if not isinstance(error, Exception) or isinstance(error, (FindlrError, MemoryError)):
         return False
-    if any(error is each for each in interrupts.raised):  # a handler's, of a time limit say
+    if interrupts.is_a_signals(error):  # of a time limit, say
         return False
     names = (kind.__name__ for kind in type(error).__mro__)  # torch's and JAX's, without importing either
     text = _message(error).lower()

@@ -20,8 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 waiting: list[int] = []
 """The numbers of the signals that wait. A loop in which they may act looks here, and calls ``deliver``."""
 
-raised: list[BaseException] = []
-"""What handlers raised in this search: no exception of the training's own, whatever its class."""
+_raised: list[BaseException] = []  # by handlers, in this search
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")  # that people have handlers for
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not each on every system
@@ -40,6 +39,11 @@ def signals_act(function: Function) -> Function:
     """Mark a function in which a training runs: under it signals act at once, as they do outside a search."""
     _ACTS.add(function.__code__)
     return function
+
+
+def is_a_signals(error: BaseException) -> bool:
+    """Whether a handler has raised an exception in this search: then it is none of the training's own."""
+    return any(error is each for each in _raised)
 
 
 def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | None = None) -> None:
@@ -107,7 +111,7 @@ class HeldSignals:
             return
         if HeldSignals.outermost is None:
             waiting.clear()  # of a search whose end was broken off
-            raised.clear()
+            _raised.clear()
             HeldSignals.outermost = self
         HeldSignals.joint += self.together
         for number in _SIGNALS:
@@ -135,7 +139,7 @@ class HeldSignals:
             late = error
         if HeldSignals.outermost is self:
             HeldSignals.outermost = None
-            raised.clear()
+            _raised.clear()
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
@@ -157,7 +161,7 @@ class HeldSignals:
         try:
             self._handlers[number](number, frame)
         except BaseException as error:
-            raised.append(error)
+            _raised.append(error)
             raise
 
 
@@ -165,7 +169,7 @@ def _forget() -> None:
     """In a fork no search goes on, so each signal has the handler again that it had before the outermost one."""
     held, HeldSignals.outermost = HeldSignals.outermost, None
     waiting.clear()
-    raised.clear()
+    _raised.clear()
     if held is not None:
         for number, former in held._formers.items():  # noqa: SLF001 - its own
             signal.signal(number, former)

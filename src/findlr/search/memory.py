@@ -9,6 +9,7 @@ from typing import Any
 
 from findlr.errors import ConfigurationError, RestoreError
 from findlr.search.failure import told
+from findlr.search.interrupts import is_a_signals
 
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
@@ -74,7 +75,9 @@ class Memory:
         for undo, name in self._undos[phase]:
             try:
                 undo()
-            except BaseException as error:  # noqa: BLE001 - put_back raises it; code of the user's may even exit
+            except BaseException as error:  # put_back raises it; code of the user's may even exit
+                if is_a_signals(error):  # between the runs of a race, where signals act
+                    raise
                 failures.append((name, error))
         return failures
 
@@ -119,6 +122,8 @@ def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[BaseExce
     for row in zip(*columns, strict=True):
         try:
             function(*row)
-        except BaseException as error:  # noqa: BLE001 - put_back raises it
+        except BaseException as error:  # put_back raises it
+            if is_a_signals(error):
+                raise
             errors.append(error)
     return errors
