@@ -30,7 +30,7 @@ from findlr import ConfigurationError, LoaderError, Stop, find_lr
 from findlr import huggingface as room
 from findlr.huggingface.training import TrainerTrainable, plan_of
 from findlr.testing import TrainableConformance, TrainingConformance
-from findlr.testing.training import _differing, _draws
+from findlr.testing.bits import differing, draws
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning"
@@ -283,9 +283,9 @@ def test_a_search_in_the_middle_of_an_epoch(name, workers):
         trainer.train()
         if search:
             assert callback.finding.stop in STOPS[name]
-        return state_of(trainer) | _draws() | {"heard": hears.heard}
+        return state_of(trainer) | draws() | {"heard": hears.heard}
 
-    assert not list(_differing(run(search=True), run(search=False), ""))
+    assert not list(differing(run(search=True), run(search=False)))
 
 
 # Ways to train
@@ -432,9 +432,9 @@ def test_a_training_after_a_search_is_the_training_without(way):
                 first = room.find_lr(trainer, min_lr=1e-5, max_lr=1e-1, num_steps=5, progress=False)
                 assert first == room.find_lr(trainer, min_lr=1e-5, max_lr=1e-1, num_steps=5, progress=False)
             train(trainer, steps)
-        return state_of(trainer) | _draws()
+        return state_of(trainer) | draws()
 
-    assert not list(_differing(run(search=True), run(search=False), ""))
+    assert not list(differing(run(search=True), run(search=False)))
 
 
 # The number
@@ -780,7 +780,7 @@ def test_the_rate_that_is_applied_is_the_one_that_a_training_could_have_begun_wi
     other = trainer_of(**of_line(gradient_accumulation_steps=2, learning_rate=callback.finding.lr))
     other.train()
     assert trainer.args.learning_rate == callback.finding.lr
-    assert not list(_differing(state_of(trainer), state_of(other), ""))
+    assert not list(differing(state_of(trainer), state_of(other)))
 
 
 def test_a_search_where_a_training_is_resumed():
@@ -792,7 +792,7 @@ def test_a_search_where_a_training_is_resumed():
         return state_of(trainer)
 
     trainer_of(max_steps=3, save_strategy="steps", save_steps=3).train()
-    assert not list(_differing(resumed(search=True), resumed(search=False), ""))
+    assert not list(differing(resumed(search=True), resumed(search=False)))
 
 
 def test_a_curve_that_refuses_changes_no_rate(caplog):
@@ -822,12 +822,12 @@ def test_everything_is_the_same_object_after_a_search(way, trained):
     optimizer = trainer.optimizer
     owners += [] if optimizer is None else [optimizer, getattr(optimizer, "optimizer", optimizer)]
     owners += [] if optimizer is None else optimizer.param_groups
-    before, draws = [dict(named(owner)) for owner in owners], _draws()
+    before, states = [dict(named(owner)) for owner in owners], draws()
     room.find_lr(trainer, num_steps=5, max_lr=1e-2, progress=False)
     for owner, names in zip(owners, before, strict=True):
         assert named(owner).keys() == names.keys()
         assert [name for name, value in named(owner).items() if value is not names[name]] == []
-    assert not list(_differing(draws, _draws(), ""))
+    assert not list(differing(states, draws()))
 
 
 def named(owner):

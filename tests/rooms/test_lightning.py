@@ -34,8 +34,9 @@ from findlr.errors import ConfigurationError, LoaderError, LossError, OptimizerE
 from findlr.lightning import FindLR, find_lr
 from findlr.lightning.searching import trainable_of
 from findlr.testing import TrainableConformance, TrainingConformance
+from findlr.testing.bits import differing
+from findlr.testing.checks import breaks_off
 from findlr.testing.conformance import BrokenOffError
-from findlr.testing.training import _breaks, _differing
 from tests.torch.training import copied
 
 pytestmark = [
@@ -198,8 +199,8 @@ class Fitting:
 
 
 def same(one, other):
-    differing = list(_differing(one, other, ""))
-    assert not differing, differing[:5]
+    others = list(differing(one, other))
+    assert not others, others[:5]
 
 
 # A search before a fit, between two fits, and never
@@ -336,7 +337,7 @@ def test_a_search_that_is_broken_off_among_the_callbacks_leaves_the_state_before
         def on_train_batch_start(self, *_):
             raise error
 
-    search = FindLR(**SWEEP, on_step=_breaks(error, 3))
+    search = FindLR(**SWEEP, on_step=breaks_off(error, 3))
     handler, states = signal.getsignal(signal.SIGINT), []
     for i, callback in enumerate((search, Raises())):
         training = Fitting(tmp_path / str(i), Module(), loader_of(), callback)

@@ -16,7 +16,7 @@ from findlr import ConfigurationError
 from findlr import find_lr as plain
 from findlr.skorch import find_lr
 from findlr.testing import TrainingConformance
-from findlr.testing.training import _differing
+from findlr.testing.bits import differing
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
 Y = np.sin(X[:, :1])
@@ -147,7 +147,7 @@ def test_callbacks_decide_what_is_trained():
     finding = find_lr(frozen, X, Y, max_lr=1e-3)
     assert finding.plan.parameters == 9
     assert [p.requires_grad for p in frozen.module_.parameters()] == [True] * 6
-    assert not list(_differing(dict(frozen.module_.state_dict()), before))
+    assert not list(differing(dict(frozen.module_.state_dict()), before))
     assert not frozen.history
     frozen.fit(X, Y)
     assert not frozen.module_.layers[0].weight.requires_grad
