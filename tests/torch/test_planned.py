@@ -11,7 +11,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as schedulers
 
 from findlr import ConfigurationError, Finding, RangeTest, find_lr
-from findlr.torch.planned import planned
+from findlr.torch.planned import planned, read_schedule
 from tests.torch.training import plan_for
 
 
@@ -258,6 +258,23 @@ def test_a_scheduler_of_timms_is_read(in_epochs, total):
     plan = plan_for(optimizer, scheduler, 5000)
     assert plan.total_steps == 5000
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.03)  # each rate lasts for an epoch
+
+
+@pytest.mark.parametrize("length", [50, 1001, 5000])  # a share is read for each step, or for some
+def test_the_rates_of_a_scheduler_that_is_shorter_last_to_the_end_of_the_training(length):
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer_at(), T_max=length)
+    shape, steps = read_schedule(scheduler, 100_000)
+    assert steps == 100_000
+    for progress in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9):
+        assert shape(progress) == pytest.approx((1 + math.cos(math.pi * progress)) / 2, abs=0.04)
+
+
+def test_a_one_cycle_that_a_framework_steps_beyond_its_end_is_planned_to_stay_there():
+    scheduler = optim.lr_scheduler.OneCycleLR(optimizer_at(), max_lr=0.1, total_steps=60)
+    shape, steps = read_schedule(scheduler, 100, unit=1)
+    assert steps == 100
+    assert shape(0.18) == pytest.approx(1.0, abs=0.02)
+    assert shape(0.6) == shape(1.0) < 0.001
 
 
 @pytest.mark.parametrize(("given", "total"), [(None, 50 * 4 // 2), (300, 300), ("90 epochs", 90 * 4 // 2)])

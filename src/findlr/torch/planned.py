@@ -159,7 +159,9 @@ def read_schedule(
         raise ConfigurationError(metric_driven(name))
     own, given = length_of(scheduler), whole(total_steps)
     if given is not None and unit is not None:
-        own = math.ceil(given / unit)
+        moves = math.ceil(given / unit)
+        # Others go on beyond their length, as the framework lets them; a OneCycleLR raises there.
+        own = min(moves, own or moves) if hasattr(scheduler, "total_steps") else moves
     if own is None and epochs is not None and counts_epochs(scheduler, epochs):
         own = math.ceil(epochs)
     if own is None and given is None:
@@ -179,21 +181,28 @@ def read_schedule(
     timm_counts_epochs = getattr(scheduler, "t_in_epochs", False)
     steps = own if total_steps is None and not timm_counts_epochs else total_steps
     if given is not None and length < given:
-        shares = stairs(shares, given, unit or given / length)
+        shares = stairs(shares, given, unit or given / length, length)
     return ("constant" if np.ptp(shares) == 0 else Samples(shares.tolist(), name)), steps
 
 
-def stairs(shares: Any, total_steps: int, each: float) -> Any:
+def stairs(shares: Any, total_steps: int, each: float, count: int | None = None) -> Any:
     """The shares of all steps of a training, at most ``SAMPLES`` of them, where each share lasts for so many steps.
+
+    Args:
+        shares: of the peak rate, shape (n,); the last one lasts to the end.
+        total_steps: of the training.
+        each: steps that a share lasts.
+        count: how many shares there are, of which ``shares`` are read at even places; None is all of them.
 
     Example:
         >>> import numpy as np
         >>> stairs(np.array([1.0, 0.5]), 5, each=3).tolist()
         [1.0, 1.0, 1.0, 0.5, 0.5]
     """
+    last = (count or len(shares)) - 1
     steps = np.linspace(0, total_steps - 1, min(total_steps, SAMPLES))
-    places = np.floor(steps / each + 1e-9).astype(int)
-    return shares[np.minimum(places, len(shares) - 1)]
+    places = np.minimum(np.floor(steps / each + 1e-9), last)
+    return shares[(places * ((len(shares) - 1) / max(last, 1))).round().astype(int)]
 
 
 def _places(length: int) -> list[int]:
