@@ -15,8 +15,8 @@ import torch
 from findlr import Plan, TorchTrainable, rules
 from findlr.analysis.runs import FEWEST_STEPS, HELD_OUT_BATCHES
 from findlr.errors import NoSuggestionError
+from findlr.search.restoring import restored
 from findlr.search.run import train
-from findlr.search.trainable import restored
 from findlr.torch.training import Training
 from study.record import curves
 from study.regret import DEFAULT_LR

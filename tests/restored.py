@@ -14,7 +14,7 @@ KEPT = "torch/snapshot/kept.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
 REWIND, MODES = "torch/data/rewind.py", "torch/snapshot/modes.py"
-FIND, INTERRUPTS, CONTRACT = "search/find.py", "search/interrupts.py", "search/trainable.py"
+FIND, INTERRUPTS, BLOCKS = "search/find.py", "search/interrupts.py", "search/restoring.py"
 IN_FORWARD = "torch/snapshot/test_restore_matrix.py::test_what_a_module_changes_in_its_forward_pass"
 MATRIX = "torch/snapshot/test_restore_matrix.py::test_every_model_with_every_optimizer"
 OPTIMIZER = "    memory.note(vars(optimizer), objects=True)"
@@ -634,7 +634,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "on an exception",
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-RuntimeError-criterion-1]",
-                CONTRACT,
+                BLOCKS,
                 "        self._block.__exit__(None, None, None)",
                 "        if _[0] and issubclass(_[0], Exception):\n"
                 "            restored.left = self._block\n"
@@ -647,7 +647,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "on Ctrl-C",
                 "t"
                 "orch/snapshot/test_restore_matrix.py::test_every_optimizer_with_every_exit[sgd-KeyboardInterrupt-optimizer-5]",
-                CONTRACT,
+                BLOCKS,
                 "        self._block.__exit__(None, None, None)",
                 "        if _[0] is KeyboardInterrupt:\n"
                 "            restored.left = self._block\n"
@@ -748,7 +748,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nothing left on disk",
                 "torch/snapshot/test_snapshots.py::test_every_store_around_a_loop_of_ones_own[disk-None]",
-                CONTRACT,
+                BLOCKS,
                 "isinstance(self._snapshot, HasClose)",
                 "False",
             ),

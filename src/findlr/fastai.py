@@ -13,8 +13,8 @@ import torch
 from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.search.find import find
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
-from findlr.search.trainable import Unwritten, restored
 from findlr.torch.losses import told_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import planned

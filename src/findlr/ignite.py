@@ -12,8 +12,8 @@ from torch import nn
 from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.search.find import find
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
-from findlr.search.trainable import Unwritten, restored
 from findlr.torch.arguments import check_counts
 from findlr.torch.losses import told_loss
 from findlr.torch.own_step import OwnStep

@@ -14,8 +14,8 @@ from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.failure import told
 from findlr.search.find import find
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
-from findlr.search.trainable import Unwritten, restored
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule, stairs
 from findlr.torch.setting import facts_of, made_rates, share_of

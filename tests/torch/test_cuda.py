@@ -10,7 +10,7 @@ import torch
 from torch import nn, optim
 
 from findlr import TorchTrainable, find, find_lr
-from findlr.search.trainable import restored
+from findlr.search.restoring import restored
 from findlr.torch.snapshot.stores import HostStore
 
 pytestmark = [

@@ -11,7 +11,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, TorchTrainable, find_lr
-from findlr.search.trainable import restored
+from findlr.search.restoring import restored
 from findlr.torch.step import LossStep
 from findlr.torch.training import Training
 

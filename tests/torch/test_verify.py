@@ -12,7 +12,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, OptimizerError, Plan, TorchTrainable, find, find_lr
-from findlr.search.trainable import Remembered, restored
+from findlr.search.restoring import Remembered, restored
 
 
 class Net(nn.Module):

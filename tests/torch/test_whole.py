@@ -13,7 +13,7 @@ from findlr import TorchTrainable
 from findlr.errors import LoaderError
 from findlr.search.find import find
 from findlr.search.memory import Phase
-from findlr.search.trainable import restored
+from findlr.search.restoring import restored
 from findlr.torch.step import LossStep
 from findlr.torch.training import Training
 from findlr.torch.whole import Whole

@@ -12,7 +12,7 @@ from transformers import Trainer
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.objects import MOST_ITEMS
-from findlr.search.trainable import Unwritten, restored
+from findlr.search.restoring import Unwritten, restored
 from findlr.torch.snapshot.notes import Attributes
 
 DATA = ("train_dataset", "eval_dataset")

@@ -16,7 +16,7 @@ from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.finding.schedulers import follows_metric, unwrapped
 from findlr.huggingface.memory import DATA, around, own
-from findlr.search.trainable import Unwritten, restored
+from findlr.search.restoring import Unwritten, restored
 from findlr.torch.losses import kept_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule

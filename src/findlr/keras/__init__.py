@@ -13,8 +13,8 @@ from findlr.finding import Finding
 from findlr.search.failure import carry
 from findlr.search.find import find
 from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search, Settings
-from findlr.search.trainable import Unwritten, restored
 
 try:
     import keras

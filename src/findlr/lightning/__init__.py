@@ -27,8 +27,8 @@ from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
 from findlr.search.names import unknown_name
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search, Settings
-from findlr.search.trainable import Unwritten, restored
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 from findlr.torch.whole import Whole

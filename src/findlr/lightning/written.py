@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from findlr.finding import Finding
-from findlr.search.trainable import Unwritten, restored
+from findlr.search.restoring import Unwritten, restored
 from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.training import Training

@@ -25,6 +25,7 @@ from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import run_race
 from findlr.search.recording import recording_of
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
 from findlr.search.sweep import run_sweep, sweep_lrs
 from findlr.search.trainable import (
@@ -37,8 +38,6 @@ from findlr.search.trainable import (
     HasValidation,
     OneOfSeveral,
     Trainable,
-    Unwritten,
-    restored,
 )
 from findlr.search.turns import Turn
 from findlr.search.watching import RaceWatch

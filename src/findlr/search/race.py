@@ -16,11 +16,11 @@ from findlr.errors import LossError
 from findlr.search.checkpoint import Checkpoint
 from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_act
+from findlr.search.restoring import Remembered
 from findlr.search.run import End, train
 from findlr.search.trainable import (
     CanEvaluate,
     KeepsBatches,
-    Remembered,
     RunsTogether,
     ShowsTogether,
     TellsUnseen,

@@ -10,7 +10,8 @@ import pytest
 
 from findlr.analysis.curve import Step
 from findlr.errors import FindlrError
-from findlr.search.trainable import ChecksVerify, Remembered, Trainable
+from findlr.search.restoring import Remembered
+from findlr.search.trainable import ChecksVerify, Trainable
 
 Losses = list[float | None]
 

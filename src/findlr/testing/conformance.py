@@ -8,7 +8,8 @@ import pytest
 
 from findlr.finding import Finding
 from findlr.search.find import find
-from findlr.search.trainable import Remembered, Trainable, restored
+from findlr.search.restoring import Remembered, restored
+from findlr.search.trainable import Trainable
 from findlr.testing.bits import bits, draws
 from findlr.testing.checks import breaks_off, equal, must, same
 from findlr.testing.optional import OptionalConformance

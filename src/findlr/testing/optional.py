@@ -11,6 +11,7 @@ import pytest
 
 from findlr.errors import ConfigurationError
 from findlr.search.parcel import pickler
+from findlr.search.restoring import Remembered, restored
 from findlr.search.trainable import (
     CanEvaluate,
     CountsPasses,
@@ -22,10 +23,8 @@ from findlr.search.trainable import (
     KeepsBatches,
     Packs,
     ReadsLater,
-    Remembered,
     RunsTogether,
     SkipsLater,
-    restored,
 )
 from findlr.testing.checks import Suite, equal, must, same
 

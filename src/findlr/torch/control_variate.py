@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory as Undos
-from findlr.search.trainable import Unwritten
+from findlr.search.restoring import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import Memory

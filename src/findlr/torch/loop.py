@@ -22,9 +22,9 @@ from findlr.search.failure import carry
 from findlr.search.find import display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.recording import Recording
+from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Progress, SweepSettings, chosen_rule
 from findlr.search.sweep import Spacing, sweep_lrs
-from findlr.search.trainable import Unwritten, restored
 from findlr.search.turns import Turn
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.given import asked_of

@@ -37,7 +37,7 @@ class Whole(Attributes):
 
     Example:
         >>> from types import SimpleNamespace
-        >>> from findlr.search.trainable import restored
+        >>> from findlr.search.restoring import restored
         >>> trainer = SimpleNamespace(steps=3, log=[0.5])
         >>> with restored(Whole([trainer], [nn.Linear(2, 1)])):
         ...     trainer.steps = 4

@@ -379,16 +379,21 @@ GENERATORS = {
 }
 
 
+def batches_of(loader, search):
+    """The batches of a pass, after a search on others if one is wanted."""
+    if search:
+        net = nn.Linear(4, 1)
+        loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    return torch.stack(list(loader))
+
+
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_a_generator_in_a_collate_function(kind):
     def batches(search):
         torch.manual_seed(0)
         loader = DataLoader(TensorDataset(torch.ones(32, 4)), 8, collate_fn=Mix(GENERATORS[kind]()))
-        if search:
-            net = nn.Linear(4, 1)
-            loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
-            find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
-        return torch.stack(list(loader))
+        return batches_of(loader, search)
 
     assert torch.equal(batches(False), batches(True))
 
@@ -447,11 +452,7 @@ def test_an_order_that_a_dataset_shuffles_in_place_is_put_back(order, held):
             (data.held if isinstance(held, dict) else vars(data.held)).update(train=data.order)
         loader = DataLoader(data, 4)
         list(loader)
-        if search:
-            net = nn.Linear(4, 1)
-            loss = dict(loader=loader, loss_fn=lambda m, b: m(b).square().mean())
-            find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
-        return torch.stack(list(loader))
+        return batches_of(loader, search)
 
     assert torch.equal(batches(False), batches(True))
 

@@ -195,7 +195,7 @@ class Attributes:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> from findlr.search.trainable import restored
+        >>> from findlr.search.restoring import restored
         >>> state = SimpleNamespace(iteration=3, losses=[0.5])
         >>> with restored(Attributes(state)):
         ...     state.iteration, state.epoch = 4, 1
