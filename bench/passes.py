@@ -1,6 +1,6 @@
 """Runs of a race in one pass beside the same runs one after another: paired, in one process.
 
-    python -m bench.passes [--runs 2 4 7] [--steps 200] [--rounds 30] [--threads 1]
+    python -m bench.passes [--runs 2 4 7] [--steps 200] [--rounds 30] [--threads 1] [--device cpu]
 
 Both start from a snapshot, draw no batch (a race draws its batches once), and score each run on held-out batches. A
 figure is the median over the rounds of the time one after another over the time in one pass, and an interval that holds
@@ -31,11 +31,13 @@ BATCH = 64
 Rates = list[list[float]]
 
 
-def training_of(widths: tuple[int, ...], optimizer: Callable[..., optim.Optimizer], steps: int) -> TorchTrainable:
+def training_of(
+    widths: tuple[int, ...], optimizer: Callable[..., optim.Optimizer], steps: int, device: str
+) -> TorchTrainable:
     """Of a perceptron with one hidden layer."""
     torch.manual_seed(0)
     inputs, hidden, classes = widths
-    net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes)).to(device)
     data = [(torch.randn(BATCH, inputs), torch.randint(classes, (BATCH,))) for _ in range(50)]
     training = TorchTrainable(net, optimizer(net.parameters(), lr=1e-3), nn.CrossEntropyLoss(), data)
     training.hold_out(8, steps, steps)
@@ -75,9 +77,9 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def row(net: str, name: str, runs: int, steps: int, rounds: int) -> str:
+def row(net: str, name: str, runs: int, steps: int, rounds: int, device: str) -> str:
     """A line of the table."""
-    training = training_of(NETS[net], OPTIMIZERS[name], steps)
+    training = training_of(NETS[net], OPTIMIZERS[name], steps, device)
     begin = training.snapshot()
     shares = Plan("one_cycle").shares(steps)
     rates = [(lr * shares).tolist() for lr in np.geomspace(1e-4, 1e-2, runs)]
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", type=int, default=[2, 4, 7])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -111,7 +114,7 @@ def main() -> None:
     for net in NETS:
         for name in OPTIMIZERS:
             for runs in arguments.runs:
-                print(row(net, name, runs, arguments.steps, arguments.rounds), flush=True)
+                print(row(net, name, runs, arguments.steps, arguments.rounds, arguments.device), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ROOMS = [
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_search_on_two_ranks(room):
     own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "tests.rooms.on_ranks", room]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True, check=False)
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("on ranks: ")] or [done.stderr]

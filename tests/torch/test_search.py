@@ -301,10 +301,10 @@ def test_nothing_requires_grad():
         find_lr(net, optimizer, criterion, loader)
 
 
-def test_parameters_on_several_devices():
+def test_parameters_that_have_no_numbers_yet():
     net, _, criterion, loader = parts()
     net[2].to("meta")
-    with pytest.raises(ConfigurationError, match=r"several devices \(cpu, meta\)"):
+    with pytest.raises(ConfigurationError, match="meta device"):
         find_lr(net, optim.SGD(net.parameters(), lr=0.1), criterion, loader)
 
 

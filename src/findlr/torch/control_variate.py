@@ -71,7 +71,7 @@ class Baseline:
         self._is_checked = False
         if reason is None:
             self._before = self._side_effects()
-        self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.device)
+        self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.devices)
         self._memories = [] if self.variate is None else _versions(self.variate.memories)
         return reason
 
@@ -117,14 +117,14 @@ class ControlVariate:
     Args:
         modules: the model, and the criterion where it is a module.
         taker: gives the loss of a batch under the modules' present weights, and says how a step's is made of several.
-        snapshot: the starting weights; its copies must be on the modules' device.
-        device: that device.
+        snapshot: the starting weights; its copies must be on the modules' devices.
+        devices: these.
     """
 
-    def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, device: torch.device) -> None:
+    def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, devices: list[torch.device]) -> None:
         self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
         self._draws_first = taker.draws_first
-        self._device = device
+        self._devices = devices
         parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
         self._kept = dict(zip(parameters, snapshot.copies_of(parameters.values()), strict=True))
         self._buffers = dict(zip(buffers, snapshot.copies_of(buffers.values()), strict=True))
@@ -250,7 +250,7 @@ class ControlVariate:
 
     def _random_states(self) -> Undos:
         memory = Undos()
-        self._remember([self._device], memory)
+        self._remember(self._devices, memory)
         return memory
 
 

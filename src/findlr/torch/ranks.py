@@ -172,6 +172,14 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return loaded is not None and isinstance(tensor, loaded.DTensor)
 
 
+def computes_on(tensor: torch.Tensor) -> torch.device:
+    """Where a layer computes with it: a shard may lie on the host meanwhile."""
+    mesh: Any = getattr(tensor, "device_mesh", None)
+    if mesh is None or mesh.device_type == tensor.device.type:
+        return tensor.device
+    return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
+
+
 def is_fully_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` was applied to it."""
     loaded = sys.modules.get("torch.distributed.fsdp")

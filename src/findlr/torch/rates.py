@@ -96,7 +96,7 @@ def _in(lr: float, dtype: torch.dtype) -> float:
     limits = torch.finfo(dtype) if dtype.is_floating_point else torch.finfo(torch.float32)
     least = limits.tiny if dtype.is_floating_point else 1.0
     wider = "keep it in float32, as with lr=torch.tensor(0.1)"
-    return rounded(lr, torch.tensor(lr, dtype=dtype).item(), str(dtype), (least, limits.max), wider)
+    return rounded(lr, torch.tensor(lr, dtype=dtype, device="cpu").item(), str(dtype), (least, limits.max), wider)
 
 
 def _steps_taken(optimizer: optim.Optimizer) -> int:

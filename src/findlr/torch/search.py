@@ -59,7 +59,8 @@ def find_lr(
     explodes; the rate is read off that curve. Training after the call is bit-identical to training without it.
 
     Args:
-        model: on one device, in any mode; the sweep trains it in train mode. With ``train_step``, several may be given.
+        model: in any mode; the sweep trains it in train mode, and puts each batch on the device of its first parameter.
+            With ``train_step``, several may be given.
         optimizer: any of ``torch.optim`` but Rprop; the ratios of its groups' rates are kept. Several, as a list or
             dict, are swept together, with their ratio kept; with ``train_step``, ``sweep`` says which are.
         criterion: ``criterion(outputs, targets)``, for a loader of pairs.

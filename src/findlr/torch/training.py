@@ -22,7 +22,7 @@ from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_s
 from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
-from findlr.torch.ranks import ALONE, Ranks
+from findlr.torch.ranks import ALONE, Ranks, computes_on
 from findlr.torch.rates import (
     Rates,
     described,
@@ -33,6 +33,7 @@ from findlr.torch.rates import (
     trained_parameters,
     versions,
 )
+from findlr.torch.snapshot.drawn import warn_of_cudnn
 from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.memory import Memory
 from findlr.torch.snapshot.modes import remember_modes
@@ -85,10 +86,13 @@ class Training:
         self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
         self._buffers: dict[int, torch.Tensor] = {}
         self._look_into(self.modules)
-        tensors = [*self.swept_parameters(), *self._parameters.values(), *self._buffers.values()]
-        self.devices = sorted({tensor.device for tensor in tensors}, key=str)
+        tensors = [*self._parameters.values(), *self._buffers.values(), *self.swept_parameters()]
+        self.device = computes_on(tensors[0]) if tensors else torch.device("cpu")
+        """Of the first parameter: batches go there."""
+        self.devices = sorted({self.device, *[tensor.device for tensor in tensors]}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
+        self._out_of_reach: list[str] = []
         self.watched: Watched | Around | None = None
         self.batch_size: int | None = None
         """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
@@ -117,11 +121,6 @@ class Training:
         from findlr.torch.processes.wrapped import ranks_of  # which loads much
 
         return ranks_of(self.modules, self.device)
-
-    @property
-    def device(self) -> torch.device:
-        """The first device."""
-        return self.devices[0] if self.devices else torch.device("cpu")
 
     def swept_parameters(self) -> list[torch.Tensor]:
         """The parameters of the optimizers that are swept."""
@@ -166,7 +165,7 @@ class Training:
                     where[id(tensor)] = tensor
 
     def check_parameters(self) -> None:
-        """Check that the optimizer fits the modules, and that all of it is on one device.
+        """Check that the optimizer fits the modules, and that all of it has numbers.
 
         Raises:
             ConfigurationError: something does not fit.
@@ -184,10 +183,8 @@ class Training:
         if not any([p.requires_grad for p in swept.values()]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
         warn_of_strangers(theirs, self.optimizers)
-        if len(self.devices) > 1:
-            names = ", ".join(map(str, self.devices))
-            raise ConfigurationError(f"the parameters are on several devices ({names}): move the model to one")
-        if self.devices and self.devices[0].type == "meta":
+        self._out_of_reach = warn_of_cudnn(self.modules, self.optimizers)
+        if torch.device("meta") in self.devices:
             raise ConfigurationError("the model is on the meta device, where tensors have no numbers: give it some")
 
     def check_verify(self, *, by_closure: bool = False) -> None:
@@ -250,6 +247,7 @@ class Training:
             batches.remember(memory)
         remember_modes(self.devices, memory)
         remember_rng(self.devices, memory)
+        memory.left += self._out_of_reach
 
     def _store(self, nbytes: int) -> Store:
         """Where so many bytes are kept; the same kind of place on all ranks."""

@@ -96,7 +96,7 @@ class HeldOut:
         """
         assert self._validation is not None
         states = Memory()
-        remember_rng([self._training.device], states)
+        remember_rng(self._training.devices, states)
         try:
             with closing(self._validation.whole()) as batches:
                 return self._mean_loss(map(self._place, self._of_all_ranks(batches)))

@@ -46,11 +46,12 @@ def _moved(value: Any, device: torch.device, where: str) -> Any:
 
 def _sent(value: Any, device: torch.device) -> Any:
     """``value.to(device)``, for classes that take no ``non_blocking`` or move in place, too."""
+    waits = device.type == "cpu"  # a host that does not would read what has not come yet
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        return value.to(device, non_blocking=not waits)
     own = copy.copy(value)
     try:
-        sent = own.to(device, non_blocking=True)
+        sent = own.to(device, non_blocking=not waits)
     except TypeError:
         sent = own.to(device)
     return own if sent is None else sent

@@ -124,6 +124,8 @@ def most_runs(training: Training) -> int | None:
 
 def _not_there(training: Training, runs: int) -> str | None:
     """The reason against a pass on the training's device, or None."""
+    if len(training.devices) > 1:
+        return "the model is on several devices"
     if training.device.type == "cpu":
         nbytes = sum(p.nbytes for module in training.modules for p in module.parameters())
         if nbytes > LARGEST_BYTES_ON_CPU:

@@ -148,7 +148,7 @@ class Group:
         """The value of the first process."""
         data = pickle.dumps(value) if self.rank == 0 else b""
         size = int(self.gather(float(len(data)))[0])
-        sent = torch.zeros(size + 1, dtype=torch.uint8)
+        sent = torch.zeros(size + 1, dtype=torch.uint8, device="cpu")
         if data:
             sent[:-1] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         sent = sent.to(self._calls.device)

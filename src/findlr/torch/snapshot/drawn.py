@@ -1,4 +1,4 @@
-"""Iterators that are open while a search runs: whether one was drawn from can be seen, but not be undone."""
+"""Draws that a search makes, and that can't be undone: from iterators that are open, and from a state of cuDNN's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from operator import length_hint
 from types import GeneratorType
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from findlr.search.memory import Memory
@@ -77,6 +79,35 @@ def _look(before: list[tuple[str, Any, list[Any]]], left: list[str]) -> None:
             "are others: let it be findlr.rewindable(...) of that from the start",
             *(name, type(iterator).__name__.strip("_")),
         )
+
+
+def warn_of_cudnn(modules: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> list[str]:
+    """Warn of recurrent layers whose dropout cuDNN draws from a state that can't be read; return what is so.
+
+    Nothing is lost before a training's first step: cuDNN makes its state then, from torch's generator.
+
+    Args:
+        modules: all that is trained.
+        optimizers: whose states tell whether the training has begun.
+    """
+    recurrent = [each for module in modules for each in module.modules() if isinstance(each, nn.RNNBase)]
+    if not recurrent or not any(optimizer.state for optimizer in optimizers):
+        return []
+    names = " and ".join(sorted({type(each).__name__ for each in recurrent if _drops_by_cudnn(each)}))
+    if not names:
+        return []
+    logger.warning(
+        "cuDNN draws the dropout of the model's %s from a state of its own, which can't be put back: the training will "
+        "go on with other draws than without this search; search before the first step, or with torch.backends.cudnn."
+        "enabled = False",
+        names,
+    )
+    return [f"the dropout of {names}, which cuDNN draws"]
+
+
+def _drops_by_cudnn(layers: nn.RNNBase) -> bool:
+    dropout = layers.dropout > 0 and layers.num_layers > 1
+    return dropout and torch.backends.cudnn.enabled and any(p.is_cuda for p in layers.parameters())
 
 
 def _is_same(one: list[Any], other: list[Any]) -> bool:

@@ -20,7 +20,7 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 def staged(tensor: torch.Tensor) -> bool:
     """Whether a tensor is copied in pieces: it is large, on a CUDA device, and its numbers lie side by side."""
-    return tensor.is_cuda and type(tensor) in _PLAIN and tensor.nbytes >= _WORTH and _flat(tensor) is not None
+    return tensor.is_cuda and type(tensor) in _PLAIN and _flat(tensor) is not None and tensor.nbytes >= _WORTH
 
 
 def to_host(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -53,7 +53,7 @@ class _Ring:
 
     def __init__(self) -> None:
         self._turn = 0
-        self._buffers = [torch.empty(_BUFFER, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+        self._buffers = [torch.empty(_BUFFER, dtype=torch.uint8, device="cpu", pin_memory=True) for _ in range(2)]
         self._due: list[tuple[torch.cuda.Event, torch.Tensor | None, torch.Tensor] | None] = [None, None]
 
     def pieces(
