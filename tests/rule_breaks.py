@@ -5,7 +5,7 @@ A break is one replacement in the source, and the test that it turns red.
 
 from tests.restored import Break
 
-DIP, USUAL, BELIEF, ANSWER = (f"analysis/{name}.py" for name in ("dip", "usual", "belief", "answer"))
+DIP, USUAL, BELIEF, ANSWER, CURVE = (f"analysis/{name}.py" for name in ("dip", "usual", "belief", "answer", "curve"))
 FORMULA = "test_the_centre_is_what_the_formula_says_point_by_point"
 NO_DIP = "test_what_has_no_dip_is_an_error_that_says_so"
 TWO = "test_of_two_dips_the_first_that_goes_deep_is_taken_and_alone"
@@ -50,8 +50,9 @@ STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
 DOUBTED = "test_a_clear_curve_is_doubted_where_what_it_cant_show_may_cost_more"
 NARROW = "test_a_curve_whose_dip_is_narrow_is_noisy_sooner"
 CURVE_ALONE = "test_a_rule_that_reads_the_curve_alone_is_not_doubted"
-TENTH = "first = 0 if usable.baseline is not None else max(5, n // 10)"
-IF_MEASURED, MEAN = "usable.baseline if usable.baseline is not None else ", "np.full(n, usable.loss[:first].mean())"
+NOT_THE_START = "first = 0 if usable.baseline is not None else len(at_start)"
+MEAN = "np.full(n, at_start.mean())"
+TENTH = "max(5, len(points) // 10)"
 AROUND = "np.clip([place - 0.5, place + 0.5], x[0], x[-1])"
 AN_EPOCH, SCALE = "max(plan.epochs or _USUAL_EPOCHS, 0.1)", "if not (start > 0 and math.isfinite(start)):"
 KNOWN, OR_NOT = (
@@ -65,11 +66,9 @@ _CENTRE = [
     ("unusable points", LEFT_OUT, "usable = curve.paired()", "usable = curve"),
     ("fewest points", NO_DIP, ENOUGH, "if x[-1] <= x[0]:"),
     ("rates that do not rise", NO_DIP, ENOUGH, "if n < 3:"),
-    ("start: none with a baseline", FORMULA, TENTH, "first = max(5, n // 10)"),
-    ("start: a tenth of the points", FORMULA, TENTH, TENTH.replace("10", "5")),
-    ("start: at least 5 points", FORMULA, TENTH, TENTH.replace("max(5, n // 10)", "n // 10")),
-    ("start: the baseline", BATCHES, f"{IF_MEASURED}{MEAN}", MEAN.replace("first", "5")),
-    ("start: the mean of its points", FORMULA, "usable.loss[:first].mean()", "usable.loss[:first].min()"),
+    ("start: none with a baseline", FORMULA, NOT_THE_START, "first = max(5, n // 10)"),
+    ("start: the baseline", BATCHES, f"at_start if usable.baseline is not None else {MEAN}", MEAN),
+    ("start: the mean of its points", FORMULA, "at_start.mean()", "at_start.min()"),
     ("start: no dip", START, "change[:first] = 0.0", "pass"),
     ("even places", EVEN, "places = np.linspace(x[0], x[-1], n)", "places = x"),
     ("fall under the start", UNIT, "usable.loss - start)", "usable.loss)"),
@@ -108,6 +107,10 @@ _CENTRE = [
     ("deep with a baseline: no less", TWO, "Constants(0.1, 0.7", "Constants(0.1, 0.5"),
     ("deep with a baseline: no more", TWO, "Constants(0.1, 0.7", "Constants(0.1, 0.9"),
     ("deep without", TWO, "Constants(0.5, 1.0", "Constants(0.5, 0.7"),
+]
+_START = [
+    ("start: a tenth of the points", FORMULA, TENTH, "max(5, len(points) // 5)"),
+    ("start: at least 5 points", FORMULA, TENTH, "len(points) // 10"),
 ]
 _NOISE = [
     ("noise: how calm is calm", NOISE, "_CALM = 0.8", "_CALM = 0.9"),
@@ -250,7 +253,6 @@ _BELIEF = [
         "weight * by_dip + (1 - weight) * by_usual",
         "weight * by_usual + (1 - weight) * by_dip",
     ),
-    ("start: all batches", STARTS, "if points.baseline is None else points.baseline", ""),
     ("edge: not at all", DIVERGED, "if curve.diverged and len(curve) and", "if False and"),
     ("edge: only where it diverged", DIVERGED, "if curve.diverged and len(curve) and", "if True and"),
     ("edge: not of a batch", NO_EDGE, " and not batch_is_at_fault(curve):", ":"),
@@ -295,6 +297,7 @@ _BELIEF = [
     ("doubt: the gap's most", COST, "min(abs(by_usual - by_dip), 2.0)", "abs(by_usual - by_dip)"),
     ("expected regret: all doubts", COST, "sum(self.doubts.values())", "max(self.doubts.values())"),
 ]
+_ALL_BATCHES = [("start: all batches", STARTS, " if points.baseline is None else points.baseline", "")]
 _DOUBTED = [
     ("start of a race: where it falls", FROM, "judge(curve).verdict is Verdict.STILL_FALLING", "False"),
     ("verdict: not doubted", DOUBTED, "judgement = _doubted(judgement, belief, curve, plan)", "pass"),
@@ -308,6 +311,8 @@ BREAKS = [
     Break(thing, f"analysis/test_{tests}.py::{test}", file, old, new)
     for file, tests, rows in (
         (DIP, "dip", _CENTRE + _NOISE),
+        (CURVE, "dip", _START),
+        (CURVE, "belief", _ALL_BATCHES),
         (USUAL, "usual", _DELAY + _PLANNED + _USUAL),
         (BELIEF, "belief", _BELIEF),
         (ANSWER, "belief", _DOUBTED),

@@ -165,6 +165,34 @@ def test_a_plan_with_a_warmup_is_saved_and_one_without_is_saved_as_before(tmp_pa
         Plan.from_dict({**finding.plan.to_dict(), "warmup": 5.0})
 
 
+# Shares of the peak
+
+
+@pytest.mark.parametrize("name", ["constant", "one_cycle", "cosine", "linear", "wsd"])
+def test_a_schedule_is_a_share_of_the_peak(name):
+    shares = Plan(name).shares(1000)
+    assert shares.max() == pytest.approx(1.0, abs=1e-4)
+    assert shares.min() >= 0
+    assert (np.abs(np.diff(shares)) < 0.03).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "words"),
+    [
+        ("onecicle", None, "did you mean 'one_cycle'"),
+        (3, None, "schedule"),
+        (lambda progress: -1.0, None, "at least 0"),
+        (lambda progress: 0.0, None, "not all 0"),
+        (lambda progress: math.nan, None, "finite"),
+        ("constant", 0, "total_steps"),
+        ("constant", True, "total_steps"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Plan(schedule, steps)
+
+
 # Numbers
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findlr import (
-    ConfigurationError,
     Curve,
     FileFormatError,
     Finding,
@@ -136,48 +135,6 @@ def test_two_findings_are_equal_but_for_the_seconds():
     assert finding != replace(finding, cost=replace(finding.cost, forwards=1))
 
 
-def test_the_curve_cannot_be_written_to():
-    curve = find(Quadratic()).curve
-    with pytest.raises(ValueError, match="read-only"):
-        curve.loss[0] = 1.0
-    source = np.ones(3)
-    assert Curve([1.0, 2.0, 3.0], source).loss is not source
-
-
-def test_raw_losses_are_kept_and_smoothing_is_chosen_afterwards():
-    curve = find(Quadratic(noise=0.05), smoothing=0.9).curve
-    raw = [Quadratic(noise=0.05).step(1e-8)]
-    assert curve.loss[0] == raw[0]
-    assert curve.smoothed() == curve.smoothed(0.9)
-    assert curve.smoothed(0.0).loss == pytest.approx(curve.loss)
-    np.testing.assert_array_equal(curve.log10_lr, np.log10(curve.lr))
-
-
-@pytest.mark.parametrize(("skip_start", "skip_end"), [(10, 5), (0, 0), (3, 0), (0, 4), (60, 60)])
-def test_clipped_leaves_out_the_ends_and_the_point_that_tripped(skip_start, skip_end):
-    lr, loss = np.geomspace(1e-3, 1, 50), np.arange(50.0)
-    expected = loss[: 50 - skip_end][skip_start:]
-    np.testing.assert_array_equal(Curve(lr, loss).clipped(skip_start, skip_end).loss, expected)
-    tripped = Curve([*lr, 2.0], [*loss, 1e9], diverged=True)
-    np.testing.assert_array_equal(tripped.clipped(skip_start, skip_end).loss, expected)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (([1.0, 2.0], [1.0]), "one loss per rate"),
-        (([2.0, 1.0], [1.0, 1.0]), "rising"),
-        (([0.0, 1.0], [1.0, 1.0]), "above 0"),
-        (([math.nan], [1.0]), "finite"),
-        ((["x"], [1.0]), "numbers"),
-        (([[1.0]], [[1.0]]), "one dimension"),
-    ],
-)
-def test_a_curve_that_cannot_be_is_refused(arguments, words):
-    with pytest.raises(ConfigurationError, match=words):
-        Curve(*arguments)
-
-
 def test_lrs_keep_the_groups_ratios():
     finding = replace(find(Quadratic()), facts={"ratios": [0.1, 1.0, 0.0]})
     assert finding.lrs == (finding.lr * 0.1, finding.lr, 0.0)
@@ -242,37 +199,7 @@ def test_watchers_see_each_point():
     assert shown == [*seen, "closed"]
 
 
-# The plan
-
-
-@pytest.mark.parametrize("name", ["constant", "one_cycle", "cosine", "linear", "wsd"])
-def test_a_schedule_is_a_share_of_the_peak(name):
-    shares = Plan(name).shares(1000)
-    assert shares.max() == pytest.approx(1.0, abs=1e-4)
-    assert shares.min() >= 0
-    assert (np.abs(np.diff(shares)) < 0.03).all()
-
-
-@pytest.mark.parametrize(
-    ("schedule", "steps", "words"),
-    [
-        ("onecicle", None, "did you mean 'one_cycle'"),
-        (3, None, "schedule"),
-        (lambda progress: -1.0, None, "at least 0"),
-        (lambda progress: 0.0, None, "not all 0"),
-        (lambda progress: math.nan, None, "finite"),
-        ("constant", 0, "total_steps"),
-        ("constant", True, "total_steps"),
-    ],
-)
-def test_a_plan_that_cannot_be_is_refused(schedule, steps, words):
-    with pytest.raises(ConfigurationError, match=words):
-        Plan(schedule, steps)
-
-
 FLAT = Curve(10.0 ** np.linspace(-8, 1, 100), [2.3] * 100)
-
-
 FALLING = Curve(FLAT.lr, 2.3 - 1 / (1 + 0.5 / FLAT.lr), [2.3] * 100)  # up to the last rate
 
 
@@ -330,9 +257,3 @@ def test_a_finding_says_what_it_believes_and_how_sure_it_is():
     assert finding.fallback is None
     assert finding.belief.lr == finding.lr
     assert finding.expected_regret == sum(finding.belief.doubts.values())
-
-
-def test_a_curve_prints_in_a_line():
-    curve = find(Quadratic()).curve
-    assert repr(curve) == f"Curve(100 points, lr 1e-08 to 10, loss 5.1 to {curve.loss[-1]:.4g})"
-    assert repr(Curve([], [])) == "Curve(no points)"

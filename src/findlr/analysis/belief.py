@@ -153,8 +153,7 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
 
 def _start(curve: Curve) -> float:
     """The mean loss under the starting weights; NaN if there is no point."""
-    points = curve.paired()
-    losses = points.loss[: max(5, len(points.loss) // 10)] if points.baseline is None else points.baseline
+    losses = curve.at_start()
     return float(losses.mean()) if len(losses) else math.nan
 
 

@@ -197,11 +197,19 @@ class Curve:
         double = 2 * longer > len(losses) and 2 * len(set(first.tolist())) > len(first)
         return _ROUNDING_64 if double else _ROUNDING_32
 
+    def at_start(self) -> Array:
+        """The losses under the starting weights; where they were not measured, the first tenth of the usable ones.
+
+        Returns:
+            Losses, shape (k,): one for each point of ``paired()``, or at least 5 of them if there are as many.
+        """
+        points = self.paired()
+        return points.loss[: max(5, len(points) // 10)] if points.baseline is None else points.baseline
+
     def spread(self) -> float:
-        """How much batches differ: the standard deviation of their losses at, or without a baseline near, the start."""
-        usable = self.paired()
-        start = usable.loss[: max(5, len(usable) // 10)] if usable.baseline is None else usable.baseline
-        return float(np.std(start)) if len(start) else 0.0
+        """How much batches differ: the standard deviation of ``at_start()``; 0 if there is no point."""
+        losses = self.at_start()
+        return float(np.std(losses)) if len(losses) else 0.0
 
     def is_shallow(self, fall: float) -> bool:
         """Whether a fall of the loss is small against the differences between batches."""

@@ -117,8 +117,9 @@ def reading_of(curve: Curve) -> Reading:
     x = usable.log10_lr
     if n < 3 or x[-1] <= x[0]:
         raise NoSuggestionError(f"the dip needs 3 usable points, got {n}: raise num_steps, or lower min_lr")
-    first = 0 if usable.baseline is not None else max(5, n // 10)
-    start = usable.baseline if usable.baseline is not None else np.full(n, usable.loss[:first].mean())
+    at_start = usable.at_start()
+    first = 0 if usable.baseline is not None else len(at_start)
+    start = at_start if usable.baseline is not None else np.full(n, at_start.mean())
     places = np.linspace(x[0], x[-1], n)  # evenly spaced, also where the rates rise by addition
     change = centred_median(np.interp(places, x, usable.loss - start), 3)
     change[:first] = 0.0  # they are the start, not a dip
