@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypedDict
 from findlr.analysis.curve import Step
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
-from findlr.analysis.rules import Rule
+from findlr.analysis.rules import RULES, Rule, rule_named
 from findlr.errors import ConfigurationError
 from findlr.search.names import unknown_name
 from findlr.search.stopping import StopRule
@@ -214,19 +214,13 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
     """The rule, given itself or by its name; None stays None.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: it is neither, or a function that can't be called with a curve and a plan.
     """
-    from findlr.analysis.rules import RULES
-
-    if isinstance(rule, str):
-        if rule not in RULES:
-            raise ConfigurationError(f"rule must be one of {', '.join(RULES)}, or a function, got {rule!r}")
-        return RULES[rule]
-    if not (rule is None or callable(rule)):
-        raise ConfigurationError(f"rule must be a function such as findlr.rules.valley, or its name, got {rule!r}")
-    if rule is not None:
-        check_takes(rule, "rule", "curve", "plan")
-    return rule
+    if rule is None:
+        return None
+    chosen = rule_named(rule)
+    check_takes(chosen, "rule", "curve", "plan")
+    return chosen
 
 
 def check_flags(**flags: Any) -> None:
@@ -274,7 +268,5 @@ def check_takes(function: Any, name: str, *given: str) -> None:
 
 def _name_of(rule: Rule) -> str:
     """A rule's name: that of a function of the user's own says where it is from."""
-    from findlr.analysis.rules import RULES
-
     named = next((name for name, known in RULES.items() if known is rule), None)
     return named or f"{getattr(rule, '__module__', '')}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
