@@ -26,7 +26,7 @@ from findlr.analysis import runs as arithmetic
 from findlr.analysis.race import Race, Run
 from findlr.analysis.runs import decide, learned, parabola
 from findlr.errors import NoSuggestionError
-from findlr.search.race import run_race
+from findlr.search.race import Terms, run_race
 from findlr.torch.passes.together import TRIAL_STEPS
 from study.fit_rule import plan_of
 from study.probes import recorded
@@ -135,7 +135,8 @@ class Case:
         plan = replace(self.plan, total_steps=round(told * self.plan.total_steps))
         training.peak = float(plan.shares(50).max())
         left = budget * self.truth.total_steps - SWEEP
-        done = run_race(training, plan, self.sweep.lr, (1e-8, 1e3), left, one_pass=kind is not Recorded)
+        terms = Terms(plan, self.sweep.lr, (1e-8, 1e3), left)
+        done = run_race(training, terms, one_pass=kind is not Recorded)
         if done is None or not learned(done):
             return min(self.truth.regret(self.sweep.lr), MOST)
         return min(self.truth.regret(decide(done, self.sweep, plan).lr), MOST)

@@ -1,14 +1,17 @@
 """Exceptions of the training's own: at a rate that is too high they end a sweep, anywhere else they are raised."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Finding, LoaderError, Plan, Stop, Suggestion, find
 from findlr.search.failure import is_the_trainings, told
-from findlr.search.race import run_race
+from findlr.search.race import Terms, run_race
 from findlr.testing import Quadratic
+
+TERMS = Terms(Plan("constant", total_steps=400), 0.3, (1e-6, 10.0), budget=300)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -120,7 +123,7 @@ class Scored(Guarded):
 
 @pytest.mark.parametrize("make", [Guarded, Scored])
 def test_in_a_race_it_is_a_run_that_diverged(make):
-    race = run_race(make(), Plan("constant", total_steps=400), 0.3, (1e-6, 10.0), budget=300)
+    race = run_race(make(), TERMS)
     assert math.inf in [run.loss for run in race.runs]
     assert race.best_lr < 0.2
     assert min(run.loss for run in race.runs) < 0.5
@@ -129,14 +132,14 @@ def test_in_a_race_it_is_a_run_that_diverged(make):
 @pytest.mark.parametrize("error", [MemoryError, OutOfMemoryError, KeyboardInterrupt])
 def test_in_a_race_others_are_raised(error):
     with pytest.raises(error):
-        run_race(Guarded(error), Plan("constant", total_steps=400), 0.3, (1e-6, 10.0), budget=300)
+        run_race(Guarded(error), TERMS)
 
 
 def test_in_a_race_it_is_raised_before_a_step_and_where_no_rate_acts():
     with pytest.raises(ValueError, match="far out"):
-        run_race(Guarded(most=0.5), Plan(total_steps=400), 0.3, (1e-6, 10.0), budget=300)
+        run_race(Guarded(most=0.5), TERMS)
     with pytest.raises(ValueError, match="far out"):
-        run_race(Guarded(), Plan(total_steps=400), 0.3, (1e-6, 10.0), budget=300, rates_act=False)
+        run_race(Guarded(), replace(TERMS, rates_act=False))
 
 
 def test_a_pass_of_several_runs_that_fails_is_made_one_after_another():
@@ -149,7 +152,7 @@ def test_a_pass_of_several_runs_that_fails_is_made_one_after_another():
         def run_together(self, snapshot, rates):
             raise ValueError("one of them is far out")
 
-    race = run_race(Together(), Plan("constant", total_steps=400), 0.1, (1e-6, 10.0), budget=300, one_pass=True)
+    race = run_race(Together(), replace(TERMS, first=0.1), one_pass=True)
     assert race.path == "sequential"
     assert len(race.runs) >= 3
 

@@ -13,7 +13,7 @@ from findlr.analysis.race import Race, Run
 from findlr.analysis.runs import decide, end_alike, first_lr, learned, narrow, next_candidate, parabola
 from findlr.finding import Cost
 from findlr.search.conclusion import conclude
-from findlr.search.race import run_race
+from findlr.search.race import Terms, run_race
 from findlr.search.recording import Recording
 from findlr.search.stopping import StopRule
 from findlr.testing import Quadratic
@@ -115,7 +115,7 @@ def test_runs_end_alike_within_a_hundredth_of_what_the_best_gains(other, told):
 @pytest.mark.parametrize(("first", "most"), [(0.12, 3), (0.003, 5)])
 def test_a_rich_race_ends_once_it_is_told_enough(first, most):
     training = Quadratic(floor=0.0)
-    race = run_race(training, Plan("linear", total_steps=20), first, LIMITS, budget=60)
+    race = run_race(training, Terms(Plan("linear", total_steps=20), first, LIMITS, budget=60))
     assert len(race.runs) == most
     assert not any(narrow(race.runs[:count]) for count in range(most))
     assert race.bracketed
@@ -134,7 +134,7 @@ def test_a_race_finds_the_rate_that_a_grid_search_of_the_same_length_finds(noise
     grid = np.geomspace(0.01, 0.19, 200)
     best = grid[np.argmin([final(lr) for lr in grid])]
     training = Quadratic(noise=noise, floor=0.0)
-    race = run_race(training, plan, 0.02, (1e-6, 0.3), budget=300)
+    race = run_race(training, Terms(plan, 0.02, (1e-6, 0.3), budget=300))
     assert all(run.steps == 100 for run in race.runs)
     assert len(race.runs) == 3
     assert final(race.best_lr) <= final(best) + 0.05
@@ -159,14 +159,14 @@ def test_every_run_starts_from_the_same_weights_and_sees_the_same_noise():
             self.fresh = True
 
     training = Watched(noise=0.5)
-    race = run_race(training, Plan(total_steps=100), 0.02, LIMITS, budget=200)
+    race = run_race(training, Terms(Plan(total_steps=100), 0.02, LIMITS, budget=200))
     assert len(firsts) == len(race.runs) > 2
     assert len(set(firsts)) == 1
 
 
 def test_a_run_that_diverges_is_infinitely_bad_and_ends_there():
     training = Quadratic(curvature=1e200)
-    race = run_race(training, Plan(total_steps=1000), 1.0, (0.1, 10.0), budget=500)
+    race = run_race(training, Terms(Plan(total_steps=1000), 1.0, (0.1, 10.0), budget=500))
     assert all(run.loss == math.inf for run in race.runs)
 
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any, Unpack
 
-from findlr.analysis.acting import has_acted
 from findlr.analysis.answer import starting_point
 from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
@@ -23,7 +22,7 @@ from findlr.search.checkpoint import Checkpoint
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
-from findlr.search.race import run_race
+from findlr.search.race import Terms, run_race
 from findlr.search.recording import recording_of
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Progress, Search, Settings, chosen_rule
@@ -195,13 +194,12 @@ class _Search:
         if start is None:
             return
         self._checkpoint.start(self._facts, self.recording)
-        limits = float(curve.lr[0]), float(curve.usable().lr[-1])
-        left = self._budget - self._spent().steps
+        terms = Terms.after(curve, self._plan, start.lr, self._budget - self._spent().steps)
         try:
             self._race = run_race(
-                *(trainable, self._plan, start.lr, limits, left),
+                trainable,
+                terms,
                 one_pass=settings.one_pass,
-                rates_act=has_acted(curve),
                 watch=RaceWatch(self.recording.watchers, settings.smoothing),
                 checkpoint=self._checkpoint,
                 workers=self._workers,

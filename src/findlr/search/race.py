@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from findlr.analysis import runs
+from findlr.analysis.acting import has_acted
+from findlr.analysis.curve import Curve
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race, Run
 from findlr.analysis.smoothing import Array
@@ -32,16 +34,52 @@ from findlr.search.workers import Workers
 logger = logging.getLogger("findlr")
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a race is about: the training that is planned, and what the sweep has said of it.
+
+    Args:
+        plan: the training that is planned, with its ``total_steps``.
+        first: the sweep's answer, near which the race starts.
+        limits: no rate is tried outside.
+        budget: steps that may be spent, evaluations included; a lone forward is a third.
+        rates_act: whether the sweep has shown that rates near ``first`` act, so that an exception of the training's own
+            in a run says that its rate is too high: such a run has diverged. Else it is raised.
+    """
+
+    plan: Plan
+    first: float
+    limits: tuple[float, float]
+    budget: float
+    rates_act: bool = True
+
+    @classmethod
+    def after(cls, curve: Curve, plan: Plan, first: float, budget: float) -> Terms:
+        """The terms after a sweep, beyond whose usable points no rate is tried."""
+        return cls(plan, first, (float(curve.lr[0]), float(curve.usable().lr[-1])), budget, has_acted(curve))
+
+    @property
+    def total_steps(self) -> int:
+        """Of the plan."""
+        assert self.plan.total_steps is not None
+        return self.plan.total_steps
+
+    @property
+    def is_rich(self) -> bool:
+        """Whether the budget pays for more runs."""
+        return runs.is_rich(self.budget, self.total_steps)
+
+    def within(self, lr: float) -> float:
+        """``lr``, or the limit that it lies beyond."""
+        return runs.within(lr, self.limits)
+
+
 @signals_act
 def run_race(
     trainable: Trainable[Any, Any],
-    plan: Plan,
-    first: float,
-    limits: tuple[float, float],
-    budget: float,
+    terms: Terms,
     *,
     one_pass: bool = False,
-    rates_act: bool = True,
     watch: RaceWatch | None = None,
     checkpoint: Checkpoint | None = None,
     workers: Workers | None = None,
@@ -49,18 +87,13 @@ def run_race(
     """Train at a few rates for a few steps each, and tell which is best.
 
     Each run starts from the same weights and sees the same batches; its schedule is the plan's, compressed. The rates
-    go from ``first`` towards the better side until the best has a worse one on each side, then closer to it, until
+    go from the first towards the better side until the best has a worse one on each side, then closer to it, until
     both are near.
 
     Args:
         trainable: the training; it is left as the last run left it.
-        plan: the training that is planned, with its ``total_steps``.
-        first: the sweep's answer, near which the race starts.
-        limits: no rate is tried outside.
-        budget: steps that may be spent, evaluations included; a lone forward is a third.
+        terms: the plan, where to start, what may be spent.
         one_pass: take the first runs in one pass, where the training can.
-        rates_act: whether the sweep has shown that rates near ``first`` act, so that an exception of the training's own
-            in a run says that its rate is too high: such a run has diverged. Else it is raised.
         watch: sees the runs as they are made.
         checkpoint: keeps the runs, and gives those that it has in place of making them.
         workers: make the runs at the same time.
@@ -75,53 +108,49 @@ def run_race(
 
     Source: original; common batches as in common random numbers (Glasserman and Yao 1992).
     """
-    assert plan.total_steps is not None
-    total_steps = plan.total_steps
-    rich = runs.is_rich(budget, total_steps)
-    most = len(runs.AT_ONCE) if workers is not None else runs.RUNS_IF_RICH if rich else runs.RUNS
+    most = len(runs.AT_ONCE) if workers is not None else runs.RUNS_IF_RICH if terms.is_rich else runs.RUNS
     evaluator = trainable if isinstance(trainable, CanEvaluate) else None
-    evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
 
-    def affordable(spent: float) -> int:
-        return runs.steps_of_a_run(budget - spent, most, evaluation, total_steps)
+    def affordable(spent: float = 0.0) -> int:
+        evaluation = 0.0 if evaluator is None else runs.HELD_OUT_BATCHES / 3  # at most
+        return runs.steps_of_a_run(terms.budget - spent, most, evaluation, terms.total_steps)
 
-    steps = affordable(0.0)
+    steps = affordable()
     if steps < runs.FEWEST_STEPS:
         return None
     watch, checkpoint = watch or RaceWatch(), Checkpoint() if checkpoint is None else checkpoint
     kept = f", {len(checkpoint)} of them kept" if len(checkpoint) else ""
-    watch.tell(f"setting up a race of {most} runs of {steps} steps{kept}")
-    if evaluator is not None and not evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, total_steps):
-        evaluator, evaluation = None, 0.0
-        steps = affordable(0.0)
+    watch.set_up(most, f"setting up a race of {most} runs of {steps} steps{kept}")
+    if evaluator is not None and not evaluator.hold_out(runs.HELD_OUT_BATCHES, steps, terms.total_steps):
+        evaluator = None
+        steps = affordable()
     if isinstance(trainable, KeepsBatches):
         trainable.keep_batches(steps)  # all of them first, because drawing moves random states
     done: list[Run] = []
     surely = -math.inf
     with Remembered(trainable) as begin:
         start = checkpoint.begin(math.nan if evaluator is None else _finite(evaluator.evaluate()))
-        times = runs.PASS_IF_RICH if rich else runs.PASS
+        times = runs.PASS_IF_RICH if terms.is_rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
             done, spent = checkpoint.pass_of(steps) or _in_one_pass(
-                *(together, begin, plan, [each * first for each in times], limits, steps, rates_act),
-                *(watch, checkpoint, most),
+                together, begin, terms, times, steps, watch, checkpoint
             )
             steps = steps if done else affordable(spent)
-        begins_at = runs.within(runs.first_lr(first, plan, steps), limits)
-        maker = _Maker(trainable, evaluator, begin, plan.shares(steps), most, rates_act, watch, checkpoint)
+        begins_at = terms.within(runs.first_lr(terms.first, terms.plan, steps))
+        maker = _Maker(trainable, evaluator, begin, terms.plan.shares(steps), terms.rates_act, watch, checkpoint)
         if workers is not None and steps >= runs.FEWEST_STEPS:
-            maker.send(workers, runs.at_once(begins_at, limits))
+            maker.send(workers, runs.at_once(begins_at, terms.limits))
         path = "one pass" if done else "parallel" if maker.workers else "sequential"
-        candidate = maker.next_of_first(done) or (runs.next_candidate(done, start, limits) if done else begins_at)
+        candidate = maker.next_of_first(done) or (runs.next_candidate(done, start, terms.limits) if done else begins_at)
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
             ended = maker.end_of(candidate, done)
             if evaluator is None:
                 start, surely = ended.first, max(surely, ended.surely)
             done.append(Run(candidate, steps, ended.loss))
             candidate = maker.next_of_first(done) or (
-                None if runs.narrow(done) else runs.next_candidate(done, start, limits)
+                None if runs.narrow(done) else runs.next_candidate(done, start, terms.limits)
             )
     if not done:
         return None
@@ -148,7 +177,6 @@ class _Maker:
     evaluator: CanEvaluate | None
     begin: Any
     shares: Array
-    most: int
     rates_act: bool
     watch: RaceWatch
     checkpoint: Checkpoint
@@ -179,7 +207,7 @@ class _Maker:
         if kept is not None:
             return kept
         made = self.workers.result(lr) if self.workers is not None and self.next_of_first(done) else None
-        self.watch.begin(lr, steps, self.most, done)
+        self.watch.begin(lr, steps, done)
         if made is not None:
             ended = made.shown(self.watch)
             self.checkpoint.add_run(lr, steps, ended, (made.forwards, made.backwards))
@@ -204,27 +232,24 @@ def _together(trainable: Trainable[Any, Any], count: int) -> RunsTogether | None
 def _in_one_pass(
     training: RunsTogether,
     begin: Any,
-    plan: Plan,
-    firsts: Sequence[float],
-    limits: tuple[float, float],
+    terms: Terms,
+    times: Sequence[float],
     steps: int,
-    rates_act: bool,
     watch: RaceWatch,
     checkpoint: Checkpoint,
-    most: int,
 ) -> tuple[list[Run], float]:
     """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
-    lrs = [runs.first_lr(first, plan, steps) for first in firsts]
-    lrs = [lr for lr in lrs if runs.within(lr, limits) == lr]
+    lrs = [runs.first_lr(each * terms.first, terms.plan, steps) for each in times]
+    lrs = [lr for lr in lrs if terms.within(lr) == lr]
     watch.tell(f"a race: {len(lrs)} runs of {steps} steps in one pass")
     forwards, backwards = training.forwards, training.backwards
     ends: list[float] | str = "the limits leave one rate"
     if len(lrs) > 1:
-        rates = [(lr * plan.shares(steps)).tolist() for lr in lrs]
+        rates = [(lr * terms.plan.shares(steps)).tolist() for lr in lrs]
         try:
-            ends = _shown(training, begin, rates, watch, most)
+            ends = _shown(training, begin, rates, watch)
         except Exception as error:
-            if error is watch.raised or not (rates_act and is_the_trainings(error)):
+            if error is watch.raised or not (terms.rates_act and is_the_trainings(error)):
                 raise
             ends = told(error)  # of one run, which is told by making them one after another
     done, spent = [], 0.0
@@ -239,11 +264,9 @@ def _in_one_pass(
     return done, spent
 
 
-def _shown(
-    training: RunsTogether, begin: Any, rates: Sequence[Sequence[float]], watch: RaceWatch, most: int
-) -> list[float] | str:
+def _shown(training: RunsTogether, begin: Any, rates: Sequence[Sequence[float]], watch: RaceWatch) -> list[float] | str:
     """Take runs together, and show their steps where the training does."""
-    watch.begin_together(rates, most)
+    watch.begin_together(rates)
     shows = training if isinstance(training, ShowsTogether) and watch.watched else None
     if shows is not None:
         shows.see_together = watch.see_together

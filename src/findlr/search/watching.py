@@ -55,16 +55,25 @@ class RaceWatch:
             if isinstance(watcher, Tells):
                 watcher.tell(text)
 
-    def begin(self, lr: float, steps: int, runs: int, ended: Sequence[Run]) -> None:
+    def set_up(self, runs: int, text: str) -> None:
+        """A race is set up.
+
+        Args:
+            runs: that it has at most.
+            text: says so.
+        """
+        self._runs = runs
+        self.tell(text)
+
+    def begin(self, lr: float, steps: int, ended: Sequence[Run]) -> None:
         """A run begins.
 
         Args:
             lr: its highest rate.
             steps: that it takes.
-            runs: that the race has at most.
             ended: the runs before it.
         """
-        self._runs, self._ended = runs, tuple(ended)
+        self._ended = tuple(ended)
         self._now = [_Run(len(ended) + 1, lr, steps, self._smoothing)]
 
     def see(self, steps: Sequence[Seen], ended_at: float | None = None) -> None:
@@ -77,14 +86,13 @@ class RaceWatch:
         for seen in steps:
             self._show(self._now[0], seen, ended_at if seen is steps[-1] else None)
 
-    def begin_together(self, rates: Sequence[Sequence[float]], runs: int) -> None:
+    def begin_together(self, rates: Sequence[Sequence[float]]) -> None:
         """Several runs begin, the first ones of the race, which are made at once.
 
         Args:
             rates: of each run and step.
-            runs: that the race has at most.
         """
-        self._runs, self._ended = runs, ()
+        self._ended = ()
         self._rates = rates
         self._now = [_Run(i, max(lrs), len(lrs), self._smoothing) for i, lrs in enumerate(rates, start=1)]
         self._last: list[Seen | None] = [None] * len(rates)  # of each run: it is shown once the next one is there
@@ -116,8 +124,17 @@ class RaceWatch:
         smoothed, best = run.smoothed(seen.loss)
         done = self._ended if ended_at is None else (*self._ended, Run(run.lr, run.steps, ended_at))
         step = Step(
-            *(seen.place, run.steps, seen.lr, seen.loss, smoothed, best),
-            *(run.number, self._runs, run.lr, done, len(self._now)),
+            index=seen.place,
+            num_steps=run.steps,
+            lr=seen.lr,
+            loss=seen.loss,
+            smoothed=smoothed,
+            best=best,
+            run=run.number,
+            runs=self._runs,
+            peak=run.lr,
+            ended=done,
+            together=len(self._now),
         )
         for watcher in self._watchers:
             watcher(step)
