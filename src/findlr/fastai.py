@@ -105,7 +105,9 @@ def find_lr(
         training = _training(learn, watch, restore, snapshot)
         held_out = learn.dls.valid if len(learn.dls.loaders) > 1 and len(learn.dls.valid) else None
         trainable = TorchTrainable.of(
-            *(training, _Step(learn, watch, training), learn.dl),
+            training,
+            _Step(learn, watch, training),
+            learn.dl,
             validation_loader=held_out if search.get("verify") or validation_every is not None else None,
             validation_every=1 if validation_every is None else validation_every,
             facts={"sets": "learn.lr[]" if len(set(training.rates.ratios)) > 1 else "learn.lr"},

@@ -114,7 +114,7 @@ def find_lr(
         trainer.state.iteration = 0  # from which gradients are accumulated
         step = _step(trainer, training, output_transform, loss_fn, int(gradient_accumulation_steps))
         trainable = TorchTrainable.of(
-            *(training, step, loader), validation_loader=validation_loader, validation_every=validation_every
+            training, step, loader, validation_loader=validation_loader, validation_every=validation_every
         )
         shape = getattr(schedule, "lr_scheduler", schedule)  # PyTorch's, inside an LRScheduler of Ignite's
         return find(trainable, planned(shape, total_steps, warmup, trainable.steps_per_epoch), **search)

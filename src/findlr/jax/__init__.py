@@ -92,7 +92,9 @@ def find_lr(
         True
     """
     trainable = JaxTrainable(
-        *(step, state, loader),
+        step,
+        state,
+        loader,
         set_lr=set_lr,
         evaluate=evaluate,
         loss=loss,

@@ -112,7 +112,8 @@ def find_lr(
                 validation = batches_of(*held_out, batch_size=validation_batch_size or batch_size, shuffle=False)
             own = described.schedule_of(model)
             trainable = KerasTrainable(
-                *(model, batches),
+                model,
+                batches,
                 class_weight=class_weight,
                 validation=validation,
                 validation_every=1 if validation_every is None else validation_every,

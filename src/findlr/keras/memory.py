@@ -19,7 +19,10 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 
 _OWNERS = (
-    *(keras.Layer, keras.metrics.Metric, keras.optimizers.Optimizer, keras.losses.Loss),
+    keras.Layer,
+    keras.metrics.Metric,
+    keras.optimizers.Optimizer,
+    keras.losses.Loss,
     keras.random.SeedGenerator,
 )
 _CONTAINERS = (list, dict, set, deque)
@@ -99,7 +102,8 @@ def random_states() -> Any:
     """All but torch's, for comparing them."""
     generator = global_state.get_global_attribute(_GLOBAL_SEEDS)
     return (
-        *(random.getstate(), pickle.dumps(np.random.get_state(legacy=False))),  # noqa: NPY002 - users draw from it
+        random.getstate(),
+        pickle.dumps(np.random.get_state(legacy=False)),  # noqa: NPY002 - users draw from it
         None if generator is None else keras.ops.convert_to_numpy(generator.state.value).tolist(),
     )
 

@@ -159,8 +159,10 @@ class _OnJax:
         """In the order in which the train function takes them."""
         model = self._model
         return (
-            *(model.trainable_variables, model.non_trainable_variables),
-            *(model.optimizer.variables, model.metrics_variables),
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
         )
 
 

@@ -112,7 +112,8 @@ def find_lr(
     given = [each for each in (train_dataloaders, val_dataloaders, datamodule) if each is not None]
     data = [each for each in given if isinstance(each, kit.LightningDataModule)]
     whole = Whole(
-        *([*_parts(trainer, package), *data], [module]),
+        objects=[*_parts(trainer, package), *data],
+        modules=[module],
         loaders=[leaf for each in given if each not in data for leaf in leaves(each, package)],
         holders=[module, *data],
         devices=[trainer.strategy.root_device],

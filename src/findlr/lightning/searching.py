@@ -172,7 +172,9 @@ def _warn_of_steps(scheduler: Any, total_steps: int, moves: int) -> None:
         logger.warning(
             "this %s is made for %s steps, and Lightning moves it only %s times in this training: if it counts steps, "
             'let configure_optimizers return {"scheduler": scheduler, "interval": "step"} for it',
-            *(type(unwrapped(scheduler)).__name__, own, moves),
+            type(unwrapped(scheduler)).__name__,
+            own,
+            moves,
         )
 
 

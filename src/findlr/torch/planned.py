@@ -66,7 +66,11 @@ def warn_of_epochs(plan: Plan, total_steps: Any, steps_per_epoch: Callable[[], i
         logger.warning(
             "this %s ends after %s steps, and one epoch has %s: if it is stepped once an epoch, give total_steps='%s "
             "epochs'; if it is stepped at each step, total_steps=%s says so",
-            *(plan.scheduler, plan.total_steps, epoch, plan.total_steps, plan.total_steps),
+            plan.scheduler,
+            plan.total_steps,
+            epoch,
+            plan.total_steps,
+            plan.total_steps,
         )
 
 

@@ -152,7 +152,7 @@ def find_lr(
     if not in_epochs:  # what is wrong with a plan is told first
         plan = Plan(*read_schedule(schedule, total_steps), warmup=warmup)
     trainable = TorchTrainable(
-        *(model, optimizer, criterion, loader), loss_fn=loss_fn, train_step=train_step, restore=restore, **how
+        model, optimizer, criterion, loader, loss_fn=loss_fn, train_step=train_step, restore=restore, **how
     )
     if in_epochs:
         plan = planned(schedule, total_steps, warmup, trainable.steps_per_epoch)

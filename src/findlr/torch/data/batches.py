@@ -129,7 +129,9 @@ def _warn_of_streams(loader: Any) -> None:
                 logger.warning(
                     "%s of the loader's %s is an open %s, whose place can't be put back, so the batches after the "
                     "search are others: let its __iter__ make one for each pass",
-                    *(name, type(sampler).__name__, type(value).__name__),
+                    name,
+                    type(sampler).__name__,
+                    type(value).__name__,
                 )
                 return
 

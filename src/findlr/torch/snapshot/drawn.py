@@ -77,7 +77,8 @@ def _look(before: list[tuple[str, Any, list[Any]]], left: list[str]) -> None:
         logger.warning(
             "%s is an open %s that the search has drawn from, and its place can't be put back, so the batches after it "
             "are others: let it be findlr.rewindable(...) of that from the start",
-            *(name, type(iterator).__name__.strip("_")),
+            name,
+            type(iterator).__name__.strip("_"),
         )
 
 

@@ -121,7 +121,9 @@ class Watched:
             logger.warning(
                 "a function of the training keeps a number that the search has changed, and that is not put back: %s "
                 "was %s and is %s. Make it a buffer of a module, or give what holds it, with a state_dict, in restore=",
-                *(name, was, number),
+                name,
+                was,
+                number,
             )
 
 
