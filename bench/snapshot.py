@@ -93,10 +93,10 @@ class Case:
 MOMENTUM, ADAM = partial(optim.SGD, lr=1e-3, momentum=0.9), partial(optim.Adam, lr=1e-3)
 CASES = {
     "large": Case("1 GB: 87.5 M parameters, AdamW", 15, Large, partial(optim.AdamW, lr=1e-3)),
-    "norms": Case("10,000 tensors in 5,000 modules, momentum", 80, partial(Norms, 5000), MOMENTUM),
-    "norms-adam": Case("10,000 tensors in 5,000 modules, Adam", 40, partial(Norms, 5000), ADAM),
-    "flat": Case("10,000 tensors in one module, momentum", 80, Flat, MOMENTUM),
-    "flat-adam": Case("10,000 tensors in one module, Adam", 40, Flat, ADAM),
+    "norms": Case("10,000 parameters in 5,000 modules, momentum", 80, partial(Norms, 5000), MOMENTUM),
+    "norms-adam": Case("10,000 parameters in 5,000 modules, Adam", 40, partial(Norms, 5000), ADAM),
+    "flat": Case("10,000 parameters in one module, momentum", 80, Flat, MOMENTUM),
+    "flat-adam": Case("10,000 parameters in one module, Adam", 40, Flat, ADAM),
     "groups": Case("1,000 param groups of two tensors, momentum", 200, partial(Norms, 1000), MOMENTUM, groups=True),
     "small": Case("784-100-10, momentum", 1000, small, MOMENTUM),
 }

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cost, gpu, growth, nothing, passes, ratios, slopes
+from bench import cost, gpu, growth, nothing, passes, ratios, slopes, snapshot
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_document_shows_the_table_that_was_measured():
-    assert cost.table(json.loads(cost.OUTPUT.read_text())) in (DOCS / "performance.md").read_text()
+@pytest.mark.parametrize("bench", [cost, snapshot])
+def test_the_document_shows_the_table_that_was_measured(bench):
+    assert bench.table(json.loads(bench.OUTPUT.read_text())) in (DOCS / "performance.md").read_text()
 
 
 def test_ours_and_the_bare_loop_take_as_many_steps_and_are_timed():
