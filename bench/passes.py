@@ -22,7 +22,7 @@ from torch import nn, optim
 from bench.ratios import ratio, ratio_text
 from findlr import Plan, TorchTrainable
 from findlr.torch.passes import together
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 
 NETS = {"64-64-10": (64, 64, 10), "784-100-10": (784, 100, 10)}
 OPTIMIZERS = {"SGD": partial(optim.SGD, momentum=0.9), "AdamW": optim.AdamW}
@@ -45,7 +45,7 @@ def training_of(
     return training
 
 
-def one_after_another(training: TorchTrainable, begin: Memory, rates: Rates) -> list[float]:
+def one_after_another(training: TorchTrainable, begin: TorchMemory, rates: Rates) -> list[float]:
     """As a race does."""
     ends = []
     for lrs in rates:
@@ -56,14 +56,14 @@ def one_after_another(training: TorchTrainable, begin: Memory, rates: Rates) -> 
     return ends
 
 
-def in_one_pass(training: TorchTrainable, begin: Memory, rates: Rates) -> list[float]:
+def in_one_pass(training: TorchTrainable, begin: TorchMemory, rates: Rates) -> list[float]:
     """As a race does where it pays, the trial included."""
     ends = training.run_together(begin, rates)
     assert not isinstance(ends, str), ends
     return ends
 
 
-def bare_pass(training: TorchTrainable, begin: Memory, single: together._Single, rates: Rates) -> list[float]:
+def bare_pass(training: TorchTrainable, begin: TorchMemory, single: together._Single, rates: Rates) -> list[float]:
     """The same without the trial."""
     training.restore(begin)
     with torch.no_grad():

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from findlr.analysis.plan import SCHEDULES
-from findlr.torch.data.held_out import split
+from findlr.torch.data.splitting import split
 from study.answers import BASELINES, LONG, SEEDS, Record, add, load
 from study.regret import DEFAULT_LR, TRUTH, Truth
 from study.rounds import chosen, go

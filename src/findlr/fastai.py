@@ -18,7 +18,7 @@ from findlr.search.settings import Search
 from findlr.torch.losses import told_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import planned
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
@@ -244,7 +244,7 @@ class _Around(Attributes):
         super().__init__(learn, learn.cbs, *learn.cbs, *measures)
         self._learn = learn
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         super().remember(memory)
         if (opt := self._learn.opt) is not None:
             known = [name for name in ("lr", "wd") if name in opt.hypers[0]]

@@ -19,7 +19,7 @@ from findlr.search.settings import Search
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule, stairs
 from findlr.torch.setting import facts_of, made_rates, share_of
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Attributes, Held
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw
@@ -144,7 +144,7 @@ def _begin(net: NeuralNet, deciding: Sequence[Any], inputs: Any, targets: Any) -
 class _Around(Attributes):
     """A net, and what its settings hold, such as the random state of its split; modules among them are the search's."""
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         super().remember(memory)
         settings = [each for owner in self._owners for each in owner.get_params(deep=False).values()]
         Held(*settings, but=[each for each in settings if isinstance(each, nn.Module)]).remember(memory)

@@ -13,12 +13,11 @@ import numpy as np
 
 from findlr.errors import LoaderError
 from findlr.jax.state import ARRAYS
-from findlr.search import batches
-from findlr.search.batches import Remembers, has_state
+from findlr.search.batches import Batches, Remembers, has_state
 from findlr.search.memory import Memory, Phase
 
 
-def batches_of(loader: Any, *, consume: bool) -> batches.Batches:
+def batches_of(loader: Any, *, consume: bool) -> Batches:
     """An endless stream of a loader's batches.
 
     Args:
@@ -42,13 +41,13 @@ def batches_of(loader: Any, *, consume: bool) -> batches.Batches:
             )
     torch = sys.modules.get("torch.utils.data")
     if torch is not None and isinstance(loader, torch.DataLoader):
-        from findlr.torch.data.batches import Batches as TorchBatches  # torch is there: the loader is its
+        from findlr.torch.data.batches import TorchBatches  # torch is there: the loader is its
 
         return TorchBatches(loader)
-    return Batches(loader, consume=consume)
+    return JaxBatches(loader, consume=consume)
 
 
-class Batches(batches.Batches):
+class JaxBatches(Batches):
     """An endless stream of batches; see ``findlr.search.batches.Batches``."""
 
     def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from findlr.errors import LoaderError
 from findlr.keras.loaders import Arrays, Units, split
 from findlr.keras.memory import remember_rng
-from findlr.search import batches, held_out
+from findlr.search import splitting
+from findlr.search.batches import Batches, Remembers, has_state
 from findlr.search.memory import Memory, Phase
 
 _BATCH_SIZE = 32  # fit's
@@ -26,22 +27,22 @@ def batches_of(
     batch_size: int | None = None,
     shuffle: bool = True,
     consume: bool = False,
-) -> batches.Batches:
+) -> Batches:
     """The batches of what ``fit`` takes, as tuples of inputs, targets and weights.
 
     Raises:
         LoaderError: it is nothing that ``fit`` takes, or the parts do not fit.
     """
     if _is_of(x, "torch", "DataLoader"):
-        from findlr.torch.data.batches import Batches as OfTorch
+        from findlr.torch.data.batches import TorchBatches
 
         _alone("a torch DataLoader", y, sample_weight)
-        return OfTorch(x, consume=consume)
+        return TorchBatches(x, consume=consume)
     if _is_of(x, "tensorflow", "DatasetV2"):
         raise LoaderError("x is a tf.data.Dataset, whose place can't be put back: give arrays or a PyDataset")
     if isinstance(x, keras.utils.PyDataset):
         _alone("a PyDataset", y, sample_weight)
-        return Batches(Units(x, shuffle=shuffle))
+        return KerasBatches(Units(x, shuffle=shuffle))
     if x is not None and _leaves(x) and not _without_examples(x):
         for name, part in {"y": y, "sample_weight": sample_weight}.items():
             _check_examples(name, part)
@@ -50,21 +51,21 @@ def batches_of(
         sizes = sorted({int(leaf.shape[0]) for leaf in leaves})
         if len(sizes) > 1:
             raise LoaderError(f"x, y and sample_weight must have as many examples each, got {sizes}")
-        return Batches(Arrays(parts, sizes[0], batch_size or _BATCH_SIZE, shuffle=shuffle))
+        return KerasBatches(Arrays(parts, sizes[0], batch_size or _BATCH_SIZE, shuffle=shuffle))
     if isinstance(x, (list, tuple, dict)) or not isinstance(x, Iterable):
         raise LoaderError(
             f"x must be arrays, a PyDataset, a DataLoader, or an iterable of batches, got {type(x).__name__}"
         )
     _alone(f"a {type(x).__name__}", y, sample_weight)
-    if isinstance(x, Iterator) and not (consume or isinstance(x, batches.Remembers) or batches.has_state(x)):
+    if isinstance(x, Iterator) and not (consume or isinstance(x, Remembers) or has_state(x)):
         raise LoaderError(
             f"x is a one-shot iterator ({type(x).__name__}), so its batches could not be put back: give arrays or a "
             "PyDataset; or findlr.rewindable(x), trained on, too; or let find_lr use its batches up with consume=True"
         )
-    return Batches(x, consume=consume)
+    return KerasBatches(x, consume=consume)
 
 
-def remember_place(data: batches.Batches, memory: Memory) -> None:
+def remember_place(data: Batches, memory: Memory) -> None:
     """The place in data whose own memory may be another kind than ``memory``."""
     place = data.new_memory()
     data.remember(place)
@@ -73,7 +74,7 @@ def remember_place(data: batches.Batches, memory: Memory) -> None:
     memory.on_close(place.close)
 
 
-class Batches(batches.Batches):
+class KerasBatches(Batches):
     """Batches of a loader of Keras's; see ``findlr.search.batches.Batches``."""
 
     def remember_loader(self, memory: Memory) -> None:
@@ -85,7 +86,7 @@ class Batches(batches.Batches):
         """All random states: a PyDataset may draw from any."""
         remember_rng(memory)
 
-    def split(self, count: int, needed: int, share: float) -> held_out.Parts | None:
+    def split(self, count: int, needed: int, share: float) -> splitting.Parts | None:
         """Batches set aside, and a loader of a share of the other examples."""
         parts = None
         if isinstance(self.loader, (Arrays, Units)) and self.loader.units is not None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from findlr.errors import ConfigurationError
-from findlr.search import held_out
+from findlr.search import splitting
 
 
 class Arrays:
@@ -55,11 +55,11 @@ class Arrays:
             order = order[np.random.permutation(len(order))]  # noqa: NPY002 - what keras.utils.set_random_seed seeds
         return np.resize(order, len(self) * self.per_batch) if self.fills else order
 
-    def few(self, order: Any, _: int) -> held_out.Parts | None:
+    def few(self, order: Any, _: int) -> splitting.Parts | None:
         """A fifth of the examples as one batch, and the same arrays with the others."""
-        if held_out.rows_in(self._parts, keras.tree.map_structure) is None:
+        if splitting.rows_in(self._parts, keras.tree.map_structure) is None:
             return None
-        aside, others = (order[rows] for rows in held_out.rows_apart(len(order)))
+        aside, others = (order[rows] for rows in splitting.rows_apart(len(order)))
         rest = self.of(others.tolist())
         rest.per_batch, rest.fills = min(self.per_batch, len(order)), True
         return ([self.at(aside)], rest) if len(aside) else None
@@ -104,9 +104,9 @@ class Units:
         order = np.asarray(self.units)
         return order[np.random.permutation(len(order))] if self.shuffle else order  # noqa: NPY002 - as above
 
-    def few(self, order: Any, count: int) -> held_out.Parts | None:
+    def few(self, order: Any, count: int) -> splitting.Parts | None:
         """A fifth of the examples of each batch, and the batches with the others."""
-        return held_out.by_rows((self.at([unit]) for unit in order), count, keras.tree.map_structure, 1)
+        return splitting.by_rows((self.at([unit]) for unit in order), count, keras.tree.map_structure, 1)
 
     def at(self, units: Any) -> Any:
         """The one batch of that number."""
@@ -130,12 +130,12 @@ class Units:
             self.source.on_epoch_end()
 
 
-def split(loader: Arrays | Units, count: int, needed: int, share: float) -> held_out.Parts | None:
+def split(loader: Arrays | Units, count: int, needed: int, share: float) -> splitting.Parts | None:
     """Set batches aside, and make a loader of a share of what else there is; few arrays give a fifth of their examples.
 
     Args:
         loader: of known units; the random state moves.
-        count: see ``findlr.search.held_out.counts``.
+        count: see ``findlr.search.splitting.counts``.
         needed: the same.
         share: the same.
 
@@ -143,7 +143,7 @@ def split(loader: Arrays | Units, count: int, needed: int, share: float) -> held
         The batches, and the loader of the others; None if none can be spared.
     """
     assert loader.units is not None
-    aside, train_on = held_out.counts(len(loader), count, needed, share)
+    aside, train_on = splitting.counts(len(loader), count, needed, share)
     thins, size = train_on < len(loader) - aside, loader.per_batch
     if not (count or thins):
         return None

@@ -23,7 +23,7 @@ from findlr.lightning.step import LightningStep
 from findlr.lightning.written import written_in
 from findlr.search.find import find
 from findlr.search.settings import Search
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.planned import read_schedule
 from findlr.torch.snapshot.notes import Held
 from findlr.torch.snapshot.reach import Reached
@@ -180,7 +180,7 @@ def _warn_of_steps(scheduler: Any, total_steps: int, moves: int) -> None:
 
 def _loader(trainer: Any) -> Any:
     combined, loader, limit = trainer.fit_loop._combined_loader, trainer.train_dataloader, trainer.num_training_batches
-    is_whole = combined.flattened == [loader] and limit in (math.inf, Batches(loader).length())
+    is_whole = combined.flattened == [loader] and limit in (math.inf, TorchBatches(loader).length())
     return loader if is_whole else _Epochs(combined, limit)
 
 
@@ -192,7 +192,7 @@ class _Epochs:
 
     def __iter__(self) -> Iterator[Any]:
         combined = copy(self.combined)  # because the fit has that one open
-        combined.flattened = [Batches(loader).opened(loader) for loader in self.loaders]
+        combined.flattened = [TorchBatches(loader).opened(loader) for loader in self.loaders]
         for i, (batch, *_) in enumerate(combined):
             if i >= self.limit:
                 return

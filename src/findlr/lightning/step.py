@@ -14,7 +14,7 @@ from findlr.errors import ConfigurationError, LossError
 from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.own_step import OwnStep
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.step import Draw
 from findlr.torch.training import Training
 
@@ -193,7 +193,7 @@ class LightningStep(OwnStep):
         """What the validation step returns or, if that is nothing, logs as its one loss; or None."""
         self._told.clear()
         metrics = [each for each in self._module.modules() if isinstance(each, self._metric)]
-        memory = Memory()
+        memory = TorchMemory()
         memory.note_modules(metrics)
         memory.copy()
         self._trainer.validating = True

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from findlr.errors import DataEndedError, LoaderError
-from findlr.search import held_out
+from findlr.search import splitting
 from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 from findlr.search.objects import generators_in, refill_if_changed
@@ -112,7 +112,7 @@ class Batches:
         """Set batches aside, and go on with a share of the other examples.
 
         Where examples can't be told apart, the next batches are set aside, and come again if the pass ends. This lasts
-        until an earlier place in the data is put back. The arguments are those of ``findlr.search.held_out.counts``.
+        until an earlier place in the data is put back. The arguments are those of ``findlr.search.splitting.counts``.
         """
         parts = self.split(count, needed, share)
         if parts is None:
@@ -259,14 +259,14 @@ class Batches:
     def remember_rng(self, memory: Memory) -> None:
         """Remember random states beyond Python's and NumPy's."""
 
-    def split(self, count: int, needed: int, share: float) -> held_out.Parts | None:
+    def split(self, count: int, needed: int, share: float) -> splitting.Parts | None:
         """Batches set aside, and a loader of a share of the other examples; None where examples can't be told apart."""
         length = self.length()
-        may_be_few = count and not self.ends and (length is None or length < held_out.PER_ASIDE)
+        may_be_few = count and not self.ends and (length is None or length < splitting.PER_ASIDE)
         if not may_be_few:
-            return held_out.of_list(self.loader, count, needed, share)
+            return splitting.of_list(self.loader, count, needed, share)
         with closing(self.whole()) as batches:
-            return held_out.by_rows(batches, count, self.mapped)
+            return splitting.by_rows(batches, count, self.mapped)
 
     def moved(self, batch: Any) -> Any:
         """``batch`` where the training needs it."""
@@ -274,7 +274,7 @@ class Batches:
 
     def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
         """A batch of the same nesting, with ``change(array)`` in place of each array."""
-        return held_out.mapped(change, batch)
+        return splitting.mapped(change, batch)
 
     def copied(self, batch: Any) -> Any:
         """A copy that shares no memory with ``batch``.
@@ -292,4 +292,4 @@ class Batches:
 
     def bytes_in(self, batch: Any) -> int:
         """The bytes of the arrays in ``batch``."""
-        return sum(int(getattr(leaf, "nbytes", 0)) for leaf in held_out.leaves_of(batch, self.mapped))
+        return sum(int(getattr(leaf, "nbytes", 0)) for leaf in splitting.leaves_of(batch, self.mapped))

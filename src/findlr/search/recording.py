@@ -197,7 +197,7 @@ class Recording:
 
     def check_validation(self, every: int) -> None:
         """Warn if held-out losses were measured, one in so many steps, and none of them is a number."""
-        if len(self._read_points) >= every and not np.isfinite([held_out for *_, held_out in self._read_points]).any():
+        if len(self._read_points) >= every and not np.isfinite([loss for *_, loss in self._read_points]).any():
             logger.warning("no held-out loss is a number: look for a NaN in the data of validation_loader")
 
     def curve(self, smoothing: float) -> Curve:
@@ -205,7 +205,7 @@ class Recording:
         diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
         points = self._read_points
         lrs, losses = [lr for lr, *_ in points], [loss for _, loss, *_ in points]
-        validation = [held_out for *_, held_out in points]
+        validation = [after_step for *_, after_step in points]
         baselines = [under_start for _, _, under_start, _ in points if under_start is not None]
         seen = validation if np.isfinite(validation).any() else None
         return Curve(lrs, losses, baselines or None, seen, diverged, self._num_steps, smoothing)

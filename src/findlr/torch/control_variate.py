@@ -23,15 +23,15 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
-from findlr.search.memory import Memory as Undos
+from findlr.search.memory import Memory
 from findlr.search.restoring import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.notes import is_small_array, remember_rng, remember_torch_rng
 from findlr.torch.snapshot.reach import reached_from
-from findlr.torch.step import Loss, Step
+from findlr.torch.step import Loss, TakesSteps
 from findlr.torch.training import Training
 
 logger = logging.getLogger("findlr")
@@ -48,7 +48,7 @@ class Baseline:
         functions: of the user's own, which make the loss.
     """
 
-    def __init__(self, training: Training, taker: Step, functions: Sequence[Any]) -> None:
+    def __init__(self, training: Training, taker: TakesSteps, functions: Sequence[Any]) -> None:
         self.variate: ControlVariate | None = None
         self.forwards = 0
         self._training, self._taker = training, taker
@@ -57,7 +57,7 @@ class Baseline:
         self._before: Any = None
         self._memories: list[tuple[int, int]] = []
 
-    def prepare(self, snapshot: Memory) -> str | None:
+    def prepare(self, snapshot: TorchMemory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
         training, reason = self._training, self._taker.why_no_loss()
         if reason is None and not snapshot.store.on_device:
@@ -121,7 +121,9 @@ class ControlVariate:
         devices: these.
     """
 
-    def __init__(self, modules: list[nn.Module], taker: Step, snapshot: Memory, devices: list[torch.device]) -> None:
+    def __init__(
+        self, modules: list[nn.Module], taker: TakesSteps, snapshot: TorchMemory, devices: list[torch.device]
+    ) -> None:
         self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
         self._draws_first = taker.draws_first
         self._devices = devices
@@ -133,7 +135,7 @@ class ControlVariate:
             self._weights = {name: kept.clone() for name, kept in self._kept.items()}
         self._versions = {name: weight._version for name, weight in self._weights.items()}
         self._batches: list[Any] = []
-        self._draws: list[Undos] = []  # the random states before each forward pass, or before the first
+        self._draws: list[Memory] = []  # the random states before each forward pass, or before the first
         self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
         self._without_graph = WithoutGraph()
@@ -174,7 +176,7 @@ class ControlVariate:
         stacked = torch.stack(losses)
         return stacked.mean() if self._combine == "mean" else stacked.sum()
 
-    def _loss(self, batch: Any, draws: Undos | None) -> torch.Tensor:
+    def _loss(self, batch: Any, draws: Memory | None) -> torch.Tensor:
         if draws is not None:
             draws.put_back()
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}  # BatchNorm writes into its own
@@ -248,8 +250,8 @@ class ControlVariate:
             else None
         )
 
-    def _random_states(self) -> Undos:
-        memory = Undos()
+    def _random_states(self) -> Memory:
+        memory = Memory()
         self._remember(self._devices, memory)
         return memory
 

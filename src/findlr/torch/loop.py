@@ -33,7 +33,7 @@ from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
 from findlr.torch.schedulers import make_endless
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
 from findlr.torch.snapshot.stores import StoreKind
@@ -247,12 +247,12 @@ class RangeTest(Points):
     def _carry(self, error: BaseException) -> None:
         carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
 
-    def snapshot(self) -> Memory:
+    def snapshot(self) -> TorchMemory:
         """Copies of all that the loop can change."""
         self._memory = self._training.snapshot()
         return self._memory
 
-    def restore(self, snapshot: Memory) -> None:
+    def restore(self, snapshot: TorchMemory) -> None:
         """Put everything back."""
         snapshot.put_back()
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.losses import told_loss
 from findlr.torch.scaler import Counted
 from findlr.torch.two_passes import versions_of
@@ -56,7 +56,7 @@ class Items(Iterator[Any]):
         batches: where they come from.
     """
 
-    def __init__(self, items: Iterator[Any], batches: Batches) -> None:
+    def __init__(self, items: Iterator[Any], batches: TorchBatches) -> None:
         self._items, self._batches = items, batches
 
     def __iter__(self) -> Self:

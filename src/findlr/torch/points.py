@@ -15,12 +15,12 @@ from findlr.errors import ConfigurationError, DataEndedError
 from findlr.search import interrupts
 from findlr.search.batches import PASS_ENDED
 from findlr.search.recording import Recording
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.planned import LoopPlan
 from findlr.torch.point import Idle, Items, Point
 from findlr.torch.ranks import drawn_on_all, is_skipped
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.training import Training
 
 
@@ -34,8 +34,8 @@ class Points:
 
     def _start_points(self) -> None:
         self._open = self._given = False
-        self._memory: Memory | None = None
-        self._loaders: dict[int, Batches] = {}
+        self._memory: TorchMemory | None = None
+        self._loaders: dict[int, TorchBatches] = {}
         self._point = Point()
         self._points = self._drawn = 0
         self._idle = Idle(self._training.swept)
@@ -77,12 +77,12 @@ class Points:
         batches.close()
         return Items(self._items(partial(batches.next, of_pass=True)), batches)
 
-    def _batches_of(self, loader: Iterable[Any]) -> Batches:
+    def _batches_of(self, loader: Iterable[Any]) -> TorchBatches:
         """The stream of a loader; a second loop over it goes on with the same one, whose place is remembered once."""
         self._need_open("iterate over it")
         assert self._memory is not None
         if id(loader) not in self._loaders:
-            batches = Batches(loader)
+            batches = TorchBatches(loader)
             batches.remember(self._memory)
             self._loaders[id(loader)] = batches
             self._plan.seen(self._training.ranks.least(batches.length()))

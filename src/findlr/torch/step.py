@@ -32,7 +32,7 @@ BY_A_FRAMEWORK = "a framework takes the steps by what it has set up in this proc
 """Why some trainings can't be sent to another process."""
 
 
-class Step(Protocol):
+class TakesSteps(Protocol):
     """Takes optimizer steps, and says what a search must know about them."""
 
     combine: Literal["mean", "sum"]

@@ -13,14 +13,14 @@ from findlr.errors import DataEndedError, FindlrError
 from findlr.search.failure import note, told
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.control_variate import Baseline
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.given import asked_of
 from findlr.torch.misfits import described, layer_misfit
 from findlr.torch.ranks import drawn_on_all
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
-from findlr.torch.step import Loss, Step
+from findlr.torch.step import Loss, TakesSteps
 from findlr.torch.training import Training
 from findlr.torch.validation import HeldOut
 
@@ -34,12 +34,12 @@ class Stepping:
 
     ends_short = False  # the last step of an epoch is taken on the batches that are left
     training: Training
-    taker: Step
+    taker: TakesSteps
     rank: int
     world_size: int
     device: torch.device
     validation_every: int | None
-    batches: Batches
+    batches: TorchBatches
     no_new_graphs: NoNewGraphs
     _write: Any
     _place: Place
@@ -161,7 +161,7 @@ class Stepping:
         skipped = self.taker.skipped
         return skipped.item() if skipped is not None and skipped.device.type == "cpu" else skipped
 
-    def prepare_baseline(self, snapshot: Memory) -> str | None:
+    def prepare_baseline(self, snapshot: TorchMemory) -> str | None:
         """Get ready for ``baseline`` under the weights of ``snapshot``; return why there can be none, or None."""
         return self._baseline.prepare(snapshot)
 
@@ -179,11 +179,11 @@ class Stepping:
         """The losses as numbers, the mean over all processes; waits for the device, once."""
         return self.training.read(losses)
 
-    def snapshot(self) -> Memory:
+    def snapshot(self) -> TorchMemory:
         """Copies of everything that a step can change."""
         return self.training.snapshot([self.batches, *self._held_out.places])
 
-    def restore(self, snapshot: Memory) -> None:
+    def restore(self, snapshot: TorchMemory) -> None:
         """Put everything back in place."""
         self._baseline.variate = None
         snapshot.put_back()

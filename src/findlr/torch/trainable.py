@@ -1,4 +1,4 @@
-"""A PyTorch training as the search sees it: a Training, a Step, and data."""
+"""A PyTorch training as the search sees it: a Training, what takes its steps, and data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_data, check_ways
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.control_variate import Baseline
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.own_step import OwnStep
@@ -29,11 +29,11 @@ from findlr.torch.passes import together
 from findlr.torch.passes.obstacles import obstacle
 from findlr.torch.ranks import drawn_on_all
 from findlr.torch.scaler import Stepper
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Watched
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
-from findlr.torch.step import Criterion, Loss, LossFn, LossStep, Step, TrainStep
+from findlr.torch.step import Criterion, Loss, LossFn, LossStep, TakesSteps, TrainStep
 from findlr.torch.stepping import Place, Stepping
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
@@ -123,7 +123,7 @@ class TorchTrainable(Stepping):
             training.watched = Watched(criterion, loss_fn, train_step)
         training.include(reached_from(criterion, loss_fn, train_step))
         training.check_parameters()
-        taker: Step
+        taker: TakesSteps
         if train_step is not None:
             taker = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers)))
@@ -138,7 +138,7 @@ class TorchTrainable(Stepping):
     def of(
         cls,
         training: Training,
-        taker: Step,
+        taker: TakesSteps,
         loader: Iterable[Any],
         *,
         validation_loader: Iterable[Any] | None = None,
@@ -151,7 +151,7 @@ class TorchTrainable(Stepping):
 
         Args:
             training: the models and optimizers.
-            taker: takes the steps; see ``findlr.torch.step.Step``.
+            taker: takes the steps; see ``findlr.torch.step.TakesSteps``.
             loader: batches.
             validation_loader: see the class.
             validation_every: see the class.
@@ -167,7 +167,7 @@ class TorchTrainable(Stepping):
     def _assemble(
         self,
         training: Training,
-        taker: Step,
+        taker: TakesSteps,
         loader: Iterable[Any],
         functions: Sequence[Any],
         validation_loader: Iterable[Any] | None,
@@ -185,7 +185,7 @@ class TorchTrainable(Stepping):
         self.no_new_graphs = NoNewGraphs()
         self._may_compile = may_compile(training.modules, next(iter(functions), None), training.swept)
         self._place = place or partial(moved, device=self.device)
-        self.batches = Batches(loader, self.device if place is None else None, consume=consume)
+        self.batches = TorchBatches(loader, self.device if place is None else None, consume=consume)
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs, self._place)
         self.validation_every = None if validation_loader is None else plain(validation_every)
         self._first_batch: str | None = None
@@ -221,7 +221,7 @@ class TorchTrainable(Stepping):
         """The reason why ``run_together`` can't take that many runs, if one is known beforehand, or None."""
         return obstacle(self, runs) if self.training.ranks.is_alone else "several processes train together"
 
-    def run_together(self, snapshot: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
+    def run_together(self, snapshot: TorchMemory, rates: Sequence[Sequence[float]]) -> list[float] | str:
         """The held-out losses of several runs in one pass; or why they must be made one after another."""
         return together.run(self, snapshot, rates)
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_strangers
 from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
@@ -35,7 +35,7 @@ from findlr.torch.rates import (
 )
 from findlr.torch.snapshot.drawn import warn_of_cudnn
 from findlr.torch.snapshot.heap import keep_freed_memory
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import Around, Watched, note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached
@@ -209,14 +209,14 @@ class Training:
             self.batch_size, self._is_of_all = self.ranks.examples(self.batch_size), True
         return self.ranks.mean(read_losses(losses))
 
-    def snapshot(self, places: Iterable[Batches] = ()) -> Memory:
+    def snapshot(self, places: Iterable[TorchBatches] = ()) -> TorchMemory:
         """Copies of everything that a step can change.
 
         Args:
             places: data whose place is remembered, too.
         """
         keep_freed_memory()
-        memory = Memory()
+        memory = TorchMemory()
         try:
             if self.ranks is ALONE:
                 self._remember(memory, places)
@@ -230,7 +230,7 @@ class Training:
             raise
         return memory
 
-    def _remember(self, memory: Memory, places: Iterable[Batches]) -> None:
+    def _remember(self, memory: TorchMemory, places: Iterable[TorchBatches]) -> None:
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)

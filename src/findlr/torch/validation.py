@@ -17,12 +17,12 @@ from findlr.search.batches import PASS_ENDED
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.ranks import Ranks, drawn_on_all
 from findlr.torch.snapshot.notes import remember_rng
-from findlr.torch.step import Evaluates, Step
+from findlr.torch.step import Evaluates, TakesSteps
 from findlr.torch.training import Training
 
 
@@ -40,23 +40,23 @@ class HeldOut:
     def __init__(
         self,
         training: Training,
-        taker: Step,
+        taker: TakesSteps,
         loader: Iterable[Any] | None,
         no_new_graphs: NoNewGraphs,
         place: Callable[[Any], Any],
     ) -> None:
         self.forwards = 0
         self._training, self._taker, self._no_new_graphs, self._place = training, taker, no_new_graphs, place
-        self._validation = None if loader is None else Batches(loader)
+        self._validation = None if loader is None else TorchBatches(loader)
         self._aside: list[Any] = []
         self._without_graph = WithoutGraph()
 
     @property
-    def places(self) -> list[Batches]:
+    def places(self) -> list[TorchBatches]:
         """The data whose place a snapshot must remember."""
         return [] if self._validation is None else [self._validation]
 
-    def hold_out(self, training_batches: Batches, batches: int, steps: int, total_steps: int) -> int:
+    def hold_out(self, training_batches: TorchBatches, batches: int, steps: int, total_steps: int) -> int:
         """Set batches aside: the validation loader's first ones or, without one, some of the training's examples.
 
         A run of ``steps`` steps then trains on a share of the other examples: the square root of steps / total_steps.
@@ -74,7 +74,7 @@ class HeldOut:
         self._aside = [self._place(batch) for batch in aside[:count]]
         return count
 
-    def _set_aside(self, training_batches: Batches, batches: int, needed: int, share: float) -> list[Any]:
+    def _set_aside(self, training_batches: TorchBatches, batches: int, needed: int, share: float) -> list[Any]:
         if self._validation is None:
             return training_batches.hold_out(batches, needed, share)
         length = self._validation.length()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from findlr.search.interrupts import signals_wait
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.given import check_made
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import Attributes, Held, remember_rng
 from findlr.torch.snapshot.stores import StoreKind, free_memory, store_for
@@ -59,13 +59,13 @@ class Whole(Attributes):
         check_made(t for module in modules for t in (*module.parameters(), *module.buffers()))
         super().__init__(*objects, worth=lambda _: False, devices=devices)
         self._modules, self._kind = modules, snapshot
-        self._places = [Batches(loader) for loader in loaders]
+        self._places = [TorchBatches(loader) for loader in loaders]
         self._holders = list(holders)
 
     @signals_wait
-    def snapshot(self) -> Memory:
+    def snapshot(self) -> TorchMemory:
         """Copies of everything."""
-        memory = Memory()
+        memory = TorchMemory()
         self.remember(memory)
         memory.note_modules(self._modules)
         others = [each for each in self._owners if not any(each is holder for holder in self._holders)]

@@ -23,7 +23,7 @@ from torch.utils.data import (
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from findlr import find_lr
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 
@@ -219,7 +219,7 @@ def numbers_in(batches):
 @pytest.mark.parametrize(("examples", "size"), [(20, 20), (20, 7), (28, 7), (5, 5)])
 def test_a_loader_of_few_batches_sets_a_fifth_of_its_examples_aside(examples, size):
     data = TensorDataset(torch.arange(float(examples))[:, None])
-    batches = Batches(DataLoader(data, size, shuffle=True, generator=torch.Generator().manual_seed(0)))
+    batches = TorchBatches(DataLoader(data, size, shuffle=True, generator=torch.Generator().manual_seed(0)))
     held = numbers_in(batches.hold_out(8, 100, 0.3))
     trained = [batches.next() for _ in range(40)]
     assert len(held) == examples // 5
@@ -228,5 +228,5 @@ def test_a_loader_of_few_batches_sets_a_fifth_of_its_examples_aside(examples, si
 
 
 def test_of_four_examples_none_is_to_spare():
-    batches = Batches(DataLoader(TensorDataset(torch.arange(4.0)[:, None]), 4))
+    batches = TorchBatches(DataLoader(TensorDataset(torch.arange(4.0)[:, None]), 4))
     assert numbers_in(batches.hold_out(1, 100, 1.0)) == numbers_in([batches.next()]) == set(range(4))

@@ -631,10 +631,10 @@ def test_the_loaders_that_a_package_knows_to_be_open():
 
 
 def test_examples_held_out_of_a_wrapped_loader_are_not_trained_on():
-    from findlr.torch.data.batches import Batches
+    from findlr.torch.data.batches import TorchBatches
 
     seen = []
-    batches = Batches(prepared(seen))
+    batches = TorchBatches(prepared(seen))
     batches.hold_out(1, 100, 1.0)
     held = set(seen)
     seen.clear()
@@ -680,10 +680,10 @@ class Shuffled(Prepared):
 
 
 def test_a_wrapped_loader_that_counts_its_passes():
-    from findlr.torch.data.batches import Batches
+    from findlr.torch.data.batches import TorchBatches
 
     loader = Shuffled()
-    batches = Batches(loader)
+    batches = TorchBatches(loader)
     given = torch.stack([batches.next()[0] for _ in range(9)])
     assert loader.iteration == 0
     assert torch.equal(given, torch.stack([batch for _ in range(3) for (batch,) in loader]))
@@ -691,9 +691,9 @@ def test_a_wrapped_loader_that_counts_its_passes():
 
 @pytest.mark.parametrize("drawn", [0, 2, 5, 6, 7])
 def test_the_passes_that_a_wrapped_loader_has_counted_are_put_back(drawn):
-    from findlr.torch.data.batches import Batches
+    from findlr.torch.data.batches import TorchBatches
 
-    batches = Batches(Shuffled())
+    batches = TorchBatches(Shuffled())
     for _ in range(drawn):
         batches.next()
     place = batches.new_memory()

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, RangeTest, RestoreError, TorchTrainable, find_lr
 from findlr.torch.snapshot import stores
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 
 STORES = ["device", "cpu", "disk"]
 
@@ -251,7 +251,7 @@ def test_a_tensor_that_cannot_be_put_back_does_not_keep_the_others_from_it(snaps
 def test_on_a_device_one_call_copies_all_tensors_of_a_type():
     tensors = [torch.zeros(n, device="meta", dtype=dtype) for n in (2, 3) for dtype in (torch.float32, torch.bfloat16)]
     odd = torch.zeros(1, 3, device="meta").expand(2, 3)
-    memory, counted = Memory(), Counter()
+    memory, counted = TorchMemory(), Counter()
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from findlr.search import batches
-from findlr.search.batches import has_state
-from findlr.search.held_out import Parts
+from findlr.search.batches import Batches, has_state
 from findlr.search.memory import Memory
 from findlr.search.objects import refill, refill_if_changed
+from findlr.search.splitting import Parts
 from findlr.torch.data import nesting
-from findlr.torch.data.held_out import innermost, split, twin
-from findlr.torch.snapshot import memory as tensors
+from findlr.torch.data.splitting import innermost, split, twin
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import SMALL_BYTES, note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
 from findlr.torch.snapshot.stores import bytes_of
@@ -26,7 +25,7 @@ from findlr.torch.snapshot.stores import bytes_of
 logger = logging.getLogger("findlr")
 
 
-class Batches(batches.Batches):
+class TorchBatches(Batches):
     """An endless stream of batches; see ``findlr.search.batches.Batches``.
 
     Args:
@@ -47,7 +46,7 @@ class Batches(batches.Batches):
 
     def new_memory(self) -> Memory:
         """A memory of tensors."""
-        return tensors.Memory()
+        return TorchMemory()
 
     def opened(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader itself; or one like it if the loader holds an iterator, because the user may have that open.
@@ -77,7 +76,7 @@ class Batches(batches.Batches):
 
     def remember_loader(self, memory: Memory) -> None:
         """The loader's attributes, its samplers, and its state; a DataLoader's state is kept by its sibling."""
-        assert isinstance(memory, tensors.Memory)
+        assert isinstance(memory, TorchMemory)
         if has_state(self.loader) and not isinstance(self.loader, DataLoader):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
@@ -100,7 +99,7 @@ class Batches(batches.Batches):
         remember_torch_rng((), memory)
 
     def split(self, count: int, needed: int, share: float) -> Parts | None:
-        """See ``held_out.split``."""
+        """See ``splitting.split``."""
         return split(self.loader, count, needed, share) or super().split(count, needed, share)
 
     def mapped(self, change: Callable[[Any], Any], batch: Any) -> Any:
@@ -136,7 +135,7 @@ def _warn_of_streams(loader: Any) -> None:
                 return
 
 
-def note_samplers(loader: Any, memory: tensors.Memory) -> None:
+def note_samplers(loader: Any, memory: TorchMemory) -> None:
     """The generators, counters and orders of a loader and its samplers, however nested, but not the dataset's."""
     owners, values, seen = [loader], [], set()
     attributes: list[dict[str, Any]] = []

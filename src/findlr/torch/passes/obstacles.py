@@ -14,12 +14,12 @@ from torch.optim import optimizer as optimizer_hooks
 
 from findlr.torch import functional
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.data.batches import Batches
+from findlr.torch.data.batches import TorchBatches
 from findlr.torch.passes import stacked
 from findlr.torch.passes.replay import CannotRecordError, leaves
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.stores import free_memory
-from findlr.torch.step import Loss, Step
+from findlr.torch.step import Loss, TakesSteps
 from findlr.torch.training import Training
 
 LARGEST_BYTES_ON_CPU = 1 << 20  # of weights; a pass gains nothing there from about a third of that on
@@ -31,8 +31,8 @@ class Passable(Protocol):
     """What a pass needs of the training whose runs it takes."""
 
     training: Training
-    taker: Step
-    batches: Batches
+    taker: TakesSteps
+    batches: TorchBatches
     no_new_graphs: NoNewGraphs
     read_every: int
     see_together: Callable[[int, Sequence[Sequence[float]]], object] | None
@@ -43,7 +43,7 @@ class Passable(Protocol):
     def read(self, losses: list[Loss]) -> list[float]:
         """The losses as numbers."""
 
-    def restore(self, snapshot: Memory) -> None:
+    def restore(self, snapshot: TorchMemory) -> None:
         """Go back."""
 
     def evaluate(self) -> float:

@@ -22,7 +22,7 @@ from findlr.torch.functional import NamesKept, WholeLoss
 from findlr.torch.passes import stacked
 from findlr.torch.passes.obstacles import Passable, most_runs
 from findlr.torch.passes.replay import CannotRecordError, Tensors, leaves, recorded
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.step import LossStep
 
 TRIAL_STEPS = 4  # in which a run by itself and a pass are compared
@@ -30,7 +30,7 @@ _TOLERANCE, _TOLERANCE_IF_HALF = 1e-3, 3e-2  # relative; a high rate makes the l
 _LOOK_EVERY_STEPS = 10
 
 
-def run(trainable: Passable, begin: Memory, rates: Sequence[Sequence[float]]) -> list[float] | str:
+def run(trainable: Passable, begin: TorchMemory, rates: Sequence[Sequence[float]]) -> list[float] | str:
     """Run several rows of rates from one snapshot, all in one pass or, where memory is short, in a few.
 
     Args:

@@ -22,9 +22,8 @@ import torch
 from torch import nn
 
 from findlr.errors import ConfigurationError
-from findlr.search import memory
 from findlr.search.failure import told
-from findlr.search.memory import Phase, each, undo_of_generator
+from findlr.search.memory import Memory, Phase, each, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
@@ -36,7 +35,7 @@ _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls th
 _DICTS = {dict, OrderedDict}
 
 
-class Memory(memory.Memory):
+class TorchMemory(Memory):
     """Copies of tensors, each made once however many names the tensor has, and the containers that hold them.
 
     Things are noted first; then their tensors are copied together, once their bytes are counted and a store is chosen.

@@ -18,12 +18,11 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.memory import Memory as Undos
-from findlr.search.memory import Phase, remember_host_rng
+from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.kept import kept_in, put_kept
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
@@ -32,7 +31,7 @@ logger = logging.getLogger("findlr")
 SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 
-def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
+def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
     memory.note(vars(optimizer), objects=True)
     memory.note_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
@@ -41,7 +40,7 @@ def note_optimizer(optimizer: torch.optim.Optimizer, memory: Memory) -> None:
             note_optimizer(inner, memory)
 
 
-def note_tensors(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
+def note_tensors(tensors: Iterable[torch.Tensor], memory: TorchMemory) -> None:
     """Tensors of no module that a function uses: those that are trained, and small ones; large ones are watched.
 
     A large one may be the user's data. If it was changed, a warning names it, because it could not be put back.
@@ -79,7 +78,7 @@ class Around:
     def __init__(self, reached: Reached) -> None:
         self._reached = reached
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         """Put them back with ``memory``; warn of iterators that were drawn from."""
         memory.note(*filter(is_small_array, self._reached.arrays))
         memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
@@ -104,7 +103,7 @@ class Watched:
         self._functions = functions
         self._told: set[str] = set()
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         """Put the tensors back with ``memory``, and look at the numbers again once all of it is."""
         reached = reached_from(*self._functions)
         Around(reached).remember(memory)
@@ -132,7 +131,7 @@ def _counted(reached: Reached) -> dict[str, Any]:
     return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
 
 
-def note_stateful(stateful: Any, memory: Memory) -> None:
+def note_stateful(stateful: Any, memory: TorchMemory) -> None:
     """Note an object in ``restore=``: a module, optimizer or GradScaler as such, anything else by its state dict.
 
     What can remember itself, as a framework's step can, does.
@@ -166,13 +165,13 @@ def check_stateful(stateful: Any) -> None:
         )
 
 
-def remember_rng(devices: Iterable[torch.device], memory: Undos) -> None:
+def remember_rng(devices: Iterable[torch.device], memory: Memory) -> None:
     """The random states: Python's, NumPy's global one, torch's on the CPU, and on each of ``devices``."""
     remember_host_rng(memory)
     remember_torch_rng(devices, memory)
 
 
-def remember_torch_rng(devices: Iterable[torch.device], memory: Undos) -> None:
+def remember_torch_rng(devices: Iterable[torch.device], memory: Memory) -> None:
     """Torch's random states: on the CPU, and on each of ``devices``."""
     memory.add(partial(torch.set_rng_state, torch.get_rng_state()), Phase.RANDOM, "torch's random state")
     for device in devices:
@@ -217,7 +216,7 @@ class Attributes:
         self._owners, self._but, self._worth = owners, frozenset(but), worth
         self._structures, self._devices = list(structures), list(devices)
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         """Note them in a memory of a whole training."""
         for each in self._structures:  # first, so that their tensors are not copied where an owner holds them
             if isinstance(each, nn.Module):
@@ -230,16 +229,16 @@ class Attributes:
                 if not (isinstance(value, nn.Module) or any(value is each for each in but)):
                     memory.note(value, worth=self._worth)
 
-    def snapshot(self) -> Memory:
+    def snapshot(self) -> TorchMemory:
         """What the attributes are now, and the random states."""
-        memory = Memory()
+        memory = TorchMemory()
         self.remember(memory)
         memory.copy()
         remember_rng(self._devices, memory)
         return memory
 
     @signals_wait
-    def restore(self, snapshot: Memory) -> None:
+    def restore(self, snapshot: TorchMemory) -> None:
         """Put everything back."""
         snapshot.put_back()
 
@@ -261,7 +260,7 @@ class Held:
     Example:
         >>> import numpy as np
         >>> from types import SimpleNamespace
-        >>> split, memory = SimpleNamespace(rng=np.random.RandomState(0), used=0), Memory()
+        >>> split, memory = SimpleNamespace(rng=np.random.RandomState(0), used=0), TorchMemory()
         >>> Held(split).remember(memory)
         >>> memory.copy()
         >>> first, split.used = split.rng.rand(), 1
@@ -273,7 +272,7 @@ class Held:
     def __init__(self, *roots: Any, but: Iterable[Any] = ()) -> None:
         self._roots, self._but = list(roots), list(but)
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         """Note it in a memory of a whole training."""
         holders: list[Any] = []
         memory.note(*generators_in(self._roots, holders, but=self._but))

@@ -11,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset
 
-from findlr.search.held_out import counts, rows_apart
+from findlr.search.splitting import counts, rows_apart
 
 _MOST_PASSES = 100  # to fill one batch, because a weighted sampler may seldom draw what is left
 
@@ -21,7 +21,7 @@ def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple
 
     Args:
         loader: the training batches; its samplers' random states move.
-        count: see ``findlr.search.held_out.counts``.
+        count: see ``findlr.search.splitting.counts``.
         needed: the same.
         share: the same.
 

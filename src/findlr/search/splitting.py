@@ -62,8 +62,8 @@ def by_rows(batches: Iterable[Any], count: int, mapped: Mapped, fewest_arrays: i
             return None
         if size >= PER_ASIDE:  # the last one may be too small
             parts = (np.resize(rows, size) for rows in rows_apart(size))
-            held_out, others = (mapped(partial(_taken, rows=rows), batch) for rows in parts)
-            aside.append(held_out)
+            few, others = (mapped(partial(_taken, rows=rows), batch) for rows in parts)
+            aside.append(few)
             rest.append(others)
     return (aside[:count], rest) if aside else None
 
