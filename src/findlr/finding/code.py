@@ -2,10 +2,7 @@
 
 What a training tells of itself in its facts is a contract, whatever its framework:
 
-- ``facts["optimizer"]``: ``name``, ``module`` and ``arguments`` (those that are not the defaults, in plain values) say
-  how the optimizer is made, ``groups`` has the settings of each of its groups. ``parameters``, what is passed first,
-  is "model.parameters()" unless it is told; "" is nothing. ``rate``, the rate's keyword, is "lr" unless it is told;
-  another one says that PyTorch's schedulers do not fit.
+- ``facts["optimizer"]``: how the optimizer is made; see ``OptimizerFacts``.
 - ``facts["optimizers"]``: how many were swept together, where that is more than one; their groups are in the order of
   a list of them.
 - ``facts["sets"]``: where the rate is written in a framework that makes its optimizer itself, such as
@@ -24,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from keyword import iskeyword
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
@@ -38,6 +35,28 @@ _GROUPS = ".param_groups"
 _APPLY = "finding.apply(optimizer, scheduler)"
 _LONGEST, _DEEPEST = 1000, 4  # of a value among the arguments
 _SCHEDULERS = "torch.optim.lr_scheduler"
+
+
+class OptimizerFacts(TypedDict):
+    """How an optimizer is made, in plain values."""
+
+    name: str
+    """Its class's."""
+
+    module: str
+    """Its class's."""
+
+    arguments: Mapping[str, Any]
+    """Those that are not the defaults."""
+
+    groups: Sequence[Mapping[str, Any]]
+    """The settings of each of its param groups."""
+
+    parameters: NotRequired[str]
+    """The code of what is passed first: "model.parameters()" unless it is told; "" is nothing."""
+
+    rate: NotRequired[str]
+    """The rate's keyword: "lr" unless it is told; another one says that PyTorch's schedulers do not fit."""
 
 
 def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.finding.code import OptimizerFacts
 from findlr.jax.state import ARRAYS, is_real, keys_of, number_in
 
 logger = logging.getLogger("findlr")
@@ -116,7 +117,7 @@ class Known:
             parameters=plan.parameters or self.parameters,
         )
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> OptimizerFacts:
         """The optimizer in plain values, as ``findlr.finding.code`` reads it."""
         arguments = self._arguments()
         return {

@@ -17,6 +17,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.finding.code import OptimizerFacts
 from findlr.search import rounding
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -193,7 +194,7 @@ def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
     return np.array(weights, dtype=keras.config.floatx())
 
 
-def _optimizer(optimizer: Any) -> dict[str, Any]:
+def _optimizer(optimizer: Any) -> OptimizerFacts:
     kind = type(optimizer)
     config = {key: _plain(value) for key, value in optimizer.get_config().items()}
     if _is_automatic(str(config.get("name")), kind):

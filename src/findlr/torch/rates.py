@@ -7,7 +7,7 @@ import inspect
 import math
 import platform
 from collections.abc import Callable, Iterable
-from itertools import compress
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import optim
 from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.errors import OptimizerError
+from findlr.finding.code import OptimizerFacts
 from findlr.search.rounding import rounded
 
 
@@ -199,8 +200,14 @@ def trained_parameters(optimizer: optim.Optimizer) -> int:
     return sum([p.numel() for p in parameters_of([optimizer]) if p.requires_grad])
 
 
-def described(optimizer: optim.Optimizer) -> dict[str, Any]:
-    """The optimizer in plain values: name, module, settings of each group, and those that are not the defaults."""
+def described(optimizers: Iterable[optim.Optimizer]) -> OptimizerFacts:
+    """How the first of the optimizers is made, with the groups of all."""
+    first, *others = map(_described, optimizers)
+    return {**first, "groups": [*first["groups"], *chain.from_iterable(each["groups"] for each in others)]}
+
+
+def _described(optimizer: optim.Optimizer) -> OptimizerFacts:
+    """Name, module, settings of each group, and those that are not the defaults, in plain values."""
     kind = type(optimizer)
     groups = [
         {name: v if type(v) in _PLAIN else _plain(v) for name, v in group.items() if name != "params"}
@@ -214,7 +221,7 @@ def described(optimizer: optim.Optimizer) -> dict[str, Any]:
     arguments = {
         name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
     }
-    made = {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
+    made: OptimizerFacts = {"name": kind.__name__, "module": kind.__module__, "arguments": arguments, "groups": groups}
     if _needs_more(kind.__init__):
         made["parameters"] = "model.parameters(), ..."  # no plain name, so that no line makes it
     return made

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import torch
@@ -277,16 +276,11 @@ class Training:
             "model": ", ".join(type(model).__name__ for model in self.models),
             "parameters": sum([p.numel() for model in self.models for p in model.parameters()]),
             "device": ", ".join(sorted({device.type for device in self.devices})),
-            "optimizer": self._described(),
+            "optimizer": described(self.swept),
             "ratios": list(self.rates.ratios),
             "versions": versions(),
             "batch_size": self.batch_size if self._is_of_all or self.ranks.is_alone else None,  # the same on all ranks
         }
-
-    def _described(self) -> dict[str, Any]:
-        """The first swept optimizer, with the groups of all."""
-        first, *others = map(described, self.swept)
-        return {**first, "groups": [*first["groups"], *chain.from_iterable(each["groups"] for each in others)]}
 
 
 def _steps_by_itself(optimizer: Any) -> bool:
