@@ -182,7 +182,7 @@ def _epochs(value: Any) -> float:
     return epochs
 
 
-def _share(value: Any) -> float:
+def _pretrained(value: Any) -> float:
     share = float(value) if isinstance(value, bool) else real(value)
     if share is None or not 0 <= share <= 1:
         raise ConfigurationError(f"pretrained must be a share from 0 to 1, True, False or None, got {value!r}")
@@ -194,7 +194,7 @@ _CHECKED: dict[str, Callable[[Any], Any]] = {
     "parameters": partial(_count, "parameters"),
     "momentum": _momentum,
     "epochs": _epochs,
-    "pretrained": _share,
+    "pretrained": _pretrained,
 }
 
 

@@ -21,7 +21,7 @@ from findlr.finding.cost import Cost
 from findlr.finding.plain import fields_of, plain_of
 from findlr.finding.saved import parsed, read, write
 from findlr.finding.telling import finding_text, repr_text
-from findlr.finding.writing import together, write_rates
+from findlr.finding.writing import optimizers_in, write_rates
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -190,7 +190,7 @@ class Finding:
                 suggested rates; says what to write instead, and nothing has been changed then.
         """
         lrs = self.lrs
-        optimizers = together(optimizer)
+        optimizers = optimizers_in(optimizer)
         if optimizers is None:
             kind = type(optimizer).__name__
             raise OptimizerError(

@@ -10,7 +10,7 @@ from findlr.errors import OptimizerError
 from findlr.finding.schedulers import flattened, follows_metric, kept_peaks, peaks, unwrapped
 
 
-def together(optimizer: Any) -> list[Any] | None:
+def optimizers_in(optimizer: Any) -> list[Any] | None:
     """An optimizer, or those of a list or dict; None where one has no groups to write into, or only copies of them."""
     given = list(optimizer.values()) if isinstance(optimizer, dict) else optimizer
     optimizers = list(given) if isinstance(given, (list, tuple)) else [given]

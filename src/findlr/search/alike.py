@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from findlr.analysis.text import printable
 from findlr.errors import ConfigurationError, RankError
-from findlr.search.checkpoint_file import plain
+from findlr.search.checkpoint_file import through_json
 
 _DECIDE = ("optimizer", "ratios", "parameters", "accumulation_steps", "autocast", "clip_grad_norm", "clip_grad_value")
 
@@ -35,7 +35,7 @@ def check_alike(several: Several, asked: Mapping[str, Any], facts: Mapping[str, 
         RankError: another one was.
     """
     more: Mapping[str, Any] = getattr(several, "asked", dict)()
-    mine = plain({**asked, **more, **{name: facts[name] for name in _DECIDE if name in facts}})
+    mine = through_json({**asked, **more, **{name: facts[name] for name in _DECIDE if name in facts}})
     found = difference(several.first(mine), mine)
     if found is not None:
         what, theirs, here = found

@@ -12,12 +12,12 @@ from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError
 from findlr.search.alike import difference
-from findlr.search.checkpoint_file import ANEW, from_the_root, plain, read, write
-from findlr.search.recording import Recording
+from findlr.search.checkpoint_file import ANEW, from_the_root, read, through_json, write
+from findlr.search.recording import Recording, recording_of
 from findlr.search.run import End
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import run_sweep
-from findlr.search.trainable import OneOfSeveral, ReadsLater, Trainable
+from findlr.search.trainable import OneOfSeveral, Trainable
 
 _ALIKE = 1e-4  # of the largest loss: what a device's order of summing may change
 _TELLING = 5  # losses that tell one training from another
@@ -49,7 +49,7 @@ class Checkpoint:
         """The passes that what was taken from the file had cost, or other processes have made."""
         self._passes, self._mark = passes, (0, 0)
         self._path = None if path is None else from_the_root(path)
-        self._asked = {} if path is None else plain(asked or {})
+        self._asked = {} if path is None else through_json(asked or {})
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
         self._writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
@@ -83,12 +83,14 @@ class Checkpoint:
         Raises:
             ConfigurationError: the file is of another training.
         """
-        again = _Again(trainable, len(lrs), list(map(float, self.sweep["loss"])))
-        run_sweep(trainable, lrs, again)
+        recording = recording_of(trainable, len(lrs), StopRule())
+        again = _Comparison(recording, list(map(float, self.sweep["loss"])))
+        recording.watch(again)
+        run_sweep(trainable, lrs, recording)
         if again.different is not None:
             at, kept, seen = again.different
             raise self._refused(f"loss at step {at} of the sweep", f"{kept:.6g}", f"{seen:.6g}")
-        self._compare("facts", plain(facts()))
+        self._compare("facts", through_json(facts()))
         self.given = self._taken(self._data["sweep"])
 
     def start(self, facts: Callable[[], Mapping[str, Any]], sweep: Recording) -> None:
@@ -96,7 +98,7 @@ class Checkpoint:
         if self._path is not None and not self.resumed:
             forwards, backwards = self._passes()
             measured = {**sweep.to_dict(), "forwards": forwards, "backwards": backwards}
-            self._data |= {"facts": plain(facts()), "sweep": measured}
+            self._data |= {"facts": through_json(facts()), "sweep": measured}
             self._write()
 
     def begin(self, start: float) -> float:
@@ -188,24 +190,21 @@ class Checkpoint:
             write(self._path, self._data)
 
 
-class _Again(Recording):
-    """Takes the points of a sweep again, until they tell it from another training's."""
+class _Comparison:
+    """Watches a sweep that is taken again, and ends it once its losses tell it from another training's."""
 
-    def __init__(self, trainable: Trainable[Any, Any], num_steps: int, losses: Sequence[float]) -> None:
-        read_every = trainable.read_every if isinstance(trainable, ReadsLater) else 1
-        super().__init__(trainable.read, num_steps, StopRule(), read_every)
+    def __init__(self, recording: Recording, losses: Sequence[float]) -> None:
         self.different: tuple[int, float, float] | None = None
-        self._kept = losses
-        self.watchers.append(self._compare)
+        self._recording, self._kept = recording, losses
 
-    def _compare(self, step: Step) -> None:
+    def __call__(self, step: Step) -> None:
         known = self._kept[: step.index + 1]
         largest = max((abs(loss) for loss in known if math.isfinite(loss)), default=0.0)
         if not _alike(known[-1], step.loss, largest):
             self.different = step.index, known[-1], step.loss
         varied = max(known) - min(known) > _VARIED * largest
         if self.different is not None or (len(known) >= _TELLING and varied) or len(known) == len(self._kept):
-            self.stop = self.stop or Stop.LEFT
+            self._recording.stop = self._recording.stop or Stop.LEFT
 
 
 def _alike(a: float, b: float, scale: float) -> bool:

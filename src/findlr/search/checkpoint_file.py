@@ -59,7 +59,7 @@ def read(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
 @signals_wait
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """Write the file anew. A failure is logged, not raised."""
-    data = plain(data)
+    data = through_json(data)
     text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
     try:
         write_whole(path, lambda file: file.write_text(text))
@@ -110,7 +110,7 @@ def _digest(data: Mapping[str, Any]) -> str:
     return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def through_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as they come back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(strict(values), default=str))
-    return plain
+    back: dict[str, Any] = json.loads(json.dumps(strict(values), default=str))
+    return back

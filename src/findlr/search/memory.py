@@ -116,7 +116,7 @@ def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
     return None
 
 
-def each(function: Callable[..., Any], *columns: Iterable[Any]) -> list[BaseException]:
+def errors_of(function: Callable[..., Any], *columns: Iterable[Any]) -> list[BaseException]:
     """Call ``function`` with each row of the columns; return what it raised."""
     errors: list[BaseException] = []
     for row in zip(*columns, strict=True):

@@ -1,10 +1,9 @@
-"""The names of arguments: what other tools call ours."""
+"""The names of arguments: what other finders call ours, and what was probably meant."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
-# What other finders call our arguments.
 _ELSEWHERE = {
     "num_it": "num_steps",
     "num_iter": "num_steps",

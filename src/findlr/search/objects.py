@@ -93,7 +93,7 @@ def bound_in(function: FunctionType) -> dict[str, Any]:
 
 def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
     """What the global names that a code uses stand for; libraries are left out."""
-    found = {name: names[name] for name in _global_names(code) if name in names}
+    found = {name: names[name] for name in global_names(code) if name in names}
     module = names.get("__name__")
     return {name: value for name, value in found.items() if not _is_librarys(value, module)}
 
@@ -113,12 +113,12 @@ def bind(function: FunctionType, name: str, value: Any) -> None:
         function.__globals__[name] = value
 
 
-def _global_names(code: CodeType) -> Iterable[str]:
+def global_names(code: CodeType) -> Iterable[str]:
     """The global names that a function uses, and those that the functions inside it use."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _global_names(constant)
+            yield from global_names(constant)
 
 
 def generators_in(

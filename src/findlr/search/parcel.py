@@ -11,12 +11,12 @@ import pickle
 import random
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from findlr.errors import ConfigurationError
 from findlr.search.failure import told
 from findlr.search.memory import Memory, remember_host_rng
+from findlr.search.objects import GENERATORS, global_names
 
 Base = type[pickle.Pickler]
 Globals = Mapping[str, Mapping[str, Any]]
@@ -163,10 +164,10 @@ class Looks:
 
     def is_another(self, value: Any) -> bool:
         """Whether a global is no constant, so that it would be another one where its module is imported anew."""
-        return isinstance(value, (random.Random, np.random.Generator, np.random.RandomState))
+        return isinstance(value, GENERATORS)
 
     def _look(self, function: FunctionType) -> None:
-        for name in _names(function.__code__):
+        for name in global_names(function.__code__):
             value = function.__globals__.get(name)
             if self.is_another(value):
                 raise ConfigurationError(
@@ -216,11 +217,3 @@ def _functions(thing: Any) -> Iterator[FunctionType]:
     for kind in thing.__mro__:
         if not _is_installed(kind.__module__):
             yield from (each for each in vars(kind).values() if isinstance(each, FunctionType))
-
-
-def _names(code: CodeType) -> Iterable[str]:
-    """The names that a function uses, and those that the functions inside it use."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)

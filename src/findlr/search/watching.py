@@ -40,6 +40,8 @@ class RaceWatch:
         self._ended: tuple[Run, ...] = ()
         self._runs = 0
         self._now: list[_Run] = []
+        self._rates: Sequence[Sequence[float]] = ()  # of each run of a pass, and each step
+        self._last: list[Seen | None] = []  # of each run of a pass: it is shown once the next one is there
         self.raised: Exception | None = None
         """What a watcher raised while several runs were made at once, whose training may have swallowed it."""
 
@@ -95,7 +97,7 @@ class RaceWatch:
         self._ended = ()
         self._rates = rates
         self._now = [_Run(i, max(lrs), len(lrs), self._smoothing) for i, lrs in enumerate(rates, start=1)]
-        self._last: list[Seen | None] = [None] * len(rates)  # of each run: it is shown once the next one is there
+        self._last = [None] * len(rates)
 
     def see_together(self, first: int, losses: Sequence[Sequence[float]]) -> None:
         """Steps of those runs that are read; see ``ShowsTogether``."""

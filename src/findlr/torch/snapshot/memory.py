@@ -23,7 +23,7 @@ from torch import nn
 
 from findlr.errors import ConfigurationError
 from findlr.search.failure import told
-from findlr.search.memory import Memory, Phase, each, undo_of_generator
+from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
@@ -72,14 +72,14 @@ class TorchMemory(Memory):
             return failures
         with torch.no_grad():
             for tensors, copies, kinds in self._groups:
-                errors = each(put_kinds, [tensors], [kinds])
+                errors = errors_of(put_kinds, [tensors], [kinds])
                 failures += [("the type, the device or the shape of a tensor", error) for error in errors]
-                if len(tensors) == 1 or each(self.store.copy_back, [tensors], [copies]):  # so one by one
+                if len(tensors) == 1 or errors_of(self.store.copy_back, [tensors], [copies]):  # so one by one
                     for tensor, copy in zip(tensors, copies, strict=True):
-                        failures += [(named(tensor), error) for error in each(self._copy_back, [tensor], [copy])]
+                        failures += [(named(tensor), error) for error in errors_of(self._copy_back, [tensor], [copy])]
         for put, (owners, values) in self._values.items():
             rows = owners, values[: len(owners)]
-            failures += [("a flag, a gradient or a container", error) for error in each(put, *rows)]
+            failures += [("a flag, a gradient or a container", error) for error in errors_of(put, *rows)]
         return failures
 
     def _copy_back(self, tensor: torch.Tensor, copy: Any) -> None:
