@@ -18,7 +18,7 @@ import torch
 
 from findlr import Curve, find_lr, rules
 from findlr.analysis import runs as arithmetic
-from findlr.analysis.answer import answer, inside
+from findlr.analysis.answer import answer, if_swept
 from findlr.analysis.race import Race, Run
 from findlr.analysis.runs import decide, narrow, parabola
 from findlr.errors import NoSuggestionError
@@ -185,7 +185,7 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
     points = len(finding.curve) * (1 if finding.curve.baseline is None else 4 / 3)
     if made is None:
         return Raced(task.name, budget, points, fallback, fallback, 0, 0.0, (), ())
-    quick = inside(rules.quick(finding.curve, finding.plan), finding.curve)
+    quick = if_swept(rules.quick(finding.curve, finding.plan), finding.curve)
     lrs = tuple(run.lr for run in made.runs)
     ends = made.steps, made.start, lrs, tuple(losses)
     return Raced(task.name, budget, points, quick.lr, fallback, *ends, quick.interval)

@@ -89,7 +89,7 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
     try:
         belief = believe(curve, plan) if by_belief else None
         suggested = (rule or quick)(curve, plan) if belief is None else suggestion_of(belief, plan)
-        suggestion = inside(suggested, curve)
+        suggestion = if_swept(suggested, curve)
     except NoSuggestionError as error:
         return Answer(None, Verdict.NO_ANSWER, f"{judgement.why} But {error}.")
     if belief is not None and judgement.verdict is Verdict.CLEAR and plan.optimizer not in RATE_FREE:
@@ -130,7 +130,7 @@ def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Sugges
         if more is not None:
             return more
     try:
-        return inside((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
+        return if_swept((rule or quick)(curve, plan), curve) if len(curve.usable()) else None
     except NoSuggestionError:
         return None
 
@@ -156,7 +156,7 @@ def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Sugg
     return Suggestion(belief.lr, "usual", why, belief.interval)
 
 
-def inside(suggestion: Suggestion, curve: Curve) -> Suggestion:
+def if_swept(suggestion: Suggestion, curve: Curve) -> Suggestion:
     """``suggestion``, if it lies among the rates that were swept.
 
     Raises:

@@ -86,7 +86,7 @@ def levels_of(points: Curve) -> Levels:
     near = _swings(around)  # no median: half may lie before the noise
     first = int(np.flatnonzero(falls[:at] <= 0.05 * falls[at]).max(initial=-1)) + 1
     way = slice(first, at + 1)
-    spread = noise if points.baseline is None else float(np.std(points.baseline))
+    spread = noise if points.baseline is None else points.spread()
     scatter = spread
     floor = points.rounding() * abs(start)
     if points.baseline is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from findlr.analysis.answer import inside, usual_rate
+from findlr.analysis.answer import if_swept, usual_rate
 from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.plan import Plan
@@ -171,7 +171,7 @@ class Finding:
         asked = rule_named(rule)
         if self.verdict.refuses and self.verdict is not Verdict.NO_ANSWER:
             raise NoSuggestionError(self.why)
-        return inside(asked(self.curve, self.plan), self.curve)
+        return if_swept(asked(self.curve, self.plan), self.curve)
 
     def apply(self, optimizer: Any, scheduler: Any = None) -> None:
         """Write the suggested rates into ``optimizer``, and into a scheduler made for it.

@@ -17,7 +17,7 @@ from findlr.search.stopping import StopRule
 from findlr.search.trainable import ReadsLater, Trainable
 
 _SKIPS = 20  # steps in a row that the optimizer may skip
-_READ = (float, type(None))
+_NEED_NO_READING = (float, type(None))
 
 logger = logging.getLogger("findlr")
 
@@ -80,7 +80,8 @@ class Recording:
         self.steps += 1
         if skipped is None:
             self._skips = 0
-            if self._read_every == 1 and type(loss) is float and validation is None and type(baseline) in _READ:
+            is_read = type(loss) is float and type(baseline) in _NEED_NO_READING
+            if is_read and self._read_every == 1 and validation is None:
                 self._keep(lr, loss, baseline, None)  # the most frequent case, at little cost
                 return
         self._waiting.append(_Point(lr, loss, baseline, validation, skipped))
