@@ -24,7 +24,6 @@ import numpy as np
 from findlr.errors import ConfigurationError
 from findlr.search.failure import told
 from findlr.search.memory import Memory, remember_host_rng
-from findlr.search.objects import GENERATORS, global_names
 
 Base = type[pickle.Pickler]
 Globals = Mapping[str, Mapping[str, Any]]
@@ -164,9 +163,13 @@ class Looks:
 
     def is_another(self, value: Any) -> bool:
         """Whether a global is no constant, so that it would be another one where its module is imported anew."""
+        from findlr.search.objects import GENERATORS  # here, because it brings all of numpy.random
+
         return isinstance(value, GENERATORS)
 
     def _look(self, function: FunctionType) -> None:
+        from findlr.search.objects import global_names
+
         for name in global_names(function.__code__):
             value = function.__globals__.get(name)
             if self.is_another(value):
