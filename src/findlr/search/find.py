@@ -6,12 +6,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any, Unpack
 
 from findlr.analysis.answer import starting_point
-from findlr.analysis.curve import Step
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.runs import AT_ONCE
@@ -25,7 +23,7 @@ from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import Terms, run_race
 from findlr.search.recording import recording_of
 from findlr.search.restoring import Unwritten, restored
-from findlr.search.settings import Progress, Search, Settings, chosen_rule
+from findlr.search.settings import Search, Settings, chosen_rule
 from findlr.search.sweep import run_sweep, sweep_lrs
 from findlr.search.trainable import (
     ChecksVerify,
@@ -39,7 +37,7 @@ from findlr.search.trainable import (
     Trainable,
 )
 from findlr.search.turns import Turn
-from findlr.search.watching import RaceWatch
+from findlr.search.watching import RaceWatch, display, entered
 from findlr.search.workers import Workers
 
 logger = logging.getLogger("findlr")
@@ -275,23 +273,3 @@ def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
 
 def _passes(counting: CountsPasses | None) -> tuple[int, int]:
     return (0, 0) if counting is None else (counting.forwards, counting.backwards)
-
-
-def entered(on_step: Callable[[Step], object] | None) -> AbstractContextManager[object]:
-    """``on_step`` for the length of a search, if it is a context manager, too: a stream that sends what waits."""
-    return on_step if isinstance(on_step, AbstractContextManager) else nullcontext()
-
-
-def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:
-    """The display that was asked for.
-
-    Raises:
-        MissingExtraError: True, and rich is not installed.
-    """
-    if progress is False:
-        return nullcontext()
-    if progress is None or progress is True:
-        from findlr.views.live import live
-
-        return live(progress)
-    return progress

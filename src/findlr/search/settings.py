@@ -24,9 +24,8 @@ from findlr.errors import ConfigurationError
 from findlr.search.names import unknown_name
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import Spacing, sweep_lrs
+from findlr.search.watching import Progress
 from findlr.search.workers import check_executor
-
-Progress = AbstractContextManager[Callable[[Step], object]]
 
 _NO_MATTER = ("progress", "on_step", "checkpoint", "executor")
 OF_A_RACE = {

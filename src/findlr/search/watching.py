@@ -1,14 +1,17 @@
-"""Who watches a search: each step of its race as a ``Step``, and a word on what is done between them."""
+"""Who watches a search: its display, each step of its race as a ``Step``, and a word on what is done between them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from findlr.analysis.curve import Step
 from findlr.analysis.race import Run
 from findlr.analysis.smoothing import BiasCorrectedAverage
+
+Progress = AbstractContextManager[Callable[[Step], object]]
 
 
 @runtime_checkable
@@ -17,6 +20,26 @@ class Tells(Protocol):
 
     def tell(self, text: str) -> None:
         """Show a short text until the next step."""
+
+
+def entered(on_step: Callable[[Step], object] | None) -> AbstractContextManager[object]:
+    """``on_step`` for the length of a search, if it is a context manager, too: a stream that sends what waits."""
+    return on_step if isinstance(on_step, AbstractContextManager) else nullcontext()
+
+
+def display(progress: Progress | bool | None) -> AbstractContextManager[Callable[[Step], object] | None]:
+    """The display that was asked for.
+
+    Raises:
+        MissingExtraError: True, and rich is not installed.
+    """
+    if progress is False:
+        return nullcontext()
+    if progress is None or progress is True:
+        from findlr.views.live import live
+
+        return live(progress)
+    return progress
 
 
 class Seen(NamedTuple):

@@ -19,13 +19,13 @@ from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
-from findlr.search.find import display, entered
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.recording import Recording
 from findlr.search.restoring import Unwritten, restored
-from findlr.search.settings import Progress, SweepSettings, chosen_rule
+from findlr.search.settings import SweepSettings, chosen_rule
 from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.turns import Turn
+from findlr.search.watching import Progress, display, entered
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.given import asked_of
 from findlr.torch.losses import READ_EVERY_STEPS

@@ -15,8 +15,9 @@ from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.search.find import found
 from findlr.search.names import unknown_name
-from findlr.search.settings import Progress, Settings
+from findlr.search.settings import Settings
 from findlr.search.sweep import Spacing
+from findlr.search.watching import Progress
 from findlr.torch.arguments import How
 from findlr.torch.planned import planned, read_schedule, told_length, warn_of_epochs
 from findlr.torch.step import Criterion, LossFn, TrainStep
