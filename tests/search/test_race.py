@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findlr import ConfigurationError, Plan, Stop, Suggestion, Verdict, find, rules
+from findlr import ConfigurationError, Curve, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.race import Race, Run
 from findlr.analysis.runs import decide, end_alike, first_lr, learned, narrow, next_candidate, parabola
 from findlr.finding import Cost
@@ -110,6 +110,15 @@ def test_a_race_has_learned_something_if_a_run_gains_a_hundredth_of_the_start(st
 @pytest.mark.parametrize(("other", "told"), [(0.504, True), (0.506, False)])
 def test_runs_end_alike_within_a_hundredth_of_what_the_best_gains(other, told):
     assert end_alike(Race((Run(0.1, 10, other), Run(0.2, 10, 0.5)), 1.0, 0.2, bracketed=False)) is told
+
+
+def test_after_a_sweep_no_rate_is_tried_beyond_its_usable_points():
+    plan, lrs = Plan(total_steps=100), [1e-3, 1e-2, 1e-1]
+    assert Terms.after(Curve(lrs, [1.0, 1.0, 9.0], diverged=True), plan, 0.01, 50) == Terms(
+        plan, 0.01, (1e-3, 1e-2), 50, rates_act=False
+    )
+    acts = Curve(np.geomspace(1e-3, 1e-1, 30), [2.0] * 20 + [1.0] * 10)
+    assert Terms.after(acts, plan, 0.01, 50) == Terms(plan, 0.01, (acts.lr[0], acts.lr[-1]), 50)
 
 
 @pytest.mark.parametrize(("first", "most"), [(0.12, 3), (0.003, 5)])
