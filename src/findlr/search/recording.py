@@ -32,6 +32,16 @@ class _Point(NamedTuple):
     skipped: Any
 
 
+class _ReadPoint(NamedTuple):
+    """The same, read."""
+
+    lr: float
+    loss: float
+    baseline: float | None
+    validation: float
+    """NaN where it was not measured."""
+
+
 class Recording:
     """The points of a sweep as they come in, looked at a few at a time.
 
@@ -58,8 +68,7 @@ class Recording:
         self._read, self._num_steps, self._rule = read, num_steps, rule
         self._read_every = read_every
         self.watchers: list[Callable[[Step], object]] = []
-        # In one list, because a signal may fall between two: rate, loss, baseline, validation.
-        self._read_points: list[tuple[float, float, float | None, float]] = []
+        self._read_points: list[_ReadPoint] = []  # one list, because a signal may fall between two
         self._skips = 0  # in a row
         self._waiting: list[_Point] = []
 
@@ -128,7 +137,7 @@ class Recording:
             self._keep(lr, loss, baseline, validation)
 
     def _keep(self, lr: float, loss: float, baseline: float | None, validation: float | None) -> None:
-        self._read_points.append((lr, loss, baseline, math.nan if validation is None else validation))
+        self._read_points.append(_ReadPoint(lr, loss, baseline, math.nan if validation is None else validation))
         self.stop = self._rule.update(loss, baseline)
         if self.watchers:
             step = Step(len(self._read_points) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
@@ -174,9 +183,9 @@ class Recording:
         """What a sweep that has ended measured, as plain values."""
         assert self.stop is not None
         return {
-            "lr": [lr for lr, *_ in self._read_points],
-            "loss": [loss for _, loss, *_ in self._read_points],
-            "baseline": [baseline for *_, baseline, _ in self._read_points],
+            "lr": [point.lr for point in self._read_points],
+            "loss": [point.loss for point in self._read_points],
+            "baseline": [point.baseline for point in self._read_points],
             "stop": self.stop.name,
             "error": self._error,
             "skipped": self._skipped,
@@ -190,7 +199,7 @@ class Recording:
             LookupError, TypeError, ValueError: it is none.
         """
         self._read_points = [
-            (float(lr), float(loss), None if baseline is None else float(baseline), math.nan)
+            _ReadPoint(float(lr), float(loss), None if baseline is None else float(baseline), math.nan)
             for lr, loss, baseline in zip(data["lr"], data["loss"], data["baseline"], strict=True)
         ]
         self._error, self._skipped, self.steps = data["error"], int(data["skipped"]), int(data["steps"])
@@ -198,18 +207,23 @@ class Recording:
 
     def check_validation(self, every: int) -> None:
         """Warn if held-out losses were measured, one in so many steps, and none of them is a number."""
-        if len(self._read_points) >= every and not np.isfinite([loss for *_, loss in self._read_points]).any():
+        if len(self._read_points) >= every and not np.isfinite([point.validation for point in self._read_points]).any():
             logger.warning("no held-out loss is a number: look for a NaN in the data of validation_loader")
 
     def curve(self, smoothing: float) -> Curve:
         """What was read so far."""
         diverged = self.stop in (Stop.DIVERGED, Stop.NOT_FINITE)
         points = self._read_points
-        lrs, losses = [lr for lr, *_ in points], [loss for _, loss, *_ in points]
-        validation = [after_step for *_, after_step in points]
-        baselines = [under_start for _, _, under_start, _ in points if under_start is not None]
-        seen = validation if np.isfinite(validation).any() else None
-        return Curve(lrs, losses, baselines or None, seen, diverged, self._num_steps, smoothing)
+        validation = [point.validation for point in points]
+        return Curve(
+            lr=[point.lr for point in points],
+            loss=[point.loss for point in points],
+            baseline=[point.baseline for point in points if point.baseline is not None] or None,
+            validation=validation if np.isfinite(validation).any() else None,
+            diverged=diverged,
+            num_steps=self._num_steps,
+            smoothing=smoothing,
+        )
 
 
 def recording_of(trainable: Trainable[Any, Any], num_steps: int, rule: StopRule) -> Recording:
