@@ -155,8 +155,14 @@ def run_race(
     if not done:
         return None
     best_lr, bracketed = runs.parabola(done)
-    unseen = evaluator is not None and (not isinstance(trainable, TellsUnseen) or trainable.unseen())
-    return Race(tuple(done), surely if evaluator is None else start, best_lr, bracketed, path, unseen)
+    return Race(
+        runs=tuple(done),
+        start=surely if evaluator is None else start,
+        best_lr=best_lr,
+        bracketed=bracketed,
+        path=path,
+        held_out=evaluator is not None and (not isinstance(trainable, TellsUnseen) or trainable.unseen()),
+    )
 
 
 def _finite(start: float) -> float:
