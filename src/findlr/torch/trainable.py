@@ -45,8 +45,7 @@ class TorchTrainable(Stepping):
     """A model, its optimizer, how a step is taken, and its data.
 
     Args:
-        model: each batch goes to the device of its first parameter; with ``train_step``, several may be given as a
-            list or dict.
+        model: batches go to its first parameter's device; with ``train_step``, several may be given as a list or dict.
         optimizer: any of ``torch.optim`` but Rprop, or one like them; on parameters of the model or the criterion. A
             list or dict of several is swept together, with their ratio kept; with ``train_step``, see ``sweep``.
         criterion: ``criterion(outputs, targets)`` gives the loss; then the loader's items are pairs.
