@@ -550,12 +550,21 @@ def test_a_schedule_inside_the_optimizer_is_refused():
             "a schedule inside the optimizer scales the rate",
         ),
         (optax.contrib.reduce_on_plateau(patience=5), "reduce_on_plateau inside the optimizer scales the rate"),
+        (optax.scale_by_backtracking_linesearch(5), "a line search inside the optimizer scales the rate"),
+        (optax.scale_by_zoom_linesearch(5), "a line search inside the optimizer scales the rate"),
     ],
-    ids=["schedule", "plateau"],
+    ids=["schedule", "plateau", "backtracking", "zoom"],
 )
 def test_an_optimizer_that_scales_the_rate_by_something_of_its_own_is_refused(scales, said):
     optimizer = optax.chain(adamw, scales)
     with pytest.raises(OptimizerError, match=said):
+        find_lr(step_of(optimizer), state_of(optimizer), batches())
+
+
+@pytest.mark.parametrize("optimizer", [optax.rprop, optax.contrib.cocob])
+def test_an_optimizer_whose_steps_have_a_size_of_their_own_is_refused(optimizer):
+    optimizer = optax.inject_hyperparams(optimizer)(learning_rate=0.1)
+    with pytest.raises(OptimizerError, match="cannot be swept: its steps have a size of their own"):
         find_lr(step_of(optimizer), state_of(optimizer), batches())
 
 
@@ -743,8 +752,18 @@ def test_the_line_to_paste_and_what_is_usual():
         (optax.rmsprop, "RMSprop", None),
         (optax.adagrad, "Adagrad", None),
         (optax.amsgrad, "Adam", 0.9),
-        (optax.contrib.muon, "Muon", None),
+        (partial(optax.rmsprop, bias_correction=True), "RMSprop", None),
+        (optax.adamw, "AdamW", 0.9),
+        (optax.lamb, "lamb", 0.9),
+        (partial(optax.lamb, mask={"first": True, "second": False}), "lamb", 0.9),
+        (optax.lars, "lars", 0.9),
+        (optax.fromage, "fromage", None),
+        (optax.contrib.muon, "Muon", 0.95),
         (optax.contrib.prodigy, "Prodigy", None),
+        (optax.contrib.dadapt_adamw, "DAdaptation", None),
+        (optax.contrib.dog, "DoG", None),
+        (optax.contrib.dowg, "DoG", None),
+        (optax.contrib.sophia, "Sophia", 0.965),
         (optax.contrib.schedule_free_adamw, "AdamWScheduleFree", 0.9),
         (optax.contrib.schedule_free_sgd, "SGDScheduleFree", 0.9),
     ],
@@ -756,8 +775,18 @@ def test_the_line_to_paste_and_what_is_usual():
         "rmsprop",
         "adagrad",
         "amsgrad",
+        "rmsprop unbiased",
+        "adamw",
+        "lamb",
+        "masked lamb",
+        "lars",
+        "fromage",
         "muon",
         "prodigy",
+        "dadapt",
+        "dog",
+        "dowg",
+        "sophia",
         "free adamw",
         "free sgd",
     ],
@@ -777,8 +806,10 @@ def test_the_optimizer_is_told_by_what_it_keeps(optimizer, family, momentum):
         lambda inner: optax.chain(optax.add_noise(0.1, 0.5, 0), inner),
         lambda inner: optax.chain(inner, optax.ema(0.9)),
         lambda inner: optax.multi_transform({"a": inner}, {"first": "a", "second": "a"}),
+        lambda inner: optax.chain(optax.zero_nans(), inner),
+        lambda inner: optax.conditionally_mask(inner, lambda step: step >= 0),
     ],
-    ids=["apply_if_finite", "MultiSteps", "add_noise", "ema", "multi_transform"],
+    ids=["apply_if_finite", "MultiSteps", "add_noise", "ema", "multi_transform", "zero_nans", "conditionally_mask"],
 )
 def test_plain_sgd_is_told_through_what_is_around_it(wraps):
     optimizer = wraps(optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))

@@ -19,7 +19,7 @@ _OTHER_NAMES = {
     "RAdam": ("RAdamW",),
     "Muon": ("MuonWithAuxAdam", "SingleDeviceMuon", "SingleDeviceMuonWithAuxAdam", "DistributedMuon"),
     "Sophia": ("SophiaG", "SophiaH"),
-    "DoG": ("LDoG",),
+    "DoG": ("LDoG", "DoWG"),
     "DAdaptation": (
         "DAdaptAdam", "DAdaptAdamW", "DAdaptAdamIP", "DAdaptAdamPreprint", "DAdaptSGD", "DAdaptAdaGrad", "DAdaptLion",
         "DAdaptAdan", "DAdaptAdanIP",

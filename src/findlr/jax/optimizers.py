@@ -25,21 +25,37 @@ _BY_STATE = {
     "ScheduleFreeState": "schedule_free",
     "MuonState": "muon",
     "ProdigyState": "prodigy",
+    "DAdaptAdamWState": "dadapt_adamw",
+    "DoGState": "dog",
+    "DoWGState": "dowg",
+    "SophiaState": "sophia",
+    "ScaleByLBFGSState": "lbfgs",
     "ScaleByLionState": "lion",
     "FactoredState": "adafactor",
     "ScaleByAdamState": "adam",
     "ScaleByAmsgradState": "adam",
     "ScaleByAdaDeltaState": "adadelta",
     "ScaleByRssState": "adagrad",
-    "ScaleByRmsState": "rmsprop",
-    "ScaleByRStdDevState": "rmsprop",
+    **dict.fromkeys(("ScaleByRmsState", "ScaleByRmsWithCountState"), "rmsprop"),
+    **dict.fromkeys(("ScaleByRStdDevState", "ScaleByRStdDevWithCountState"), "rmsprop"),
     "TraceState": "sgd",
 }
-_SCALES = {"ScaleByScheduleState": "a schedule", "ReduceLROnPlateauState": "reduce_on_plateau"}
+_BY_SETTING = {"trust_coefficient": "lars", "min_norm": "fromage"}  # that inject_hyperparams keeps
+_LAMB = ["ScaleByAdamState", "EmptyState", "EmptyState", "EmptyState"]  # adamw has one less: no trust ratio
+_SCALES = {
+    "ScaleByScheduleState": "a schedule",
+    "ReduceLROnPlateauState": "reduce_on_plateau",
+    "MechanicState": "mechanize",
+    "ScaleByBacktrackingLinesearchState": "a line search",
+    "ScaleByZoomLinesearchState": "a line search",
+}
+_IGNORES = {"ScaleByRpropState": "rprop", "COCOBState": "cocob"}  # their steps have sizes of their own
 _FROZEN = ["MaskedState", "EmptyState"]  # what optax.set_to_zero() keeps
 _SAYS_NOTHING = {  # of what is inside
     *("EmptyState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "MaskedState", "PartitionState"),
     *("AddNoiseState", "ApplyIfFiniteState", "EmaState", "LookaheadParams", "LookaheadState", "MultiStepsState"),
+    *("ConditionallyMaskState", "ConditionallyTransformState", "DifferentiallyPrivateAggregateState", "MonitorState"),
+    *("SnapshotState", "SplitRealAndImaginaryState", "WrappedScheduleState", "ZeroNansState"),
 }
 
 
@@ -80,6 +96,11 @@ class Known:
             )
         self._states = optax_states(state)
         for each in self._states:
+            if (ignores := _IGNORES.get(type(each).__name__)) is not None:
+                raise OptimizerError(
+                    f"{ignores} cannot be swept: its steps have a size of their own, whatever the rate is; choose any "
+                    "other optimizer"
+                )
             if (scales := _SCALES.get(type(each).__name__)) is not None:
                 raise OptimizerError(
                     f"{scales} inside the optimizer scales the rate, so another one acts than is asked for: build the "
@@ -95,13 +116,17 @@ class Known:
         self._settings = self._groups[0] if self._groups else {}
         self._given = optimizer
         self.name = optimizer or self._told()
-        self.momentum = next((v for n, v in self._settings.items() if n in ("momentum", "b1")), None)
+        momenta = ("momentum", "b1", "beta" if self.name == "muon" else "")
+        self.momentum = next((v for n, v in self._settings.items() if n in momenta), None)
         self.parameters = _numbers_trained(state, self._states)
         self.counts_steps = any(_keeps("gradient_step", each) for each in self._states)
 
     def _told(self) -> str:
         names = {type(each).__name__ for each in self._states}
         found = next((name for state, name in _BY_STATE.items() if state in names), "")
+        found = next((name for setting, name in _BY_SETTING.items() if setting in self._settings), found)
+        if found == "adam" and any(map(_is_of_lamb, self._states)):
+            return "lamb"
         if found == "adam" and "weight_decay" in self._settings:
             return "adamw"
         if found == "schedule_free":
@@ -155,6 +180,13 @@ def _groups_of_fixed_rate(state: Any) -> list[Any]:
 
 def _keeps(field: str, state: Any) -> bool:
     return field in getattr(state, "_fields", ())
+
+
+def _is_of_lamb(state: Any) -> bool:
+    """Whether it keeps a rate beside what lamb does; the decay may be masked."""
+    inner = getattr(state, "inner_state", ())
+    names = [type(each).__name__ for each in inner] if type(inner) is tuple else []
+    return names[:1] + [name.replace("MaskedState", "EmptyState") for name in names[1:]] == _LAMB
 
 
 def _settings(values: dict[str, Any]) -> dict[str, float]:
