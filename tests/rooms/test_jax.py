@@ -231,6 +231,40 @@ WAYS = {
 ways = pytest.mark.parametrize(("step", "state", "how"), WAYS.values(), ids=WAYS)
 
 
+class Kept:
+    """A step that keeps some of what it needs outside of its state."""
+
+    def __init__(self):
+        self.key, self.steps, self.rng, self.noises = jax.random.key(0), 0, np.random.default_rng(0), np.zeros(3)
+        self.rngs, self.last = nnx.Rngs(0), None
+
+    def step(self, state, batch):
+        self.steps += 1
+        self.key, key = jax.random.split(self.key)
+        self.noises[self.steps % 3] = self.rng.normal()
+        scale = 1 + self.noises.mean() * jax.random.normal(jax.random.fold_in(key, self.steps))
+        scale += jax.random.uniform(self.rngs()) - (0 if self.last is None else self.last)
+        state, self.last = donated_step(state, (batch[0] * scale.astype("float32"), batch[1]))
+        return state, self.last
+
+
+def kept_by_name():
+    key = jax.random.key(0)
+
+    def step(state, batch):
+        nonlocal key
+        key, now = jax.random.split(key)
+        return donated_step(state, (batch[0] + jax.random.normal(now, batch[0].shape), batch[1]))
+
+    return step
+
+
+KEPT = {
+    "an object": lambda: Kept().step,
+    "a name": kept_by_name,
+}
+
+
 def values(state):
     """What ``==`` and the suites can compare, of any state."""
     if not isinstance(state, list):
@@ -303,6 +337,36 @@ class TestTraining(TrainingConformance):
 
     def state(self, training):
         return values(training.state), training.losses, str(training.loader.rng.bit_generator.state)
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
+class TestTrainingWithWhatAStepKeeps(TrainingConformance):
+    too_high = 1e8
+
+    @pytest.fixture(autouse=True)
+    def _given(self, kept):
+        self.kept = kept
+
+    def training(self):
+        return Loop(self.kept(), state_of(adamw))
+
+    def train(self, training, steps):
+        training.train(steps)
+
+    def search(self, training, **how):
+        return find_lr(training.step, training.state, training.loader, **how)
+
+    def state(self, training):
+        return values(training.state), training.losses
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
+def test_a_step_that_changes_what_it_keeps_is_traced_for_nothing(kept, caplog):
+    caplog.set_level("INFO")
+    finding = find_lr(kept(), state_of(adamw), batches(), verify=True, total_steps=200, one_pass=True)
+    assert finding.curve.baseline is None
+    assert (finding.race.path, finding.race.held_out) == ("sequential", False)
+    assert "no control variate: the step can't be traced" in caplog.text
 
 
 # The user's state, and the traces

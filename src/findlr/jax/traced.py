@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from findlr.jax.around import Around
 from findlr.jax.rates import Rate
 from findlr.jax.state import ARRAYS, Form, Leaves, loss_in
 
@@ -23,10 +24,13 @@ class Traced:
         step: the user's.
         loss: the user's function for the loss of one batch; None takes what the step tells.
         rate: how its rate is written.
+        around: what the functions keep outside of the state.
     """
 
-    def __init__(self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate) -> None:
-        self._form, self._step, self._loss, self._rate = form, step, loss, rate
+    def __init__(
+        self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate, around: Around
+    ) -> None:
+        self._form, self._step, self._loss, self._rate, self.around = form, step, loss, rate, around
         self._losses: dict[Any, Any] = {}  # by the leaves that are no arrays
         self._steps: dict[Any, Any] = {}
 
@@ -54,9 +58,10 @@ class Traced:
 
             def loss(arrays: Sequence[jax.Array], batch: Any, lr: jax.Array) -> jax.Array:
                 live = self._form.live(_filled(kept, arrays))
-                if self._loss is not None:
-                    return jnp.asarray(loss_in(live.call(self._loss, batch)))
-                return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
+                with self.around.traced():
+                    if self._loss is not None:
+                        return jnp.asarray(loss_in(live.call(self._loss, batch)))
+                    return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
 
             self._losses[fixed] = jax.jit(loss)
         return self._losses[fixed]
@@ -69,8 +74,9 @@ class Traced:
 
             def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
                 live = self._form.live(_filled(kept, arrays))
-                self._rate.write(live, lr)
-                loss = live.take(self._step, batch, *self._rate.arguments(lr))
+                with self.around.traced():
+                    self._rate.write(live, lr)
+                    loss = live.take(self._step, batch, *self._rate.arguments(lr))
                 return _arrays(live.leaves()), jnp.asarray(loss)
 
             def together(arrays: Sequence[jax.Array], lrs: Sequence[Any], batch: Any) -> Any:

@@ -15,6 +15,7 @@ import jax
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError
+from findlr.jax.around import Around
 from findlr.jax.control_variate import Baseline
 from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_torch
 from findlr.jax.held_out import HeldOut
@@ -61,7 +62,7 @@ class JaxTrainable:
         self._model = model_names(state)
         given = len(state) if isinstance(self._form, InPlace) and isinstance(state, (tuple, list)) else 1
         self._rate = rate_of(step, self._form, given + 1, set_lr)
-        self._traced = Traced(self._form, step, loss, self._rate)
+        self._traced = Traced(self._form, step, loss, self._rate, Around(step, set_lr, evaluate, loss, place))
         self.batches = batches_of(loader, consume=consume)
         self._place = place or without_torch
         self.accumulation_steps = int(accumulation_steps)
@@ -225,6 +226,7 @@ class JaxTrainable:
                 self._given = [copied(leaf) for leaf in self._live.leaves()]
             self.batches.remember(memory)
             memory.add(partial(setattr, self._held_out, "aside", self._held_out.aside), name="the batches set aside")
+            self._traced.around.remember(memory)
             remember_host_rng(memory)
             self.batches.remember_rng(memory)
         except BaseException:

@@ -23,13 +23,14 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
+from findlr.search.kept import is_small_array
 from findlr.search.memory import Memory
 from findlr.search.restoring import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
-from findlr.torch.snapshot.notes import is_small_array, remember_rng, remember_torch_rng
+from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.step import Loss, TakesSteps
 from findlr.torch.training import Training

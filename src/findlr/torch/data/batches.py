@@ -12,13 +12,14 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.search.batches import Batches, has_state
+from findlr.search.kept import SMALL_BYTES
 from findlr.search.memory import Memory
 from findlr.search.objects import refill, refill_if_changed
 from findlr.search.splitting import Parts
 from findlr.torch.data import nesting
 from findlr.torch.data.splitting import innermost, split, twin
 from findlr.torch.snapshot.memory import TorchMemory
-from findlr.torch.snapshot.notes import SMALL_BYTES, note_stateful, remember_torch_rng
+from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
 from findlr.torch.snapshot.stores import bytes_of
 

@@ -18,17 +18,16 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
+from findlr.search.kept import SMALL_BYTES, is_small_array, kept_in
 from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
-from findlr.torch.snapshot.kept import kept_in, put_kept
+from findlr.torch.snapshot.kept import put_kept
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
-
-SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:
@@ -83,11 +82,6 @@ class Around:
         memory.note(*filter(is_small_array, self._reached.arrays))
         memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
-
-
-def is_small_array(array: np.ndarray[Any, Any]) -> bool:
-    """Whether it is copied without asking whose it is; one in a file is left alone."""
-    return type(array) is np.ndarray and array.nbytes <= SMALL_BYTES
 
 
 class Watched:

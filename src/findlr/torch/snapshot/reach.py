@@ -22,10 +22,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.search import objects
+from findlr.search.kept import holders_of
 from findlr.search.objects import inside, is_foreign, is_plain, named_in
 from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
-from findlr.torch.snapshot.kept import holders_of
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
 

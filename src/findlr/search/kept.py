@@ -1,0 +1,109 @@
+"""What functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state, a teacher.
+
+The numbers of an object that keeps tensors, arrays, modules or optimizers tell of them, such as how many of a pool are
+used or how often an agent has learned, and belong to them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from operator import is_
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from findlr.search.objects import MOST_ITEMS, bind, bound_in, is_foreign, is_plain, refill, slots_of
+
+_NOTHING = object()
+_NUMBERS = {bool, int, float, str, type(None), object}
+SMALL_BYTES = 1 << 20  # copied without asking whose they are
+
+IsKept = Callable[[Any, int], bool]
+"""``is_kept(value, least_dims)``: whether it is one of a framework's, or an array of so many dimensions at least."""
+
+
+def is_small_array(array: np.ndarray[Any, Any]) -> bool:
+    """Whether it is copied without asking whose it is; one in a file is left alone."""
+    return type(array) is np.ndarray and array.nbytes <= SMALL_BYTES
+
+
+def holders_of(value: Any) -> list[Any]:
+    """What of it may be given other tensors: a function and its attributes, a small container, an object."""
+    if isinstance(value, FunctionType):
+        return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
+    if isinstance(value, (dict, list, deque)):
+        return [value] if len(value) <= MOST_ITEMS else []
+    return [value] if _is_object(value) else []
+
+
+def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
+    """What it keeps now, by its name or in its order."""
+    if isinstance(holder, FunctionType):
+        return bound_in(holder)
+    if _is_object(holder):
+        return slots_of(holder) | getattr(holder, "__dict__", {})
+    return dict(holder) if isinstance(holder, dict) else list(holder)
+
+
+def put_kept(holder: Any, before: Any, is_kept: IsKept) -> bool:
+    """Give it back the tensors, arrays, modules and optimizers that it kept, and an object's numbers with them.
+
+    What else it counts stays, and so does a list of numbers, such as a log.
+
+    Returns:
+        Whether it had others.
+
+    Example:
+        >>> is_array = lambda value, least_dims: isinstance(value, np.ndarray) and value.ndim >= least_dims
+        >>> queue, counts = [np.zeros(2)], {"calls": 1}
+        >>> before = kept_in(queue), kept_in(counts)
+        >>> queue.append(np.ones(2))
+        >>> counts.update(calls=2, last=np.ones(2))
+        >>> put_kept(queue, before[0], is_array), put_kept(counts, before[1], is_array)
+        (True, True)
+        >>> len(queue), counts
+        (1, {'calls': 2})
+    """
+    now: Any = kept_in(holder)
+    if isinstance(before, list):
+        same = len(before) == len(now) and all(map(is_, before, now))
+        if same or not any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now)):
+            return False
+        refill(holder, before)
+        return True
+    is_changed = False
+    whole = _is_object(holder) and any(_keeps(value, is_kept) for value in (*before.values(), *now.values()))
+    for name in {**before, **now}:
+        old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
+        numbers = whole and all(type(each) in _NUMBERS or isinstance(each, np.generic) for each in (old, new))
+        if old is not new and (numbers or _keeps(old, is_kept) or _keeps(new, is_kept)):
+            _put(holder, name, old)
+            is_changed = True
+    return is_changed
+
+
+def _is_object(value: Any) -> bool:
+    return is_plain(value) and not isinstance(value, (dict, list, deque))
+
+
+def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0) -> bool:
+    if isinstance(value, (tuple, list, deque, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return any(_keeps(item, is_kept, least_dims) for item in items)
+    return is_kept(value, least_dims)
+
+
+def _put(holder: Any, name: Any, value: Any) -> None:
+    if isinstance(holder, FunctionType):
+        if value is not _NOTHING:  # else the name stood for nothing
+            bind(holder, name, value)
+        return
+    names = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
+    if name not in names and _is_object(holder):  # it may be a slot, and past what the class makes of setting one
+        object.__delattr__(holder, name) if value is _NOTHING else object.__setattr__(holder, name, value)
+    elif value is _NOTHING:
+        del names[name]
+    else:
+        names[name] = value
