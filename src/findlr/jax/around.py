@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from findlr.search.kept import holders_of, is_small_array, kept_in, put_kept
-from findlr.search.memory import Memory, Phase, Undo, undo_of_generator
-from findlr.search.objects import MOST_OBJECTS, inside
+from findlr.search.kept import Kept, Put
+from findlr.search.memory import Memory, Phase
 
 
 class Around:
@@ -50,24 +47,10 @@ class Around:
         if changed:
             raise ValueError("the step keeps something outside of its state, and changes that")
 
-    def _puts(self) -> list[Callable[[], bool]]:
-        """What puts back each thing, and tells whether it had changed."""
-        puts: list[Callable[[], bool]] = []
-        seen, todo = set[int](), list(self._functions)
-        for value in todo:  # which grows
-            if id(value) in seen or type(value).__module__.startswith("findlr."):
-                continue
-            seen.add(id(value))
-            if (undo := undo_of_generator(value)) is not None:
-                puts.append(partial(_put_generator, value, pickle.dumps(value), undo[0]))
-            elif isinstance(value, np.ndarray):
-                puts += [partial(_put_array, value, value.copy())] if is_small_array(value) else []
-            else:
-                puts += [partial(put_kept, holder, kept_in(holder), _is_kept) for holder in holders_of(value)]
-                todo += [item for item, _ in inside(value, "")]
-            if len(seen) > MOST_OBJECTS:
-                break
-        return puts
+    def _puts(self) -> list[Put]:
+        kept = Kept(_is_kept)
+        kept.reach(*self._functions)
+        return kept.puts()
 
 
 def _is_kept(value: Any, least_dims: int) -> bool:
@@ -76,17 +59,3 @@ def _is_kept(value: Any, least_dims: int) -> bool:
         return True
     arrays = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, (jax.Array, np.ndarray))]
     return any(array.ndim >= least_dims for array in arrays)
-
-
-def _put_array(array: Any, before: Any) -> bool:
-    is_changed: bool = array.tobytes() != before.tobytes()
-    if is_changed:
-        array[...] = before
-    return is_changed
-
-
-def _put_generator(generator: Any, before: bytes, undo: Undo) -> bool:
-    is_changed = pickle.dumps(generator) != before
-    if is_changed:
-        undo()
-    return is_changed

@@ -8,7 +8,15 @@ from typing import Any
 
 import keras
 
-from findlr.keras.memory import Copies, copy_of, random_states, remember_rng, remember_torch_rng, wraps_torch
+from findlr.keras.memory import (
+    Copies,
+    copy_of,
+    puts_of,
+    random_states,
+    remember_rng,
+    remember_torch_rng,
+    wraps_torch,
+)
 from findlr.keras.steps import Data, Steps, variables_of
 from findlr.search.failure import told
 from findlr.search.memory import Memory
@@ -90,16 +98,18 @@ class Baseline:
         """The reason not to trust it, after a first step whose forward pass saw the loss ``seen``; or None."""
         memory = Memory()
         remember_rng(memory)
-        before = random_states()
+        before, puts = random_states(), puts_of(self._model)
         try:
             loss = float(self._mean())
         except Exception as error:  # noqa: BLE001 - of whatever kind: a step of the user's own may need no compute_loss
             return f"the model's compute_loss can't tell the loss of a batch ({told(error)})"
         finally:
-            drawn = random_states() != before
+            drawn, changed = random_states() != before, sum(put() for put in puts)
             memory.put_back()
         if drawn:
             return "the model draws from a global random state"
+        if changed:
+            return "a function or an object of the model's keeps something, and changes that"
         if not (math.isclose(loss, seen, rel_tol=1e-4) or (math.isnan(loss) and math.isnan(seen))):
             return "the same batch under the same weights gives another loss, so something else makes a step's"
         return None

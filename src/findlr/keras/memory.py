@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -16,7 +17,9 @@ import numpy as np
 from keras.src.backend.common import global_state  # has no public name
 
 from findlr.search.interrupts import signals_wait
+from findlr.search.kept import Kept, Put
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
+from findlr.search.objects import is_foreign
 
 _OWNERS = (
     keras.Layer,
@@ -118,17 +121,22 @@ def seeds_of(model: keras.Model) -> list[Any]:
     return [owner.state for owner in _Parts(model).owners if isinstance(owner, keras.random.SeedGenerator)]
 
 
+def puts_of(model: keras.Model) -> list[Put]:
+    """What puts back each thing that functions and objects of the user's own in a model keep."""
+    return _Parts(model).kept.puts()
+
+
 def wraps_torch(model: keras.Model) -> bool:
     """Whether there is a module of torch's in a model: its tensors are no variables, or not only."""
     return any(isinstance(owner, getattr(keras.layers, "TorchModuleWrapper", ())) for owner in _Parts(model).owners)
 
 
 class _Parts:
-    """All objects of Keras's, and of torch's, that a model is made of."""
+    """All objects of Keras's, and of torch's, that a model is made of; and what the user's own in it keep."""
 
     def __init__(self, model: keras.Model) -> None:
         torch = sys.modules.get("torch") if keras.backend.backend() == "torch" else None
-        kinds = _OWNERS if torch is None else (*_OWNERS, torch.nn.Module)
+        self._kinds = _OWNERS if torch is None else (*_OWNERS, torch.nn.Module)
         self._tensor: tuple[Any, ...] = () if torch is None else (torch.Tensor,)
         self.owners: list[Any] = [model]
         self._containers: list[Any] = []
@@ -136,28 +144,47 @@ class _Parts:
         self._variables: list[Any] = []
         self._tensors: list[Any] = []
         self._generators: list[tuple[Callable[[], Any], str]] = []
-        seen = {id(model)}
+        self._seen = {id(model)}
+        self.kept = Kept(self._is_kept, self._is_known)
         for owner in self.owners:  # which grows
             tracker = vars(owner).get("_tracker")
             for value in _nested([*vars(owner).values(), *getattr(tracker, "stored_ids", {}).values()]):
-                if id(value) in seen:
+                if self._is_noted(value):
                     continue
-                seen.add(id(value))
                 if isinstance(value, _CONTAINERS):
                     self._containers.append(value)
-                elif isinstance(value, keras.Variable):
-                    self._variables.append(value)
-                elif isinstance(value, self._tensor):
-                    self._tensors.append(value)
-                elif isinstance(value, kinds):
-                    self.owners.append(value)
                 elif isinstance(value, np.ndarray):
                     self._arrays.append(value)
                 elif (undo := undo_of_generator(value)) is not None:
                     self._generators.append(undo)
+                else:
+                    self.kept.reach(value)
+                    continue
+                self._seen.add(id(value))
+            self.kept.reach(*_functions_of(type(owner)))
+
+    def _is_noted(self, value: Any) -> bool:
+        """Whether it was seen before, or is a variable, a tensor or an owner, which is noted."""
+        if id(value) in self._seen:
+            return True
+        kinds = ((keras.Variable, self._variables), (self._tensor, self._tensors), (self._kinds, self.owners))
+        for kind, noted in kinds:
+            if isinstance(value, kind):
+                self._seen.add(id(value))
+                noted.append(value)
+                return True
+        return False
+
+    def _is_known(self, value: Any) -> bool:
+        return self._is_noted(value) or _is_keras(value)
+
+    def _is_kept(self, value: Any, least_dims: int) -> bool:
+        if isinstance(value, (np.ndarray, keras.Variable, *self._kinds)):
+            return True
+        return keras.ops.is_tensor(value) and len(value.shape) >= least_dims
 
     def remember_attributes(self, memory: Memory) -> None:
-        """The attributes of all objects, and the items of the containers among them."""
+        """The attributes of all objects, with the items of containers, arrays and generators among them."""
         for owner in self.owners:
             own = vars(owner)
             memory.add(partial(_put_dict, own, dict(own)), name=f"the attributes of a {type(owner).__name__}")
@@ -166,9 +193,15 @@ class _Parts:
                 memory.add(partial(_put_dict, container, dict(container)), name="a dict of the model's")
             else:
                 memory.add(partial(_put_items, container, list(container)), name=f"a {type(container).__name__}")
+        for array in self._arrays:
+            memory.add(partial(np.copyto, array, array.copy()), name="an array of the model's")
+        for undo, name in self._generators:
+            memory.add(undo, Phase.RANDOM, name)
+        for put in self.kept.puts():
+            memory.add(put, name="what a function or an object of yours keeps")
 
     def remember_values(self, memory: Copies) -> None:
-        """The values of variables, tensors, their gradients, arrays and generators."""
+        """The values of variables, of tensors and of their gradients."""
         memory.values = remember_variables(self._variables, memory)
         tensors = {id(tensor): tensor for tensor in self._tensors} if self._tensor else {}
         if self._tensor:
@@ -178,10 +211,21 @@ class _Parts:
                     memory.add(partial(_put_gradient, tensor, tensor.grad, _copied(tensor.grad)), name="a gradient")
             for key in tensors.keys() - theirs.keys():
                 memory.add(partial(_put_tensor, tensors[key], copy_of(tensors[key])), name="a tensor")
-        for array in self._arrays:
-            memory.add(partial(np.copyto, array, array.copy()), name="an array of the model's")
-        for undo, name in self._generators:
-            memory.add(undo, Phase.RANDOM, name)
+
+
+def _functions_of(kind: type) -> list[Any]:
+    """The functions of a class of the user's own, which may name what a step changes."""
+    kinds = [each for each in kind.__mro__ if not (is_foreign(each.__module__) or _is_keras_module(each.__module__))]
+    return [value for each in kinds for value in vars(each).values() if isinstance(value, FunctionType)]
+
+
+def _is_keras(value: Any) -> bool:
+    """Whether it is a function of Keras's, or of a class of its own."""
+    return _is_keras_module((value if isinstance(value, FunctionType) else type(value)).__module__ or "")
+
+
+def _is_keras_module(module: str) -> bool:
+    return module.partition(".")[0] == "keras"
 
 
 def _nested(values: list[Any]) -> Iterator[Any]:

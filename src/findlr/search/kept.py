@@ -6,15 +6,28 @@ used or how often an agent has learned, and belong to them.
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from operator import is_
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from findlr.search.objects import MOST_ITEMS, bind, bound_in, is_foreign, is_plain, refill, slots_of
+from findlr.search.memory import Undo, undo_of_generator
+from findlr.search.objects import (
+    MOST_ITEMS,
+    MOST_OBJECTS,
+    bind,
+    bound_in,
+    inside,
+    is_foreign,
+    is_plain,
+    refill,
+    slots_of,
+)
 
 _NOTHING = object()
 _NUMBERS = {bool, int, float, str, type(None), object}
@@ -22,6 +35,65 @@ SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 IsKept = Callable[[Any, int], bool]
 """``is_kept(value, least_dims)``: whether it is one of a framework's, or an array of so many dimensions at least."""
+
+
+Put = Callable[[], bool]
+"""Puts something back, and tells whether it had changed."""
+
+
+class Kept:
+    """What functions and objects of the user's own keep by name, in attributes and in containers, however deep.
+
+    Args:
+        is_kept: tells what is put back where it was replaced.
+        is_known: whether a value is somebody else's to put back, and is not looked into.
+
+    Example:
+        >>> def step(batch, rng=np.random.default_rng(0), noises=np.zeros(2)):
+        ...     noises[0] = rng.normal()
+        >>> kept = Kept(lambda value, least_dims: isinstance(value, np.ndarray))
+        >>> kept.reach(step)
+        >>> puts = kept.puts()
+        >>> step(None)
+        >>> [put() for put in puts]
+        [False, False, True, True]
+        >>> step.__defaults__[1]
+        array([0., 0.])
+    """
+
+    def __init__(self, is_kept: IsKept, is_known: Callable[[Any], bool] = lambda _: False) -> None:
+        self._is_kept, self._is_known = is_kept, is_known
+        self._seen = set[int]()
+        self._holders: list[Any] = []
+        self._arrays: list[Any] = []
+        self._generators: list[Any] = []
+
+    def reach(self, *roots: Any) -> None:
+        """Look into these, too."""
+        todo = list(roots)
+        for value in todo:  # which grows
+            if id(value) in self._seen or len(self._seen) > MOST_OBJECTS:
+                continue
+            self._seen.add(id(value))
+            if type(value).__module__.startswith("findlr.") or self._is_known(value):
+                continue
+            if isinstance(value, np.ndarray):
+                self._arrays += [value] if is_small_array(value) else []
+            elif undo_of_generator(value) is not None:
+                self._generators.append(value)
+            else:
+                self._holders += holders_of(value)
+                todo += [item for item, _ in inside(value, "")]
+
+    def puts(self) -> list[Put]:
+        """What puts back each thing as it is now."""
+        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept) for each in self._holders]
+        puts += [partial(_put_array, array, array.copy()) for array in self._arrays]
+        for generator in self._generators:
+            undo, _ = undo_of_generator(generator) or (None, "")
+            assert undo is not None
+            puts.append(partial(_put_generator, generator, pickle.dumps(generator), undo))
+        return puts
 
 
 def is_small_array(array: np.ndarray[Any, Any]) -> bool:
@@ -107,3 +179,17 @@ def _put(holder: Any, name: Any, value: Any) -> None:
         del names[name]
     else:
         names[name] = value
+
+
+def _put_array(array: Any, before: Any) -> bool:
+    is_changed: bool = array.tobytes() != before.tobytes()
+    if is_changed:
+        array[...] = before
+    return is_changed
+
+
+def _put_generator(generator: Any, before: bytes, undo: Undo) -> bool:
+    is_changed = pickle.dumps(generator) != before
+    if is_changed:
+        undo()
+    return is_changed
