@@ -1181,6 +1181,8 @@ def test_bad_input_is_one_clear_error():
             {},
             r"'batch' would stay empty: let it take and return one state, such as",
         ),
+        ((lambda state, batch, *, key: state, state), {}, "'key' would stay empty"),
+        ((lambda state, batch, *, lr: state, state), {}, r"rate, 'lr', by keyword alone: .* step\(state, batch, lr\)"),
         ((lambda state, batch: mse(state[0], batch), state), {}, r"step must return \(state, loss\)"),
         ((lambda state, batch: (mse(state[0], batch), state), state), {}, "with a state of the structure"),
         ((lambda state, batch: (state, state), state), {}, "one real number"),

@@ -88,7 +88,13 @@ def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
     following = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][count:]
     if following and _RATE.search(following[0].name):
         return following[0].name
-    if following and following[0].default is following[0].empty:
+    following += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    following = [p for p in following if p.default is p.empty]
+    if following and _RATE.search(name := following[0].name):
+        raise ConfigurationError(
+            f"step takes its rate, {name!r}, by keyword alone: let it follow the batch, as step(state, batch, {name})"
+        )
+    if following:
         raise ConfigurationError(
             f"step is called as step(state, batch), and its parameter {following[0].name!r} would stay empty: let it "
             "take and return one state, such as (params, opt_state), and take one batch, such as (x, y); a rate is "
