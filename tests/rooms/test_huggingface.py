@@ -420,6 +420,7 @@ WAYS = {
     "SFT": lambda: dict(**language, **twice, make=sft, parts={"packing": False}),
     "SFT, packed, LoRA": lambda: dict(**language, make=sft, parts={"packing": True, "peft_config": lora()}),
     "DPO": lambda: dict(**language, **twice, make=dpo),
+    "a callback that freezes": lambda: dict(parts={"callbacks": [Freezes("on_epoch_begin")]}),
 }
 
 
@@ -801,6 +802,33 @@ def test_a_curve_that_refuses_changes_no_rate(caplog):
     trainer.train()
     assert trainer.args.learning_rate == 1e-3
     assert "the training keeps its rate" in caplog.text
+
+
+class Freezes(TrainerCallback):
+    """Freezes all but the head, in one of its hooks."""
+
+    def __init__(self, hook):
+        self.calls = 0
+        setattr(self, hook, self.freeze)
+
+    def freeze(self, args, state, control, model=None, **_):
+        self.calls += 1
+        assert state.epoch == 0
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = name.startswith("classifier")
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_step_begin"])
+def test_a_search_trains_what_callbacks_leave_to_be_trained(hook):
+    trainer = trainer_of(max_steps=5, parts={"callbacks": [freezes := Freezes(hook)]})
+    found = room.find_lr(trainer, num_steps=5, progress=False)
+    assert found.plan.parameters == 34
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    assert freezes.calls == 0
+    if hook != "on_step_begin":  # which comes after the batches are drawn
+        trainer.add_callback(callback := room.FindLR(trainer, num_steps=5, progress=False))
+        trainer.train()
+        assert callback.finding == found
 
 
 def test_no_callback_hears_of_a_search():

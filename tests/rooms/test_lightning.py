@@ -15,9 +15,10 @@ import torch
 import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
+    BaseFinetuning,
     Callback,
     GradientAccumulationScheduler,
+    LambdaCallback,
     ModelCheckpoint,
     TQDMProgressBar,
 )
@@ -210,7 +211,7 @@ ACCUMULATION = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1, "precisi
 
 
 class Conformance(TrainingConformance):
-    settings, how, made = {}, {}, 0
+    settings, how, made, callbacks = {}, {}, 0, ()
 
     @pytest.fixture(autouse=True)
     def _folders(self, tmp_path):
@@ -218,7 +219,8 @@ class Conformance(TrainingConformance):
 
     def training(self):
         self.made += 1
-        return Fitting(self.folder / str(self.made), self.module(), self.loader(), **self.settings)
+        callbacks = [callback() for callback in self.callbacks]
+        return Fitting(self.folder / str(self.made), self.module(), self.loader(), *callbacks, **self.settings)
 
     def loader(self):
         return loader_of()
@@ -811,10 +813,79 @@ def test_data_without_a_length(limit, tmp_path):
     assert found.plan.total_steps == (None if limit == 1.0 else 25)
 
 
-def test_an_accumulation_that_changes_needs_the_search_among_the_callbacks(tmp_path):
-    search = FindLR(**SWEEP)
-    trainer_of(tmp_path, GradientAccumulationScheduler({0: 2, 1: 3}), search, max_epochs=1).fit(Plain(), loader_of())
+def test_an_accumulation_that_changes_is_that_of_the_first_step(tmp_path):
+    search, changes = FindLR(**SWEEP), GradientAccumulationScheduler({0: 2, 1: 3})
+    trainer_of(tmp_path, changes, search, max_epochs=1).fit(Plain(), loader_of())
     assert search.finding.facts["accumulation_steps"] == 2
+    found = find_lr(trainer_of(tmp_path, changes, max_epochs=1), Plain(), loader_of(), **SWEEP)
+    assert found.facts["accumulation_steps"] == 2
+
+
+# Callbacks that decide what is trained
+
+
+class Thaws(BaseFinetuning):
+    """Freezes the first layers, and adds them to the optimizer in the second epoch."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.net[:2])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[:2], optimizer)
+
+
+class Unfrozen(Module):
+    def configure_optimizers(self):
+        return optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.lr)
+
+
+class TestFinetuning(Conformance):
+    """Whose second epoch comes while the conformance suite trains."""
+
+    module, callbacks = Unfrozen, (Thaws,)
+
+    def loader(self):
+        return loader_of(4)
+
+
+class Freezes(Callback):
+    """Freezes the first layer in one of its hooks."""
+
+    def __init__(self, hook):
+        self.calls = 0
+        setattr(self, hook, self.freeze)
+
+    def freeze(self, trainer, pl_module, *_, **__):
+        self.calls += 1
+        pl_module.net[0].requires_grad_(False)
+
+
+class Configures(Plain):
+    def configure_callbacks(self):
+        return Freezes("on_fit_start")
+
+
+DECIDE = {
+    "in setup": (Plain, [Freezes("setup")]),
+    "as the training starts": (Plain, [Freezes("on_train_start")]),
+    "as the epoch starts": (Plain, [Freezes("on_train_epoch_start")]),
+    "at the first batch": (Plain, [Freezes("on_train_batch_start")]),
+    "by a function": (Plain, [LambdaCallback(on_fit_start=lambda _, module: module.net[0].requires_grad_(False))]),
+    "the module's own": (Configures, []),
+}
+
+
+@pytest.mark.parametrize(("kind", "callbacks"), DECIDE.values(), ids=DECIDE)
+def test_a_search_trains_what_callbacks_leave_to_be_trained(kind, callbacks, tmp_path):
+    module, counts = kind(), Counts()
+    trainer = trainer_of(tmp_path, *callbacks, counts)
+    found = find_lr(trainer, module, loader_of(), **SWEEP)
+    assert found.plan.parameters == 25  # of 65
+    assert [p.requires_grad for p in module.parameters()] == [True] * 6
+    assert trainer.callbacks == [*callbacks, counts]
+    assert not counts.batches
+    assert not any(getattr(each, "calls", 0) for each in callbacks)
 
 
 def test_a_scheduler_that_follows_a_metric_or_is_stepped_by_hand_is_no_plan(tmp_path):
@@ -1323,12 +1394,6 @@ REFUSED = {
     ),
     "a name": (lambda f: (trainer_of(f), Plain(), loader_of()), {"lr_min": 1}, ConfigurationError, "called 'min_lr'"),
     "a value": (lambda f: (trainer_of(f), Plain(), loader_of()), {"min_lr": -1}, ConfigurationError, "min_lr"),
-    "a callback": (
-        lambda f: (trainer_of(f, BackboneFinetuning()), Plain(), loader_of()),
-        {},
-        ConfigurationError,
-        "BaseFinetuning decides what is trained.*FindLR",
-    ),
     "a one-shot iterator": (
         lambda f: (trainer_of(f), Plain(), iter([1])),
         {},

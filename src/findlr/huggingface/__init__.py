@@ -20,7 +20,7 @@ try:
 except ImportError:
     raise MissingExtraError.of("transformers", "huggingface") from None
 
-from findlr.huggingface.memory import protected
+from findlr.huggingface.memory import deciding, protected
 from findlr.huggingface.training import ARGUMENT, TrainerTrainable, plan_of, written_in
 
 __all__ = ["FindLR", "find_lr"]
@@ -38,6 +38,8 @@ class How(Search, total=False):
 
 def find_lr(trainer: Trainer, **how: Unpack[How]) -> Finding:
     """Find the learning rate of the training that a Trainer is set up for, and put everything back.
+
+    Of its callbacks, only those act that freeze or unfreeze parameters, as they do before the first step.
 
     Args:
         trainer: a ``transformers.Trainer`` or a subclass, such as TRL's ``SFTTrainer``; in one process. The schedule,
@@ -81,6 +83,8 @@ def find_lr(trainer: Trainer, **how: Unpack[How]) -> Finding:
 class FindLR(TrainerCallback):
     """Finds the learning rate as a training begins, or later; the training goes on as if it had not.
 
+    What callbacks before it have frozen in ``on_train_begin`` and ``on_epoch_begin``, it does not train.
+
     Args:
         trainer: the trainer that it is added to, as in ``trainer.add_callback(FindLR(trainer))``.
         apply: train at the suggested rate from there on.
@@ -96,18 +100,28 @@ class FindLR(TrainerCallback):
 
     def __init__(self, trainer: Trainer, *, apply: bool = False, at: int = 0, **how: Unpack[How]) -> None:
         check(trainer, how)
-        self._trainer, self._apply, self._at, self._leaves = trainer, apply, at, False
+        self._trainer, self._apply, self._at, self._is_due = trainer, apply, at, False
+        self._before: list[Any] | None = None  # the callbacks that decide what is trained, where ``train`` is left
         search: dict[str, Any] = dict(how)
         self._own = {name: search.pop(name) for name in ("validation_every", "restore", "snapshot") if name in how}
         self._settings = Settings.of(search)
         self._makes_optimizer = trainer.optimizer is None or trainer.model_init is not None
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Search, if it is to be at the beginning."""
-        if self._at == 0:
+    def on_train_begin(self, *given: Any, **parts: Any) -> None:
+        """Search, if ``train`` goes no further."""
+        self._is_due = self._at == 0
+        if self._before is not None:
+            for callback in self._before:
+                callback.on_epoch_begin(*given, **parts)
+                callback.on_step_begin(*given, **parts)
             self._search_and_apply()
-        if self._leaves:
             raise _LeftError
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        """Search, if it is to be at the beginning."""
+        if self._is_due:
+            self._is_due = False
+            self._search_and_apply()
 
     def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Search, if it is to be after this step."""
@@ -139,7 +153,8 @@ class FindLR(TrainerCallback):
     @signals_act
     def only_search(self) -> None:
         """Search where ``train`` would begin, and go no further."""
-        self._leaves, self._trainer.callback_handler.callbacks = True, [self]
+        self._before = deciding(self._trainer)
+        self._trainer.callback_handler.callbacks = [*self._before, self]
         with suppress(_LeftError):
             self._trainer.train()
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.objects import MOST_ITEMS
 from findlr.search.restoring import Unwritten, restored
+from findlr.torch.deciding import decides
 from findlr.torch.snapshot.notes import Attributes
 
 DATA = ("train_dataset", "eval_dataset")
@@ -47,11 +48,16 @@ def around(trainer: Trainer) -> Attributes:
     model, optimizer = trainer.model, trainer.optimizer
     configs = [getattr(model, name, None) for name in ("config", "generation_config")]
     return Attributes(
-        *(*_owners(trainer), trainer.accelerator, *filter(None, configs)),
+        *(*_owners(trainer), trainer.accelerator, *filter(None, configs), *deciding(trainer)),
         but=_data_in(trainer),
         structures=filter(None, [model, optimizer, getattr(optimizer, "optimizer", None)]),
         devices=[trainer.args.device],
     )
+
+
+def deciding(trainer: Trainer) -> list[Any]:
+    """Those of its callbacks that decide what is trained."""
+    return [each for each in trainer.callback_handler.callbacks if decides(each, TrainerCallback)]
 
 
 def _owners(trainer: Trainer) -> tuple[Any, ...]:

@@ -29,6 +29,7 @@ from findlr.search.memory import Phase
 from findlr.search.names import unknown_name
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search, Settings
+from findlr.torch.deciding import decides
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 from findlr.torch.whole import Whole
@@ -37,7 +38,7 @@ __all__ = ["FindLR", "find_lr"]
 
 logger = logging.getLogger("findlr")
 
-_DECIDE = ("BaseFinetuning", "GradientAccumulationScheduler", "ModelPruning")  # callbacks that decide what is trained
+_DECIDE = {"BaseFinetuning", "GradientAccumulationScheduler", "ModelPruning"}  # what is trained, of Lightning's own
 
 
 class How(Search, total=False):
@@ -63,7 +64,8 @@ def find_lr(
     """Find a good learning rate for the ``fit`` with the same arguments, and put everything back.
 
     The search runs inside a ``fit`` that ends before its first step, so that hooks, precision, clipping and
-    accumulation are the training's. The Trainer's callbacks, loggers and profiler take no part.
+    accumulation are the training's. Of the Trainer's callbacks, only those act that decide what is trained, such as
+    BaseFinetuning, as they do before the first step. Its loggers and profiler take no part.
 
     Args:
         trainer: a Trainer of ``lightning`` or ``pytorch_lightning``, with one process.
@@ -108,11 +110,11 @@ def find_lr(
     if not isinstance(module, kit.LightningModule):
         raise ConfigurationError(f"model must be a LightningModule of {package}, got {type(model).__name__}")
     check(trainer)
-    _check_callbacks(trainer)
     given = [each for each in (train_dataloaders, val_dataloaders, datamodule) if each is not None]
     data = [each for each in given if isinstance(each, kit.LightningDataModule)]
+    deciding, configured = _deciding(trainer.callbacks, kit), module.configure_callbacks
     whole = Whole(
-        objects=[*_parts(trainer, package), *data],
+        objects=[*_parts(trainer, package), *data, *deciding],
         modules=[module],
         loaders=[leaf for each in given if each not in data for leaf in leaves(each, package)],
         holders=[module, *data],
@@ -125,9 +127,9 @@ def find_lr(
         with Unwritten(restored(whole)) as memory, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # that callbacks are missing
             callback.rewind = partial(memory.put_back, [Phase.RANDOM])
-            silence(trainer, [callback])
+            silence(trainer, [*deciding, callback])
             trainer.num_sanity_val_steps = 0
-            vars(module)["configure_callbacks"] = list
+            vars(module)["configure_callbacks"] = lambda: _deciding(configured(), kit)
             trainer.fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path)
     except SystemExit as left:
         if not isinstance(left.__context__, KeyboardInterrupt):
@@ -236,13 +238,14 @@ class _Leaving(FindLR):
         raise import_module(f"{package_of(trainer)}.utilities.exceptions")._TunerExitException  # noqa: SLF001
 
 
-def _check_callbacks(trainer: Any) -> None:
-    kinds = [kind.__name__ for each in trainer.callbacks for kind in type(each).__mro__]
-    for name in filter(kinds.__contains__, _DECIDE):
-        raise ConfigurationError(
-            f"a {name} decides what is trained, and find_lr leaves the callbacks out: put findlr.lightning.FindLR() "
-            "behind it among them, and call fit"
-        )
+def _deciding(callbacks: Any, kit: Any) -> list[Any]:
+    """Those of one or more callbacks that decide what is trained."""
+    each_of = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    return [
+        each
+        for each in each_of
+        if decides(each, kit.Callback) or not _DECIDE.isdisjoint(kind.__name__ for kind in type(each).__mro__)
+    ]
 
 
 def _parts(trainer: Any, package: str) -> list[Any]:
