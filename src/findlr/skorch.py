@@ -10,12 +10,15 @@ from torch import nn
 
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan, Samples
-from findlr.errors import ConfigurationError, MissingExtraError
+from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.search.failure import told
 from findlr.search.find import find
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
+from findlr.torch.arguments import check_counts
+from findlr.torch.deciding import decides
+from findlr.torch.losses import told_loss
 from findlr.torch.own_step import OwnStep
 from findlr.torch.planned import read_schedule, stairs
 from findlr.torch.setting import facts_of, made_rates, share_of
@@ -29,13 +32,17 @@ from findlr.torch.whole import Whole
 
 try:
     from skorch import NeuralNet
-    from skorch.callbacks import InputShapeSetter, LRScheduler
+    from skorch.callbacks import Callback, InputShapeSetter, LRScheduler
     from skorch.callbacks.training import ParamMapper
     from skorch.dataset import unpack_data
 except ImportError:
     raise MissingExtraError.of("skorch", "skorch") from None
 
 _DECIDE = (InputShapeSetter, ParamMapper)  # callbacks that decide what is trained: Freezer, Initializer and so on
+_NO_LOSS = (
+    "the loss that train_step returns must be one number",
+    "the loss that train_step returns must be a number, got {}: return what train_step_single returned",
+)
 
 
 def find_lr(
@@ -44,6 +51,7 @@ def find_lr(
     y: Any = None,
     *,
     fit_params: Mapping[str, Any] | None = None,
+    gradient_accumulation_steps: int = 1,
     schedule: Any = None,
     total_steps: int | str | None = None,
     warmup: float | None = None,
@@ -57,14 +65,15 @@ def find_lr(
 
     Steps are the net's own ``train_step`` on its own batches. A net that is not initialized is initialized for the
     search, and is not initialized after it. One that is goes on from its weights, as ``partial_fit`` does. Of its
-    callbacks, only those act that decide what is trained: InputShapeSetter, Freezer, Unfreezer and Initializer, as in
-    the first epoch.
+    callbacks, only those act that decide what is trained, as in the first epoch: InputShapeSetter, Freezer, Unfreezer,
+    Initializer, and your own that freeze parameters.
 
     Args:
         net: the net.
         X: what ``fit`` takes.
         y: what ``fit`` takes.
         fit_params: what ``fit`` takes besides, by name.
+        gradient_accumulation_steps: calls of a ``train_step`` of yours to each optimizer step, at least 1.
         schedule: as in ``findlr.find_lr``; None is that of the net's LRScheduler, or a constant rate.
         total_steps: optimizer steps of the planned training, or a text such as "5 epochs"; None is the net's
             ``max_epochs``.
@@ -97,12 +106,13 @@ def find_lr(
             f"net must be a skorch NeuralNet, got {type(net).__name__}: of a Pipeline, give its net, pipe[-1], and the "
             "X that it gets, pipe[:-1].fit_transform(X, y)"
         )
+    check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
     device = torch.device(net.device or "cpu")
     with Unwritten(restored(_Around(net, devices=[device]))):
         if not net.initialized_:
             net.initialize()
         net.check_data(X, y)
-        deciding = [each for _, each in net.callbacks_ if isinstance(each, _DECIDE)]
+        deciding = [each for _, each in net.callbacks_ if isinstance(each, _DECIDE) or decides(each, Callback)]
         begun = [part for part in vars(net).values() if isinstance(part, nn.Module)] if deciding else []
         with Unwritten(restored(Whole(deciding, begun, devices=[device]))):
             _begin(net, deciding, X, y)
@@ -118,7 +128,7 @@ def find_lr(
             facts = {"model": type(net.module_).__name__}
             trainable = TorchTrainable.of(
                 training,
-                _step(net, training, given),
+                _Step(net, training, given, int(gradient_accumulation_steps)),
                 net.get_iterator(train, training=True),
                 validation_loader=net.get_iterator(held_out, training=False) if validated else None,
                 validation_every=1 if validation_every is None else validation_every,
@@ -135,10 +145,10 @@ def _begin(net: NeuralNet, deciding: Sequence[Any], inputs: Any, targets: Any) -
     """Call the callbacks that decide what is trained, as ``fit`` does before its first batch."""
     for callback in deciding:
         callback.on_train_begin(net, X=inputs, y=targets)
-    if deciding:
-        net.history.new_epoch()  # by whose number they go
-        for callback in deciding:
-            callback.on_epoch_begin(net)
+    net.history.new_epoch()  # by whose number they go, and in which a step counts its batches
+    net.history.record("epoch", len(net.history))
+    for callback in deciding:
+        callback.on_epoch_begin(net)
 
 
 class _Around(Attributes):
@@ -170,21 +180,44 @@ def _written_in(net: NeuralNet, training: Training, sweep: str, steps: int) -> d
     return {}
 
 
-def _step(net: NeuralNet, training: Training, given: Mapping[str, Any]) -> OwnStep:
-    """The net's own step, and its loss of one batch in the mode that its module is in."""
-
-    def take(draw: Draw) -> Any:
-        return net.train_step(draw(), **given)["loss"]
-
-    def loss(batch: Any) -> Any:
-        inputs, targets = unpack_data(batch)
-        return net.get_loss(net.infer(inputs, **given), targets, X=inputs, training=net.module_.training)
-
-    return _Step(training, take, loss, accumulation_steps=1)
-
-
 class _Step(OwnStep):
-    """Stays in its process: pickled in a net's own way, the net would have other parameters than the search."""
+    """The net's own steps, and its loss of one batch in the mode that its module is in.
+
+    It stays in its process: pickled in a net's own way, the net would have other parameters than the search.
+    """
+
+    def __init__(self, net: NeuralNet, training: Training, given: Mapping[str, Any], count: int) -> None:
+        super().__init__(training, self._taken, self._loss_of, accumulation_steps=count)
+        self._net, self._given, self._count = net, given, count
+
+    def _taken(self, draw: Draw) -> Any:
+        losses = list[Any]()
+        for _ in range(self._count):
+            self._net.history.new_batch()  # as ``fit`` does, by which a train_step may tell when it has accumulated
+            losses.append(told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS))
+        if not self.tried:
+            raise OptimizerError(
+                f"train_step was given {self._count} of its batches, and the optimizer that is swept took no step: "
+                "give gradient_accumulation_steps=, or name the optimizer that does step with sweep="
+            )
+        return sum(losses) / self._count
+
+    def _loss_of(self, batch: Any) -> Any:
+        net = self._net
+        inputs, targets = unpack_data(batch)
+        return net.get_loss(net.infer(inputs, **self._given), targets, X=inputs, training=net.module_.training)
+
+    def remembered(self) -> Sequence[Any]:
+        """Itself, for the batches that the net's history counts."""
+        return [self]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches the epoch has."""
+        return {"batches": len(self._net.history[-1]["batches"])}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Forget those that have come since."""
+        del self._net.history[-1]["batches"][state["batches"] :]
 
 
 def _scheduler_of(net: NeuralNet) -> tuple[str, LRScheduler | None]:

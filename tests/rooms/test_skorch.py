@@ -12,7 +12,7 @@ from skorch.callbacks import Callback, Freezer, GradientNormClipping, Initialize
 from skorch.dataset import ValidSplit
 from torch import nn, optim
 
-from findlr import ConfigurationError
+from findlr import ConfigurationError, OptimizerError
 from findlr import find_lr as plain
 from findlr.skorch import find_lr
 from findlr.testing import TrainingConformance
@@ -32,10 +32,25 @@ class Net(nn.Module):
         return self.head(self.layers(x))
 
 
-def net_of(**how):
+class Accumulates(NeuralNetRegressor):
+    """Steps after every second batch of an epoch, as skorch's own recipe does."""
+
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        if len(self.history[-1, "batches"]) % 2 == 0:
+            self.optimizer_.step()
+            self.optimizer_.zero_grad()
+        return step
+
+
+def net_of(kind=NeuralNetRegressor, **how):
     settings = dict(max_epochs=5, lr=0.01, batch_size=10, iterator_train__shuffle=True, verbose=0, warm_start=True)
     torch.manual_seed(0)
-    return NeuralNetRegressor(Net, **settings | how)
+    return kind(Net, **settings | how)
+
+
+def steps_of(net):
+    return 2 if isinstance(net, Accumulates) else 1
 
 
 def told(net):
@@ -50,6 +65,7 @@ SETTINGS = {
     },
     "momentum, no split": {"optimizer__momentum": 0.9, "train_split": None},
     "frozen from the second epoch on": {"callbacks": [Freezer("layers.*", at=2)]},
+    "accumulated": {"kind": Accumulates},
 }
 
 
@@ -69,7 +85,7 @@ class TestTraining(TrainingConformance):
         training.fit(X, Y)
 
     def search(self, training, **how):
-        return find_lr(training, X, Y, **how)
+        return find_lr(training, X, Y, gradient_accumulation_steps=steps_of(training), **how)
 
     def state(self, training):
         return training.module_.state_dict(), training.optimizer_.state_dict()["state"], told(training)
@@ -135,6 +151,26 @@ def test_the_plan_is_the_nets():
     assert find_lr(net_of(callbacks=[plateau]), X, Y, total_steps="3 epochs", schedule="cosine").plan.total_steps == 15
 
 
+def test_each_run_of_a_race_counts_its_batches_anew():
+    seen = []
+
+    class Seen(Accumulates):
+        def train_step(self, batch, **fit_params):
+            seen.append(len(self.history[-1, "batches"]))
+            return super().train_step(batch, **fit_params)
+
+    net = net_of(Seen, max_epochs=200)
+    found = find_lr(net, X, Y, gradient_accumulation_steps=2, verify=True, max_lr=1.0)
+    assert found.plan.total_steps == 400  # of 1,000 batches
+    assert seen.count(1) == 1 + len(found.race.runs)
+    assert not net.history
+
+
+def test_an_accumulation_that_is_not_told_is_named():
+    with pytest.raises(OptimizerError, match=r"given 1 of its batches.*gradient_accumulation_steps"):
+        find_lr(net_of(Accumulates), X, Y)
+
+
 class Shaped(Net):
     def __init__(self, input_dim=1):
         super().__init__()
@@ -151,6 +187,12 @@ def test_callbacks_decide_what_is_trained():
     assert not frozen.history
     frozen.fit(X, Y)
     assert not frozen.module_.layers[0].weight.requires_grad
+
+    class Freezes(Callback):
+        def on_train_begin(self, net, **_):
+            net.module_.layers.requires_grad_(False)
+
+    assert find_lr(net_of(callbacks=[Freezes()]), X, Y, max_lr=1e-3).plan.parameters == 9
 
     given = net_of().set_params(module=Shaped, module__input_dim=4)
     shaped = net_of().set_params(module=Shaped, callbacks=[InputShapeSetter()])
@@ -316,6 +358,7 @@ def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():
         ({"total_steps": "soon"}, "total_steps"),
         ({"sweep": "second"}, "one of 'optimizer'"),
         ({"validation_every": 0}, "validation_every"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             find_lr(net, X, Y, **how)
