@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Unpack
@@ -26,7 +27,7 @@ from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training
 
 try:
-    from ignite.engine import Engine
+    from ignite.engine import Engine, State
     from ignite.handlers.param_scheduler import BaseParamScheduler
 except ImportError:
     raise MissingExtraError.of("pytorch-ignite", "ignite") from None
@@ -112,12 +113,22 @@ def find_lr(
     training.restore.append(state)
     with Unwritten(restored(state)):
         trainer.state.iteration = 0  # from which gradients are accumulated
-        step = _step(trainer, training, output_transform, loss_fn, int(gradient_accumulation_steps))
+        count = int(gradient_accumulation_steps)
+        step = _step(trainer, training, output_transform, loss_fn, count)
         trainable = TorchTrainable.of(
             training, step, loader, validation_loader=validation_loader, validation_every=validation_every
         )
         shape = getattr(schedule, "lr_scheduler", schedule)  # PyTorch's, inside an LRScheduler of Ignite's
-        return find(trainable, planned(shape, total_steps, warmup, trainable.steps_per_epoch), **search)
+        plan = planned(shape, total_steps, warmup, trainable.steps_per_epoch)
+        _begin(trainer.state, trainable.batches.length(), plan.total_steps and plan.total_steps * count)
+        return find(trainable, plan, **search)
+
+
+def _begin(state: State, length: int | None, total: int | None) -> None:
+    """Let the state say what it says in a run over so many batches, in epochs of that length."""
+    state.epoch_length = state.epoch_length or length
+    if total is not None and state.epoch_length:
+        state.max_epochs = math.ceil(total / state.epoch_length)
 
 
 def _step(
@@ -128,6 +139,7 @@ def _step(
     def take(draw: Draw) -> Any:
         state, losses = trainer.state, list[Any]()
         for _ in range(count):
+            state.epoch = 1 + (state.iteration // state.epoch_length if state.epoch_length else 0)
             state.iteration, state.batch = state.iteration + 1, draw()
             state.output = trainer._process_function(trainer, state.batch)  # noqa: SLF001 - it has no public name
             losses.append(told_loss(output_transform(state.output), *_NO_LOSS))

@@ -175,6 +175,24 @@ def test_each_run_of_a_race_begins_at_the_first_iteration():
     assert training.trainer.state.iteration == 5
 
 
+def test_a_process_function_is_told_what_a_run_tells_it():
+    def told(run):
+        training, seen = Training(), []
+        update = create_supervised_trainer(training.model, training.optimizer, nn.MSELoss())._process_function
+
+        def process(engine, batch):
+            state = engine.state
+            seen.append((state.iteration, state.epoch, state.epoch_length, state.max_epochs))
+            return update(engine, batch)
+
+        training.trainer = Engine(process)
+        run(training)
+        return seen
+
+    searched = told(lambda training: training.search(total_steps="3 epochs", num_steps=18, max_lr=0.1))
+    assert searched == told(lambda training: training.trainer.run(training.loader, max_epochs=3))
+
+
 def test_a_dict_of_outputs_and_a_scaler_that_skips():
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
