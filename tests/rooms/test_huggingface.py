@@ -808,11 +808,12 @@ class Freezes(TrainerCallback):
     """Freezes all but the head, in one of its hooks."""
 
     def __init__(self, hook):
-        self.calls = 0
+        self.calls, self.average = 0, torch.nn.BatchNorm1d(2)
         setattr(self, hook, self.freeze)
 
     def freeze(self, args, state, control, model=None, **_):
         self.calls += 1
+        self.average.running_mean += 1
         assert state.epoch == 0
         for name, parameter in model.named_parameters():
             parameter.requires_grad = name.startswith("classifier")
@@ -825,6 +826,7 @@ def test_a_search_trains_what_callbacks_leave_to_be_trained(hook):
     assert found.plan.parameters == 34
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
     assert freezes.calls == 0
+    assert not freezes.average.running_mean.any()
     if hook != "on_step_begin":  # which comes after the batches are drawn
         trainer.add_callback(callback := room.FindLR(trainer, num_steps=5, progress=False))
         trainer.train()

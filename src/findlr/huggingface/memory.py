@@ -14,7 +14,8 @@ from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.objects import MOST_ITEMS
 from findlr.search.restoring import Unwritten, restored
 from findlr.torch.deciding import decides
-from findlr.torch.snapshot.notes import Attributes
+from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.notes import Attributes, Held
 
 DATA = ("train_dataset", "eval_dataset")
 _LOADERS = ("train_dataloader", "eval_dataloader")  # of its callback handler
@@ -47,12 +48,21 @@ def around(trainer: Trainer) -> Attributes:
     """What ``train`` changes before its first step: the structure of its model and optimizer among that."""
     model, optimizer = trainer.model, trainer.optimizer
     configs = [getattr(model, name, None) for name in ("config", "generation_config")]
-    return Attributes(
-        *(*_owners(trainer), trainer.accelerator, *filter(None, configs), *deciding(trainer)),
+    return _Around(
+        *(*_owners(trainer), trainer.accelerator, *filter(None, configs)),
         but=_data_in(trainer),
         structures=filter(None, [model, optimizer, getattr(optimizer, "optimizer", None)]),
         devices=[trainer.args.device],
     )
+
+
+class _Around(Attributes):
+    """And what its callbacks hold that decide what is trained."""
+
+    def remember(self, memory: Memory) -> None:
+        super().remember(memory)
+        trainer = self._owners[0]
+        Held(*deciding(trainer), but=[*self._owners, *self._structures, trainer.args]).remember(memory)
 
 
 def deciding(trainer: Trainer) -> list[Any]:

@@ -117,7 +117,7 @@ def find_lr(
         objects=[*_parts(trainer, package), *data, *deciding],
         modules=[module],
         loaders=[leaf for each in given if each not in data for leaf in leaves(each, package)],
-        holders=[module, *data],
+        holders=[module, *data, *deciding],
         devices=[trainer.strategy.root_device],
         snapshot=how.get("snapshot", "auto"),
     )
