@@ -728,8 +728,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies on disk",
                 f"{KINDS}[plain-finish-disk]",
                 FILES,
-                "            self._fill(_flat(_bare(tensor)), place.start)",
+                "            self._fill(_bare(tensor), place.start)",
                 "            pass",
+            ),
+            Break(
+                "copies on disk: after a step that ran out of memory",
+                "torch/test_exits.py::test_putting_back_takes_no_memory[disk]",
+                FILES,
+                "        self._file.seek(start)",
+                "        self._file.seek(start), torch.empty(1 << 23)",
             ),
             Break(
                 "copies on disk: of what a state dict holds",

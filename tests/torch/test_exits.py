@@ -6,6 +6,7 @@ import textwrap
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,6 +199,46 @@ CROWDED = """
 @pytest.mark.posix
 def test_no_descriptors_are_left(tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(CROWDED), tmp_path], check=True)
+
+
+# No memory
+
+EXHAUSTED = """
+    import resource
+    import sys
+    from pathlib import Path
+
+    import torch
+    from findlr import find_lr
+
+    torch.manual_seed(0)
+    net, taken = torch.nn.Linear(2000, 2000), []
+    x = torch.randn(4, 2000)
+    given = net, torch.optim.SGD(net.parameters(), lr=0.1), torch.nn.MSELoss(), [(x, x)]
+    how = dict(num_steps=5, snapshot=sys.argv[1], progress=False)
+    find_lr(*given, **how)
+
+    def exhaust(step):
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 25), resource.RLIM_INFINITY))
+        while True:
+            taken.append(torch.empty(1 << 20))
+
+    before = net.weight.detach().clone()
+    try:
+        find_lr(*given, **how, on_step=exhaust)
+    except RuntimeError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert "can't allocate memory" in str(error), error
+    assert taken
+    assert torch.equal(net.weight, before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="how much memory a process has is not told here")
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+def test_putting_back_takes_no_memory(snapshot):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(EXHAUSTED), snapshot], check=True)
 
 
 # Two threads

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, RangeTest, RestoreError, TorchTrainable, find_lr
-from findlr.torch.snapshot import stores
+from findlr.torch.snapshot import files, stores
 from findlr.torch.snapshot.memory import TorchMemory
 
 STORES = ["device", "cpu", "disk"]
@@ -136,10 +136,10 @@ def test_every_store_on_a_bad_exit(snapshot, at, error):
 @pytest.mark.parametrize("snapshot", STORES)
 def test_every_store_around_a_loop_of_ones_own(snapshot, error, folder):
     net, optimizer, criterion, loader, average = parts()
-    before, files = state(net, optimizer, average), 0
+    before, written = state(net, optimizer, average), 0
     test = RangeTest(net, optimizer, restore=[average], snapshot=snapshot, num_steps=10)
     with pytest.raises(error) if error else nullcontext(), test:
-        files = len(nameless(folder))
+        written = len(nameless(folder))
         for x, y in test(loader):
             optimizer.zero_grad()
             loss = criterion(net(x), y)
@@ -148,7 +148,7 @@ def test_every_store_around_a_loop_of_ones_own(snapshot, error, folder):
             test.record(loss)
             if error:
                 raise error
-    assert files == (snapshot == "disk")
+    assert written == (snapshot == "disk")
     assert nameless(folder) == []  # at once, not when the test is forgotten
     assert same(before, state(net, optimizer, average))
 
@@ -205,7 +205,7 @@ def test_a_snapshot_holds_once_what_it_copies_and_no_more_while_it_is_put_back(s
     made = {place: size for place, size in storages().items() if place not in before}
     copies = sum(t.untyped_storage().nbytes() for t in unique(net, optimizer))
     rng = torch.get_rng_state().nbytes
-    assert sum(made.values()) == rng + (0 if snapshot == "disk" else copies)
+    assert sum(made.values()) == rng + (files.BUFFER if snapshot == "disk" else copies)
     called = []
 
     class Watch(TorchDispatchMode):

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-_AT_ONCE = 1 << 22  # elements that are read or written at once
+BUFFER = 1 << 20  # bytes that are read or written at once
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Place:
 class TensorFile:
     """A file for tensors that are their bytes; see ``has_bytes``.
 
+    What is read and written goes through one buffer, which is there before the first step: after a step that ran out of
+    memory there is none to be had for putting back.
+
     Raises:
         OSError: the temporary folder can't be written.
     """
@@ -35,6 +39,9 @@ class TensorFile:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as this
         self._end = 0
+        self._buffer = torch.empty(BUFFER, dtype=torch.uint8, device="cpu")
+        numbers: Any = self._buffer.numpy()  # of a tensor itself not: what NumPy has seen can't be resized
+        self._bytes = memoryview(numbers)
         self.close = weakref.finalize(self, self._file.close)  # by itself, too, when nobody has this any more
 
     def write(self, tensor: torch.Tensor) -> Place:
@@ -50,35 +57,41 @@ class TensorFile:
         kind = torch.Tensor if type(tensor) is torch.nn.Parameter else type(tensor)
         place = Place(self._end, bare.shape, bare.stride(), bare.dtype, kind)
         self._file.seek(self._end)
-        for part in torch.split(_flat(bare), _AT_ONCE):
-            left = _bytes_of(part.to("cpu", copy=True))  # a storage that NumPy has seen can't be resized
-            while left:
-                left = left[self._file.write(left) :]
+        for part, buffered, content in self._parts(bare):
+            buffered.copy_(part)
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
         self._end += bare.nbytes
         return place
 
     def read(self, place: Place) -> torch.Tensor:
         """The tensor at a place."""
         tensor = torch.empty_strided(place.shape, place.stride, dtype=place.dtype)
-        self._fill(_flat(tensor), place.start)
+        self._fill(tensor, place.start)
         return tensor if place.kind is torch.Tensor else tensor.as_subclass(place.kind)
 
     def read_into(self, tensor: torch.Tensor, place: Place) -> None:
         """The same into a tensor that is there, a few bytes at a time where both lie alike."""
         alike = (tensor.shape, tensor.stride()) == (place.shape, place.stride)
         if alike and not (tensor.is_conj() or tensor.is_neg()):
-            self._fill(_flat(_bare(tensor)), place.start)
+            self._fill(_bare(tensor), place.start)
         else:
             tensor.copy_(self.read(place))
 
-    def _fill(self, flat: torch.Tensor, start: int) -> None:
+    def _fill(self, tensor: torch.Tensor, start: int) -> None:
         self._file.seek(start)
-        for part in torch.split(flat, _AT_ONCE):
-            on_host = torch.empty_like(part, device="cpu")
-            left = _bytes_of(on_host)
-            while left:
-                left = left[self._file.readinto(left) :]
-            part.copy_(on_host)
+        for part, buffered, content in self._parts(tensor):
+            read = 0
+            while read < len(content):
+                read += self._file.readinto(content[read:])
+            part.copy_(buffered)
+
+    def _parts(self, dense: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, memoryview]]:
+        """The elements in the order of their memory, some at a time, and their place in the buffer: as bytes, too."""
+        flat = dense.as_strided((dense.numel(),), (1,))
+        for part in torch.split(flat, BUFFER // flat.element_size()):
+            yield part, self._buffer[: part.nbytes].view(part.dtype), self._bytes[: part.nbytes]
 
 
 def has_bytes(tensor: torch.Tensor) -> bool:
@@ -93,13 +106,3 @@ def _bare(tensor: torch.Tensor) -> torch.Tensor:
         with torch._C.DisableTorchFunctionSubclass():
             tensor = tensor.as_subclass(torch.Tensor)
     return tensor.detach()
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of a dense tensor in the order of its memory."""
-    return tensor.as_strided((tensor.numel(),), (1,))
-
-
-def _bytes_of(flat: torch.Tensor) -> memoryview:
-    numbers: Any = flat.view(torch.uint8).numpy()
-    return memoryview(numbers)
