@@ -78,6 +78,14 @@ def slow():
 def fails():
     raise ValueError("no data")
 
+def is_killed():
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def leaves():
+    import os
+    os._exit(0)
+
 def nothing():
     pass
 """
@@ -149,6 +157,28 @@ def test_a_training_of_nan_proves_nothing(doctor):
     code, out, _ = doctor("own.py:explodes")
     assert code == 1
     assert "NO PROOF: the training's losses are not finite" in out
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("target", "how"), [("is_killed", "by SIGKILL"), ("leaves", "with exit code 0")])
+def test_a_process_that_had_no_time_to_say_why_it_ended_is_one_line(doctor, target, how):
+    code, _, err = doctor(f"own.py:{target}")
+    assert (code, err) == (3, f"findlr: own.py:{target} failed: its process was ended {how}\n")
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_the_command_ends_the_training_that_it_has_begun(tmp_path, number):
+    (tmp_path / "own.py").write_text(TARGETS)
+    command = [sys.executable, "-m", "findlr", "doctor", "own.py:slow"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **streams) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)  # ends once nobody has its pipes open any more
+    assert (process.returncode, err) == (130, "findlr: interrupted\n")
 
 
 @pytest.mark.posix

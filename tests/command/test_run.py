@@ -404,7 +404,8 @@ def test_the_folder_of_a_file_is_where_it_imports_from(run, tmp_path):
 
 
 @pytest.mark.posix
-def test_ctrl_c_prints_what_was_measured(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_a_time_limit_and_a_closed_terminal_print_what_was_measured(tmp_path, number):
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom findlr.testing import Quadratic\n"
         "class Slow(Quadratic):\n"
@@ -417,12 +418,34 @@ def test_ctrl_c_prints_what_was_measured(tmp_path):
         deadline = time.monotonic() + 60
         while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert result(out).stop is Stop.INTERRUPTED
     assert len(result(out).curve) > 0
     assert err == f"findlr: interrupted; {len(result(out).curve)} steps were measured, and everything was put back\n"
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("ignored", "code"), [(False, -signal.SIGTERM), (True, 0)])
+def test_a_fork_of_the_trainings_ends_as_it_did(tmp_path, ignored, code):
+    (tmp_path / "forks.py").write_text(
+        "import multiprocessing, signal, time\nfrom findlr.testing import Quadratic\n"
+        "def f():\n"
+        "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(3,))\n"
+        "    worker.start()\n"
+        "    worker.terminate()\n"
+        "    worker.join()\n"
+        "    print('ended with', worker.exitcode)\n"
+        "    return Quadratic()\n"
+    )
+    command = [sys.executable, "-m", "findlr", "run", "forks.py:f", "--no-progress"]
+    ignore = (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)) if ignored else None
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60, preexec_fn=ignore
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"ended with {code}\n")
 
 
 def test_a_checkpoint_that_cannot_be_is_one_line(run, file):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from findlr import __version__
 from findlr.command import help_texts
 from findlr.command.run import FINE, INTERRUPTED, WRONG, Outputs, code_of, run
+from findlr.command.signals import end_as_by_ctrl_c
 from findlr.command.streams import finish, hold_descriptors, replace_letters, say
 from findlr.errors import ConfigurationError, FindlrError, MissingExtraError
 
@@ -40,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     hold_descriptors()
     replace_letters()
     try:
-        code = app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE
-        finish()
+        with end_as_by_ctrl_c():
+            code = app()(args=arguments, prog_name="findlr", standalone_mode=False) or FINE
+            finish()
     except BaseException as error:  # noqa: BLE001 - each end has its code, and a line at most
         code, said = _ended(error)
         if said:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -14,7 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from findlr import __version__
-from findlr.command.run import FINE, INTERRUPTED
+from findlr.command.run import FINE, INTERRUPTED, TARGET_FAILED, WRONG
 from findlr.command.streams import say
 from findlr.command.trial import AFTER, BEFORE
 from findlr.testing.bits import differing
@@ -65,9 +66,14 @@ def _trial(asked: Mapping[str, Any]) -> Any:
     command = [sys.executable, "-P", "-m", "findlr.command.trial", json.dumps(asked, default=str)]
     environment = {"PYTHONHASHSEED": "0", **os.environ}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)  # noqa: S603 - ours
-    if done.returncode:
-        raise _TrialEndedError(done.returncode)
-    return json.loads(done.stdout)
+    code = done.returncode
+    if code == FINE and done.stdout:
+        return json.loads(done.stdout)
+    if code not in (WRONG, TARGET_FAILED, INTERRUPTED):  # it had no time to say why, as where memory has run out
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        say(f"{asked['target']} failed: its process was ended {how}")
+        code = TARGET_FAILED
+    raise _TrialEndedError(code)
 
 
 def _judged(

@@ -30,7 +30,7 @@ Examples:
   findlr run my.train:setup -o run.json --plot run.png --report run.html
   findlr run train.py:setup --json | jq .suggestion.lr
 
-Ctrl-C prints what was measured so far; with --checkpoint the same command goes on from there.
+Ctrl-C (or SIGTERM) prints what was measured so far; with --checkpoint the same command goes on from there.
 
 Exit codes: 0 a suggestion, 1 none, 2 wrong usage or input, 3 the training's \
 own code failed, 130 interrupted.
