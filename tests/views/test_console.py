@@ -228,7 +228,7 @@ class TestLiveSweep:
         assert len(losses) <= 62
         assert shares[losses.argmax()] == 3333 / 4999
 
-    @pytest.mark.parametrize("width", [20, 40, 80])
+    @pytest.mark.parametrize("width", [1, 2, 20, 40, 80])
     def test_it_is_never_wider_than_the_terminal(self, clock, width):
         file = io.StringIO()
         find(Timed(clock, 1.0), progress=LiveSweep(Console(file=file, force_terminal=True, width=width, _environ={})))
@@ -252,6 +252,24 @@ class TestLiveSweep:
         find(Quadratic(), progress=LiveSweep(Console(file=file, force_terminal=True, _environ={"TERM": "dumb"})))
         assert file.getvalue().startswith("findlr: step 100/100")
         assert "\x1b" not in file.getvalue()
+
+    @pytest.mark.parametrize(
+        ("last", "shown"), [(30, "step 30/100 lr "), (120, "run 1/3 lr ")]
+    )  # in the sweep; in the race
+    def test_what_ended_early_has_no_time_left(self, clock, last, shown):
+        class Broken(Timed):
+            def step(self, lr):
+                if len(steps) >= last:
+                    raise KeyboardInterrupt
+                return super().step(lr)
+
+        file, steps = io.StringIO(), []
+        live = LiveSweep(Console(file=file, force_terminal=True, width=100, _environ={}))
+        with pytest.raises(KeyboardInterrupt):
+            find(Broken(clock, 1.0), Plan("one_cycle", 400), progress=live, on_step=steps.append, verify=True)
+        words = " ".join(re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", " ", file.getvalue()).split())
+        assert shown in words.rpartition(" left ")[2]
+        assert words.endswith((" 30 s", " s in all"))
 
     def test_it_can_be_used_again(self):
         live = LiveSweep(Console(file=io.StringIO(), force_terminal=True))

@@ -33,7 +33,7 @@ class Growing:
         >>> from findlr.testing import Quadratic
         >>> growing = Growing()
         >>> finding = find(Quadratic(), num_steps=30, max_lr=1e-3, on_step=growing.add)
-        >>> growing.line  # doctest: +ELLIPSIS
+        >>> "  ".join(growing.parts)  # doctest: +ELLIPSIS
         'step 30/30  lr 0.001  smoothed loss ...  best ...  ... s'
     """
 
@@ -66,13 +66,8 @@ class Growing:
             self._start = time.monotonic()
 
     @property
-    def line(self) -> str:
-        """Where the sweep or the race is, and the time left; or the time spent at the end."""
-        return "  ".join(self.parts)
-
-    @property
     def parts(self) -> list[str]:
-        """The parts of ``line``, for a place that is too narrow for it."""
+        """Where the sweep or the race is, and the time left, for a line or, where that is too long, several."""
         step = self.step
         if self.told is not None:
             return [self.told]
@@ -80,7 +75,7 @@ class Growing:
             return ["the first step"]
         return self._of_sweep(step) if step.run is None else self._of_race(step)
 
-    def _of_sweep(self, step: Step) -> list[str]:
+    def _of_sweep(self, step: Step, *, is_over: bool = False) -> list[str]:
         spent, done = time.monotonic() - self._start, step.index + 1
         left = spent / done * (step.num_steps - done)
         return [
@@ -88,10 +83,10 @@ class Growing:
             f"lr {rate_text(step.lr)}",
             f"smoothed loss {step.smoothed:.4g}",
             f"best {step.best:.4g}",
-            f"{duration(left)} left" if done < step.num_steps else duration(spent),
+            duration(spent) if is_over or done == step.num_steps else f"{duration(left)} left",
         ]
 
-    def _of_race(self, step: Step) -> list[str]:
+    def _of_race(self, step: Step, *, is_over: bool = False) -> list[str]:
         assert step.run is not None
         assert step.runs is not None
         assert step.peak is not None
@@ -106,9 +101,9 @@ class Growing:
         coming = 0 if ended else step.num_steps - step.index - 1
         left = coming + (step.runs - (step.run if step.together == 1 else step.together)) * step.num_steps
         spent = time.monotonic() - self._start
-        if left and self._raced > 1:
+        if left and self._raced > 1 and not is_over:
             where.append(f"{duration(spent / (self._raced - 1) * left)} left")
-        elif not left:
+        elif is_over or not left:
             where.append(f"{duration(spent)} in all")
         return where
 
@@ -126,15 +121,15 @@ class Growing:
 
     @property
     def final(self) -> list[str]:
-        """The parts of the line that stays; of a race, what all its runs ended at."""
+        """The parts of the line that stays, with the time spent; of a race, what all its runs ended at."""
         step = self.step
         if step is None:
             return []
         if step.run is None:
-            told = self._of_sweep(step)
+            told = self._of_sweep(step, is_over=True)
             return [told[0], told[-1]] if step.index + 1 == step.num_steps else told  # the rest is in the Finding
         if len(step.ended) < step.run:
-            return self._of_race(step)
+            return self._of_race(step, is_over=True)
         spent = duration(time.monotonic() - self._start)
         return [f"race of {len(step.ended)} runs of {step.num_steps} steps", spent, *map(outcome, step.ended)]
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from findlr.analysis.curve import Step
-from findlr.views.console.sketch import LINE, dots, ink_of
+from findlr.views.console.sketch import LINE, NARROWEST, dots, ink_of
 from findlr.views.progress import Growing, Place
 
 _REFRESH = 0.1  # seconds between two pictures
@@ -64,7 +64,7 @@ class LiveSweep:
             self._live.update(self._lines(self._growing.final), refresh=True)
             self._live.stop()
         elif self._growing.step is not None and self._growing.place != self._last:
-            self._print()
+            self._print(self._growing.final)
 
     def __call__(self, step: Step) -> None:
         """Show a step."""
@@ -81,7 +81,7 @@ class LiveSweep:
             self._live.update(self._picture(), refresh=True)
             self._last, self._due = place, now + _REFRESH
         elif told or (place.done - self._last.done) * _LINES >= place.steps:
-            self._print()
+            self._print(self._growing.parts)
             self._due = now + _LINE_EVERY
 
     def tell(self, text: str) -> None:
@@ -90,11 +90,11 @@ class LiveSweep:
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
         else:
-            self._print()
+            self._print(self._growing.parts)
 
-    def _print(self) -> None:
+    def _print(self, parts: Sequence[str]) -> None:
         self._last = self._growing.place
-        self._console.print(Text(f"findlr: {self._growing.line}"), soft_wrap=True)
+        self._console.print(Text(f"findlr: {'  '.join(parts)}"), soft_wrap=True)
 
     def _lines(self, parts: Sequence[str]) -> Text:
         """The parts in as many lines as they need, each part whole if it fits into one."""
@@ -115,7 +115,7 @@ class LiveSweep:
         width = min(self._console.width - 1, _WIDTH)
         ink = ink_of(self._console.options.ascii_only)
         curve = self._growing.curve(width * len(ink.dots[0]))
-        if curve is not None:
+        if curve is not None and width >= NARROWEST:
             places, losses, limits = curve
             rows = dots(places, losses, (0.0, 1.0), limits, (width, _HEIGHT), ink)
             shown += [Text(row, style=LINE, no_wrap=True) for row in rows]

@@ -17,7 +17,7 @@ from findlr.views.drawing import describe
 from findlr.views.parts import Drawing, Mark
 
 LINE, SUGGESTION = "cyan", "bold green"
-_NARROWEST = 16  # columns
+NARROWEST = 16  # columns
 
 
 class Sketch:
@@ -50,7 +50,7 @@ class Sketch:
         losses = [f"{loss:.{digits}g}" for loss in np.linspace(high, low, height)]
         gutter = max(map(len, losses)) + 2
         width = min(width, options.max_width - gutter)
-        if width < _NARROWEST:
+        if width < NARROWEST:
             yield Text("(the terminal is too narrow for the curve)", style="dim")
             return
         canvas = _Canvas(self._drawing, width, height, ink_of(options.ascii_only))
