@@ -7,8 +7,9 @@ import pytest
 
 from findlr import ConfigurationError, NoSuggestionError, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.finding import Cost
-from findlr.finding.telling import cost_text, plan_text
+from findlr.finding.telling import code_lines, cost_text, plan_text
 from findlr.testing import Quadratic
+from findlr.views.notebook import html
 
 SGD = {"name": "SGD", "module": "torch.optim.sgd", "arguments": {}, "groups": [{}]}
 CLEAR = replace(find(Quadratic(noise=0.1), Plan("one_cycle", 400, "SGD")), facts={"optimizer": SGD})
@@ -37,6 +38,24 @@ class TestPrint:
         names = {"torch": torch, "model": torch.nn.Linear(1, 1)}
         exec(rows(CLEAR)["next"], names)
         assert names["scheduler"].total_steps == 400
+
+    @pytest.mark.parametrize(
+        ("plan", "told"),
+        [
+            (
+                Plan("one_cycle", 400, "SGD"),
+                "finding.apply(optimizer, scheduler) # once one_cycle's scheduler is made",
+            ),
+            (Plan("constant", 400, "SGD"), "finding.apply(optimizer)"),
+        ],
+    )
+    def test_the_rates_of_very_many_groups_are_applied_not_listed(self, plan, told):
+        facts = {"optimizer": {**SGD, "groups": [{}] * 10_000}, "ratios": [1.0] * 10_000}
+        many = replace(CLEAR, plan=plan, facts=facts)
+        assert rows(many)["next"] == told
+        assert code_lines(many) == [told]
+        assert len(many.code()) > 60_000
+        assert f">{told}<" in html(many).replace("&#x27;", "'")
 
     def test_a_refusal_says_what_was_seen_and_what_to_change(self):
         said = rows(REFUSED)

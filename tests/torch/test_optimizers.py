@@ -213,12 +213,20 @@ def test_a_group_at_zero_does_not_move():
     assert set(moved) == {(False, True)}
 
 
-@pytest.mark.parametrize("lrs", [(0.0, 0.0), (math.nan, 0.1), (math.inf, 0.1)])
-def test_rates_without_a_ratio_are_an_error(lrs):
+@pytest.mark.parametrize(
+    ("lrs", "words"),
+    [
+        ((0.0, 0.0), "no param group that trains has a rate above 0, so"),
+        ((math.nan, 0.1), "param group 0 has rate nan, so"),
+        ((0.1, math.inf), "param group 1 has rate inf, so"),
+        ((0.1, -0.1), "param group 1 has rate -0.1, so"),
+    ],
+)
+def test_rates_without_a_ratio_are_an_error_that_names_the_group(lrs, words):
     model, optimizer, criterion, data = grouped(lrs=(0.1, 0.1))
     for group, lr in zip(optimizer.param_groups, lrs, strict=True):
         group["lr"] = lr
-    with pytest.raises(OptimizerError, match="ratios cannot be told"):
+    with pytest.raises(OptimizerError, match=f"{words} the groups' ratios cannot be told"):
         find_lr(model, optimizer, criterion, data)
 
 

@@ -29,6 +29,7 @@ from findlr.analysis.schedules import WARMUP
 from findlr.analysis.text import rate_text
 
 ASSUMED_STEPS = 1000  # what the rules take for a plan without total_steps
+LONG = 600  # letters; code that is longer, because it has the rates of many groups, is for ``finding.code()`` alone
 
 _PARAMETERS, _RATE = "model.parameters()", "lr"
 _GROUPS = ".param_groups"
@@ -109,7 +110,11 @@ def one_line(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str 
         return _APPLY
     scheduler = scheduler_line(facts, lrs, replace(plan, total_steps=plan.total_steps or ASSUMED_STEPS))
     lines = [constructor(facts, lrs) or "finding.apply(optimizer)", *([] if scheduler is None else [scheduler])]
-    return "; ".join(lines)
+    line = "; ".join(lines)
+    applied = (
+        "finding.apply(optimizer)" if scheduler is None else f"{_APPLY}  # once {plan.schedule}'s scheduler is made"
+    )
+    return line if len(line) <= LONG else applied
 
 
 def constructor(facts: Mapping[str, Any], lrs: Sequence[float]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.text import duration, interval_text, parted, printable, rate_text
-from findlr.finding.code import ASSUMED_STEPS, one_line
+from findlr.finding.code import ASSUMED_STEPS, LONG, one_line
 from findlr.finding.cost import Cost
 
 if TYPE_CHECKING:
@@ -101,10 +101,16 @@ def race_text(race: Race) -> str:
 
 
 def code_lines(finding: Finding) -> list[str]:
-    """The code to paste; no line where nothing is suggested, or nothing is known of the optimizer."""
+    """The code to paste, or what does the same if it is long.
+
+    No line where nothing is suggested, or nothing is known of the optimizer.
+    """
     if finding.suggestion is None or not (finding.facts.get("optimizer") or finding.facts.get("sets")):
         return []
-    return [printable(line) for line in finding.code().splitlines()]
+    code = finding.code()
+    if len(code) > LONG:
+        code = one_line(finding.facts, finding.lrs, finding.plan) or ""
+    return [printable(line) for line in code.splitlines()] if len(code) <= LONG else []
 
 
 def _seen(finding: Finding) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _LINE, _SUGGESTION = "#2a8bd0", "#e0600f"  # stand out on white and on black; all else has the notebook's own colour
 _MOST = 120  # points of the live curve
-_LONGEST_CODE = 600  # letters; what is longer is for ``finding.code()``
 _REFRESH = 0.2  # seconds between two pictures
 
 
@@ -100,11 +99,9 @@ def html(finding: Finding) -> str:
 
 
 def _code(finding: Finding) -> str:
-    """The code to paste, where there is some and it is not very long."""
+    """The code to paste, where there is some."""
     code = "\n".join(code_lines(finding))
-    if not code or len(code) > _LONGEST_CODE:
-        return ""
-    return f'<pre style="white-space:pre-wrap;margin:.4em 0">{escape(code)}</pre>'
+    return code and f'<pre style="white-space:pre-wrap;margin:.4em 0">{escape(code)}</pre>'
 
 
 def _text(text: str, most: int) -> str:
