@@ -14,7 +14,7 @@ from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.objects import MOST_ITEMS
 from findlr.search.restoring import Unwritten, restored
 from findlr.torch.deciding import decides
-from findlr.torch.snapshot.memory import Memory
+from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Attributes, Held
 
 DATA = ("train_dataset", "eval_dataset")
@@ -59,7 +59,7 @@ def around(trainer: Trainer) -> Attributes:
 class _Around(Attributes):
     """And what its callbacks hold that decide what is trained."""
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: TorchMemory) -> None:
         super().remember(memory)
         trainer = self._owners[0]
         Held(*deciding(trainer), but=[*self._owners, *self._structures, trainer.args]).remember(memory)
