@@ -1092,6 +1092,26 @@ def test_a_loader_that_shuffles_an_order_in_place_goes_on_where_it_was(order, ki
     np.testing.assert_array_equal(trained(True), trained(False))
 
 
+class InPlace:
+    """Batches of examples that are shuffled in place at each pass."""
+
+    def __init__(self):
+        self.x, self.y = X.copy(), Y.copy()
+
+    def __iter__(self):
+        rows = np.random.permutation(len(self.x))
+        self.x[:], self.y[:] = self.x[rows], self.y[rows]
+        for at in range(0, 200, 20):
+            yield self.x[at : at + 20], self.y[at : at + 20]
+
+
+def test_few_examples_that_a_loader_shuffles_in_place_are_where_they_were():
+    loader = InPlace()
+    find_lr(donated_step, state_of(adamw), loader, num_steps=25)
+    np.testing.assert_array_equal(loader.x, X)
+    np.testing.assert_array_equal(loader.y, Y)
+
+
 class Repeated:
     """Batches of another loader."""
 

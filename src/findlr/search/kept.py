@@ -25,13 +25,13 @@ from findlr.search.objects import (
     inside,
     is_foreign,
     is_plain,
+    is_small_array,
     refill,
     slots_of,
 )
 
 _NOTHING = object()
 _NUMBERS = {bool, int, float, str, type(None), object}
-SMALL_BYTES = 1 << 20  # copied without asking whose they are
 
 IsKept = Callable[[Any, int], bool]
 """``is_kept(value, least_dims)``: whether it is one of a framework's, or an array of so many dimensions at least."""
@@ -94,11 +94,6 @@ class Kept:
             assert undo is not None
             puts.append(partial(_put_generator, generator, pickle.dumps(generator), undo))
         return puts
-
-
-def is_small_array(array: np.ndarray[Any, Any]) -> bool:
-    """Whether it is copied without asking whose it is; one in a file is left alone."""
-    return type(array) is np.ndarray and array.nbytes <= SMALL_BYTES
 
 
 def holders_of(value: Any) -> list[Any]:

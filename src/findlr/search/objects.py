@@ -18,6 +18,7 @@ import numpy as np
 MOST_ITEMS = 1_000  # of a container; a longer one is data
 MOST_OBJECTS = 5_000  # that are looked at, in all
 MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
+SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
@@ -139,7 +140,7 @@ def generators_in(
         holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
             are in, such as those of a dataset that counts its epochs.
         orders: whether ``holders`` takes what may be the order of the examples, too, which people shuffle in place:
-            longer lists, and arrays of whole numbers.
+            longer lists, and arrays of whole numbers; and what a function or an object keeps in small arrays.
         kinds: the classes of generators.
         simple: classes of values that hold nothing.
         modules: where classes come from whose objects are looked into besides those of the user's own.
@@ -169,12 +170,18 @@ def generators_in(
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
         held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
-        holders += filter(_is_order, held) if orders and held_kinds & {list, np.ndarray} else ()
+        holders += _orders_in(value, held) if orders and held_kinds & {list, np.ndarray} else ()
         if not simple >= held_kinds:
             todo += held
         if len(seen) > MOST_OBJECTS:
             break
     return found
+
+
+def _orders_in(owner: Any, held: Iterable[Any]) -> list[Any]:
+    """What may be the order of the examples, or few of them, and no data; those in a container may be a batch."""
+    is_container = isinstance(owner, (list, tuple, set, frozenset, deque, dict))
+    return [each for each in held if _is_order(each) or (not is_container and is_small_array(each))]
 
 
 def _is_order(value: Any) -> bool:
@@ -183,6 +190,12 @@ def _is_order(value: Any) -> bool:
         return len(value) > MOST_ITEMS
     is_row = type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "iu"  # no file that is mapped
     return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
+
+
+def is_small_array(value: Any) -> bool:
+    """Whether it is an array that is copied without asking whose it is; one in a file or of objects is left alone."""
+    is_array = type(value) is np.ndarray and not value.dtype.hasobject
+    return is_array and value.flags.writeable and value.nbytes <= SMALL_BYTES
 
 
 def refill(target: Any, items: Any) -> None:

@@ -23,8 +23,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import is_small_array
 from findlr.search.memory import Memory
+from findlr.search.objects import is_small_array
 from findlr.search.restoring import Unwritten
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph

@@ -443,7 +443,9 @@ class Reorders(torch.utils.data.IterableDataset):
 
 
 @pytest.mark.parametrize("held", [None, {"train": []}, SimpleNamespace()], ids=["alone", "in a dict", "in an object"])
-@pytest.mark.parametrize("order", [list(range(2000)), np.arange(2000)], ids=["list", "array"])
+@pytest.mark.parametrize(
+    "order", [list(range(2000)), np.arange(2000), np.arange(99.0)], ids=["list", "array", "floats"]
+)
 def test_an_order_that_a_dataset_shuffles_in_place_is_put_back(order, held):
     def batches(search):
         random.seed(0)

@@ -12,9 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.search.batches import Batches, has_state
-from findlr.search.kept import SMALL_BYTES
 from findlr.search.memory import Memory
-from findlr.search.objects import refill, refill_if_changed
+from findlr.search.objects import SMALL_BYTES, refill, refill_if_changed
 from findlr.search.splitting import Parts
 from findlr.torch.data import nesting
 from findlr.torch.data.splitting import innermost, split, twin

@@ -18,9 +18,9 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import SMALL_BYTES, is_small_array, kept_in
+from findlr.search.kept import kept_in
 from findlr.search.memory import Memory, Phase, remember_host_rng
-from findlr.search.objects import refill_if_changed
+from findlr.search.objects import SMALL_BYTES, is_small_array, refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.kept import put_kept
 from findlr.torch.snapshot.memory import TorchMemory
