@@ -95,6 +95,23 @@ def test_nan_at_once_says_so(bad):
     assert "data" in judgement.why
 
 
+@pytest.mark.parametrize("scale", [1e152, 1e200, -1e200, 1e300])
+@pytest.mark.parametrize("baseline", [False, True])
+def test_losses_whose_squares_are_infinite_are_as_good_as_infinite(scale, baseline):
+    curve = Curve(LR, valley() * scale, baseline=np.full(100, 2.3) * scale if baseline else None)
+    judged = judge(curve)
+    assert judged.verdict is Verdict.NOT_FINITE
+    assert f"is {curve.loss[0]:.2g}, as good as infinite, before any step" in judged.why
+    with pytest.raises(NoSuggestionError):
+        rules.quick(curve)
+
+
+def test_a_loss_as_good_as_infinite_ends_the_usable_part():
+    loss = valley()
+    loss[90] = 1.4e154
+    assert len(Curve(LR, loss).usable()) == 90
+
+
 def test_nan_later_ends_the_usable_part_and_no_more():
     loss = valley() + noise(0)
     loss[90:] = math.nan

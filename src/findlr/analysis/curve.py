@@ -16,6 +16,7 @@ from findlr.errors import ConfigurationError
 
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
 _ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
+_LARGEST = 1e150  # a loss beyond it is as good as infinite, because its square is
 _SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
 
 
@@ -170,9 +171,12 @@ class Curve:
         return np.asarray(np.log10(self.lr), dtype=np.float64)
 
     def usable(self) -> Curve:
-        """The points before the one that tripped the stop rule, and before the first loss that is not finite."""
+        """The points before the one that tripped the stop rule, and before the first loss that is NaN or infinite.
+
+        A loss beyond 1e150 counts as infinite.
+        """
         end = len(self) - self.diverged
-        bad = np.flatnonzero(~np.isfinite(self.loss[:end]))
+        bad = np.flatnonzero(~_is_number(self.loss[:end]))
         if bad.size:
             end = int(bad[0])
         return self if end == len(self) else self._part(slice(0, end))
@@ -180,9 +184,9 @@ class Curve:
     def paired(self) -> Curve:
         """The usable points whose loss under the starting weights is a number, too, where that was measured."""
         usable = self.usable()
-        if usable.baseline is None or np.isfinite(usable.baseline).all():
+        if usable.baseline is None or _is_number(usable.baseline).all():
             return usable
-        return usable._part(np.flatnonzero(np.isfinite(usable.baseline)))  # noqa: SLF001 - a Curve's
+        return usable._part(np.flatnonzero(_is_number(usable.baseline)))  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
@@ -277,6 +281,10 @@ def _read_only(name: str, values: Sequence[float] | Array) -> Array:
         raise ConfigurationError(f"a curve's {name} must have one dimension, got shape {array.shape}")
     array.setflags(write=False)
     return array
+
+
+def _is_number(losses: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.abs(losses) < _LARGEST
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

@@ -103,9 +103,10 @@ def _judge_nothing(curve: Curve, ending: Ending) -> Judgement:
         cut = _CUT.get(ending.stop)
         ended = "The sweep has no point" + ("" if cut is None else f", because {cut[0].removesuffix(' there')}")
         return Judgement(Verdict.TOO_SHORT, f"{ended}: {'measure one' if cut is None else cut[1]}.")
+    what = "NaN or infinite" if not np.isfinite(curve.loss[0]) else f"{curve.loss[0]:.2g}, as good as infinite"
     return Judgement(
         Verdict.NOT_FINITE,
-        f"The first loss, of {_batch(0, ending)}, is NaN or infinite, before any step: look for it in the data, the "
+        f"The first loss, of {_batch(0, ending)}, is {what}, before any step: look for it in the data, the "
         "model's output or the criterion.",
     )
 
