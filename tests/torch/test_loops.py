@@ -1,8 +1,11 @@
 """Loops in a range test: written in epochs, counting, without a step, with several optimizers."""
 
+from traceback import print_exc
+
 import pytest
 import torch
 from torch import nn, optim
+from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -147,6 +150,44 @@ def test_a_loss_that_differentiates_has_a_control_variate():
 
     finding = find_lr(net, optimizer, loader=batches, loss_fn=penalized, validation_loader=batches, progress=False)
     assert finding.curve.baseline is not None
+
+
+def adapted(model, batch):
+    """A step of its own to other weights; what it can't differentiate it prints, and then misses, as learn2learn's."""
+    inputs, targets = batch
+    weights = dict(model.named_parameters())
+    loss = nn.functional.mse_loss(functional_call(model, weights, inputs), targets)
+    try:
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    except RuntimeError:
+        print_exc()
+    weights = {name: w - 0.1 * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
+    return nn.functional.mse_loss(functional_call(model, weights, inputs), targets)
+
+
+def test_a_loss_that_differentiates_behind_an_error_of_its_own_has_a_control_variate_and_a_race():
+    net, optimizer, batches = parts()
+    settings = dict(total_steps=200, verify=True, progress=False)
+    finding = find_lr(net, optimizer, loader=batches, loss_fn=adapted, **settings)
+    assert finding.curve.baseline is not None
+    assert len(finding.race.runs) >= 3
+
+
+@pytest.mark.parametrize(("fails_at", "modes"), [(1, [False, True]), (2, [False, False])])
+def test_only_a_first_loss_that_fails_is_computed_again_with_gradients(fails_at, modes):
+    net, optimizer, batches = parts()
+    seen = []
+
+    def failing(model, batch):
+        if not model.training:
+            seen.append(torch.is_grad_enabled())
+            if len(seen) >= fails_at:
+                raise KeyError("mask")
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    with pytest.raises(KeyError, match="mask"):
+        find_lr(net, optimizer, loader=batches, loss_fn=failing, validation_loader=batches, control_variate=False)
+    assert seen == modes
 
 
 class Contrasted(nn.Module):

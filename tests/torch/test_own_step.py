@@ -1,6 +1,7 @@
 """A step of the user's own: a GAN's, SAM's, a manual loop's; it is raced, put back, and refused where it can't be."""
 
 import math
+import re
 from itertools import count
 
 import numpy as np
@@ -281,6 +282,15 @@ def test_several_optimizers_are_swept_together_and_their_ratio_is_kept():
     assert finding.lrs == (finding.lr, pytest.approx(finding.lr / 20))
     assert [optimizer.param_groups[0]["lr"] for optimizer in pair] == [0.2, 0.01]
     assert finding.plan.optimizer == "SGD"
+
+
+@pytest.mark.parametrize("sweep", [-1, 2, True, [0, 0], [0, -1], [1, True], slice(2), "critic", []])
+def test_optimizers_to_sweep_are_named_by_their_index_each_once(sweep):
+    made = Gan()
+    pair = list(made.optimizers.values())
+    told = "sweep must name the optimizer to sweep, one of 0, 1, or a list of them, each once, got "
+    with pytest.raises(OptimizerError, match=re.escape(f"{told}{sweep!r}")):
+        find_lr(made.models, pair, loader=made.loader, train_step=made.step, sweep=sweep)
 
 
 def test_a_list_of_optimizers_without_a_word_which_is_swept_is_refused_for_a_step_of_ones_own():

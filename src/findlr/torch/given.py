@@ -98,14 +98,15 @@ def chosen(optimizers: Any, sweep: Any) -> list[torch.optim.Optimizer]:
     if sweep is None and len(optimizers) == 1:
         return list(optimizers.values()) if isinstance(optimizers, Mapping) else list(optimizers)
     keys = list(map(plain, sweep)) if isinstance(sweep, (list, tuple, set)) else [plain(sweep)]
+    named = dict(optimizers.items() if isinstance(optimizers, Mapping) else enumerate(optimizers))
     try:
-        chosen = [optimizers[key] for key in keys]
-    except (KeyError, IndexError, TypeError):
+        chosen = [named[key] for key in keys if not isinstance(key, bool)]
+    except (KeyError, TypeError):
         chosen = []
-    if not chosen:
-        known = ", ".join(map(repr, optimizers if isinstance(optimizers, Mapping) else range(len(optimizers))))
+    if not chosen or len(set(map(id, chosen))) < len(keys):
         raise OptimizerError(
-            f"sweep must name the optimizer to sweep, one of {known}, or a list of them, got {sweep!r}"
+            f"sweep must name the optimizer to sweep, one of {', '.join(map(repr, named))}, or a list of them, each "
+            f"once, got {sweep!r}"
         )
     return chosen
 

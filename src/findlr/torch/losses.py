@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from findlr.analysis.numbers import real
 from findlr.errors import LossError
@@ -89,11 +90,13 @@ class WithoutGraph:
     """Computes losses for their number alone: without gradients, unless the loss itself differentiates.
 
     A physics-informed loss, forces or a gradient penalty call ``torch.autograd.grad``; the first one that fails without
-    gradients is computed again with them, and so are all that follow.
+    gradients is computed again with them, and so are all that follow. What fails there may be another error, which the
+    code around that call makes of torch's.
     """
 
     def __init__(self) -> None:
         self.differentiates = False
+        self._is_known = False
 
     def __call__(self, loss: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The loss, without a graph.
@@ -104,10 +107,18 @@ class WithoutGraph:
         if not self.differentiates:
             try:
                 with torch.no_grad():
-                    return loss()
-            except RuntimeError as error:
-                if "require grad" not in str(error):
+                    found = loss()
+            except Exception as error:
+                if not self._may_differentiate(error):
                     raise
                 self.differentiates = True
+            else:
+                self._is_known = True
+                return found
         with torch.enable_grad():
             return loss().detach()
+
+    def _may_differentiate(self, error: Exception) -> bool:
+        if isinstance(error, RuntimeError) and "require grad" in str(error):
+            return True
+        return not (self._is_known or dist.is_initialized())  # another rank may not have failed, and waits for this one
