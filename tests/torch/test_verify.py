@@ -236,6 +236,26 @@ def test_a_forward_pass_that_writes_into_its_weights_spoils_neither_snapshot_nor
     np.testing.assert_array_equal(finding.curve.baseline[:20], expected)
 
 
+def scaled_in_place(model, batch):
+    """Writes into its batch, as a normalisation of images does: what comes next time is another batch."""
+    inputs, targets = batch
+    return nn.functional.cross_entropy(model(inputs.div_(2.0)), targets)
+
+
+def scaled(model, batch):
+    return nn.functional.cross_entropy(model(batch[0] / 2.0), batch[1])
+
+
+def test_a_loss_that_writes_into_its_batch_has_the_control_variate_and_the_race_of_one_that_does_not():
+    def searched(loss_fn):
+        net, optimizer, _, loader = parts()
+        return find_lr(net, optimizer, loader=loader, loss_fn=loss_fn, total_steps=300, verify=True)
+
+    finding = searched(scaled_in_place)
+    assert finding.curve.baseline is not None
+    assert finding == searched(scaled)
+
+
 # The race
 
 

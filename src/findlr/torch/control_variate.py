@@ -26,6 +26,7 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.search.objects import is_small_array
 from findlr.search.restoring import Unwritten
+from findlr.torch.data.nesting import spare, tensors_in
 from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import TorchMemory
@@ -139,6 +140,8 @@ class ControlVariate:
         self._draws: list[Memory] = []  # the random states before each forward pass, or before the first
         self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
+        self._copies = True  # of batches, unless the first step has not written into its own
+        self._first: list[tuple[torch.Tensor, int]] | None = []  # its batches' tensors and their versions, till then
         self._without_graph = WithoutGraph()
         self._remember = remember_rng
 
@@ -150,6 +153,10 @@ class ControlVariate:
         """Remember a batch of the step, and the random states that its forward pass starts from."""
         if self._host_states is None:
             self._host_states = host_states()
+        if self._first is not None:
+            self._first += [(tensor, tensor._version) for tensor in tensors_in(batch) if not tensor.is_inference()]
+        if self._copies:
+            batch = spare(batch)
         self._batches.append(batch)
         if self._draws_first:
             self._draws.clear()
@@ -186,11 +193,11 @@ class ControlVariate:
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
         if self._is_scripted:
             with Unwritten(values_lent(self._whole, {**weights, **buffers})):
-                lent = self._whole(batch)
+                lent = self._whole(spare(batch) if self._copies else batch)
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
             return cast("torch.Tensor", lent)
-        return self._whole.under((weights, buffers), batch)
+        return self._whole.under((weights, buffers), spare(batch) if self._copies else batch)
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""
@@ -208,6 +215,7 @@ class ControlVariate:
         present weights are zero. If the step has drawn nothing from Python's and NumPy's generators, their states,
         which are slow to read and to write, are left alone from here on.
         """
+        self._copies, self._first = any(tensor._version != version for tensor, version in self._first or ()), None
         if self._host_states == host_states():
             self._remember = remember_torch_rng
         reference = self.loss()

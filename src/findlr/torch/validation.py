@@ -18,7 +18,7 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches
-from findlr.torch.data.nesting import batch_size
+from findlr.torch.data.nesting import batch_size, spare
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.ranks import Ranks, drawn_on_all
 from findlr.torch.snapshot.notes import remember_rng
@@ -83,8 +83,8 @@ class HeldOut:
         return aside
 
     def evaluate(self) -> torch.Tensor:
-        """The mean loss on the batches set aside."""
-        return self._mean_loss(self._aside)
+        """The mean loss on the batches set aside, which come again as they are, whatever the loss writes into them."""
+        return self._mean_loss(map(spare, self._aside))
 
     def validate(self) -> torch.Tensor:
         """The mean loss on all of the validation loader; no random state has moved.

@@ -101,6 +101,11 @@ def mapped(change: Callable[[Any], Any], batch: Any) -> Any:
     return change(batch) if is_leaf else rebuilt
 
 
+def spare(batch: Any) -> Any:
+    """``batch`` with a clone of whatever has one, such as a tensor or a graph: a loss may write into that."""
+    return mapped(lambda leaf: leaf.clone() if callable(getattr(leaf, "clone", None)) else leaf, batch)
+
+
 def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
     """Every tensor in a batch, in order, also in objects of any class."""
     return (leaf for leaf in _leaves(batch, set()) if isinstance(leaf, torch.Tensor))
