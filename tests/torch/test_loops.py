@@ -2,6 +2,7 @@
 
 from traceback import print_exc
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -219,12 +220,12 @@ class Quantized(nn.Module):
         encoded = self.encoder(inputs)
         nearest = torch.cdist(encoded, self.codes).argmin(1)
         codes = self.codes[nearest]
-        self.codes[nearest] = codes.lerp(encoded.detach(), 0.1)
+        self.codes.data[nearest] = codes.lerp(encoded.detach(), 0.1)  # which no version counts
         return encoded - codes
 
 
-@pytest.mark.parametrize(("kind", "has_baseline"), [(Contrasted, False), (Quantized, True)])
-def test_a_queue_that_fills_is_no_divergence(kind, has_baseline):
+@pytest.mark.parametrize("kind", [Contrasted, Quantized])
+def test_a_queue_that_fills_or_a_codebook_that_follows_is_neither_a_divergence_nor_a_fall(kind):
     torch.manual_seed(0)
     net = kind()
 
@@ -235,7 +236,10 @@ def test_a_queue_that_fills_is_no_divergence(kind, has_baseline):
     loader = DataLoader(TensorDataset(torch.randn(640, 8)), 32, shuffle=True)
     finding = find_lr(net, optim.Adam(net.encoder.parameters()), loader=loader, loss_fn=loss_fn, progress=False)
     assert finding.curve.lr[-1] > 1e-5
-    assert (finding.curve.baseline is not None) == has_baseline
+    curve = finding.curve
+    slow = curve.lr < 1e-5  # at such rates nothing but the buffers moves
+    np.testing.assert_allclose(curve.loss[slow], curve.baseline[slow], rtol=1e-2)
+    assert np.ptp(curve.loss[slow]) > 10 * np.abs(curve.loss - curve.baseline)[slow].max()
 
 
 def test_findings_are_compared_by_their_labels():

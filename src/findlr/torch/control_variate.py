@@ -38,8 +38,6 @@ from findlr.torch.training import Training
 
 logger = logging.getLogger("findlr")
 
-_MUCH = 0.5  # of the loss: what a step has left in the buffers tells too much there
-
 
 class Baseline:
     """The control variate of a search, where there can be one; it is checked once, after the first step.
@@ -57,7 +55,6 @@ class Baseline:
         self._functions = [each for each in functions if not isinstance(each, nn.Module)]
         self._is_checked = False
         self._before: Any = None
-        self._memories: list[tuple[int, int]] = []
 
     def prepare(self, snapshot: TorchMemory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
@@ -74,7 +71,6 @@ class Baseline:
         if reason is None:
             self._before = self._side_effects()
         self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.devices)
-        self._memories = [] if self.variate is None else _versions(self.variate.memories)
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
@@ -90,13 +86,11 @@ class Baseline:
             if self._side_effects() == self._before:
                 self.forwards += 2
                 reason = self.variate.disagrees(latest)
-            if reason is None and _versions(self.variate.memories) != self._memories:
-                self.forwards += 1
-                reason = self.variate.remembers(latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
                 return None
+            self.variate.remember()
             self._is_checked = True
         self.forwards += 1
         return self.variate.loss()
@@ -187,7 +181,8 @@ class ControlVariate:
     def _loss(self, batch: Any, draws: Memory | None) -> torch.Tensor:
         if draws is not None:
             draws.put_back()
-        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}  # BatchNorm writes into its own
+        kept = self._whole.kept
+        buffers = {n: kept[n] if n in kept else b.clone() for n, b in self._buffers.items()}  # BatchNorm writes into it
         weights = self._weights
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
@@ -235,29 +230,17 @@ class ControlVariate:
             None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
         )
 
-    @property
-    def memories(self) -> list[torch.Tensor]:
-        """Buffers that may tell of earlier batches, such as a queue; in train mode a normalisation's don't."""
-        modules = (module for module in self._whole.modules() if not isinstance(module, _NormBase))
-        return [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+    def remember(self) -> None:
+        """Let what the first step has changed, such as a queue or a codebook, go on under the starting weights, too.
 
-    @signals_wait
-    def remembers(self, seen: float | torch.Tensor) -> str | None:
-        """The reason not to trust it, if the loss is quite another one once the step has filled a queue; or None.
-
-        Under the starting weights a queue would stay as empty as it was, so its filling would seem to be the rate's.
+        If it stayed as it was, its filling would seem to be the rate's. In train mode a normalisation's buffers tell
+        nothing of earlier batches.
         """
-        before, reference = self._buffers, float(seen)
-        self._buffers = dict(self._whole.named_buffers())
-        try:
-            after = float(self.loss())
-        finally:
-            self._buffers = before
-        return (
-            "the loss depends on a buffer that each step changes, such as a queue"
-            if abs(after - reference) > _MUCH * abs(reference)
-            else None
-        )
+        norms = {name for name, module in self._whole.named_modules() if isinstance(module, _NormBase)}
+        for name, buffer in self._whole.named_buffers():  # by value: what writes into .data leaves no trace
+            start = self._buffers.get(name)
+            if start is not None and name.rpartition(".")[0] not in norms and not _equal(start, buffer):
+                self._whole.kept[name] = start.clone()
 
     def _random_states(self) -> Memory:
         memory = Memory()
@@ -268,6 +251,11 @@ class ControlVariate:
 def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
     """Which tensors they are, and how often they were written to."""
     return [(id(tensor), tensor._version) for tensor in tensors if not tensor.is_inference()]
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    kinds = [(each.dtype, each.device, each.shape, each.layout) for each in (a, b)]
+    return kinds[0] == kinds[1] and (a.layout is not torch.strided or torch.equal(a, b))
 
 
 def host_states() -> tuple[Any, bytes]:

@@ -26,6 +26,7 @@ class WholeLoss(nn.Module):
     def __init__(self, modules: list[nn.Module], loss: Callable[[Any], torch.Tensor]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
+        self.kept: dict[str, torch.Tensor] = {}  # the buffers of these names, as the last loss has left them
         self._loss = loss
 
     def forward(self, batch: Any, raised: list[BaseException] | None = None) -> torch.Tensor:
@@ -42,6 +43,10 @@ class WholeLoss(nn.Module):
         except BaseException as error:  # noqa: BLE001 - raised in ``under``
             raised.append(error)
             return torch.empty(())
+        finally:
+            if self.kept:  # the loss may have put others in their places
+                buffers = dict(self.named_buffers())
+                self.kept = {name: buffers.get(name, last) for name, last in self.kept.items()}
 
     def under(self, tensors: Any, batch: Any) -> torch.Tensor:
         """The loss of a batch with other tensors in the modules' places.
