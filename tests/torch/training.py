@@ -99,7 +99,9 @@ class Bomb:
         if self.armed and place == self.place:
             self.at -= 1
             if self.at < 0:
-                raise self.error("boom")
+                error = self.error("boom")
+                if error is not None:  # a signal may wait
+                    raise error
 
 
 class Samples(Dataset):

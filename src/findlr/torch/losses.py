@@ -90,8 +90,8 @@ class WithoutGraph:
     """Computes losses for their number alone: without gradients, unless the loss itself differentiates.
 
     A physics-informed loss, forces or a gradient penalty call ``torch.autograd.grad``; the first one that fails without
-    gradients is computed again with them, and so are all that follow. What fails there may be another error, which the
-    code around that call makes of torch's.
+    gradients is computed again with them, and so are all that follow. That may be with another error, which the code
+    around that call makes of torch's.
     """
 
     def __init__(self) -> None:
@@ -119,6 +119,6 @@ class WithoutGraph:
             return loss().detach()
 
     def _may_differentiate(self, error: Exception) -> bool:
-        if isinstance(error, RuntimeError) and "require grad" in str(error):
-            return True
+        if isinstance(error, RuntimeError):  # torch's own
+            return "require grad" in str(error)
         return not (self._is_known or dist.is_initialized())  # another rank may not have failed, and waits for this one
