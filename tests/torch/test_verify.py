@@ -215,6 +215,35 @@ def test_a_loss_that_changes_with_each_pass_leaves_the_control_variate_out():
     )  # seen before it is called again
 
 
+class Meter:
+    """A running average, and the losses that it has seen."""
+
+    def __init__(self):
+        self.average, self.count, self.seen = None, 0, []
+
+    def update(self, loss):
+        self.average = loss if self.average is None else 0.9 * self.average + 0.1 * loss
+        self.count += 1
+        self.seen.append(loss)
+
+
+def test_a_loss_that_fills_a_meter_keeps_the_control_variate_and_fills_it_once_a_step():
+    meter, calls = Meter(), 0
+    net, optimizer, criterion, loader = parts()
+
+    def metered(model, batch):
+        nonlocal calls
+        calls += 1
+        loss = criterion(model(batch[0]), batch[1])
+        meter.update(loss.item())
+        return loss
+
+    finding = find_lr(net, optimizer, loader=loader, loss_fn=metered)
+    assert finding == find_lr(*parts())
+    assert meter.seen == finding.curve.loss.tolist()
+    assert meter.count == calls == len(finding.curve)
+
+
 def test_a_forward_pass_that_writes_into_its_weights_spoils_neither_snapshot_nor_baseline():
     class Embedded(nn.Module):
         def __init__(self):

@@ -11,7 +11,7 @@ import logging
 import math
 import pickle
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, cast
@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
+from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory
 from findlr.search.objects import is_small_array
 from findlr.search.restoring import Unwritten
@@ -55,6 +56,7 @@ class Baseline:
         self._functions = [each for each in functions if not isinstance(each, nn.Module)]
         self._is_checked = False
         self._before: Any = None
+        self._holders: list[Any] = []  # of what the functions count or keep with each call
 
     def prepare(self, snapshot: TorchMemory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
@@ -67,7 +69,7 @@ class Baseline:
             reason = "the optimizer trains a tensor that is in no module"
         if training.ranks.any(reason is not None):
             reason = reason or "another rank has none"
-        self._is_checked = False
+        self._is_checked, self._holders = False, []
         if reason is None:
             self._before = self._side_effects()
         self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.devices)
@@ -83,9 +85,11 @@ class Baseline:
             return None
         if not self._is_checked:
             reason: str | None = "the loss function changes something each time that it is called"
-            if self._side_effects() == self._before:
+            (written, kept), now = self._before, self._side_effects()
+            if now[0] == written:
+                self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
                 self.forwards += 2
-                reason = self.variate.disagrees(latest)
+                reason = self._once(partial(self.variate.disagrees, latest))
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
@@ -93,18 +97,28 @@ class Baseline:
             self.variate.remember()
             self._is_checked = True
         self.forwards += 1
-        return self.variate.loss()
+        return self._once(self.variate.loss) if self._holders else self.variate.loss()
 
-    def _side_effects(self) -> Any:
-        """What only the loss function changes, if it does: its counters, a teacher's weights, tensors that it holds.
+    def _once(self, measure: Callable[[], Any]) -> Any:
+        """What ``measure`` gives, with nothing counted or kept by the functions: the step has done so already."""
+        before = [(holder, kept_in(holder)) for holder in self._holders]
+        try:
+            return measure()
+        finally:
+            for holder, kept in before:
+                put_kept(holder, kept, is_kept=lambda *_: True)  # all of it
 
-        What is called again for the same batch would do it twice.
+    def _side_effects(self) -> tuple[Any, Any]:
+        """What only the loss function changes, if it does: what it writes into; what it counts, or puts in its place.
+
+        What is called again for the same batch would do it twice. Only the second can be undone.
         """
         training, swept = self._training, set(map(id, self._training.swept_parameters()))
         others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
         reached = reached_from(*self._functions)
-        kept = [id(tensor) for tensor in reached.tensors], [a.tobytes() for a in reached.arrays if is_small_array(a)]
-        return _versions((*others, *training.tensors)), reached.numbers, kept
+        arrays = [array.tobytes() for array in reached.arrays if is_small_array(array)]
+        written = _versions((*others, *training.tensors)), arrays
+        return written, (reached.numbers, [id(tensor) for tensor in reached.tensors])
 
 
 class ControlVariate:
