@@ -303,6 +303,16 @@ def test_a_loss_that_is_not_finite_before_it_has_risen_may_be_its_batchs_and_giv
     assert "batch 77 of the sweep" in judgement.why
 
 
+def test_only_a_baseline_tells_that_no_rate_has_acted_before_a_loss_that_is_not_finite():
+    losses = 2.0 + noise(0, 0.5)[:60]
+    without = judge(Curve(LR[:60], [*losses[:-1], math.inf], diverged=True), Ending(Stop.NOT_FINITE))
+    assert without.verdict is Verdict.NOT_FINITE
+    assert "no loss before it had left the batches' noise" in without.why
+    assert "the rate was too high" in without.why
+    with_one = Curve(LR[:60], [*losses[:-1], math.inf], baseline=losses, diverged=True)
+    assert "before any rate has acted" in judge(with_one, Ending(Stop.NOT_FINITE)).why
+
+
 @pytest.mark.parametrize(("each", "words"), [(1, "batch 12 of"), (4, "one of the batches 48 to 51 of")])
 def test_a_batch_is_named_by_its_place_among_all_that_were_drawn(each, words):
     curve = Curve(LR[:11], [2.0] * 10 + [math.nan], baseline=[2.0] * 10 + [math.nan], diverged=True)
