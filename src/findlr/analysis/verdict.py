@@ -117,8 +117,9 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
     where = f"the loss of {_batch(at, ending)}, at lr {rate_text(curve.lr[at])}, is NaN or infinite"
     if curve.baseline is None:  # the differences between batches may have hidden what the rate did
         fault = (
-            f"{where}, and no loss before it had left the batches' noise: look for it in that batch, or in the gradient "
-            "of the one before; if both are sound, the rate was too high, so take larger batches, or start lower,"
+            f"{where}, and no loss before it had left the batches' noise: look for it in that batch, or in the "
+            "gradient of the one before; if both are sound, the rate was too high, so take larger batches, or start "
+            "lower,"
         )
     elif np.isfinite(curve.baseline[-1]):
         fault = (
