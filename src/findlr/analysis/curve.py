@@ -176,7 +176,7 @@ class Curve:
         A loss beyond 1e150 counts as infinite.
         """
         end = len(self) - self.diverged
-        bad = np.flatnonzero(~_is_number(self.loss[:end]))
+        bad = np.flatnonzero(~(np.abs(self.loss[:end]) < _LARGEST))
         if bad.size:
             end = int(bad[0])
         return self if end == len(self) else self._part(slice(0, end))
@@ -184,9 +184,10 @@ class Curve:
     def paired(self) -> Curve:
         """The usable points whose loss under the starting weights is a number, too, where that was measured."""
         usable = self.usable()
-        if usable.baseline is None or _is_number(usable.baseline).all():
+        if usable.baseline is None:
             return usable
-        return usable._part(np.flatnonzero(_is_number(usable.baseline)))  # noqa: SLF001 - a Curve's
+        numbers = np.abs(usable.baseline) < _LARGEST
+        return usable if numbers.all() else usable._part(np.flatnonzero(numbers))  # noqa: SLF001 - a Curve's
 
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
@@ -281,10 +282,6 @@ def _read_only(name: str, values: Sequence[float] | Array) -> Array:
         raise ConfigurationError(f"a curve's {name} must have one dimension, got shape {array.shape}")
     array.setflags(write=False)
     return array
-
-
-def _is_number(losses: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.abs(losses) < _LARGEST
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

@@ -195,8 +195,9 @@ class ControlVariate:
     def _loss(self, batch: Any, draws: Memory | None) -> torch.Tensor:
         if draws is not None:
             draws.put_back()
-        kept = self._whole.kept
-        buffers = {n: kept[n] if n in kept else b.clone() for n, b in self._buffers.items()}  # BatchNorm writes into it
+        going_on = self._whole.kept
+        # A normalisation writes into its own.
+        buffers = {name: going_on.get(name, buffer).clone() for name, buffer in self._buffers.items()}
         weights = self._weights
         if self._without_graph.differentiates:  # perhaps by the weights
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}

@@ -110,10 +110,10 @@ def _ratios(optimizer: optim.Optimizer, trains: list[bool]) -> tuple[float, tupl
         raise OptimizerError("the optimizer has no param groups, so it trains nothing: make it with the parameters")
     bases = [_base_rate(optimizer, number) for number in range(len(optimizer.param_groups))]
     largest = max(compress(bases, trains), default=0.0)
-    odd = next((f"param group {n} has rate {base:g}" for n, base in enumerate(bases) if not 0 <= base < math.inf), None)
-    if odd is not None or not largest > 0:
+    if not (all(map(math.isfinite, bases)) and largest > 0 and min(bases) >= 0):
+        odd = [f"param group {n} has rate {base:g}" for n, base in enumerate(bases) if not 0 <= base < math.inf]
         raise OptimizerError(
-            f"{odd or 'no param group that trains has a rate above 0'}, so the groups' ratios cannot be told: give "
+            f"{[*odd, 'no param group that trains has a rate above 0'][0]}, so the groups' ratios cannot be told: give "
             "each a finite rate, none below 0, and one that trains a rate above 0"
         )
     return largest, tuple([base / largest for base in bases])
