@@ -8,7 +8,7 @@ from dataclasses import dataclass
 STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "torch/data/batches.py"
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
-POINTS, VARIATE = "torch/points.py", "torch/control_variate.py"
+POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
 KEPT, IS_KEPT = "search/kept.py", "torch/snapshot/kept.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
@@ -183,7 +183,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "a queue: not filled twice a step",
                 "torch/snapshot/test_reach.py::test_a_queue_is_filled_once_a_step",
-                VARIATE,
+                BASELINE,
                 ", [id(tensor) for tensor in reached.tensors])",
                 ",)",
             ),
@@ -197,7 +197,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "a teacher: not moved twice a step",
                 "torch/snapshot/test_reach.py::test_a_teacher_that_the_loss_function_moves_is_moved_once_a_step",
-                VARIATE,
+                BASELINE,
                 "            if now[0] == written:",
                 "            if True:",
             ),

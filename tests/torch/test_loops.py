@@ -224,8 +224,8 @@ class Quantized(nn.Module):
         return encoded - codes
 
 
-@pytest.mark.parametrize("kind", [Contrasted, Quantized])
-def test_a_queue_that_fills_or_a_codebook_that_follows_is_neither_a_divergence_nor_a_fall(kind):
+@pytest.mark.parametrize(("kind", "has_baseline"), [(Contrasted, False), (Quantized, True)])
+def test_a_queue_that_fills_or_a_codebook_that_follows_is_neither_a_divergence_nor_a_fall(kind, has_baseline):
     torch.manual_seed(0)
     net = kind()
 
@@ -237,9 +237,11 @@ def test_a_queue_that_fills_or_a_codebook_that_follows_is_neither_a_divergence_n
     finding = find_lr(net, optim.Adam(net.encoder.parameters()), loader=loader, loss_fn=loss_fn, progress=False)
     assert finding.curve.lr[-1] > 1e-5
     curve = finding.curve
-    slow = curve.lr < 1e-5  # at such rates nothing but the buffers moves
-    np.testing.assert_allclose(curve.loss[slow], curve.baseline[slow], rtol=1e-2)
-    assert np.ptp(curve.loss[slow]) > 10 * np.abs(curve.loss - curve.baseline)[slow].max()
+    assert (curve.baseline is not None) == has_baseline
+    if has_baseline:  # a queue's stale keys look like learning at a high rate
+        slow = curve.lr < 1e-5  # at such rates nothing but the buffers moves
+        np.testing.assert_allclose(curve.loss[slow], curve.baseline[slow], rtol=1e-2)
+        assert np.ptp(curve.loss[slow]) > 10 * np.abs(curve.loss - curve.baseline)[slow].max()
 
 
 def test_findings_are_compared_by_their_labels():

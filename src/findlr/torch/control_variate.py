@@ -7,11 +7,10 @@ No second model: ``torch.func.functional_call`` runs the same modules with the s
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import zip_longest
 from typing import Any, cast
@@ -23,102 +22,17 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from findlr.errors import LossError
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory
-from findlr.search.objects import is_small_array
 from findlr.search.restoring import Unwritten
 from findlr.torch.data.nesting import spare, tensors_in
-from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, obstacle, values_lent
+from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
 from findlr.torch.snapshot.notes import remember_rng, remember_torch_rng
-from findlr.torch.snapshot.reach import reached_from
-from findlr.torch.step import Loss, TakesSteps
-from findlr.torch.training import Training
+from findlr.torch.step import TakesSteps
 
-logger = logging.getLogger("findlr")
-
-
-class Baseline:
-    """The control variate of a search, where there can be one; it is checked once, after the first step.
-
-    Args:
-        training: whose modules are run under the starting weights.
-        taker: gives the loss of a batch.
-        functions: of the user's own, which make the loss.
-    """
-
-    def __init__(self, training: Training, taker: TakesSteps, functions: Sequence[Any]) -> None:
-        self.variate: ControlVariate | None = None
-        self.forwards = 0
-        self._training, self._taker = training, taker
-        self._functions = [each for each in functions if not isinstance(each, nn.Module)]
-        self._is_checked = False
-        self._before: Any = None
-        self._holders: list[Any] = []  # of what the functions count or keep with each call
-
-    def prepare(self, snapshot: TorchMemory) -> str | None:
-        """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
-        training, reason = self._training, self._taker.why_no_loss()
-        if reason is None and not snapshot.store.on_device:
-            reason = "the snapshot is not on the model's device"
-        reason = reason or next(filter(None, map(obstacle, training.modules)), None)
-        theirs = {id(parameter) for module in training.modules for parameter in module.parameters()}
-        if reason is None and any(id(p) not in theirs for p in training.swept_parameters() if p.requires_grad):
-            reason = "the optimizer trains a tensor that is in no module"
-        if training.ranks.any(reason is not None):
-            reason = reason or "another rank has none"
-        self._is_checked, self._holders = False, []
-        if reason is None:
-            self._before = self._side_effects()
-        self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.devices)
-        return reason
-
-    def loss(self, latest: Loss) -> torch.Tensor | None:
-        """The last step's loss under those weights; None once its self-check has failed.
-
-        Args:
-            latest: the loss that the step itself saw.
-        """
-        if self.variate is None:
-            return None
-        if not self._is_checked:
-            reason: str | None = "the loss function changes something each time that it is called"
-            (written, kept), now = self._before, self._side_effects()
-            if now[0] == written:
-                self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
-                self.forwards += 2
-                reason = self._once(partial(self.variate.disagrees, latest))
-            if self._training.ranks.any(reason is not None):
-                logger.info("no control variate: %s", reason or "another rank has none")
-                self.variate = None
-                return None
-            self.variate.remember()
-            self._is_checked = True
-        self.forwards += 1
-        return self._once(self.variate.loss) if self._holders else self.variate.loss()
-
-    def _once(self, measure: Callable[[], Any]) -> Any:
-        """What ``measure`` gives, with nothing counted or kept by the functions: the step has done so already."""
-        before = [(holder, kept_in(holder)) for holder in self._holders]
-        try:
-            return measure()
-        finally:
-            for holder, kept in before:
-                put_kept(holder, kept, is_kept=lambda *_: True)  # all of it
-
-    def _side_effects(self) -> tuple[Any, Any]:
-        """What only the loss function changes, if it does: what it writes into; what it counts, or puts in its place.
-
-        What is called again for the same batch would do it twice. Only the second can be undone.
-        """
-        training, swept = self._training, set(map(id, self._training.swept_parameters()))
-        others = [p for module in training.modules for p in module.parameters() if id(p) not in swept]
-        reached = reached_from(*self._functions)
-        arrays = [array.tobytes() for array in reached.arrays if is_small_array(array)]
-        written = _versions((*others, *training.tensors)), arrays
-        return written, (reached.numbers, [id(tensor) for tensor in reached.tensors])
+_MOST_RISE, _MOST_FALL = 0.1, 0.5  # of a batch's loss, by what its own step has left in buffers; a queue has its keys
 
 
 class ControlVariate:
@@ -245,27 +159,43 @@ class ControlVariate:
             None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
         )
 
-    def remember(self) -> None:
-        """Let what the first step has changed, such as a queue or a codebook, go on under the starting weights, too.
+    def changed(self) -> dict[str, torch.Tensor]:
+        """The buffers that the first step has changed, such as a queue or a codebook, as they were before it.
 
-        If it stayed as it was, its filling would seem to be the rate's. In train mode a normalisation's buffers tell
-        nothing of earlier batches.
+        In train mode a normalisation's tell nothing of earlier batches.
         """
         norms = {name for name, module in self._whole.named_modules() if isinstance(module, _NormBase)}
-        for name, buffer in self._whole.named_buffers():  # by value: what writes into .data leaves no trace
-            start = self._buffers.get(name)
-            if start is not None and name.rpartition(".")[0] not in norms and not _equal(start, buffer):
-                self._whole.kept[name] = start.clone()
+        present = dict(self._whole.named_buffers())
+        return {
+            name: start
+            for name, start in self._buffers.items()
+            # By value: what writes into .data leaves no trace.
+            if name in present and name.rpartition(".")[0] not in norms and not _equal(start, present[name])
+        }
+
+    @signals_wait
+    def remember(self, changed: Mapping[str, torch.Tensor], seen: float | torch.Tensor) -> str | None:
+        """Let these buffers go on under the starting weights, too: or their filling would seem to be the rate's.
+
+        Returns:
+            The reason not to trust it, if the loss is quite another one once the first step has filled them; or None.
+            A queue of stale keys tells of the rate, too, and looks like learning.
+        """
+        before, reference = self._buffers, float(seen)
+        self._buffers = {**before, **{n: b for n, b in self._whole.named_buffers() if n in changed}}
+        try:
+            after = float(self.loss())
+        finally:
+            self._buffers = before
+        if not -_MOST_FALL * abs(reference) <= after - reference <= _MOST_RISE * abs(reference):
+            return "the loss depends on a buffer that each step changes, such as a queue"
+        self._whole.kept = {name: start.clone() for name, start in changed.items()}
+        return None
 
     def _random_states(self) -> Memory:
         memory = Memory()
         self._remember(self._devices, memory)
         return memory
-
-
-def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
-    """Which tensors they are, and how often they were written to."""
-    return [(id(tensor), tensor._version) for tensor in tensors if not tensor.is_inference()]
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

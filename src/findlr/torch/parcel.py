@@ -37,8 +37,8 @@ from findlr.search.parcel import (
     refused_if_not_opened,
     refused_if_not_pickled,
 )
+from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.control_variate import Baseline
 from findlr.torch.ranks import Alone
 from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.notes import remember_rng

@@ -11,8 +11,8 @@ from torch import nn
 
 from findlr.errors import DataEndedError, FindlrError
 from findlr.search.failure import note, told
+from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.given import asked_of

@@ -19,8 +19,8 @@ from findlr.errors import LoaderError
 from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_data, check_ways
+from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs, may_compile
-from findlr.torch.control_variate import Baseline
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import moved
 from findlr.torch.losses import READ_EVERY_STEPS
