@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import hypothesis  # before anything is frozen: it looks who holds its random generators
 import pytest
@@ -24,6 +25,15 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_a_terminal():
+    """What tests start would ignore them, too, where these were started by nohup or in the background."""
+    for name, usual in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True, scope="module")

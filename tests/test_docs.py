@@ -167,7 +167,7 @@ ASKED_FOR = {
     "finding/finding.py": {"views.console", "views.notebook", "views.plot", "views.report"}
 }  # the written exceptions
 NO_VIEW = {"analysis", "finding", "search"}
-VIEW_ASKED_FOR = ASKED_FOR | {"search/find.py": {"views.live"}}
+VIEW_ASKED_FOR = ASKED_FOR | {"search/watching.py": {"views.live"}}
 SOURCE = ROOT / "src" / "findlr"
 
 

@@ -38,7 +38,7 @@ def test_a_ratio_is_paired_by_round():
 
 @pytest.mark.parametrize("optimizer", passes.OPTIMIZERS)
 def test_a_pass_and_the_same_runs_one_after_another_are_timed(optimizer):
-    cells = passes.row("64-64-10", optimizer, runs=2, steps=12, rounds=2).split("|")
+    cells = passes.row("64-64-10", optimizer, runs=2, steps=12, rounds=2, device="cpu").split("|")
     assert cells[1:3] == [f" 64-64-10, {optimizer} ", " 2 "]
     assert all(float(cell.split()[0]) > 0 for cell in cells[3:6])
 

@@ -384,7 +384,7 @@ def test_an_exception_that_can_carry_nothing_stays_itself_in_the_replay_pass(err
     class Failing(nn.MSELoss):
         def forward(self, outputs, targets):
             passes.append(torch.is_grad_enabled())
-            if len(passes) == at:
+            if len(passes) >= at:  # the first one without gradients is computed again with them
                 raise raised
             return super().forward(outputs, targets)
 
