@@ -62,14 +62,15 @@ class ControlVariate:
         self._draws: list[Memory] = []  # the random states before each forward pass, or before the first
         self._is_scripted = is_scripted(self._whole)
         self._host_states: Any = None  # before the first forward pass
-        self._copies = True  # of batches, unless the first step has not written into its own
+        self._copies = False  # of batches, because the first step has written into its own
+        self._spares: list[Any] = []  # of its batches, till that is known
         self._first: list[tuple[torch.Tensor, int]] | None = []  # its batches' tensors and their versions, till then
         self._without_graph = WithoutGraph()
         self._remember = remember_rng
 
     def begin(self) -> None:
         """Forget the last step's batches."""
-        self._batches, self._draws = [], []
+        self._batches, self._spares, self._draws = [], [], []
 
     def drawn(self, batch: Any) -> None:
         """Remember a batch of the step, and the random states that its forward pass starts from."""
@@ -77,9 +78,8 @@ class ControlVariate:
             self._host_states = host_states()
         if self._first is not None:
             self._first += [(tensor, tensor._version) for tensor in tensors_in(batch) if not tensor.is_inference()]
-        if self._copies:
-            batch = spare(batch)
-        self._batches.append(batch)
+            self._spares.append(spare(batch))
+        self._batches.append(spare(batch) if self._copies else batch)
         if self._draws_first:
             self._draws.clear()
         self._draws.append(self._random_states())
@@ -140,6 +140,9 @@ class ControlVariate:
         which are slow to read and to write, are left alone from here on.
         """
         self._copies, self._first = any(tensor._version != version for tensor, version in self._first or ()), None
+        if self._copies:
+            self._batches = self._spares
+        self._spares = []
         if self._host_states == host_states():
             self._remember = remember_torch_rng
         reference = self.loss()
