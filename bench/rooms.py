@@ -279,14 +279,14 @@ def measure(entered: Mapping[str, Contestant], net: Net, rounds: int) -> dict[st
 def main() -> None:
     """Measure, and print a table for each framework."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("frameworks", nargs="*", choices=[*FRAMEWORKS, []], default=list(FRAMEWORKS))
+    parser.add_argument("frameworks", nargs="*", choices=[*FRAMEWORKS, "all"], default="all")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--rounds", nargs="+", type=int, default=[20, 4], help="of each net")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     keep_freed_memory()
-    for framework in arguments.frameworks:
+    for framework in FRAMEWORKS if "all" in arguments.frameworks else arguments.frameworks:
         entered = FRAMEWORKS[framework]()
         logging.disable()  # they say what they do, at each call
         for contestant in entered.values():  # warm

@@ -1,4 +1,4 @@
-"""Families that were the report half before: rules and constants are fitted on them from now on."""
+"""The families that were the first report half."""
 
 from __future__ import annotations
 

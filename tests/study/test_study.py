@@ -12,7 +12,7 @@ from study.frontier import Point, apart
 from study.regret import DEFAULT_LR, Truth, load
 from study.scores import Answer, Scores, bootstrap, scores
 from study.suggest import suggestion
-from study.tasks import REPORT, TASKS, fit_former, report_text, task
+from study.tasks import REPORT, TASKS, fit_former, fit_kinds, fit_text, report_sequence, task
 from study.tasks.optimizers import Lion, MuonAdamW, not_for_muon
 from study.train import batches
 
@@ -93,11 +93,12 @@ def test_only_too_high_a_rate_diverges():
     assert not truth().diverged(1e-4)
 
 
-@pytest.mark.parametrize("known", REPORT, ids=lambda known: known.name)
-def test_a_task_of_the_report_half_takes_steps(known, monkeypatch):
+@pytest.mark.parametrize("known", fit_text.TASKS + fit_kinds.TASKS + REPORT, ids=lambda known: known.name)
+def test_a_task_takes_steps(known, monkeypatch):
     if known.optimizer == "Muon+AdamW" and not hasattr(torch.optim, "Muon"):
         pytest.skip("torch has no Muon before 2.9")
-    monkeypatch.setattr(report_text, "pretrained", lambda _name, build, *_args, **_settings: build().state_dict())
+    for module in (fit_text, report_sequence):
+        monkeypatch.setattr(module, "pretrained", lambda _name, build, *_args, **_settings: build().state_dict())
     setup = known.make(0)
     before = [parameter.detach().clone() for parameter in setup.model.parameters()]
     optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[known.optimizer])

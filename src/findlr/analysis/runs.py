@@ -28,7 +28,7 @@ DRIFT = 0.1  # the best rate falls as this power of the length, from the short r
 DRIFT_OF_FEW_DATA = 0.6  # more for each decade by which few data are seen too often: overfitting shows late,
 MOST_DRIFT = 1.0  # up to this: where a training is best stopped early, rate times steps is what counts
 BELIEVED = 0.65  # the race's answer counts as this power of a run's share of the plan, the sweep's for the rest
-SURE_DECADES = 0.8  # of the sweep's interval: a sweep whose interval is wider counts less,
+SURE_DECADES = 0.9  # of the sweep's interval: a sweep whose interval is wider counts less,
 MOST_UNSURE = 2.0  # down to half as much
 FROM_DIVERGED = 0.4  # decades: the answer keeps from a run that diverged, because the plan is longer
 LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
@@ -196,7 +196,7 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
 def share_of(race: Race, sweep: Suggestion, plan: Plan) -> float:
     """What the race counts for beside the sweep, from 0 to 1.
 
-    s = p u / (p u + 1 - p) / (1 + max(0, log10 epochs)),   p = (steps / total_steps)^0.65,   u = width / 0.8
+    s = p u / (p u + 1 - p) / (1 + max(0, log10 epochs)),   p = (steps / total_steps)^0.65,   u = width / 0.9
 
     p is what a run has learned of the whole training, u how unsure the sweep is: the width of its interval in decades,
     over that of a clear one, from 1/2 to 2. Runs that end alike say nothing. The division is there only where no

@@ -1,4 +1,4 @@
-"""The other families of the report half: graphs, metrics, generative models, physics, tables; nothing is fitted."""
+"""Graphs, metrics, generative models, physics, tables; in the second report half until 2026-11-27."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from study.tasks import data, report_data
+from study.tasks import data, data_of_kinds
 from study.tasks.models import conv1d, conv2d, mlp
-from study.tasks.report_generative import Annealed, Critic, Diffusion, Oscillator, Poisson
-from study.tasks.report_models import Convolved, ForwardForward, Proxies, Queue, Routed
+from study.tasks.models_generative import Annealed, Critic, Diffusion, Oscillator, Poisson
+from study.tasks.models_of_kinds import Convolved, ForwardForward, Proxies, Queue, Routed
 from study.tasks.task import Task
 
 _cross_entropy = nn.functional.cross_entropy
@@ -100,14 +100,14 @@ def _detector() -> nn.Module:
 
 
 NODES = (
-    Task("nodes-communities", "nodes", report_data.labelled_nodes, partial(Convolved, 16, 6, 0.5), _cross_entropy,
+    Task("nodes-communities", "nodes", data_of_kinds.labelled_nodes, partial(Convolved, 16, 6, 0.5), _cross_entropy,
          "Adam", "constant", 400, 150),
-    Task("nodes-links", "nodes", report_data.links, partial(Convolved, 32, 16, 0.0, 0.05), _logistic,
+    Task("nodes-links", "nodes", data_of_kinds.links, partial(Convolved, 32, 16, 0.0, 0.05), _logistic,
          "SGD+momentum", "one_cycle", 600, 256),
 )  # fmt: skip
 
 ANNEALED = (
-    Task("annealed-digits", "annealed", report_data.pixels, partial(Annealed, 64, 64, 8, 300),
+    Task("annealed-digits", "annealed", data_of_kinds.pixels, partial(Annealed, 64, 64, 8, 300),
          partial(_negative_bound, binary=True), "Adam", "constant", 1000, 64),
     Task("annealed-signals", "annealed", lambda: data.to_reconstruct(data.mnist1d(), 0.0),
          partial(Annealed, 40, 64, 6, 400), partial(_negative_bound, binary=False), "AdamW", "one_cycle", 800, 128),
@@ -121,22 +121,23 @@ PROXIES = (
 )  # fmt: skip
 
 PHYSICS = (
-    Task("physics-oscillator", "physics", report_data.oscillation, partial(Oscillator, 24), _zero,
+    Task("physics-oscillator", "physics", data_of_kinds.oscillation, partial(Oscillator, 24), _zero,
          "Adam", "wsd", 2000, 100),
-    Task("physics-poisson", "physics", report_data.square, partial(Poisson, 24), _zero, "Adam", "constant", 1200, 128),
+    Task("physics-poisson", "physics", data_of_kinds.square, partial(Poisson, 24), _zero,
+         "Adam", "constant", 1200, 128),
 )  # fmt: skip
 
 DIFFUSION = (
-    Task("diffusion-points", "diffusion", report_data.swirl, partial(Diffusion, 2, 64, 2), _noise,
+    Task("diffusion-points", "diffusion", data_of_kinds.swirl, partial(Diffusion, 2, 64, 2), _noise,
          "AdamW", "constant", 2000, 256),
-    Task("diffusion-signals", "diffusion", lambda: report_data.alone(data.mnist1d()), partial(Diffusion, 40, 64, 2),
+    Task("diffusion-signals", "diffusion", lambda: data_of_kinds.alone(data.mnist1d()), partial(Diffusion, 40, 64, 2),
          _noise, "Adam", "cosine", 1200, 64),
 )  # fmt: skip
 
 ROUTED = (
-    Task("routed-regimes", "routed", report_data.regimes, partial(Routed, 16, 32, 6, 8, 2), _balanced,
+    Task("routed-regimes", "routed", data_of_kinds.regimes, partial(Routed, 16, 32, 6, 8, 2), _balanced,
          "AdamW", "one_cycle", 600, 128),
-    Task("routed-regimes-muon", "routed", report_data.regimes, partial(Routed, 16, 48, 6, 4, 1), _balanced,
+    Task("routed-regimes-muon", "routed", data_of_kinds.regimes, partial(Routed, 16, 48, 6, 4, 1), _balanced,
          "Muon+AdamW", "linear", 400, 128),
 )  # fmt: skip
 
@@ -150,35 +151,35 @@ CRITICS = (
 )  # fmt: skip
 
 FORWARD_FORWARD = (
-    Task("forward_forward-digits", "forward_forward", report_data.right_and_wrong,
+    Task("forward_forward-digits", "forward_forward", data_of_kinds.right_and_wrong,
          partial(ForwardForward, (74, 100, 100)), _of_each_layer, "Adam", "linear", 1500, 64),
-    Task("forward_forward-digits-sgd", "forward_forward", report_data.right_and_wrong,
+    Task("forward_forward-digits-sgd", "forward_forward", data_of_kinds.right_and_wrong,
          partial(ForwardForward, (74, 64, 64, 64)), _of_each_layer, "SGD", "cosine", 1500, 32),
 )  # fmt: skip
 
 HEAVY_TAILS = (
-    Task("heavy_tails-prices", "heavy_tails", report_data.prices, partial(mlp, (12, 48, 48, 1)),
+    Task("heavy_tails-prices", "heavy_tails", data_of_kinds.prices, partial(mlp, (12, 48, 48, 1)),
          nn.functional.mse_loss, "Adam", "cosine", 1500, 128),
-    Task("heavy_tails-prices-sgd", "heavy_tails", report_data.prices, partial(mlp, (12, 48, 1)),
+    Task("heavy_tails-prices-sgd", "heavy_tails", data_of_kinds.prices, partial(mlp, (12, 48, 1)),
          nn.functional.mse_loss, "SGD", "one_cycle", 2500, 64),
-    Task("heavy_tails-counts", "heavy_tails", report_data.counts, partial(mlp, (10, 48, 48, 1)), _poisson,
+    Task("heavy_tails-counts", "heavy_tails", data_of_kinds.counts, partial(mlp, (10, 48, 48, 1)), _poisson,
          "SGD+momentum", "constant", 2000, 32),
 )  # fmt: skip
 
 RARE = (
-    Task("rare-frauds", "rare", report_data.frauds, partial(mlp, (20, 48, 48, 1), norm=True, dropout=0.1), _logistic,
+    Task("rare-frauds", "rare", data_of_kinds.frauds, partial(mlp, (20, 48, 48, 1), norm=True, dropout=0.1), _logistic,
          "AdamW", "one_cycle", 800, 256),
-    Task("rare-frauds-focal", "rare", report_data.frauds, _detector, _focal, "SGD+momentum", "wsd", 2500, 64),
-    Task("rare-signals", "rare", report_data.long_tail, partial(conv1d, 12, norm=True), _by_frequency,
+    Task("rare-frauds-focal", "rare", data_of_kinds.frauds, _detector, _focal, "SGD+momentum", "wsd", 2500, 64),
+    Task("rare-signals", "rare", data_of_kinds.long_tail, partial(conv1d, 12, norm=True), _by_frequency,
          "SGD+momentum", "linear", 600, 64),
-    Task("rare-signals-adagrad", "rare", report_data.long_tail, partial(mlp, (40, 64, 64, 10)), _cross_entropy,
+    Task("rare-signals-adagrad", "rare", data_of_kinds.long_tail, partial(mlp, (40, 64, 64, 10)), _cross_entropy,
          "Adagrad", "cosine", 4000, 32),
 )  # fmt: skip
 
 QUEUES = (
     Task("queues-signals", "queues", data.two_views, lambda: Queue(conv1d(12, 24), 24, 512), _own_key,
          "SGD+momentum", "cosine", 600, 64),
-    Task("queues-digits", "queues", report_data.digit_pairs, lambda: Queue(mlp((64, 96, 24)), 24, 256), _own_key,
+    Task("queues-digits", "queues", data_of_kinds.digit_pairs, lambda: Queue(mlp((64, 96, 24)), 24, 256), _own_key,
          "Adam", "constant", 1000, 32),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Models of the report half that draw numbers or differentiate within the step: the same draws at each evaluation."""
+"""Models that draw numbers or differentiate within the step: the same draws at each evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families of the report half over words and sequences: nothing is fitted on them."""
+"""Families over words and sequences; the second report half until 2026-11-27."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from study.tasks import data, grammar, report_data
+from study.tasks import data, data_of_kinds, grammar
 from study.tasks.models import mlp
+from study.tasks.models_of_kinds import Forecaster, Listener, WordRecurrent, WordTransformer, low_rank
 from study.tasks.pretrained import pretrained, with_weights
-from study.tasks.report_models import Forecaster, Listener, WordRecurrent, WordTransformer, low_rank
 from study.tasks.task import Task, sequence_cross_entropy
 
 _cross_entropy = nn.functional.cross_entropy
@@ -85,23 +85,23 @@ MASKED = (
 LOW_RANK = (
     Task("low_rank-words", "low_rank", partial(grammar.next_words, count=1500, seed=182, dialect=1), _adapted_words,
          sequence_cross_entropy, "AdamW", "linear", 400, 16),
-    Task("low_rank-digits", "low_rank", report_data.turned_digits, _adapted_digits, _cross_entropy,
+    Task("low_rank-digits", "low_rank", data_of_kinds.turned_digits, _adapted_digits, _cross_entropy,
          "Adam", "constant", 1500, 24),
 )  # fmt: skip
 
 CTC = (
-    Task("ctc-recurrent", "ctc", report_data.utterances, partial(Listener, 24, 8, recurrent=True), _spoken,
+    Task("ctc-recurrent", "ctc", data_of_kinds.utterances, partial(Listener, 24, 8, recurrent=True), _spoken,
          "Adam", "one_cycle", 400, 32),
-    Task("ctc-convolutions", "ctc", report_data.utterances, partial(Listener, 24, 8, recurrent=False),
+    Task("ctc-convolutions", "ctc", data_of_kinds.utterances, partial(Listener, 24, 8, recurrent=False),
          partial(_spoken, reduction="sum"), "SGD+momentum", "constant", 700, 16),
 )  # fmt: skip
 
 FORECAST = (
-    Task("forecast-convolutions", "forecast", report_data.series, partial(Forecaster, 16, 8), nn.functional.mse_loss,
+    Task("forecast-convolutions", "forecast", data_of_kinds.series, partial(Forecaster, 16, 8), nn.functional.mse_loss,
          "Adam", "cosine", 700, 64),
-    Task("forecast-dense", "forecast", report_data.series, partial(mlp, (32, 64, 64, 8)), nn.functional.mse_loss,
+    Task("forecast-dense", "forecast", data_of_kinds.series, partial(mlp, (32, 64, 64, 8)), nn.functional.mse_loss,
          "SGD+momentum", "wsd", 3000, 32),
-    Task("forecast-lion", "forecast", report_data.series, partial(mlp, (32, 64, 64, 8), activation=nn.GELU),
+    Task("forecast-lion", "forecast", data_of_kinds.series, partial(mlp, (32, 64, 64, 8), activation=nn.GELU),
          nn.functional.l1_loss, "Lion", "constant", 2000, 64),
 )  # fmt: skip
 

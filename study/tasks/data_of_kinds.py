@@ -1,4 +1,4 @@
-"""Data of the report half that is no text, made from seeds or from scikit-learn's digits."""
+"""Data that is no text, made from seeds or from scikit-learn's digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of the report half over words, sequences, graphs and tables."""
+"""Models over words, sequences, graphs and tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from study.tasks import report_data
+from study.tasks import data_of_kinds
 from study.tasks.grammar import WORDS
 from study.tasks.models import mlp
 from study.tasks.optimizers import not_for_muon
@@ -132,7 +132,7 @@ class Convolved(nn.Module):
 
     def __init__(self, width: int, outputs: int, dropout: float, inside: float = 0.012) -> None:
         super().__init__()
-        adjacency, features, _labels = report_data.blocks(inside)
+        adjacency, features, _labels = data_of_kinds.blocks(inside)
         self.register_buffer("adjacency", adjacency, persistent=False)
         self.register_buffer("features", features, persistent=False)
         self.first, self.second = nn.Linear(features.shape[1], width), nn.Linear(width, outputs)
