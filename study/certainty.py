@@ -1,6 +1,6 @@
 """How often the verdict is wrong: a suggestion without a signal, a refusal on the benchmark's tasks.
 
-    python -m study.record --name variate --set control_variate=true   # the tasks' sweeps, once
+    python -m study.record --name variate   # the tasks' sweeps, once
     python -m study.certainty
 
 Three kinds of training have nothing to learn: random labels under an output layer at zero, a zero gradient, a linear

@@ -1,6 +1,6 @@
 """Fits the default rule to the recorded sweeps of the fit half, one family of tasks left out at a time.
 
-    python -m study.record --name variate --set control_variate=true   # the sweeps, once
+    python -m study.record --name variate   # the sweeps, once
     python -m study.fit_rule                                           # tables and constants
     python -m study.fit_rule --report                                  # the report half too, nothing fitted
 

@@ -1,6 +1,6 @@
 """Whether a learned model would read more off a sweep than the default rule does: families left out.
 
-    python -m study.record --name variate --set control_variate=true   # the sweeps, once
+    python -m study.record --name variate   # the sweeps, once
     python -m study.learned
 
 Each model sees what the rule sees (what the dip says, what is usual, the dip's noise, the plan) and what it does not

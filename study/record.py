@@ -1,7 +1,7 @@
 """Raw sweeps of every task, to fit rules on: rates and losses, no rule asked. Resumable.
 
 python -m study.record                                      # curves.jsonl, at find_lr's defaults
-python -m study.record --name variate --set control_variate=true   # any argument of find_lr, as JSON
+python -m study.record --name plain --set control_variate=false   # any argument of find_lr, as JSON
 """
 
 from __future__ import annotations

@@ -424,7 +424,7 @@ QUARTER = tuple(Run(lr, 100, loss) for lr, loss in ((0.1, 0.9), (0.2, 0.6), (0.4
 
 
 @pytest.mark.parametrize(
-    ("decades", "odds"), [(0.8, 1.0), (1.2, 1.5), (1.6, 2.0), (9.0, 2.0), (0.4, 0.5), (0.0, 0.5), (None, 1.0)]
+    ("decades", "odds"), [(0.9, 1.0), (1.35, 1.5), (1.8, 2.0), (9.0, 2.0), (0.45, 0.5), (0.0, 0.5), (None, 1.0)]
 )
 def test_the_wider_the_sweeps_interval_the_more_the_race_counts(decades, odds):
     part = 0.25**0.65

@@ -166,12 +166,14 @@ def test_a_module_with_two_names_and_a_tied_weight_is_trained_all_the_same():
     assert all(bound)
 
 
-def test_a_model_with_hooks_has_no_control_variate():
+def test_a_model_with_hooks_has_no_control_variate(caplog):
+    caplog.set_level("INFO", "findlr")
     net, optimizer, criterion, loader = parts()
     net.last.register_forward_hook(lambda *arguments: None)
     with pytest.raises(ConfigurationError, match="forward hooks"):
         find_lr(net, optimizer, criterion, loader, control_variate=True)
     assert find_lr(net, optimizer, criterion, loader).curve.baseline is None
+    assert "no control variate: " in caplog.text
 
 
 class Held(nn.Module):
@@ -191,9 +193,17 @@ class Held(nn.Module):
 
 
 def test_a_self_check_that_fails_leaves_the_control_variate_out():
-    finding = find_lr(*parts(net=Held(8)), control_variate=True)
+    finding = find_lr(*parts(net=Held(8)))
     assert finding.curve.baseline is None
     assert len(finding.curve) > 50
+
+
+def test_a_control_variate_that_was_asked_for_is_not_left_out_in_silence():
+    net, optimizer, criterion, loader = parts(net=Held(8))
+    before = net.weight.clone()
+    with pytest.raises(ConfigurationError, match="the check after the first step failed"):
+        find_lr(net, optimizer, criterion, loader, control_variate=True)
+    assert torch.equal(net.weight, before)
 
 
 def test_a_loss_that_changes_with_each_pass_leaves_the_control_variate_out():

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Unpack
 
@@ -243,10 +244,21 @@ def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None
     if isinstance(trainable, HasBaseline):
         reason = trainable.prepare_baseline(snapshot)
         if reason is None:
-            return trainable.baseline
+            return partial(_demanded, trainable) if wanted else trainable.baseline
     if wanted:
         raise ConfigurationError(f"control_variate=True cannot be had: {reason}; leave it out")
+    logger.info("no control variate: %s", reason)
     return None
+
+
+def _demanded(trainable: HasBaseline) -> Any:
+    loss = trainable.baseline()
+    if loss is None:
+        raise ConfigurationError(
+            "control_variate=True cannot be had: the check after the first step failed (the log named 'findlr' says why at "
+            "the level INFO); leave it out"
+        )
+    return loss
 
 
 def steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
