@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from study.picture import save
 from study.regret import load
-from study.report import BUDGETS, DEFAULT, QUICK, SINGLE, TITLES, all_scores, between, short, table
+from study.report import BUDGETS, DEFAULT, QUICK, SINGLE, TITLES, WITH_FALLBACK, all_scores, between, short, table
 from study.scores import Scores
 from study.tasks import TASKS
 
@@ -160,7 +160,7 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
     for start, (words, colour, dashes, width) in LINES.items():
         names = sorted((name for name in shares if name.startswith(f"{start}, budget")), key=shares.__getitem__)
         if start == VERIFIED:
-            names = [QUICK, *names]
+            names = [WITH_FALLBACK, *names]
         ax.plot(
             [shares[name] for name in names],
             [values[name] for name in names],
@@ -174,7 +174,7 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
         ends.append((words, values[names[-1]], colour))
     for (words, _, colour), height in zip(ends, apart([np.log(end[1]) for end in ends], gap), strict=True):
         ax.annotate(words, (3.9, np.exp(height)), color=colour, va="center", fontsize=9)
-    for name, words in {QUICK: "sweep", **{f"{VERIFIED}, budget {b}": b for b in BUDGETS}}.items():
+    for name, words in {WITH_FALLBACK: "sweep", **{f"{VERIFIED}, budget {b}": b for b in BUDGETS}}.items():
         place = (shares[name], values[name])
         ax.annotate(words, place, (-2, -16), textcoords="offset points", color=BLUE, fontsize=9, ha="center")
     ax.set(xscale="log", yscale="log", xlim=(0.012, 30), ylim=(low, high))

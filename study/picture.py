@@ -19,7 +19,7 @@ LOW, HIGH = 1e-3, 1.0  # of the regret axis
 # Title: how it is drawn. The colours are Okabe and Ito's, told apart by the colour-blind; the dashes help in grey.
 LINES = {
     "findlr verified, budget 1": ("#0072B2", "-", 2.6),
-    "findlr, one sweep": ("#D55E00", "-", 2.6),
+    "findlr, one sweep, its fallback where it refuses": ("#D55E00", "-", 2.6),
     "random search (Optuna), budget 1": ("#009E73", "--", 1.6),
     "the article, one epoch": ("#E69F00", "-", 1.6),
     "fastai minimum": ("#CC79A7", "-", 1.6),

@@ -255,8 +255,8 @@ def _demanded(trainable: HasBaseline) -> Any:
     loss = trainable.baseline()
     if loss is None:
         raise ConfigurationError(
-            "control_variate=True cannot be had: the check after the first step failed (the log named 'findlr' says why at "
-            "the level INFO); leave it out"
+            "control_variate=True cannot be had: the check after the first step failed (the log 'findlr' says why, at "
+            "level INFO); leave it out"
         )
     return loss
 
