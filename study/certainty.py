@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from findlr import Curve, Finding, find_lr
 from findlr.analysis.verdict import judge
 from study.record import curves
+from study.tasks import task
 
 SEEDS = range(60)
 
@@ -83,13 +84,15 @@ def main() -> None:
                 wrong += finding.suggestion is not None
             print(f"  {kind.__name__:14} {dict(verdicts)}")
         print(f"  false certainty: {wrong / len(SEEDS) / len(KINDS):.1%}")
-        refused: Counter[str] = Counter()
-        count = 0
-        for task, _, curve in curves("variate"):
+        refused, count = Counter[tuple[str, str]](), Counter[str]()
+        for name, _, curve in curves("variate"):
             seen = curve if control_variate else Curve(curve.lr, curve.loss, diverged=curve.diverged)
-            refused[task] += judge(seen).verdict.refuses
-            count += 1
-        print(f"  refused with a signal: {refused.total() / count:.1%} {dict(+refused)}")
+            half = task(name).split
+            refused[half, name] += judge(seen).verdict.refuses
+            count[half] += 1
+        for half, swept in count.items():
+            by_task = {name: times for (its, name), times in refused.items() if its == half and times}
+            print(f"  refused with a signal, {half} half: {sum(by_task.values()) / swept:.1%} {by_task}")
 
 
 if __name__ == "__main__":

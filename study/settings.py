@@ -2,6 +2,7 @@
 
     python -m study.settings                                     # what is missing, into settings.json; the tables
     python -m study.settings --picture docs/img/settings.png     # and the picture
+    python -m study.settings --ask                               # asks findlr again, and keeps the grids
 
 Each of six tasks of the fit half is trained on a grid of factor 2 at three values of the setting, three seeds each; the
 best rate is where a parabola through the lowest mean and its neighbours is lowest. findlr answers with one sweep, the
@@ -185,6 +186,16 @@ def measure(job: Job) -> None:
     MEASURED.write_text(json.dumps({**measured(), job.name: cell}, indent=1) + "\n")
 
 
+def ask_again() -> None:
+    """Ask findlr anew about all that is measured."""
+    cells = measured()
+    torch.set_num_threads(1)
+    for job in jobs():
+        if job.name in cells:
+            cells[job.name]["answers"] = [answer(job.task, seed) for seed in SEEDS]
+    MEASURED.write_text(json.dumps(cells, indent=1) + "\n")
+
+
 def _rate(task: Task, place: int) -> float:
     """The rate so many octaves above the grid's centre."""
     return rate(CENTRES[task.optimizer] + 2 * place)
@@ -278,7 +289,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="How momentum, weight decay and the batch size move the best rate.")
     parser.add_argument("--picture", type=Path, help="draw it into this PNG file")
+    parser.add_argument("--ask", action="store_true", help="ask findlr again, and keep the grids")
     arguments = parser.parse_args()
+    if arguments.ask:
+        ask_again()
     go("settings", jobs(), lambda job: [] if job.name in measured() else [()], measure)
     cells = measured()
     for name, setting in SETTINGS.items():
