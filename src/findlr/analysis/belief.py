@@ -86,7 +86,7 @@ def believe(curve: Curve, plan: Plan) -> Belief:
         >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
         >>> belief = believe(curve, Plan("one_cycle", 1000, "AdamW", 0.9))
         >>> f"{belief.dip:.2g} and {belief.usual:.2g} make {belief.lr:.2g}"
-        '0.0062 and 0.0098 make 0.0059'
+        '0.0062 and 0.011 make 0.0061'
 
     Source: original. The schedule's factor follows Defazio et al. 2023 (arXiv:2310.07831) and Schaipp et al. 2025
     (arXiv:2501.18965); the interval is conformal (Vovk, Gammerman and Shafer 2005).

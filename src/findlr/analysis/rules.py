@@ -72,7 +72,7 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
         >>> rates = 10.0 ** np.linspace(-8, 1, 100)
         >>> curve = Curve(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2)))
         >>> f"{quick(curve, Plan('one_cycle', 1000, 'AdamW', 0.9)).lr:.2g}"
-        '0.0059'
+        '0.0061'
 
     Source: original; the formulas are in ``findlr.analysis.belief``, ``dip`` and ``usual``, the evidence in
     docs/science.md.

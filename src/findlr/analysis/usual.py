@@ -70,7 +70,7 @@ def usual(plan: Plan, start: float) -> float | None:
 
     Example:
         >>> round(usual(Plan(optimizer="AdamW", parameters=1_000_000), start=2.3), 2)
-        -2.9
+        -2.86
 
     Source: the sources stand beside the constants; the fit is ``study.fit_rule``'s.
     """
