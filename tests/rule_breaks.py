@@ -30,7 +30,7 @@ OPEN = "test_what_a_plan_leaves_open_counts_as_the_usual"
 UNKNOWN = "test_of_no_other_optimizer_a_usual_rate_is_known"
 ALONE = "test_where_nothing_is_usual_the_dip_stands_alone_less_a_level"
 WEIGHED = "test_the_two_are_weighed_by_the_noise_and_by_how_far_apart_they_are"
-CALM = "test_a_calm_dip_near_what_is_usual_weighs_as_much_or_more_where_that_varies"
+CALM = "test_a_calm_dip_near_what_is_usual_weighs_as_much_and_more_with_some_optimizers"
 MOMENTUM = "test_a_momentum_lowers_the_rate"
 ALL = "test_what_is_planned_moves_all_of_it"
 AGAIN = "test_a_dip_of_few_data_that_are_seen_often_is_read_lower"
@@ -225,9 +225,9 @@ _USUAL = [
     ),
     ("usual: a rate that is found alone", RATE, "if plan.optimizer in RATE_FREE:", "if False:"),
 ]
-_VARIED = [
-    ("usual: how much it counts where it varies", CALM, "_VARIED_SHARE = 0.4", "_VARIED_SHARE = 0.6"),
-    ("usual: where it varies", CALM, "if plan.optimizer in _VARIED ", "if plan.optimizer in _OF_THE_LOSS "),
+_LESS_USUAL = [
+    ("usual: how much less it counts", CALM, "_LESS = 0.4", "_LESS = 0.6"),
+    ("usual: for whom it counts less", CALM, "if plan.optimizer in _LESS_USUAL ", "if plan.optimizer in _OF_THE_LOSS "),
 ]
 _BELIEF = [
     ("level", ALONE, "answer += 0.0 if plan.optimizer in RATE_FREE else _LEVEL", "pass"),
@@ -250,7 +250,7 @@ _BELIEF = [
     ("weight: how fast it falls", WEIGHED, "_TRUST, _TRUST_IN_GAP = 3.0", "_TRUST, _TRUST_IN_GAP = 2.4"),
     ("weight: the gap", WEIGHED, "trust *= 1 + ", "trust *= 1 + 0 * "),
     ("weight: the gap's noise", WEIGHED, "_TRUST_IN_GAP = 3.0, 1.2", "_TRUST_IN_GAP = 3.0, 0.0"),
-    ("weight: what is usual varies", CALM, "(trust + counts(plan))", "(trust + 1.0)"),
+    ("weight: what is usual counts less for some", CALM, "(trust + counts(plan))", "(trust + 1.0)"),
     ("weight: the reach", WEIGHED, "_REACH = 1.5", "_REACH = 1.0"),
     ("weight: the square", WEIGHED, "/ _REACH) ** 2", "/ _REACH)"),
     (
@@ -320,7 +320,7 @@ BREAKS = [
         (CURVE, "dip", _START),
         (CURVE, "belief", _ALL_BATCHES),
         (USUAL, "usual", _DELAY + _PLANNED + _USUAL),
-        (USUAL, "belief", _VARIED),
+        (USUAL, "belief", _LESS_USUAL),
         (BELIEF, "belief", _BELIEF),
         (ANSWER, "belief", _DOUBTED),
     )

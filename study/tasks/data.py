@@ -38,6 +38,14 @@ def _split(inputs: np.ndarray, targets: np.ndarray, held_out: int, seed: int = 0
     return Data(x[held_out:], y[held_out:], x[:held_out], y[:held_out])
 
 
+def cut(inputs: np.ndarray, targets: np.ndarray, held_out: int = 1000) -> Data:
+    """The last ``held_out`` examples are held out; what is no whole number is a float32."""
+    x, y = (
+        torch.tensor(each, dtype=torch.long if each.dtype.kind in "iu" else torch.float32) for each in (inputs, targets)
+    )
+    return Data(x[:-held_out], y[:-held_out], x[-held_out:], y[-held_out:])
+
+
 def noisy_labels(data: Data, share: float, num_classes: int) -> Data:
     """A share of the training labels drawn anew; the held-out ones stay as they are."""
     generator = torch.Generator().manual_seed(7)

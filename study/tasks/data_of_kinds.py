@@ -12,13 +12,6 @@ from study.tasks import data
 from study.tasks.task import Data
 
 
-def _cut(inputs: np.ndarray, targets: np.ndarray, held_out: int) -> Data:
-    """The last ``held_out`` examples are held out."""
-    x = torch.tensor(inputs, dtype=torch.long if inputs.dtype.kind in "iu" else torch.float32)
-    y = torch.tensor(targets, dtype=torch.long if targets.dtype.kind in "iu" else torch.float32)
-    return Data(x[:-held_out], y[:-held_out], x[-held_out:], y[-held_out:])
-
-
 @cache
 def utterances(count: int = 6000, symbols: int = 8, frames: int = 36) -> Data:
     """Three to six symbols spoken one after the other, each four to seven frames long; targets end with zeros."""
@@ -38,7 +31,7 @@ def utterances(count: int = 6000, symbols: int = 8, frames: int = 36) -> Data:
             x[i, place : place + length] = spoken
             y[i, k] = symbol + 1
             place += length
-    return _cut(x + 0.5 * rng.normal(size=x.shape), y, held_out=500)
+    return data.cut(x + 0.5 * rng.normal(size=x.shape), y, held_out=500)
 
 
 @cache
@@ -78,7 +71,7 @@ def links(count: int = 6000) -> Data:
     half = (count + 1000) // 2
     chosen = np.concatenate([np.nonzero(linked)[0][:half], np.nonzero(~linked)[0][:half]])
     chosen = rng.permutation(chosen)
-    return _cut(pairs[chosen], linked[chosen, None].astype(float), held_out=1000)
+    return data.cut(pairs[chosen], linked[chosen, None].astype(float), held_out=1000)
 
 
 @cache
@@ -91,7 +84,7 @@ def series(count: int = 8000, seen: int = 32, ahead: int = 8, scale: float = 0.0
     weekly = rng.normal(size=(rows, 1)) * np.sin(2 * np.pi * (t / 20 + rng.random((rows, 1))))
     walk = 0.15 * rng.normal(size=(rows, seen + ahead)).cumsum(1)
     values = scale * (daily + weekly + walk + 0.1 * rng.normal(size=walk.shape))
-    return _cut(values[:, :seen], values[:, seen:], held_out=1000)
+    return data.cut(values[:, :seen], values[:, seen:], held_out=1000)
 
 
 @cache
@@ -112,7 +105,7 @@ def swirl(count: int = 20_000) -> Data:
     ring = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     bar = np.stack([rng.uniform(-2, 2, len(kind)), np.zeros(len(kind))], 1)
     points = np.where(kind[:, None] == 2, bar, ring) + 0.05 * rng.normal(size=(len(kind), 2))
-    return _cut(points, np.zeros((len(kind), 1)), held_out=1000)
+    return data.cut(points, np.zeros((len(kind), 1)), held_out=1000)
 
 
 def alone(examples: Data) -> Data:
@@ -162,7 +155,7 @@ def oscillation(count: int = 2000, observed: int = 40) -> Data:
     truth = np.exp(-2 * moments) * np.cos(14 * moments)
     shown = np.arange(len(moments)) % (count // observed) == 0
     x = np.stack([moments, (truth + 0.05 * rng.normal(size=len(moments))) * shown, shown], 1)
-    return _cut(x, np.zeros((len(x), 1)), held_out=500)
+    return data.cut(x, np.zeros((len(x), 1)), held_out=500)
 
 
 @cache
@@ -173,7 +166,7 @@ def square(count: int = 4000) -> Data:
     border = rng.random(len(points)) < 0.25
     side = rng.integers(0, 2, len(points))
     points[border, side[border]] = rng.integers(0, 2, border.sum())
-    return _cut(points, np.zeros((len(points), 1)), held_out=1000)
+    return data.cut(points, np.zeros((len(points), 1)), held_out=1000)
 
 
 @cache
@@ -185,7 +178,7 @@ def regimes(count: int = 8000, features: int = 16, outputs: int = 6) -> Data:
     which = np.square(x[:, None, :4] - centres).sum(2).argmin(1)
     rules = rng.normal(size=(8, features, outputs))
     y = np.einsum("nf,nfo->no", x, rules[which]) + 0.5 * rng.normal(size=(len(x), outputs))
-    return _cut(x, y.argmax(1), held_out=1000)
+    return data.cut(x, y.argmax(1), held_out=1000)
 
 
 @cache
@@ -195,7 +188,7 @@ def prices(count: int = 8000) -> Data:
     x = rng.normal(size=(count + 1000, 12))
     level = 4.3 + 0.5 * np.tanh(x[:, 0] + x[:, 1] * x[:, 2]) + 0.3 * x[:, 3] - 0.2 * np.abs(x[:, 4])
     noise = np.clip(0.08 * rng.standard_t(2.0, len(x)), -1.5, 1.5)
-    return _cut(x, np.exp(level + noise)[:, None], held_out=1000)
+    return data.cut(x, np.exp(level + noise)[:, None], held_out=1000)
 
 
 @cache
@@ -204,7 +197,7 @@ def counts(count: int = 8000) -> Data:
     rng = np.random.default_rng(163)
     x = rng.standard_t(5, (count + 1000, 10))
     rates = np.exp(np.clip(0.9 * np.sin(x[:, 0]) + 0.5 * x[:, 1] - 0.4 * np.abs(x[:, 2]) + 0.8, -3, 5))
-    return _cut(x, rng.poisson(rates * rng.gamma(1.5, 1 / 1.5, len(x)))[:, None].astype(float), held_out=1000)
+    return data.cut(x, rng.poisson(rates * rng.gamma(1.5, 1 / 1.5, len(x)))[:, None].astype(float), held_out=1000)
 
 
 @cache
@@ -213,7 +206,7 @@ def frauds(count: int = 16_000, share: float = 0.02) -> Data:
     rng = np.random.default_rng(167)
     x = rng.normal(size=(count + 4000, 20))
     score = 1.2 * x[:, 0] * x[:, 1] + np.abs(x[:, 2]) * x[:, 3] + 0.7 * x[:, 4] + 0.7 * rng.normal(size=len(x))
-    return _cut(x, (score > np.quantile(score, 1 - share))[:, None].astype(float), held_out=4000)
+    return data.cut(x, (score > np.quantile(score, 1 - share))[:, None].astype(float), held_out=4000)
 
 
 @cache

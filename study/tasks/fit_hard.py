@@ -22,17 +22,11 @@ _summed_squares = partial(nn.functional.mse_loss, reduction="sum")
 _summed_cross_entropy = partial(nn.functional.cross_entropy, reduction="sum")
 
 
-def _cut(inputs: np.ndarray, targets: np.ndarray, held_out: int = 1000) -> Data:
-    """The last ``held_out`` examples are held out."""
-    x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(targets, dtype=torch.float32)
-    return Data(x[:-held_out], y[:-held_out], x[-held_out:], y[-held_out:])
-
-
 @cache
 def _parity() -> Data:
     """Whether three of sixteen signs multiply to 1: no single one of them tells anything."""
     x = np.random.default_rng(211).choice((-1.0, 1.0), (7000, 16))
-    return _cut(x, (x[:, :3].prod(1, keepdims=True) + 1) / 2)
+    return data.cut(x, (x[:, :3].prod(1, keepdims=True) + 1) / 2)
 
 
 @cache
@@ -42,7 +36,7 @@ def _claims() -> Data:
     x = rng.normal(size=(9000, 8))
     claimed = rng.random(len(x)) < 0.25 / (1 + np.exp(-x[:, 0]))
     size = np.exp(0.8 * x[:, 1] - 0.4 * x[:, 2] * x[:, 3] + rng.normal(size=len(x)))
-    return _cut(x, (claimed * size)[:, None])
+    return data.cut(x, (claimed * size)[:, None])
 
 
 @cache
@@ -51,7 +45,7 @@ def _visits() -> Data:
     rng = np.random.default_rng(227)
     x = rng.normal(size=(9000, 8))
     mean = np.exp(0.7 + 0.5 * x[:, 0] + 0.4 * np.sin(2 * x[:, 1]) - 0.3 * x[:, 2] * x[:, 3])
-    return _cut(x, rng.poisson(mean * rng.gamma(0.5, 2.0, len(x)))[:, None].astype(float))
+    return data.cut(x, rng.poisson(mean * rng.gamma(0.5, 2.0, len(x)))[:, None].astype(float))
 
 
 @cache
@@ -79,7 +73,7 @@ def _tags() -> Data:
     x = rng.normal(size=(13_000, 16))
     hidden = np.tanh(x @ rng.normal(size=(16, 12)) / 3)
     scores = hidden @ rng.normal(size=(12, 8)) + 0.3 * rng.normal(size=(len(x), 8))
-    return _cut(x, (scores > np.quantile(scores, 0.98, axis=0)).astype(float), held_out=3000)
+    return data.cut(x, (scores > np.quantile(scores, 0.98, axis=0)).astype(float), held_out=3000)
 
 
 @cache

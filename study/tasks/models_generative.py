@@ -11,7 +11,7 @@ from study.tasks.models import mlp
 from study.tasks.task import Data
 
 
-def _draws(module: nn.Module) -> torch.Generator | None:
+def draws_of(module: nn.Module) -> torch.Generator | None:
     """Torch's global random state in training; a fresh seeded one in evaluation."""
     return None if module.training else torch.Generator().manual_seed(211)
 
@@ -30,7 +30,7 @@ class Annealed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, features + 2 latent + 1): reconstruction, mean, log variance, weight (1 in evaluation)."""
         mean, log_variance = self.encoder(x).chunk(2, 1)
-        noise = torch.randn(mean.shape, generator=_draws(self))
+        noise = torch.randn(mean.shape, generator=draws_of(self))
         weight = 1.0
         if self.training:
             weight = min(1.0, float(self.steps) / self.warmup)
@@ -51,7 +51,7 @@ class Diffusion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 2, features): the noise told, and the noise there was."""
-        draws = _draws(self)
+        draws = draws_of(self)
         time, noise = torch.rand(len(x), 1, generator=draws), torch.randn(x.shape, generator=draws)
         angle = time * math.pi / 2
         waves = time * torch.arange(1, 9) * math.pi
@@ -87,7 +87,7 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3): the score of the real one, of the made one, and the penalty."""
-        draws = _draws(self)
+        draws = draws_of(self)
         made = self.centre + torch.randn(len(x), len(self.directions), generator=draws) @ self.directions
         made = made.view_as(x)
         share = torch.rand(len(x), generator=draws).view(-1, *[1] * (x.ndim - 1))

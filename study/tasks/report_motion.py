@@ -13,15 +13,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from study.tasks import data, data_of_kinds
 from study.tasks.models import mlp
-from study.tasks.models_generative import _draws
+from study.tasks.models_generative import draws_of
 from study.tasks.task import Data, Task
-
-
-def _cut(inputs: np.ndarray, targets: np.ndarray, held_out: int = 1000) -> Data:
-    """The last ``held_out`` examples are held out."""
-    x = torch.tensor(inputs, dtype=torch.long if inputs.dtype.kind in "iu" else torch.float32)
-    y = torch.tensor(targets, dtype=torch.float32)
-    return Data(x[:-held_out], y[:-held_out], x[-held_out:], y[-held_out:])
 
 
 class Flow(nn.Module):
@@ -61,7 +54,7 @@ def _paths(count: int = 4000, moments: int = 10) -> Data:
         if i % 20 == 0:
             states.append(np.stack([place, speed], 1))
     path = np.stack(states, 1)
-    return _cut(start, path + 0.05 * rng.normal(size=path.shape), held_out=500)
+    return data.cut(start, path + 0.05 * rng.normal(size=path.shape), held_out=500)
 
 
 class Differential(nn.Module):
@@ -87,7 +80,7 @@ def _offers(count: int = 12_000, arms: int = 6) -> Data:
     x = rng.normal(size=(count + 1000, 8))
     hidden = np.tanh(x @ rng.normal(size=(8, 10)) / 1.5)
     gives = 1 / (1 + np.exp(2 - hidden @ rng.normal(size=(10, arms))))
-    return _cut(np.concatenate([x, gives], 1), np.zeros((len(x), 1)))
+    return data.cut(np.concatenate([x, gives], 1), np.zeros((len(x), 1)))
 
 
 class Player(nn.Module):
@@ -132,7 +125,7 @@ def _moves(count: int = 8000, side: int = 8, discount: float = 0.9) -> Data:
     written = np.concatenate([np.eye(side)[places // side], np.eye(side)[places % side]], 1)
     told = (move, reached[state, made], discount * goes_on[following], values[state, move])
     x = np.concatenate([written[state], written[following], np.stack(told, 1)], 1)
-    return _cut(x, np.zeros((len(x), 1)))
+    return data.cut(x, np.zeros((len(x), 1)))
 
 
 class Values(nn.Module):
@@ -168,7 +161,7 @@ def _facts(count: int = 16_000, things: int = 400, relations: int = 6) -> Data:
     first, relation = rng.integers(0, things, count + 1000), rng.integers(0, relations, count + 1000)
     apart = np.square(places[first, None] + steps[relation, None] - places).sum(2)
     second = (apart + rng.gumbel(0, 0.3, apart.shape)).argmin(1)
-    return _cut(np.stack([first, relation, second], 1), np.zeros((len(first), 1)))
+    return data.cut(np.stack([first, relation, second], 1), np.zeros((len(first), 1)))
 
 
 class Steps(nn.Module):
@@ -182,7 +175,7 @@ class Steps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 2): how far the right one is, and how far the drawn one."""
-        drawn = torch.randint(len(self.things.weight), (len(x), 1), generator=_draws(self))
+        drawn = torch.randint(len(self.things.weight), (len(x), 1), generator=draws_of(self))
         told = F.normalize(self.things(x[:, 0]), dim=1) + self.steps(x[:, 1])
         ends = F.normalize(self.things(torch.cat([x[:, 2:], drawn], 1)), dim=2)
         return (told[:, None] - ends).norm(dim=2)
@@ -202,12 +195,6 @@ def _neighbours(outputs: Tensor, targets: Tensor) -> Tensor:
     mapped = 1 / (1 + (outputs[:, None] - outputs).square().sum(2))
     mapped = mapped.masked_fill(itself, 0)
     return (own * (own / (mapped / mapped.sum()).clamp(min=1e-12)).log()).sum()
-
-
-@cache
-def _mapped() -> Data:
-    """The digits, to be mapped by how they are near each other."""
-    return data.to_reconstruct(data.digits(), 0.0)
 
 
 FLOWS = (
@@ -233,8 +220,8 @@ RELATIONS = (
 )  # fmt: skip
 
 MAPS = (
-    Task("maps-digits", "maps", _mapped, partial(mlp, (64, 64, 64, 2)), _neighbours,
-         "SGD+momentum", "constant", 1000, 64),
+    Task("maps-digits", "maps", lambda: data.to_reconstruct(data.digits(), 0.0), partial(mlp, (64, 64, 64, 2)),
+         _neighbours, "SGD+momentum", "constant", 1000, 64),
 )  # fmt: skip
 
 TASKS = FLOWS + DIFFERENTIAL + BANDITS + VALUES + RELATIONS + MAPS

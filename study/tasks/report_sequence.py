@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from study.tasks import data, grammar
-from study.tasks.models_generative import _draws
+from study.tasks.models_generative import draws_of
 from study.tasks.models_of_kinds import WordTransformer
 from study.tasks.pretrained import pretrained
 from study.tasks.task import Data, Task, sequence_cross_entropy
@@ -174,7 +174,7 @@ class SkipGram(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, 1 + negatives): the neighbour's first."""
-        drawn = torch.multinomial(self.chances, len(x) * self.negatives, replacement=True, generator=_draws(self))
+        drawn = torch.multinomial(self.chances, len(x) * self.negatives, replacement=True, generator=draws_of(self))
         others = torch.cat([x[:, 1:], drawn.view(len(x), -1)], 1)
         return (self.near(others) @ self.centre(x[:, 0])[:, :, None])[..., 0]
 

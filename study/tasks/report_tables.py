@@ -17,13 +17,6 @@ from study.tasks.task import Data, Task
 _logistic = nn.functional.binary_cross_entropy_with_logits
 
 
-def _cut(inputs: np.ndarray, targets: np.ndarray, held_out: int = 1000) -> Data:
-    """The last ``held_out`` examples are held out."""
-    x = torch.tensor(inputs, dtype=torch.long if inputs.dtype.kind in "iu" else torch.float32)
-    y = torch.tensor(targets, dtype=torch.float32)
-    return Data(x[:-held_out], y[:-held_out], x[-held_out:], y[-held_out:])
-
-
 @cache
 def _patients(count: int = 12_000) -> Data:
     """How long patients were seen, and whether until their death; most were not."""
@@ -32,7 +25,7 @@ def _patients(count: int = 12_000) -> Data:
     risk = 0.8 * x[:, 0] + 0.7 * np.sin(2 * x[:, 1]) - 0.6 * x[:, 2] * x[:, 3] + 0.4 * np.abs(x[:, 4])
     death = rng.exponential(np.exp(-risk))
     seen = rng.exponential(0.5, len(x))
-    return _cut(x, np.stack([np.minimum(death, seen), death < seen], 1))
+    return data.cut(x, np.stack([np.minimum(death, seen), death < seen], 1))
 
 
 def _partial_likelihood(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +53,7 @@ def _clicks(count: int = 130_000) -> Data:
         logit += 0.6 * (vectors[first] * vectors[second]).sum(1)
     starts = np.cumsum((0, *_FIELDS[:-1]))
     clicked = rng.random(len(logit)) < 1 / (1 + np.exp(-logit))
-    return _cut(np.stack(columns, 1) + starts, clicked[:, None], held_out=4000)
+    return data.cut(np.stack(columns, 1) + starts, clicked[:, None], held_out=4000)
 
 
 class FactorMachine(nn.Module):
@@ -91,7 +84,7 @@ def _queries(count: int = 4000, documents: int = 10) -> Data:
         x[..., 0] + np.tanh(2 * x[..., 1] * x[..., 2]) + 0.7 * np.abs(x[..., 3]) + 0.5 * rng.normal(size=x.shape[:2])
     )
     grades = np.searchsorted([1.0, 1.7, 2.4, 3.1], worth).astype(float)
-    return _cut(x, grades, held_out=500)
+    return data.cut(x, grades, held_out=500)
 
 
 class Scored(nn.Module):
@@ -122,23 +115,27 @@ def _bent(count: int = 4000) -> Data:
     rng = np.random.default_rng(349)
     x = rng.uniform(-1, 1, (count + 300, 10))
     y = np.sin(3 * x[:, 0] + x[:, 1]) + np.cos(2 * x[:, 2] * x[:, 3]) + x[:, 4] ** 2
-    return _cut(x, ((y - y.mean()) / y.std() + 0.1 * rng.normal(size=len(x)))[:, None], held_out=300)
+    return data.cut(x, ((y - y.mean()) / y.std() + 0.1 * rng.normal(size=len(x)))[:, None], held_out=300)
 
 
-class DeepKernel(nn.Module):
-    """A network whose answers are compared by a Gaussian kernel (Wilson et al. 2016), with its size and the noise."""
+class WithLogarithms(nn.Module):
+    """A network's answers, and trained logarithms beside them, the same for each example."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, count: int) -> None:
         super().__init__()
-        self.network, self.logarithms = network, nn.Parameter(torch.zeros(2))
+        self.network, self.logarithms = network, nn.Parameter(torch.zeros(count))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width + 2): the place, and the logarithms of size and noise."""
-        return torch.cat([self.network(x), self.logarithms.expand(len(x), 2)], 1)
+        """(batch, width + count): the answers, then the logarithms."""
+        return torch.cat([self.network(x), self.logarithms.expand(len(x), -1)], 1)
 
 
 def _marginal(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A Gaussian process's negative log likelihood of the batch, by example; below zero where the noise is small."""
+    """A Gaussian process's negative log likelihood of the batch, by example; below zero where the noise is small.
+
+    An output is a place, which a Gaussian kernel compares with the others (Wilson et al. 2016), and the logarithms of
+    the kernel's size and of the noise.
+    """
     places, (size, noise) = outputs[:, :-2], outputs[0, -2:]
     apart = (places[:, None] - places).square().sum(2)
     kernel = size.exp() * (-0.5 * apart).exp() + (noise.exp() + 1e-4) * torch.eye(len(places))
@@ -154,7 +151,7 @@ def _folded(count: int = 8000) -> Data:
     rng = np.random.default_rng(353)
     y = rng.uniform(0, 1, count + 1000)
     noise = np.where(rng.random(len(y)) < 0.5, 0.01, 0.06)
-    return _cut((2 * (y + 0.3 * np.sin(2 * np.pi * y)) - 1 + noise * rng.normal(size=len(y)))[:, None], y[:, None])
+    return data.cut((2 * (y + 0.3 * np.sin(2 * np.pi * y)) - 1 + noise * rng.normal(size=len(y)))[:, None], y[:, None])
 
 
 def _mixture(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -173,28 +170,16 @@ def _three_questions(count: int = 8000) -> Data:
     label = (hidden @ rng.normal(size=(12, 4)) + 0.5 * rng.normal(size=(len(x), 4))).argmax(1)
     number = 2 + 6 * (hidden @ rng.normal(size=12)) / 3 + rng.normal(size=len(x))
     event = rng.random(len(x)) < 1 / (1 + np.exp(3.5 - hidden @ rng.normal(size=12)))
-    return _cut(x, np.stack([label, number, event], 1))
-
-
-class Weighed(nn.Module):
-    """A network's six answers, and the trained logarithms of three variances (Kendall et al. 2018)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.logarithms = network, nn.Parameter(torch.zeros(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, 6 + 3)."""
-        return torch.cat([self.network(x), self.logarithms.expand(len(x), 3)], 1)
+    return data.cut(x, np.stack([label, number, event], 1))
 
 
 def _by_variance(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Three losses, each over its variance, and the variances' logarithms."""
+    """Three losses, each over its trained variance, and the variances' logarithms (Kendall et al. 2018)."""
     losses = torch.stack(
         [
             F.cross_entropy(outputs[:, :4], targets[:, 0].long()),
             0.5 * F.mse_loss(outputs[:, 4], targets[:, 1]),
-            F.binary_cross_entropy_with_logits(outputs[:, 5], targets[:, 2]),
+            _logistic(outputs[:, 5], targets[:, 2]),
         ]
     )
     return (losses * (-outputs[0, 6:]).exp() + 0.5 * outputs[0, 6:]).sum()
@@ -220,8 +205,8 @@ RANKED = (
 )  # fmt: skip
 
 KERNELS = (
-    Task("kernels-bent", "kernels", _bent, lambda: DeepKernel(mlp((10, 48, 48, 2), activation=nn.Tanh)), _marginal,
-         "Adam", "constant", 1000, 64),
+    Task("kernels-bent", "kernels", _bent, lambda: WithLogarithms(mlp((10, 48, 48, 2), activation=nn.Tanh), 2),
+         _marginal, "Adam", "constant", 1000, 64),
 )  # fmt: skip
 
 MIXTURES = (
@@ -230,8 +215,8 @@ MIXTURES = (
 )  # fmt: skip
 
 WEIGHED = (
-    Task("weighed-questions", "weighed", _three_questions, lambda: Weighed(mlp((16, 64, 64, 6))), _by_variance,
-         "SGD", "cosine", 1500, 64),
+    Task("weighed-questions", "weighed", _three_questions, lambda: WithLogarithms(mlp((16, 64, 64, 6)), 3),
+         _by_variance, "SGD", "cosine", 1500, 64),
 )  # fmt: skip
 
 TASKS = SURVIVAL + CLICKS + RANKED + KERNELS + MIXTURES + WEIGHED

@@ -96,7 +96,7 @@ def test_the_two_are_weighed_by_the_noise_and_by_how_far_apart_they_are(plan, mi
         *((name, 1 / 1.4) for name in ("SGD", "ASGD", "RMSprop", "Adagrad")),
     ],
 )
-def test_a_calm_dip_near_what_is_usual_weighs_as_much_or_more_where_that_varies(optimizer, weight):
+def test_a_calm_dip_near_what_is_usual_weighs_as_much_and_more_with_some_optimizers(optimizer, weight):
     plan = replace(ADAM, optimizer=optimizer)
     assert believe(curve(usual(plan, 2.3)), plan).weight == pytest.approx(weight, abs=0.03)
 

@@ -23,7 +23,7 @@ _REACH = 1.5  # so far apart, a dip that is clear weighs twice as much as what i
 _INTERVAL, _NOISY_INTERVAL, _USUAL_INTERVAL = (-0.42, 0.48), (-0.54, 0.76), (-0.6, 0.8)
 _RATE_FREE_INTERVAL = (-0.3, 0.3)
 _FROM_EDGE = 0.3  # decades: no rate is borne nearer to where a sweep diverged, or ended before its loss had turned
-# What each doubt adds to the regret. Of the epochs a fit says 0.03; then 95 % of clear answers have up to .31, not .12.
+# What each doubt adds to the regret. A fit gives 0.03 for the epochs; with that more of the worst answers are CLEAR.
 _NOISE_COSTS, _EPOCHS_COST, _PRETRAINED_COSTS, _GAP_COSTS = 0.06, 0.05, 0.025, 0.015
 _FEW_EPOCHS = 0.5  # decades
 
