@@ -236,9 +236,8 @@ def fit(name: str, baseline: bool) -> None:
         asked = zip(sample.cases, sample.best, found, strict=True)
         told = [(best, one) for case, best, one in asked if one is not None and case.plan.optimizer in names]
         off = [best - math.log10(one.usual) for best, one in told if one.usual is not None]
-        print(
-            f"from what is usual to the best rate, {key}: root mean square {np.sqrt(np.mean(np.square(off))):.2f} decades"
-        )
+        far = np.sqrt(np.mean(np.square(off)))
+        print(f"from what is usual to the best rate, {key}: {far:.2f} decades (root mean square)")
     for task in dict.fromkeys(sample.task):
         mine = sample.task == task
         seen = " ".join(f"{value:+.2f}" for value in residuals[mine])
