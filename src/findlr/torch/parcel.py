@@ -54,7 +54,7 @@ _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "deterministic": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
     **{
-        name: (partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name))
+        f"cudnn.{name}": (partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name))
         for name in ("benchmark", "deterministic", "allow_tf32")
     },
 }
