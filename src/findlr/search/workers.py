@@ -19,7 +19,7 @@ from findlr.errors import ConfigurationError, FindlrError
 from findlr.search import interrupts
 from findlr.search.failure import note, told
 from findlr.search.interrupts import signals_act, signals_wait
-from findlr.search.parcel import Parcel, here, pickler, pickler_of, refused_if_not_pickled
+from findlr.search.parcel import Parcel, pickler, pickler_of, refused_if_not_pickled
 from findlr.search.run import End, train
 from findlr.search.trainable import CanEvaluate, CountsPasses, Packs, Trainable
 from findlr.search.watching import RaceWatch, Seen
@@ -254,11 +254,9 @@ def _awaited(task: Future[Any]) -> Any:
             return task.result(_LOOK_SECONDS)
 
 
-def _import(module: str) -> tuple[str, int]:
-    """Import a module in a worker; which process that is."""
+def _import(module: str) -> None:
     with suppress(Exception):  # the run itself says what is wrong
         __import__(module)
-    return here()
 
 
 def _forks(executor: Executor) -> bool:

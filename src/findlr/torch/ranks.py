@@ -183,5 +183,4 @@ def computes_on(tensor: torch.Tensor) -> torch.device:
 def is_fully_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` was applied to it."""
     loaded = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(loaded, "FSDPModule", None)  # torch 2.5 has it elsewhere
-    return kind is not None and isinstance(module, kind)
+    return loaded is not None and isinstance(module, loaded.FSDPModule)

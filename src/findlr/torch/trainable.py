@@ -17,8 +17,9 @@ from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.search.batches import MOST_KEPT_BYTES
+from findlr.search.settings import check_flags
 from findlr.torch import parcel
-from findlr.torch.arguments import check_alone, check_data, check_ways
+from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.data.batches import TorchBatches
@@ -175,7 +176,8 @@ class TorchTrainable(Stepping):
         consume: bool | None,
         place: Place | None = None,
     ) -> None:
-        check_data(validation_every, False if consume is None else consume)
+        check_counts(validation_every=validation_every)
+        check_flags(consume=False if consume is None else consume)
         self.training, self.taker = training, taker
         self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()
