@@ -30,9 +30,9 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.given import asked_of
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
+from findlr.torch.point import make_endless
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
-from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around

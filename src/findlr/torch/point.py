@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
@@ -118,3 +120,21 @@ class Idle:
                 f"{_MOST_IDLE_ITEMS} items went by, and step() of the optimizer that is swept ({names}) was never "
                 "called: call it in the loop, or say by sweep= which optimizer the loop steps"
             )
+
+
+def make_endless(scheduler: LRScheduler) -> Callable[[], object]:
+    """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step.
+
+    Returns:
+        A function that ends this.
+    """
+    step = scheduler.step
+
+    def stepped(*args: Any, **how: Any) -> None:
+        try:
+            step(*args, **how)
+        except ValueError:
+            vars(scheduler)["step"] = lambda *_, **__: None
+
+    vars(scheduler)["step"] = stepped
+    return partial(vars(scheduler).pop, "step", None)

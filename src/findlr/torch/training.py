@@ -18,11 +18,11 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_strangers
-from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
 from findlr.torch.ranks import ALONE, Ranks, computes_on
 from findlr.torch.rates import (
+    JointRates,
     Rates,
     described,
     family_of,

@@ -26,8 +26,13 @@ from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
-from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
-from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
+from findlr.torch.snapshot.modules import (
+    attributes_of_scripted,
+    extras_of,
+    put_classes,
+    put_extras,
+    put_scripted,
+)
 from findlr.torch.snapshot.stores import Kept, Kind, Store, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place

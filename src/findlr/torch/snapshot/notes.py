@@ -18,16 +18,17 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import kept_in
+from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import SMALL_BYTES, is_small_array, refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
-from findlr.torch.snapshot.kept import put_kept
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
+
+_KEPT = (nn.Module, torch.optim.Optimizer, np.ndarray)  # where it was replaced, it is put back; and so are tensors
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:
@@ -80,8 +81,16 @@ class Around:
     def remember(self, memory: TorchMemory) -> None:
         """Put them back with ``memory``; warn of iterators that were drawn from."""
         memory.note(*filter(is_small_array, self._reached.arrays))
-        memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(_put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
+
+
+def _put_kept(holder: Any, before: Any) -> None:
+    put_kept(holder, before, _is_kept)
+
+
+def _is_kept(value: Any, least_dims: int) -> bool:
+    return isinstance(value, _KEPT) or (isinstance(value, torch.Tensor) and value.dim() >= least_dims)
 
 
 class Watched:
