@@ -47,8 +47,8 @@ class Made:
 
     Args:
         end: how it ended.
-        forwards: passes that it took.
-        backwards: the same.
+        forwards: forward passes that it took.
+        backwards: backward passes that it took.
         looks: its steps as they were read, and at the last look the loss that it ended at.
     """
 
@@ -91,10 +91,6 @@ class Failed:
 
 class Workers:
     """An executor, and the tasks that it was given by one search.
-
-    Args:
-        executor: it makes the runs.
-        trainable: the training.
 
     Raises:
         ConfigurationError: the executor takes no task, or the training can't be sent.
@@ -158,10 +154,7 @@ class Workers:
         return None
 
     def result(self, lr: float) -> Made | None:
-        """What came of a run; None if the executor has lost it, so that it is to be made here.
-
-        Args:
-            lr: its highest rate.
+        """What came of the run with this highest rate; None if the executor has lost it, so that it is to be made here.
 
         Raises:
             Exception: what the training raised in it.

@@ -55,7 +55,7 @@ class RangeTest(Points):
         sweep: the index or key of the optimizer that is swept, if there are several; or a list of them, which are swept
             together, their ratio kept.
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
-            GradScaler must be in it, so that the steps that it skips are not taken for steps.
+            GradScaler must be in it, so that a step that it skips does not count as one.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: this and what follows is as in ``find_lr``; ``num_steps`` counts the points.
 

@@ -51,12 +51,7 @@ class Point(Counted):
 
 
 class Items(Iterator[Any]):
-    """The batches that a loop gets, and how many there are in one pass.
-
-    Args:
-        items: gives them.
-        batches: where they come from.
-    """
+    """The batches that a loop gets, and how many there are in one pass."""
 
     def __init__(self, items: Iterator[Any], batches: TorchBatches) -> None:
         self._items, self._batches = items, batches
@@ -83,11 +78,7 @@ _MOST_IDLE_ITEMS = 1_000
 
 
 class Idle:
-    """Looks whether a loop steps the optimizers that are swept.
-
-    Args:
-        optimizers: those.
-    """
+    """Looks whether a loop steps the optimizers that are swept."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._optimizers = optimizers
@@ -125,8 +116,7 @@ class Idle:
 def make_endless(scheduler: LRScheduler) -> Callable[[], object]:
     """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step.
 
-    Returns:
-        A function that ends this.
+    What is returned ends this.
     """
     step = scheduler.step
 

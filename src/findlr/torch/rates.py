@@ -26,9 +26,6 @@ class Rates:
 
     A frozen group, in which no parameter requires a gradient, does not set the scale.
 
-    Args:
-        optimizer: any of ``torch.optim``, or one like it.
-
     Raises:
         OptimizerError: the optimizer's rate does not act on each step, a group has none, or those of all groups that
             train are 0.
@@ -90,9 +87,6 @@ class Rates:
 
 class JointRates:
     """Writes one rate into several optimizers: it is the largest group's of all, and the others keep their ratio to it.
-
-    Args:
-        optimizers: at least two, such as Muon for the matrices and AdamW for the rest.
 
     Raises:
         OptimizerError: the rate of one does not act on each step, or every group's rate is 0.

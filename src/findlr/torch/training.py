@@ -53,7 +53,7 @@ class Training:
         optimizers: an optimizer; or several, as a list or dict. Wrappers around torch's are seen through.
         sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, their ratio kept;
             None is the only one.
-        together: let None be all of them.
+        together: sweep all of them together where ``sweep`` is None.
         restore: what else a step changes: anything with state_dict and load_state_dict.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
 

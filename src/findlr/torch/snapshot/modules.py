@@ -45,11 +45,7 @@ def put_classes(modules: list[nn.Module], saved: list[tuple[type, set[str]]]) ->
 
 
 def attributes_of_scripted(module: Any) -> dict[str, Any]:
-    """The buffers of a scripted module, and its other attributes where it tells them: a loaded one does not.
-
-    Args:
-        module: a ``torch.jit.ScriptModule``, whose forward pass may give each of them another value.
-    """
+    """The buffers of a scripted module, and its other attributes where it tells them: a loaded one does not."""
     names = [name for name, _ in module.named_buffers(recurse=False)]
     if hasattr(module, "_concrete_type"):
         names += [name for name in module._concrete_type.get_attributes() if name not in module._parameters]

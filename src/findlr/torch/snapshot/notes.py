@@ -69,11 +69,7 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 class Around:
-    """Tensors and small arrays that functions and objects keep, and iterators that they draw from.
-
-    Args:
-        reached: what was found.
-    """
+    """Tensors and small arrays that functions and objects keep, and iterators that they draw from."""
 
     def __init__(self, reached: Reached) -> None:
         self._reached = reached
@@ -97,9 +93,6 @@ class Watched:
     """What a training's functions keep: their tensors are put back; a number that has changed is named in a warning.
 
     Numbers are not put back, because what a function of the user's own counts may be meant to stay.
-
-    Args:
-        functions: those of the training.
     """
 
     def __init__(self, *functions: Any) -> None:
@@ -194,7 +187,7 @@ class Attributes:
         owners: the objects.
         but: names whose values are not looked into, because they may be data.
         worth: tells which tensors and arrays in them to copy; None copies all.
-        structures: modules and optimizers; all of them is put back but tensors with dimensions, which are a search's.
+        structures: modules and optimizers, put back whole but for tensors with dimensions, which a search remembers.
         devices: whose random states are put back, beside Python's, NumPy's and torch's on the CPU.
 
     Example:
