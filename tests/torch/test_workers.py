@@ -153,7 +153,7 @@ def begin(function, args, kwargs):
 
 
 def ended(number):
-    return BEGUN[number].result() if BEGUN[number].done() else None
+    return (BEGUN[number].result(),) if BEGUN[number].done() else None
 
 
 class WithThreads(Executor):
@@ -166,9 +166,9 @@ class WithThreads(Executor):
         return self.waits.submit(self.result, self.worker.submit(begin, function, args, kwargs))
 
     def result(self, begun):
-        while (result := self.worker.submit(ended, begun.result()).result()) is None:
+        while (results := self.worker.submit(ended, begun.result()).result()) is None:
             time.sleep(0.01)
-        return result
+        return results[0]
 
 
 def test_a_worker_with_several_threads_makes_one_run_at_a_time():

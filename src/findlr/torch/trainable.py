@@ -35,7 +35,7 @@ from findlr.torch.snapshot.notes import Watched
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, TakesSteps, TrainStep
-from findlr.torch.stepping import Place, Stepping
+from findlr.torch.stepping import Stepping
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -145,7 +145,7 @@ class TorchTrainable(Stepping):
         validation_every: int = 1,
         consume: bool | None = None,
         facts: Mapping[str, Any] | None = None,
-        place: Place | None = None,
+        place: Callable[[Any], Any] | None = None,
     ) -> Self:
         """A trainable whose steps another framework takes.
 
@@ -174,7 +174,7 @@ class TorchTrainable(Stepping):
         validation_every: int,
         *,
         consume: bool | None,
-        place: Place | None = None,
+        place: Callable[[Any], Any] | None = None,
     ) -> None:
         check_counts(validation_every=validation_every)
         check_flags(consume=False if consume is None else consume)

@@ -57,7 +57,7 @@ class Store:
         """Let go of what is not memory."""
 
 
-class Kept:
+class Stored:
     """Stands for a tensor in a copy of a state dict; its deep copy is a tensor again."""
 
     def __init__(self, store: Store, copy: Any) -> None:
