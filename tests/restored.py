@@ -10,7 +10,7 @@ UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/traini
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
-KEPT, IS_KEPT = "search/kept.py", "torch/snapshot/kept.py"
+KEPT = "search/kept.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
 REWIND, MODES = "torch/data/rewind.py", "torch/snapshot/modes.py"
@@ -176,7 +176,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "nets that an object replaces, and numbers beside them",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Target-False-a loop]",
-                IS_KEPT,
+                NOTES,
                 "    return isinstance(value, _KEPT) or ",
                 "    return ",
             ),

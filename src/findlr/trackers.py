@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,8 +59,6 @@ def wandb(finding: Finding, run: Any, tag: str = "findlr") -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from io import BytesIO
-
     import wandb as library  # there, as its run is
     from PIL import Image  # matplotlib needs it, too
 

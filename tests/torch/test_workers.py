@@ -153,7 +153,7 @@ def begin(function, args, kwargs):
 
 
 def ended(number):
-    return BEGUN[number].result() if BEGUN[number].done() else None
+    return (BEGUN[number].result(),) if BEGUN[number].done() else None
 
 
 class WithThreads(Executor):
@@ -166,9 +166,9 @@ class WithThreads(Executor):
         return self.waits.submit(self.result, self.worker.submit(begin, function, args, kwargs))
 
     def result(self, begun):
-        while (result := self.worker.submit(ended, begun.result()).result()) is None:
+        while (results := self.worker.submit(ended, begun.result()).result()) is None:
             time.sleep(0.01)
-        return result
+        return results[0]
 
 
 def test_a_worker_with_several_threads_makes_one_run_at_a_time():
@@ -218,6 +218,50 @@ def test_threads_and_modes_of_home_hold_in_a_worker_for_the_length_of_a_run(pool
         torch.set_num_threads(threads)
     assert there.race.runs == alone.race.runs
     assert {pool.submit(torch.get_num_threads).result() for _ in range(6)} == {before}
+
+
+MODES = {
+    "deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, 1),
+    "float32's precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "high"),
+    **{
+        f"cudnn.{name}": (
+            partial(getattr, torch.backends.cudnn, name),
+            partial(setattr, torch.backends.cudnn, name),
+            not getattr(torch.backends.cudnn, name),
+        )
+        for name in ("deterministic", "benchmark", "allow_tf32")
+    },
+}
+
+
+class TellsModes(Net):
+    """Its loss tells which of the modes are another one than usual."""
+
+    usual = tuple(read() for read, *_ in MODES.values())
+
+    def forward(self, x):
+        others = [read() != usual for (read, *_), usual in zip(MODES.values(), self.usual, strict=True)]
+        return super().forward(x) + sum(other * 2.0**i for i, other in enumerate(others))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_of_home_holds_in_a_worker(pool, mode):
+    read, put, other = MODES[mode]
+    usual = read()
+
+    def given():
+        torch.manual_seed(0)
+        net = TellsModes()
+        optimizer = optim.AdamW(net.parameters(), lr=1e-3)
+        return dict(model=net, optimizer=optimizer, criterion=nn.MSELoss(), loader=DataLoader(data(), 20, True))
+
+    put(other)
+    try:
+        alone, there = (find_lr(**given(), **HOW, executor=each) for each in (HOME_ALONE, pool))
+    finally:
+        put(usual)
+    assert there.race.path == alone.race.path == "parallel"
+    assert there.race.runs == alone.race.runs
 
 
 def test_forks_of_a_process_with_several_threads_are_refused():

@@ -27,12 +27,6 @@ def has_acted(curve: Curve) -> bool:
     by more than 1.5 of them. Where that is less than 1e-4 of the loss: if the loss moves by 5 % of itself. Never on 10
     points or fewer.
 
-    Args:
-        curve: the raw losses of a sweep, so far.
-
-    Returns:
-        True once a rate has acted.
-
     Example:
         >>> rates = [10.0 ** (i / 4 - 8) for i in range(30)]
         >>> has_acted(Curve(rates, [2.0, 2.1] * 15)), has_acted(Curve(rates, [2.0, 2.1] * 10 + [1.0] * 10))
@@ -70,12 +64,6 @@ def batch_is_at_fault(curve: Curve) -> bool:
     With a baseline it is if the same batch's loss under the starting weights is not finite, either, or if the losses
     of 3 batches or more had not moved before: then the gradient of the last of them may be NaN, and so the weights are.
     Without a baseline, if no rate had acted before.
-
-    Args:
-        curve: the raw losses of a sweep, the one that ended it included.
-
-    Returns:
-        True if the batch is at fault.
 
     Example:
         >>> batch_is_at_fault(Curve([1e-8, 2e-8], [2.0, float("nan")], baseline=[2.0, float("nan")], diverged=True))

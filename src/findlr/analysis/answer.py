@@ -48,9 +48,6 @@ def answer(
         race: the runs that verify the suggestion; None if there were none.
         ending: how the sweep ended; None where only the curve is known.
 
-    Returns:
-        The Answer.
-
     Raises:
         Exception: what a rule of the user's own raises.
 

@@ -71,13 +71,6 @@ def believe(curve: Curve, plan: Plan) -> Belief:
     and where there is no dip, what is usual does. No answer lies nearer than a factor of 2 to a rate at which the sweep
     diverged, nor does what is usual lead beyond the rates that were swept.
 
-    Args:
-        curve: the raw losses of a sweep, with their baseline if measured.
-        plan: the training that is planned.
-
-    Returns:
-        The Belief.
-
     Raises:
         NoSuggestionError: there is no dip, and nothing is usual.
 
@@ -115,12 +108,7 @@ def believe(curve: Curve, plan: Plan) -> Belief:
 
 
 def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
-    """What is usual, whatever the curve's dip says; None if nothing is.
-
-    Args:
-        curve: the raw losses of a sweep, which tell the loss at the start and where it diverged.
-        plan: the training that is planned.
-    """
+    """What is usual, whatever the curve's dip says; None if nothing is."""
     by_usual = usual(plan, _start(curve))
     return None if by_usual is None else _settled(curve, plan, by_usual, None, by_usual, 0.0, _USUAL_INTERVAL)
 
@@ -131,10 +119,6 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
     A dip that has not ended lies lower than the whole one would. Where the batches' losses under the starting weights
     were not measured, a loss may fall by itself, so the dip has only its weight. No answer lies nearer than a factor of
     2 to the last rate, behind which nothing was seen.
-
-    Args:
-        curve: the raw losses of a sweep.
-        plan: the training that is planned.
     """
     alone = believe_the_usual(curve, plan)
     if alone is None or alone.usual is None or plan.optimizer in RATE_FREE:

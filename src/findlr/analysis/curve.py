@@ -17,6 +17,7 @@ from findlr.errors import ConfigurationError
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
 _ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
 _LARGEST = 1e150  # a loss beyond it is as good as infinite, because its square is
+_ARRAYS = ("lr", "loss", "baseline", "validation")
 _SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
 
 
@@ -65,7 +66,7 @@ class Step:
         lr: the rate of the step.
         loss: before the step; infinite where a run ended because its training raised an exception.
         smoothed: the smoothed loss of the sweep or run so far.
-        best: its lowest.
+        best: the lowest smoothed loss so far.
         run: which run of a race, from 1; None in the sweep.
         runs: how many runs the race has at most; None in the sweep.
         peak: the highest rate of the run, which names it; None in the sweep.
@@ -158,8 +159,7 @@ class Curve:
         """Equal to the last bit; NaN equals NaN."""
         if not isinstance(other, Curve):
             return NotImplemented
-        arrays = ("lr", "loss", "baseline", "validation")
-        return all(_same(getattr(self, name), getattr(other, name)) for name in arrays) and (
+        return all(_same(getattr(self, name), getattr(other, name)) for name in _ARRAYS) and (
             (self.diverged, self.num_steps, self.smoothing) == (other.diverged, other.num_steps, other.smoothing)
         )
 
@@ -262,15 +262,7 @@ class Curve:
 
     def to_dict(self) -> dict[str, Any]:
         """The curve as plain lists and numbers."""
-        return {
-            "lr": self.lr.tolist(),
-            "loss": self.loss.tolist(),
-            "baseline": None if self.baseline is None else self.baseline.tolist(),
-            "validation": None if self.validation is None else self.validation.tolist(),
-            "diverged": self.diverged,
-            "num_steps": self.num_steps,
-            "smoothing": self.smoothing,
-        }
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
 
 def _read_only(name: str, values: Sequence[float] | Array) -> Array:

@@ -78,12 +78,6 @@ def read_dip(curve: Curve) -> Dip:
 
     noise = max(0, 0.8 - log10(max_j fall_j / spread)),   spread: the standard deviation between batches at the start
 
-    Args:
-        curve: the raw losses of a sweep, with their baseline if measured.
-
-    Returns:
-        The Dip.
-
     Raises:
         NoSuggestionError: the curve has fewer than 3 usable points or does not fall.
 
@@ -101,12 +95,6 @@ def read_dip(curve: Curve) -> Dip:
 
 def reading_of(curve: Curve) -> Reading:
     """The fall of the loss, and the stretch of it that is the dip; see ``read_dip``.
-
-    Args:
-        curve: the raw losses of a sweep, with their baseline if measured.
-
-    Returns:
-        The Reading.
 
     Raises:
         NoSuggestionError: the curve has fewer than 3 usable points or does not fall.

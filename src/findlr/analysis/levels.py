@@ -58,13 +58,7 @@ class Levels:
 
 
 def levels_of(points: Curve) -> Levels:
-    """Measure a curve of at least ``FEWEST`` points.
-
-    Args:
-        points: the usable ones; see ``Curve.paired``.
-
-    Returns:
-        The Levels.
+    """Measure a curve of at least ``FEWEST`` points, all of them usable; see ``Curve.paired``.
 
     Source: original.
     """

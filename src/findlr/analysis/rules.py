@@ -1,7 +1,6 @@
-"""Rules: each reads a curve and a plan, and answers with one rate.
+"""Rules: each reads the raw losses of a sweep and a plan, which only ``quick`` uses, and answers with one rate.
 
-A bare rule answers whatever the curve is; ``findlr.analysis.verdict`` tells beforehand whether the
-curve bears an answer.
+A bare rule answers whatever the curve is; ``findlr.analysis.verdict`` tells beforehand whether it bears an answer.
 """
 
 from __future__ import annotations
@@ -119,13 +118,6 @@ def article(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
     lr = lr_k / 10,   k = argmin over i in [10, n - 5) of smoothed_i
 
-    Args:
-        curve: the raw losses of a sweep.
-        plan: not used.
-
-    Returns:
-        The Suggestion.
-
     Raises:
         NoSuggestionError: the curve has 15 usable points or fewer.
 
@@ -143,20 +135,12 @@ def valley(curve: Curve, plan: Plan | None = None) -> Suggestion:
     Of the longest strictly decreasing subsequence, of length m and with last index e: s = e - m, third = m / 3, and the
     rate at index s + int(third) + int(third / 2).
 
-    Args:
-        curve: the raw losses of a sweep.
-        plan: not used.
-
-    Returns:
-        The Suggestion.
-
     Raises:
         NoSuggestionError: no point is left between the skipped ends.
 
     Source: fastai's default rule. Like fastai's it takes the subsequence for a contiguous run.
     """
-    lrs, losses = _fastai_points(curve)
-    _need(len(losses), 1, "valley")
+    lrs, losses = _fastai_points(curve, 1, "valley")
     lengths = _decreasing_lengths(losses)
     end = int(np.argmax(lengths))
     length = int(lengths[end])
@@ -175,20 +159,12 @@ def slide(curve: Curve, plan: Plan | None = None) -> Suggestion:
     With g the losses' gradient by index, r the last point and l = r - 15: while |g_r - g_l| > 0.005 and l is inside,
     remember lr_l and move both one to the left; the rate remembered last.
 
-    Args:
-        curve: the raw losses of a sweep.
-        plan: not used.
-
-    Returns:
-        The Suggestion.
-
     Raises:
         NoSuggestionError: fewer than 16 points are left between the skipped ends.
 
     Source: fastai, after Novetta's ESP.
     """
-    lrs, losses = _fastai_points(curve)
-    _need(len(losses), 16, "slide")
+    lrs, losses = _fastai_points(curve, 16, "slide")
     gradient = np.gradient(losses)
     differs = np.abs(gradient[15:] - gradient[:-15]) > 0.005  # at each left index
     moved = int(np.argmin(differs[::-1])) if not differs.all() else len(differs)
@@ -203,20 +179,12 @@ def steep(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
     lr_k,   k = argmin_i (loss_{i+1} - loss_i) / (log lr_{i+1} - log lr_i)
 
-    Args:
-        curve: the raw losses of a sweep.
-        plan: not used.
-
-    Returns:
-        The Suggestion.
-
     Raises:
         NoSuggestionError: fewer than 2 points are left between the skipped ends.
 
     Source: fastai.
     """
-    lrs, losses = _fastai_points(curve)
-    _need(len(losses), 2, "steep")
+    lrs, losses = _fastai_points(curve, 2, "steep")
     widths = np.diff(np.log(lrs))
     slopes = np.divide(np.diff(losses), widths, out=np.full(len(widths), np.inf), where=widths > 0)
     return Suggestion(float(lrs[int(np.argmin(slopes))]), "steep", "Where the smoothed loss falls fastest.")
@@ -225,31 +193,24 @@ def steep(curve: Curve, plan: Plan | None = None) -> Suggestion:
 def minimum(curve: Curve, plan: Plan | None = None) -> Suggestion:
     """A tenth of the rate at the smoothed minimum, on fastai's part of the curve.
 
-    Args:
-        curve: the raw losses of a sweep.
-        plan: not used.
-
-    Returns:
-        The Suggestion.
-
     Raises:
         NoSuggestionError: no point is left between the skipped ends.
 
     Source: fastai.
     """
-    lrs, losses = _fastai_points(curve)
-    _need(len(losses), 1, "minimum")
+    lrs, losses = _fastai_points(curve, 1, "minimum")
     at = float(lrs[int(np.argmin(losses))])
     return Suggestion(at / 10, "minimum", f"A tenth of {rate_text(at)}, where the smoothed loss is lowest.")
 
 
-def _fastai_points(curve: Curve) -> tuple[Array, Array]:
+def _fastai_points(curve: Curve, needed: int, rule: str) -> tuple[Array, Array]:
     """The rates and smoothed losses that fastai's rules see: [num_steps // 10 : -5], cut at the first NaN."""
     losses = bias_corrected(curve.loss, _BETA)
     part = slice(int(curve.num_steps or 0) // 10, max(len(curve) - curve.diverged - 5, 0))
     lrs, losses = curve.lr[part], losses[part]
     bad = np.flatnonzero(~np.isfinite(losses))
     end = int(bad[0]) if bad.size else len(losses)
+    _need(end, needed, rule)
     return lrs[:end], losses[:end]
 
 

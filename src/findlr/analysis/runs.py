@@ -163,14 +163,6 @@ def decide(race: Race, sweep: Suggestion, plan: Plan) -> Suggestion:
     length: 0.1, and 0.6 more for each decade of ``overfits``, at most 1. s is what the race counts for; see
     ``share_of``. No answer lies nearer than a factor of 2.5 to a higher rate at which a run diverged.
 
-    Args:
-        race: the runs.
-        sweep: the sweep's suggestion.
-        plan: the training that is planned, with its ``total_steps``.
-
-    Returns:
-        The Suggestion.
-
     Source: original.
     """
     assert plan.total_steps is not None

@@ -150,6 +150,11 @@ def canonical(name: str) -> tuple[str, bool]:
     )
 
 
+def follows_a_metric(name: str) -> bool:
+    """Whether the rates of a scheduler of this name depend on how the training goes."""
+    return _key(name) in _METRIC_DRIVEN
+
+
 def metric_driven(name: str) -> str:
     """Why a scheduler that follows a metric is no plan."""
     return (

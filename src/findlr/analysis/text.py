@@ -11,9 +11,6 @@ _LONGEST_TIME = 1e9  # seconds
 def rate_text(lr: float) -> str:
     """A learning rate with two digits: its interval is far wider than a third digit would be.
 
-    Args:
-        lr: the rate.
-
     Returns:
         The same as ``f"{lr:.2g}"``, but for rates of 100 and more, which have no exponent below a million.
 

@@ -92,21 +92,14 @@ def usual(plan: Plan, start: float) -> float | None:
 
 
 def counts(plan: Plan) -> float:
-    """How much what is usual for such a training counts, where a clear dip counts 1.
-
-    Args:
-        plan: the training; only its optimizer matters.
-    """
+    """How much what is usual for such a training counts, where a clear dip counts 1."""
     return _LESS if plan.optimizer in _LESS_USUAL else 1.0
 
 
 def overfits(plan: Plan) -> float:
     """How much sooner a high rate overfits than a sweep or a short run can tell, in decades: few data, seen often.
 
-    max(0, min(log10(epochs / 10), log10(100 / steps per epoch)))
-
-    Args:
-        plan: the training; without its epochs and steps it is 0.
+    max(0, min(log10(epochs / 10), log10(100 / steps per epoch))),   0 where one of them is not known
     """
     if not (plan.epochs and plan.total_steps):
         return 0.0

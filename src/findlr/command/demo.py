@@ -43,13 +43,7 @@ _Bytes = npt.NDArray[np.uint8]
 
 
 class SimpleNeuralNet(nn.Module):
-    """The article's network: one hidden layer, ReLU, log-softmax.
-
-    Args:
-        inputs: numbers per example.
-        hidden: units of the hidden layer.
-        classes: how many.
-    """
+    """The article's network: one hidden layer, ReLU, log-softmax."""
 
     def __init__(self, inputs: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -103,9 +97,6 @@ def mnist(folder: Path) -> Data:
 
     Args:
         folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, gzipped or not.
-
-    Returns:
-        The Data, for one epoch as in the article.
 
     Raises:
         FileFormatError: a file is missing or damaged.
@@ -200,10 +191,6 @@ class Row:
 def compare(data: Data, lr: float) -> Iterator[Row]:
     """Train at multiples of a rate, from the same starts, on the same batches.
 
-    Args:
-        data: what to train on, and for how long.
-        lr: the rate.
-
     Yields:
         A Row for each of ``MULTIPLES``, as soon as it is known.
     """
@@ -231,9 +218,6 @@ def run(data: Data, output: Path) -> Finding:
     Args:
         data: what to train on.
         output: the folder for ``finding.json`` and ``curve.png``; made if it is not there.
-
-    Returns:
-        The Finding, with or without a suggestion.
     """
     torch.set_num_threads(1)  # enough for so small a network, and its numbers are the same on any number of cores
     output.mkdir(parents=True, exist_ok=True)

@@ -62,10 +62,6 @@ class Outputs:
     def write(self, finding: Finding, source: str) -> None:
         """Print the Finding, then write it where it was asked for: each is done, should the other fail.
 
-        Args:
-            finding: what was found.
-            source: the training that it was found for.
-
         Raises:
             OSError: standard output takes no more, or a file cannot be written.
         """
@@ -166,13 +162,7 @@ def _searched(target: str, options: Mapping[str, Any], whole_traceback: bool) ->
 
 
 def ended(error: BaseException, target: str, whole_traceback: bool) -> tuple[int, str]:
-    """The exit code for what ended a target's code, and a line that says it.
-
-    Args:
-        error: what was raised.
-        target: whose code it was.
-        whole_traceback: print where it failed.
-    """
+    """The exit code for what ended a target's code, and a line that says it."""
     if isinstance(error, FindlrError):
         return WRONG, str(error)
     if isinstance(error, KeyboardInterrupt):

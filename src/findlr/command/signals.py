@@ -1,4 +1,4 @@
-"""What asks the command to end ends it as a Ctrl-C does, for what was measured to be kept."""
+"""Signals that ask the command to end act as a Ctrl-C does, so that what was measured is kept."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def say(text: str) -> None:
 
 
 def finish() -> None:
-    """Have all that was printed written, for Python not to fail at it as it ends.
+    """Write out all that was printed, so that Python does not fail at it as it ends.
 
     Raises:
         OSError: standard output takes no more; nothing is left that could fail.

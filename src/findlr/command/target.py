@@ -43,9 +43,6 @@ def load(target: str) -> Callable[[], Any]:
     Args:
         target: "package.module:function" or "path/to/train.py:function".
 
-    Returns:
-        The function.
-
     Raises:
         ConfigurationError: it names no function, or no file or module that is there.
 
@@ -83,9 +80,6 @@ def search(made: Any, options: Mapping[str, Any], source: str = "the function") 
         options: arguments of ``find_lr``, which override those of ``made``; progress is shown unless one says no.
         source: what to call the function in an error.
 
-    Returns:
-        The Finding.
-
     Raises:
         ConfigurationError: ``made`` is something else, or an argument cannot work.
 
@@ -111,11 +105,6 @@ def is_trainable(made: Any) -> bool:
 
 def arguments_of(made: Any, options: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What a target's function returned, and options, as ``find_lr``'s arguments.
-
-    Args:
-        made: (model, optimizer, criterion, loader), or a dict of ``find_lr``'s arguments.
-        options: arguments that override those of ``made``.
-        source: what to call the function in an error.
 
     Raises:
         ConfigurationError: ``made`` is something else.

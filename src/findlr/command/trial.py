@@ -104,11 +104,6 @@ class Training:
 def trial(target: str, options: Mapping[str, Any], *, searched: bool) -> dict[str, Any]:
     """Train for a few steps, search if that is asked for, and train on.
 
-    Args:
-        target: see ``findlr.command.target.load``.
-        options: of the search.
-        searched: whether there is one.
-
     Returns:
         The state and the losses in the end, as digests by name; and with a search how it ended, and what it left.
     """

@@ -63,11 +63,6 @@ class OptimizerFacts(TypedDict):
 def code_for(facts: Mapping[str, Any], lrs: Sequence[float], plan: Plan) -> str:
     """Python that trains as planned at the rates ``lrs``, in one line or two.
 
-    Args:
-        facts: what the training told of itself.
-        lrs: the rate of each param group.
-        plan: the training that is planned.
-
     Returns:
         The line that makes the optimizer or sets its rates, and the line of the scheduler where the plan has one. A
         scheduler of the user's own gets its peak from ``finding.apply``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,6 @@ def write_csv(columns: Columns, path: str | PathLike[str]) -> None:
 
 def write_jsonl(columns: Columns, path: str | PathLike[str]) -> None:
     """Write JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
-    import json
-
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     points = [strict(dict(zip(columns, row, strict=True)), lambda _: None) for row in rows]
     text = "".join(json.dumps(point, allow_nan=False) + "\n" for point in points)

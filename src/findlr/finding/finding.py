@@ -161,9 +161,6 @@ class Finding:
         Args:
             rule: one of ``findlr.rules`` or its name, such as "valley", or any ``rule(curve, plan) -> Suggestion``.
 
-        Returns:
-            The Suggestion.
-
         Raises:
             NoSuggestionError: the verdict refuses, the rule finds nothing, or its answer lies outside the sweep.
             ConfigurationError: no rule has that name.
@@ -277,11 +274,7 @@ class Finding:
         return cls(**fields_of(data))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the Finding as JSON.
-
-        Args:
-            path: the file; one that is there is replaced, or stays whole where that fails.
-        """
+        """Write the Finding as JSON; a file that is there is replaced, or stays whole where that fails."""
         write(path, self.to_dict())
 
     @classmethod

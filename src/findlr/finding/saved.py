@@ -6,13 +6,17 @@ what is new is optional, and a change that is not gets a new number beside the o
 
 from __future__ import annotations
 
+import json
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 from findlr.analysis.text import printable
 from findlr.errors import FileFormatError
+from findlr.finding.files import write_whole
 
 _Read = TypeVar("_Read")
 
@@ -74,7 +78,7 @@ _OPTIONAL = {"optimizer": {"parameters": str, "rate": str}}  # beside what must 
 
 
 def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
-    """``value`` with NaN and infinity as the strings "nan", "inf" and "-inf", for JSON has none, each in ``wrap``."""
+    """``value`` with NaN and infinity, which JSON lacks, as the strings "nan", "inf" and "-inf", each in ``wrap``."""
     if isinstance(value, float) and not math.isfinite(value):
         return wrap(repr(value))
     if isinstance(value, Mapping):
@@ -108,8 +112,6 @@ def parsed(text: bytes) -> Any:
     Raises:
         FileFormatError: it is no JSON, too large, too deep, or names a key twice.
     """
-    import json  # here, for `import findlr` to cost little more than NumPy
-
     if len(text) > LARGEST:
         raise FileFormatError(f"this is no Finding: it has more than {LARGEST >> 20} MB; use one that save() wrote")
     try:
@@ -197,10 +199,6 @@ def damaged(error: Exception) -> FileFormatError:
 
 def write(path: str | PathLike[str], data: Mapping[str, Any]) -> None:
     """Write data as JSON into a file; one that is there is replaced."""
-    import json  # here, for `import findlr` to cost little more than NumPy
-
-    from findlr.finding.files import write_whole
-
     text = json.dumps(data, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write_bytes(text.encode()))  # at once: a text file is slow for a long curve
 
@@ -212,8 +210,6 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
         FileFormatError: it is no regular file, or ``build`` says so.
         OSError: the file cannot be read.
     """
-    from pathlib import Path
-
     file = Path(path)
     if file.exists() and not file.is_file():  # a pipe could keep us waiting
         raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
@@ -227,8 +223,6 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
 
 def _short(value: Any) -> str:
     """A value in an error: short and without a control code, however large it is."""
-    import reprlib
-
     try:
         return printable(reprlib.repr(value), 80)
     except ValueError:  # a whole number of more digits than Python writes

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from findlr.analysis.numbers import whole
+from findlr.analysis.schedules import follows_a_metric
 from findlr.errors import ConfigurationError
 
 _LENGTHS = ("total_steps", "T_max", "num_training_steps", "max_steps", "max_iters", "max_iter", "max_epochs")
-_FOLLOW_A_METRIC = {"ReduceLROnPlateau", "GreedyLR", "PlateauLRScheduler"}
 # Besides those that PyTorch gives a closed form.
 _DIRECT = {"LambdaLR", "OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts"}
 _ASKED = sorted({*range(1000), *(int(1000 * 1.01**i) for i in range(695))})  # up to a million steps
@@ -38,7 +40,7 @@ def is_scheduler(thing: Any) -> bool:
 
 def follows_metric(scheduler: Any) -> bool:
     """Whether its rates depend on how the training goes."""
-    return not _FOLLOW_A_METRIC.isdisjoint(kind.__name__ for kind in type(scheduler).__mro__)
+    return any(follows_a_metric(kind.__name__) for kind in type(scheduler).__mro__)
 
 
 def kept_peaks(scheduler: Any) -> Rates | None:
@@ -128,8 +130,6 @@ def rates_at(scheduler: Any, steps: Sequence[int], bases: Sequence[float] | None
         ConfigurationError: the scheduler cannot be copied.
         Exception: what the scheduler raises at a step.
     """
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of schedulers that are stepped without their optimizer
         copy = _copied(scheduler)
@@ -155,8 +155,6 @@ class _StandIn:
     """An optimizer's param groups without its parameters, for a scheduler to write into."""
 
     def __init__(self, optimizer: Any) -> None:
-        from copy import deepcopy
-
         self.param_groups = [
             {key: deepcopy(value) for key, value in group.items() if key != "params"}
             for group in optimizer.param_groups
@@ -168,8 +166,6 @@ class _StandIn:
 
 
 def _copied(scheduler: Any) -> Any:
-    from copy import deepcopy
-
     optimizer = scheduler.optimizer
     shared = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # a function may hold the model
     try:
@@ -248,10 +244,6 @@ def peaks(scheduler: Any, bases: Sequence[float]) -> list[float] | None:
 
     Where the rates end higher than ever, only what lies before their lowest point counts: (1 - step / n)**2 grows again
     after its end.
-
-    Args:
-        scheduler: one of PyTorch's, or one like it.
-        bases: the base rate of each group.
 
     Returns:
         A rate for each group; None if a group's rise without an end.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findlr.errors import OptimizerError
 from findlr.finding.schedulers import flattened, follows_metric, kept_peaks, peaks, unwrapped
+
+logger = logging.getLogger("findlr")
 
 
 def optimizers_in(optimizer: Any) -> list[Any] | None:
@@ -42,9 +45,7 @@ def write_rates(optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any 
         return
     bases = _bases(schedulers[0], lrs) if schedulers else lrs
     if not schedulers and any("initial_lr" in group for group in groups):
-        import logging  # here, for `import findlr` to cost little more than NumPy
-
-        logging.getLogger("findlr").warning(
+        logger.warning(
             "the optimizer has a scheduler, which may write its own rate over this one: give it to apply(), or "
             "build it anew after it"
         )

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from findlr.analysis.text import printable
 from findlr.errors import ConfigurationError, RankError
 from findlr.search.checkpoint_file import through_json
+from findlr.search.trainable import OneOfSeveral
 
 _DECIDE = ("optimizer", "ratios", "parameters", "accumulation_steps", "autocast", "clip_grad_norm", "clip_grad_value")
 
 
-class Several(Protocol):
-    """Processes that make one search; see ``OneOfSeveral``."""
-
-    def settle(self, error: BaseException) -> BaseException:
-        """What all raise, now that this one ends with ``error``."""
-
-    def first(self, value: Any) -> Any:
-        """The value of the process of rank 0."""
-
-
-def check_alike(several: Several, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def check_alike(several: OneOfSeveral, asked: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Refuse a search that the processes were asked differently: they would wait for each other in different places.
 
     Args:

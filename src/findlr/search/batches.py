@@ -130,10 +130,6 @@ class Batches:
     def keep(self, count: int, most_bytes: int) -> bool:
         """Draw batches now; they come again each time that this place in the data is put back.
 
-        Args:
-            count: how many.
-            most_bytes: the most that they may take.
-
         Returns:
             Whether they are kept. If not, they take too much or can't be copied, and are drawn anew each time.
         """

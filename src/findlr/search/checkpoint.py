@@ -73,12 +73,7 @@ class Checkpoint:
     def check(self, trainable: Trainable[Any, Any], lrs: Array, facts: Callable[[], Mapping[str, Any]]) -> None:
         """Take the sweep's first steps again, and compare them and the facts with the file's.
 
-        The sweep goes on until five losses, and such as differ, have come out as they are in the file.
-
-        Args:
-            trainable: the training; it is left where the steps have led.
-            lrs: the rates of the sweep.
-            facts: gives what the training tells of itself.
+        The sweep goes on until five losses, not all alike, have come out as in the file; the training is left there.
 
         Raises:
             ConfigurationError: the file is of another training.
@@ -102,13 +97,7 @@ class Checkpoint:
             self._write()
 
     def begin(self, start: float) -> float:
-        """The race begins.
-
-        Args:
-            start: its held-out loss before training; NaN if there is none.
-
-        Returns:
-            The same, or the file's.
+        """The race begins with this held-out loss, NaN if there is none; return it, or the file's.
 
         Raises:
             ConfigurationError: the file's is another one.
@@ -154,14 +143,7 @@ class Checkpoint:
         return End(*(float(kept[name]) for name in ("first", "surely", "loss")))
 
     def add_run(self, lr: float, steps: int, end: End, elsewhere: tuple[int, int] = (0, 0)) -> None:
-        """Write down a run.
-
-        Args:
-            lr: its highest rate.
-            steps: that it took.
-            end: how it ended.
-            elsewhere: the forward and backward passes that another process made for it.
-        """
+        """Write down a run; ``elsewhere`` are the forward and backward passes that another process made for it."""
         self.given = self.given[0] + elsewhere[0], self.given[1] + elsewhere[1]
         self._data["race"]["runs"].append({"lr": lr, "steps": steps, **vars(end), **self._cost(elsewhere)})
         self._write()

@@ -25,18 +25,6 @@ def conclude(
 ) -> Finding:
     """The Finding of a sweep that is over, and of the race that may have followed it.
 
-    Args:
-        recording: the points; why they ended is in it.
-        smoothing: beta of ``curve.smoothed()``.
-        plan: the training that is planned.
-        rule: how the rate is chosen; None is ``rules.quick``.
-        cost: what was spent.
-        facts: what the training told of itself.
-        race: the runs that verify the suggestion, if there were any.
-
-    Returns:
-        The Finding.
-
     Raises:
         Exception: what a rule of the user's own raises; it carries what was measured, read by ``rules.quick``.
     """

@@ -24,12 +24,6 @@ _OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  #
 def is_the_trainings(error: BaseException) -> bool:
     """Whether an exception is the training's own: neither findlr's nor one of memory, nor an interrupt.
 
-    Args:
-        error: what a step raised.
-
-    Returns:
-        True for an ``Exception`` of the model's, the loss's, the optimizer's or the data's.
-
     Example:
         >>> is_the_trainings(ValueError("the loss exploded")), is_the_trainings(MemoryError())
         (True, False)
@@ -66,10 +60,6 @@ def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]],
 
 def told(error: BaseException, most: int = 200) -> str:
     """An exception in a line: its class, and the beginning of its message.
-
-    Args:
-        error: any.
-        most: letters of its message.
 
     Example:
         >>> told(ValueError("the loss exploded"))

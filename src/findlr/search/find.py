@@ -79,13 +79,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
 
 @signals_wait
 def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Finding:
-    """``find`` with settings that are checked already.
-
-    Args:
-        trainable: the training.
-        plan: the training that is planned.
-        settings: of the search.
-    """
+    """``find`` with settings that are checked already."""
     task = _Search(trainable, plan, settings)
     signals, turn = HeldSignals(together=task.several is not None), Turn()
     try:

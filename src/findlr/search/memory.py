@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from findlr.errors import ConfigurationError, RestoreError
 from findlr.search.failure import told
@@ -37,13 +40,7 @@ class Memory:
         """What has changed and was not put back, because it may be the user's data; by name."""
 
     def add(self, undo: Undo, phase: Phase = Phase.VALUES, name: str = "") -> None:
-        """Call ``undo`` when everything is put back: in its phase, in the order of adding.
-
-        Args:
-            undo: puts something back.
-            phase: when.
-            name: what it puts back, for the error message if it can't.
-        """
+        """Call ``undo`` when everything is put back: in its phase, in the order of adding; errors name it ``name``."""
         self._undos[phase].append((undo, name))
 
     def on_close(self, release: Undo) -> None:
@@ -52,9 +49,6 @@ class Memory:
 
     def put_back(self, phases: Iterable[Phase] = Phase) -> None:
         """Put back everything that was remembered; if one thing can't be put back, the others still are.
-
-        Args:
-            phases: which, if not all.
 
         Raises:
             ConfigurationError: it was closed.
@@ -92,10 +86,6 @@ class Memory:
 
 def remember_host_rng(memory: Memory) -> None:
     """The random states of Python and of NumPy's global generator."""
-    import random
-
-    import numpy as np
-
     memory.add(partial(random.setstate, random.getstate()), Phase.RANDOM, "Python's random state")
     state = np.random.get_state()  # noqa: NPY002 - users draw from it
     memory.add(partial(np.random.set_state, state), Phase.RANDOM, "NumPy's random state")
@@ -103,10 +93,6 @@ def remember_host_rng(memory: Memory) -> None:
 
 def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
     """What puts a random generator of Python's or NumPy's back, and its name; None for anything else."""
-    import random
-
-    import numpy as np
-
     if isinstance(value, np.random.RandomState):
         return partial(value.set_state, value.get_state()), "a NumPy RandomState"
     if isinstance(value, np.random.Generator):

@@ -143,12 +143,9 @@ def generators_in(
             longer lists, and arrays of whole numbers; and what a function or an object keeps in small arrays.
         kinds: the classes of generators.
         simple: classes of values that hold nothing.
-        modules: where classes come from whose objects are looked into besides those of the user's own.
+        modules: the beginnings of modules whose objects are looked into, as the user's own are.
         owners: classes that are looked into, too, whose attributes are put back by somebody else.
         but: objects that are not looked into.
-
-    Returns:
-        The generators, each once.
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders

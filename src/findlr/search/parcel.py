@@ -79,11 +79,6 @@ class Parcel(Generic[Sent]):
         finally:
             before.put_back()
 
-    @property
-    def is_forked(self) -> bool:
-        """Whether this process was forked from the one that the parcel is of."""
-        return self.process[0] == _PROCESS
-
     def check(self) -> None:
         """Refuse to be opened where it would not be the same.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from findlr.analysis import runs
@@ -130,16 +130,15 @@ def run_race(
     surely = -math.inf
     with Remembered(trainable) as begin:
         start = checkpoint.begin(math.nan if evaluator is None else _finite(evaluator.evaluate()))
+        maker = _Maker(trainable, evaluator, begin, terms, watch, checkpoint)
         times = runs.PASS_IF_RICH if terms.is_rich else runs.PASS
         together = _together(trainable, len(times)) if one_pass else None
         if together is not None:
             steps = affordable(together.trial_steps * (len(times) + 1))
-            done, spent = checkpoint.pass_of(steps) or _in_one_pass(
-                together, begin, terms, times, steps, watch, checkpoint
-            )
+            done, spent = checkpoint.pass_of(steps) or maker.in_one_pass(together, times, steps)
             steps = steps if done else affordable(spent)
         begins_at = terms.within(runs.first_lr(terms.first, terms.plan, steps))
-        maker = _Maker(trainable, evaluator, begin, terms.plan.shares(steps), terms.rates_act, watch, checkpoint)
+        maker.shares = terms.plan.shares(steps)
         if workers is not None and steps >= runs.FEWEST_STEPS:
             maker.send(workers, runs.at_once(begins_at, terms.limits))
         path = "one pass" if done else "parallel" if maker.workers else "sequential"
@@ -177,15 +176,17 @@ def _finite(start: float) -> float:
 
 @dataclass
 class _Maker:
-    """Makes the runs of a race, by itself or by an executor's workers."""
+    """Makes the runs of a race: in one pass, by an executor's workers, or by itself."""
 
     trainable: Trainable[Any, Any]
     evaluator: CanEvaluate | None
     begin: Any
-    shares: Array
-    rates_act: bool
+    terms: Terms
     watch: RaceWatch
     checkpoint: Checkpoint
+    shares: Array = field(init=False)
+    """Of the highest rate, at each step of a run that is not made in a pass."""
+
     workers: Workers | None = None
     first: Sequence[float] = ()
     """The rates that the race begins with, whatever their runs say."""
@@ -196,7 +197,7 @@ class _Maker:
         self.watch.tell(f"a race: {len(out)} runs of {len(self.shares)} steps at the same time")
         self.trainable.restore(self.begin)
         scored, watched = self.evaluator is not None, self.watch.watched
-        reason = workers.begin(out, self.shares, scored=scored, rates_act=self.rates_act, watched=watched)
+        reason = workers.begin(out, self.shares, scored=scored, rates_act=self.terms.rates_act, watched=watched)
         if reason is None:
             self.workers = workers
         else:
@@ -219,9 +220,52 @@ class _Maker:
             self.checkpoint.add_run(lr, steps, ended, (made.forwards, made.backwards))
             return ended
         self.trainable.restore(self.begin)
-        ended = train(self.trainable, self.evaluator, lr * self.shares, self.rates_act, self.watch)
+        ended = train(self.trainable, self.evaluator, lr * self.shares, self.terms.rates_act, self.watch)
         self.checkpoint.add_run(lr, steps, ended)
         return ended
+
+    def in_one_pass(self, training: RunsTogether, times: Sequence[float], steps: int) -> tuple[list[Run], float]:
+        """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
+        terms, watch = self.terms, self.watch
+        lrs = [runs.first_lr(each * terms.first, terms.plan, steps) for each in times]
+        lrs = [lr for lr in lrs if terms.within(lr) == lr]
+        watch.tell(f"a race: {len(lrs)} runs of {steps} steps in one pass")
+        forwards, backwards = training.forwards, training.backwards
+        ends: list[float] | str = "the limits leave one rate"
+        if len(lrs) > 1:
+            rates = [(lr * terms.plan.shares(steps)).tolist() for lr in lrs]
+            try:
+                ends = self._shown(training, rates)
+            except Exception as error:
+                if error is watch.raised or not (terms.rates_act and is_the_trainings(error)):
+                    raise
+                ends = told(error)  # of one run, which is told by making them one after another
+        done, spent = [], 0.0
+        if isinstance(ends, str):
+            _log_no_pass(ends)
+            forwards, backwards = training.forwards - forwards, training.backwards - backwards
+            spent = backwards + (forwards - backwards) / 3
+        else:
+            done = [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)]
+            watch.end_together(done)
+        self.checkpoint.add_pass(steps, done, spent)
+        return done, spent
+
+    def _shown(self, training: RunsTogether, rates: Sequence[Sequence[float]]) -> list[float] | str:
+        """Take runs together, and show their steps where the training does."""
+        watch = self.watch
+        watch.begin_together(rates)
+        shows = training if isinstance(training, ShowsTogether) and watch.watched else None
+        if shows is not None:
+            shows.see_together = watch.see_together
+        try:
+            ends = training.run_together(self.begin, rates)
+        finally:
+            if shows is not None:
+                shows.see_together = None
+        if watch.raised is not None:
+            raise watch.raised
+        return ends
 
 
 def _together(trainable: Trainable[Any, Any], count: int) -> RunsTogether | None:
@@ -233,57 +277,6 @@ def _together(trainable: Trainable[Any, Any], count: int) -> RunsTogether | None
             return trainable
     _log_no_pass(reason)
     return None
-
-
-def _in_one_pass(
-    training: RunsTogether,
-    begin: Any,
-    terms: Terms,
-    times: Sequence[float],
-    steps: int,
-    watch: RaceWatch,
-    checkpoint: Checkpoint,
-) -> tuple[list[Run], float]:
-    """The runs of a pass; or none, and the steps that were spent to find out that it can't be had."""
-    lrs = [runs.first_lr(each * terms.first, terms.plan, steps) for each in times]
-    lrs = [lr for lr in lrs if terms.within(lr) == lr]
-    watch.tell(f"a race: {len(lrs)} runs of {steps} steps in one pass")
-    forwards, backwards = training.forwards, training.backwards
-    ends: list[float] | str = "the limits leave one rate"
-    if len(lrs) > 1:
-        rates = [(lr * terms.plan.shares(steps)).tolist() for lr in lrs]
-        try:
-            ends = _shown(training, begin, rates, watch)
-        except Exception as error:
-            if error is watch.raised or not (terms.rates_act and is_the_trainings(error)):
-                raise
-            ends = told(error)  # of one run, which is told by making them one after another
-    done, spent = [], 0.0
-    if isinstance(ends, str):
-        _log_no_pass(ends)
-        forwards, backwards = training.forwards - forwards, training.backwards - backwards
-        spent = backwards + (forwards - backwards) / 3
-    else:
-        done = [Run(lr, steps, end) for lr, end in zip(lrs, ends, strict=True)]
-        watch.end_together(done)
-    checkpoint.add_pass(steps, done, spent)
-    return done, spent
-
-
-def _shown(training: RunsTogether, begin: Any, rates: Sequence[Sequence[float]], watch: RaceWatch) -> list[float] | str:
-    """Take runs together, and show their steps where the training does."""
-    watch.begin_together(rates)
-    shows = training if isinstance(training, ShowsTogether) and watch.watched else None
-    if shows is not None:
-        shows.see_together = watch.see_together
-    try:
-        ends = training.run_together(begin, rates)
-    finally:
-        if shows is not None:
-            shows.see_together = None
-    if watch.raised is not None:
-        raise watch.raised
-    return ends
 
 
 def _log_no_pass(reason: str | None) -> None:

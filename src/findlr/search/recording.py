@@ -153,9 +153,6 @@ class Recording:
     def fail(self, error: Exception) -> bool:
         """End the sweep because the training raised ``error`` at a rate that is too high, if a rate had acted before.
 
-        Args:
-            error: the training's own; see ``is_the_trainings``.
-
         Returns:
             True if the sweep has ended; False if nothing says that the rate is the reason, so that it must be raised.
         """
@@ -165,11 +162,7 @@ class Recording:
         return self.stop is not None
 
     def ending(self, batches_per_step: int = 1) -> Ending:
-        """How the sweep ended, beside its points.
-
-        Args:
-            batches_per_step: of the training.
-        """
+        """How the sweep ended, beside its points."""
         assert self.stop is not None
         return Ending(self.stop, self._error, self._skipped, batches_per_step)
 

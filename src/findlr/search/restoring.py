@@ -14,11 +14,7 @@ Given = TypeVar("Given")
 
 
 class Remembered(Generic[Snapshot]):
-    """A snapshot for the length of a block; if it has a ``close``, that is called on leaving, by whatever exit.
-
-    Args:
-        trainable: the training to remember.
-    """
+    """A snapshot for the length of a block; if it has a ``close``, that is called on leaving, by whatever exit."""
 
     def __init__(self, trainable: Restorable[Snapshot]) -> None:
         self._trainable = trainable
@@ -37,12 +33,6 @@ class Remembered(Generic[Snapshot]):
 @contextmanager
 def restored(trainable: Restorable[Snapshot]) -> Iterator[Snapshot]:
     """Put ``trainable`` back on leaving a block, by whatever exit.
-
-    Args:
-        trainable: the training to protect.
-
-    Returns:
-        A context manager that gives the snapshot.
 
     Example:
         >>> from findlr.testing import Quadratic

@@ -237,9 +237,9 @@ def check_takes(function: Any, name: str, *given: str) -> None:
     """Refuse a function that can't be called with as many arguments as it will be.
 
     Args:
-        function: of the user's own; what has no signature passes.
+        function: the user's; one that tells no signature passes.
         name: what it is called in the message.
-        given: the names of what it is given.
+        given: the names of the arguments that it is given, in order.
 
     Raises:
         ConfigurationError: it takes fewer, or needs more.

@@ -123,6 +123,11 @@ def _sweep(
 ) -> None:
     acts = trainable if isinstance(trainable, HasActingRate) else None
     skips = trainable if isinstance(trainable, SkipsLater) else None
+
+    def is_too_high(error: Exception) -> bool:
+        """Whether an exception says that the rate is too high; the sweep has ended then."""
+        return is_the_trainings(error) and is_the_rates(baseline, trainable.read) and recording.fail(error)
+
     for taken, lr in enumerate(map(float, lrs), start=1):
         if interrupts.waiting:
             interrupts.deliver()
@@ -130,34 +135,27 @@ def _sweep(
         if acting < 0.99 * lr:  # more than rounding
             recording.end(Stop.CAPPED)
             return
-        loss = _stepped(trainable, lr, baseline, recording)
+        loss = _stepped(trainable, lr, recording, is_too_high)
         if loss is None:
             return
         skipped = None if skips is None else skips.skipped()
         try:
             under_start = None if baseline is None else baseline()
-            if under_start is None:
-                baseline = None
+            baseline = None if under_start is None else baseline
             add = partial(recording.add, acting, loss, under_start, skipped=skipped)
             if validated is not None and validated.validation_every and taken % validated.validation_every == 0:
-                _validate(validated, add, baseline, trainable, recording)
+                _validate(validated, add, is_too_high)
             else:
                 add()
         except RankError as error:  # another process may have failed in its step
-            if not _is_too_high(error, baseline, trainable, recording):
+            if not is_too_high(error):
                 raise
         if recording.stop is not None:
             return
     recording.end(Stop.FINISHED)
 
 
-def _validate(
-    validated: HasValidation,
-    add: Callable[..., None],
-    baseline: Callable[[], Any] | None,
-    trainable: Trainable[Any, Any],
-    recording: Recording,
-) -> None:
+def _validate(validated: HasValidation, add: Callable[..., None], is_too_high: Callable[[Exception], bool]) -> None:
     """Add a point with its held-out loss; without it, if the training raises there."""
     try:
         measured = validated.validate()
@@ -165,21 +163,21 @@ def _validate(
         raise
     except Exception as error:
         add()
-        if not _is_too_high(error, baseline, trainable, recording):
+        if not is_too_high(error):
             raise
     else:
         add(validation=measured)
 
 
 def _stepped(
-    trainable: Trainable[Any, Any], lr: float, baseline: Callable[[], Any] | None, recording: Recording
+    trainable: Trainable[Any, Any], lr: float, recording: Recording, is_too_high: Callable[[Exception], bool]
 ) -> Any:
     """The loss of a step that the optimizer took; None if the sweep has ended."""
     while True:
         try:
             loss = trainable.step(lr)
         except Exception as error:
-            if _is_too_high(error, baseline, trainable, recording):
+            if is_too_high(error):
                 return None
             recording.raised = error
             raise
@@ -188,10 +186,3 @@ def _stepped(
         recording.skip()
         if recording.stop is not None:
             return None
-
-
-def _is_too_high(
-    error: Exception, baseline: Callable[[], Any] | None, trainable: Trainable[Any, Any], recording: Recording
-) -> bool:
-    """Whether an exception says that the rate is too high; the sweep has ended then."""
-    return is_the_trainings(error) and is_the_rates(baseline, trainable.read) and recording.fail(error)

@@ -81,42 +81,22 @@ class RaceWatch:
                 watcher.tell(text)
 
     def set_up(self, runs: int, text: str) -> None:
-        """A race is set up.
-
-        Args:
-            runs: that it has at most.
-            text: says so.
-        """
+        """A race of at most so many runs is set up; ``text`` says so."""
         self._runs = runs
         self.tell(text)
 
     def begin(self, lr: float, steps: int, ended: Sequence[Run]) -> None:
-        """A run begins.
-
-        Args:
-            lr: its highest rate.
-            steps: that it takes.
-            ended: the runs before it.
-        """
+        """A run of so many steps begins, at this highest rate, after those that have ended."""
         self._ended = tuple(ended)
         self._now = [_Run(len(ended) + 1, lr, steps, self._smoothing)]
 
     def see(self, steps: Sequence[Seen], ended_at: float | None = None) -> None:
-        """Steps of the run that are read, in their order.
-
-        Args:
-            steps: at least one.
-            ended_at: the loss that the run ended at, if it has ended with the last of them.
-        """
+        """Steps of the run that are read, in order, and the loss that it ended at, if it ended with the last one."""
         for seen in steps:
             self._show(self._now[0], seen, ended_at if seen is steps[-1] else None)
 
     def begin_together(self, rates: Sequence[Sequence[float]]) -> None:
-        """Several runs begin, the first ones of the race, which are made at once.
-
-        Args:
-            rates: of each run and step.
-        """
+        """The first runs of the race begin, which are made at once: these are the rates of each run and step."""
         self._ended = ()
         self._rates = rates
         self._now = [_Run(i, max(lrs), len(lrs), self._smoothing) for i, lrs in enumerate(rates, start=1)]

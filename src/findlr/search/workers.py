@@ -19,7 +19,7 @@ from findlr.errors import ConfigurationError, FindlrError
 from findlr.search import interrupts
 from findlr.search.failure import note, told
 from findlr.search.interrupts import signals_act, signals_wait
-from findlr.search.parcel import Parcel, here, pickler, pickler_of, refused_if_not_pickled
+from findlr.search.parcel import Parcel, pickler, pickler_of, refused_if_not_pickled
 from findlr.search.run import End, train
 from findlr.search.trainable import CanEvaluate, CountsPasses, Packs, Trainable
 from findlr.search.watching import RaceWatch, Seen
@@ -47,8 +47,8 @@ class Made:
 
     Args:
         end: how it ended.
-        forwards: passes that it took.
-        backwards: the same.
+        forwards: forward passes that it took.
+        backwards: backward passes that it took.
         looks: its steps as they were read, and at the last look the loss that it ended at.
     """
 
@@ -91,10 +91,6 @@ class Failed:
 
 class Workers:
     """An executor, and the tasks that it was given by one search.
-
-    Args:
-        executor: it makes the runs.
-        trainable: the training.
 
     Raises:
         ConfigurationError: the executor takes no task, or the training can't be sent.
@@ -158,10 +154,7 @@ class Workers:
         return None
 
     def result(self, lr: float) -> Made | None:
-        """What came of a run; None if the executor has lost it, so that it is to be made here.
-
-        Args:
-            lr: its highest rate.
+        """What came of the run with this highest rate; None if the executor has lost it, so that it is to be made here.
 
         Raises:
             Exception: what the training raised in it.
@@ -254,11 +247,9 @@ def _awaited(task: Future[Any]) -> Any:
             return task.result(_LOOK_SECONDS)
 
 
-def _import(module: str) -> tuple[str, int]:
-    """Import a module in a worker; which process that is."""
+def _import(module: str) -> None:
     with suppress(Exception):  # the run itself says what is wrong
         __import__(module)
-    return here()
 
 
 def _forks(executor: Executor) -> bool:

@@ -45,14 +45,14 @@ def bits(value: Any, where: str = "") -> dict[str, str]:
     return {where or "the value": _digest(value)}
 
 
-def differing(one: Any, other: Any, where: str = "") -> Iterator[str]:
+def differing(one: Any, other: Any) -> Iterator[str]:
     """The places at which two nested values are not the same, bit for bit.
 
     Example:
         >>> list(differing({"a": [1, 2]}, {"a": [1, 3]}))
         ['a[1]']
     """
-    first, second = bits(one, where), bits(other, where)
+    first, second = bits(one), bits(other)
     return (place for place in first | second if first.get(place) != second.get(place))
 
 

@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
-from findlr.search.settings import check_flags, check_takes
+from findlr.search.settings import check_takes
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 
@@ -83,16 +83,6 @@ def check_alone(how: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"{name} goes with criterion or loss_fn: train_step takes the whole step, so do it there"
             )
-
-
-def check_data(validation_every: Any, consume: Any) -> None:
-    """Check what is said of the data.
-
-    Raises:
-        ConfigurationError: a count or a flag that is none.
-    """
-    check_counts(validation_every=validation_every)
-    check_flags(consume=consume)
 
 
 def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> None:

@@ -60,11 +60,7 @@ class Baseline:
         return reason
 
     def loss(self, latest: Loss) -> torch.Tensor | None:
-        """The last step's loss under those weights; None once its self-check has failed.
-
-        Args:
-            latest: the loss that the step itself saw.
-        """
+        """The last step's loss under those weights; the step saw ``latest``. None once the self-check has failed."""
         if self.variate is None:
             return None
         if not self._is_checked:

@@ -66,5 +66,10 @@ def may_compile(modules: Iterable[nn.Module], criterion: Any, optimizers: Iterab
         return True
     if criterion is None or hasattr(criterion, "_torchdynamo_orig_callable"):
         return True
+    return compiled_in(modules)
+
+
+def compiled_in(modules: Iterable[nn.Module]) -> bool:
+    """Whether ``torch.compile`` has made one of the modules, or one inside them."""
     inner = [each for module in modules for each in module.modules()]
     return True in [type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inner]

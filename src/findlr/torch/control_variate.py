@@ -42,7 +42,7 @@ class ControlVariate:
         modules: the model, and the criterion where it is a module.
         taker: gives the loss of a batch under the modules' present weights, and says how a step's is made of several.
         snapshot: the starting weights; its copies must be on the modules' devices.
-        devices: these.
+        devices: those of the modules.
     """
 
     def __init__(

@@ -53,10 +53,6 @@ class WholeLoss(nn.Module):
 
         What it raises does not pass through ``functional_call``: contextlib, which that is made with, would write into
         it, and a frozen exception would be lost.
-
-        Args:
-            tensors: as ``functional_call`` takes them.
-            batch: of any nesting.
         """
         raised: list[BaseException] = []
         found: torch.Tensor = functional_call(self, tensors, (batch, raised))
@@ -69,7 +65,7 @@ class NamesKept:
     """A block after which each name means the same tensor; a module with two names would keep functional_call's.
 
     Args:
-        whole: all modules whose names count are inside it.
+        whole: holds all modules whose names are kept.
     """
 
     def __init__(self, whole: nn.Module) -> None:
@@ -105,12 +101,10 @@ def values_lent(whole: nn.Module, values: Mapping[str, torch.Tensor]) -> Iterato
 
 def obstacle(model: nn.Module) -> str | None:
     """The reason why a model can't be run under other weights, or None."""
-    if type(model).__name__ == "OptimizedModule":
+    if type(model).__name__ == "OptimizedModule" or any(m._compiled_call_impl is not None for m in model.modules()):
         return "a compiled model does not take weights from outside"
     if any(is_fully_sharded(module) for module in model.modules()):
         return "a sharded model does not take weights from outside"
-    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
-        return "a compiled model does not take weights from outside"
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return "the model has forward hooks, which would run twice"
     return None

@@ -49,12 +49,7 @@ def check_made(tensors: Iterable[torch.Tensor]) -> None:
 
 
 def warn_of_strangers(parameters: Mapping[int, torch.Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Warn where a layer seems to have been replaced after the optimizer was made, which trains the old one.
-
-    Args:
-        parameters: the modules', by their id.
-        optimizers: all of the training.
-    """
+    """Warn where a layer seems to have been replaced after the optimizer was made, which trains the old one."""
     trained = {id(p): p for p in parameters_of(optimizers) if p.requires_grad}
     strangers = len(trained.keys() - parameters.keys())
     left = len([key for key in parameters.keys() - trained.keys() if parameters[key].requires_grad])

@@ -30,9 +30,9 @@ from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.given import asked_of
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
+from findlr.torch.point import make_endless
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
-from findlr.torch.schedulers import make_endless
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
@@ -55,7 +55,7 @@ class RangeTest(Points):
         sweep: the index or key of the optimizer that is swept, if there are several; or a list of them, which are swept
             together, their ratio kept.
         restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
-            GradScaler must be in it, so that the steps that it skips are not taken for steps.
+            GradScaler must be in it, so that a step that it skips does not count as one.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: this and what follows is as in ``find_lr``; ``num_steps`` counts the points.
 

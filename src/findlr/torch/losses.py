@@ -99,11 +99,7 @@ class WithoutGraph:
         self._is_known = False
 
     def __call__(self, loss: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The loss, without a graph.
-
-        Args:
-            loss: computes it; may be called twice the first time.
-        """
+        """The loss, without a graph; ``loss`` computes it, and may be called twice the first time."""
         if not self.differentiates:
             try:
                 with torch.no_grad():

@@ -41,10 +41,6 @@ def no_pair(batch: Any) -> LoaderError:
 def layer_misfit(error: Exception, batch: str) -> LoaderError | None:
     """The error for a layer of torch's own that raised on the first batch.
 
-    Args:
-        error: what the step raised.
-        batch: the first batch; see ``described``.
-
     Returns:
         The error to raise in its place; None if anybody else's code raised it, or it is the memory's fault.
     """
@@ -91,12 +87,6 @@ def described(batch: Any) -> str:
 
 def misfit(criterion: Any, outputs: Any, targets: Any, error: Exception) -> ConfigurationError | None:
     """The error for a criterion of torch's own that raised on the first batch.
-
-    Args:
-        criterion: one of ``torch.nn`` or ``torch.nn.functional``.
-        outputs: the model's.
-        targets: the loader's.
-        error: what the criterion raised.
 
     Returns:
         The error to raise in its place; None if it is somebody else's criterion, or the memory's fault.

@@ -38,7 +38,7 @@ from findlr.search.parcel import (
     refused_if_not_pickled,
 )
 from findlr.torch.baseline import Baseline
-from findlr.torch.compiled import NoNewGraphs
+from findlr.torch.compiled import NoNewGraphs, compiled_in
 from findlr.torch.ranks import Alone
 from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.notes import remember_rng
@@ -54,7 +54,7 @@ _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "deterministic": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
     **{
-        name: (partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name))
+        f"cudnn.{name}": (partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name))
         for name in ("benchmark", "deterministic", "allow_tf32")
     },
 }
@@ -63,15 +63,12 @@ _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 def why_not_packed(trainable: TorchTrainable, *, forked: bool) -> str | None:
     """Why a training can't be sent to other processes, as far as it is known before its first step; or None.
 
-    Args:
-        trainable: the training.
-        forked: those processes are forks of this one.
+    ``forked`` says that those processes are forks of this one.
     """
     training = trainable.training
     if not isinstance(training.ranks, Alone):
         return "it is a training of several processes"
-    inside = [module for root in training.modules for module in root.modules()]
-    if any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in inside):
+    if compiled_in(training.modules):
         return "the model is compiled, and a worker would have to compile it anew: give the model before torch.compile"
     if forked and torch.get_num_threads() > 1:
         return (

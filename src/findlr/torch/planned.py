@@ -77,10 +77,6 @@ def warn_of_epochs(plan: Plan, total_steps: Any, steps_per_epoch: Callable[[], i
 class LoopPlan:
     """The plan of a loop of the user's own: one whose length is given in epochs is known once its loader is.
 
-    Args:
-        of: the plan for a length in steps.
-        total_steps: the length, in steps or epochs.
-
     Raises:
         ConfigurationError: what is given can't be a plan.
     """

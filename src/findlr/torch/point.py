@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
@@ -49,12 +51,7 @@ class Point(Counted):
 
 
 class Items(Iterator[Any]):
-    """The batches that a loop gets, and how many there are in one pass.
-
-    Args:
-        items: gives them.
-        batches: where they come from.
-    """
+    """The batches that a loop gets, and how many there are in one pass."""
 
     def __init__(self, items: Iterator[Any], batches: TorchBatches) -> None:
         self._items, self._batches = items, batches
@@ -81,11 +78,7 @@ _MOST_IDLE_ITEMS = 1_000
 
 
 class Idle:
-    """Looks whether a loop steps the optimizers that are swept.
-
-    Args:
-        optimizers: those.
-    """
+    """Looks whether a loop steps the optimizers that are swept."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._optimizers = optimizers
@@ -118,3 +111,20 @@ class Idle:
                 f"{_MOST_IDLE_ITEMS} items went by, and step() of the optimizer that is swept ({names}) was never "
                 "called: call it in the loop, or say by sweep= which optimizer the loop steps"
             )
+
+
+def make_endless(scheduler: LRScheduler) -> Callable[[], object]:
+    """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step.
+
+    What is returned ends this.
+    """
+    step = scheduler.step
+
+    def stepped(*args: Any, **how: Any) -> None:
+        try:
+            step(*args, **how)
+        except ValueError:
+            vars(scheduler)["step"] = lambda *_, **__: None
+
+    vars(scheduler)["step"] = stepped
+    return partial(vars(scheduler).pop, "step", None)

@@ -27,10 +27,6 @@ def pretrained(models: Sequence[nn.Module], optimizers: Iterable[torch.optim.Opt
 
     A new head on a model that is frozen is a fresh start: it is a small model of its own, on features that stay. An
     adapter, whose changes go through frozen layers, is none.
-
-    Args:
-        models: see ``is_pretrained``.
-        optimizers: what trains them.
     """
     if not is_pretrained(models):
         return 0.0

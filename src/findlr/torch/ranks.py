@@ -45,22 +45,22 @@ class Ranks(Protocol):
     def stand_in(self, error: Exception) -> torch.Tensor | None:
         """A loss of nothing, with which this rank, which has failed, takes part in its layers until the next mean."""
 
-    def mean(self, losses: list[float]) -> list[float]:
+    def mean(self, losses: list[float], /) -> list[float]:
         """Each loss's mean over the ranks, in float64; a signal that waits on one of them ends the search on all."""
 
-    def any(self, flag: bool) -> bool:
+    def any(self, flag: bool, /) -> bool:
         """Whether it is True on any rank: a step was skipped, there is no baseline."""
 
-    def least(self, value: int | None) -> int | None:
+    def least(self, value: int | None, /) -> int | None:
         """The smallest of the ranks' values, such as free bytes or batches; None if any of them is None."""
 
-    def most(self, value: int) -> int:
+    def most(self, value: int, /) -> int:
         """The largest of the ranks' values."""
 
-    def examples(self, value: int | None) -> int | None:
+    def examples(self, value: int | None, /) -> int | None:
         """How many examples a step of all ranks has, of which this one has ``value``; None if any doesn't know."""
 
-    def first(self, value: Any) -> Any:
+    def first(self, value: Any, /) -> Any:
         """The value of rank 0."""
 
     def alike(self) -> AbstractContextManager[None]:
@@ -99,29 +99,10 @@ class Alone:
         """None."""
         return None
 
-    def mean(self, losses: list[float]) -> list[float]:
-        """The losses."""
-        return losses
-
-    def any(self, flag: bool) -> bool:
-        """The flag."""
-        return flag
-
-    def least(self, value: int | None) -> int | None:
-        """The value."""
+    def _as_given(self, value: Any, /) -> Any:
         return value
 
-    def most(self, value: int) -> int:
-        """The value."""
-        return value
-
-    def examples(self, value: int | None) -> int | None:
-        """The value."""
-        return value
-
-    def first(self, value: Any) -> Any:
-        """The value."""
-        return value
+    mean = any = least = most = examples = first = _as_given
 
     def alike(self) -> AbstractContextManager[None]:
         """A block."""
@@ -156,13 +137,7 @@ def drawn_on_all(ranks: Ranks, draw: Callable[[], Drawn]) -> Drawn:
 
 
 def is_skipped(ranks: Ranks, loss: float | torch.Tensor, *, taken: bool) -> bool:
-    """Whether a scaler skipped a step on a rank, and no rank's loss is to blame: a smaller scale can't mend that.
-
-    Args:
-        ranks: all of them ask.
-        loss: of the step, on this rank.
-        taken: whether the optimizer stepped on this rank.
-    """
+    """Whether a scaler skipped a step on a rank, and no rank's loss is to blame: a smaller scale can't mend that."""
     return ranks.most((not taken) if math.isfinite(loss) else 2) == 1
 
 
@@ -183,5 +158,4 @@ def computes_on(tensor: torch.Tensor) -> torch.device:
 def is_fully_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` was applied to it."""
     loaded = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(loaded, "FSDPModule", None)  # torch 2.5 has it elsewhere
-    return kind is not None and isinstance(module, kind)
+    return loaded is not None and isinstance(module, loaded.FSDPModule)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, compress
 from typing import Any
 
@@ -25,9 +25,6 @@ class Rates:
     """Writes one rate into an optimizer: that of the largest group that trains; the others keep their ratio to it.
 
     A frozen group, in which no parameter requires a gradient, does not set the scale.
-
-    Args:
-        optimizer: any of ``torch.optim``, or one like it.
 
     Raises:
         OptimizerError: the optimizer's rate does not act on each step, a group has none, or those of all groups that
@@ -86,6 +83,29 @@ class Rates:
             return torch.get_default_dtype()
         largest = self.optimizer.param_groups[self._largest]
         return largest["lr"].dtype if isinstance(largest["lr"], torch.Tensor) else None
+
+
+class JointRates:
+    """Writes one rate into several optimizers: it is the largest group's of all, and the others keep their ratio to it.
+
+    Raises:
+        OptimizerError: the rate of one does not act on each step, or every group's rate is 0.
+    """
+
+    def __init__(self, optimizers: Sequence[optim.Optimizer]) -> None:
+        parts = [Rates(optimizer) for optimizer in optimizers]
+        largest = max(part.base for part in parts)
+        self._parts = [(part, part.base / largest) for part in parts]
+        self.ratios = tuple(share * ratio for part, share in self._parts for ratio in part.ratios)
+
+    def write(self, lr: float) -> None:
+        """Set each group's rate to its share of ``lr``."""
+        for part, share in self._parts:
+            part.write(lr * share)
+
+    def acting(self, lr: float) -> float:
+        """What ``lr`` becomes at the next step, in the optimizer that caps it or rounds it down most."""
+        return min(part.acting(lr * share) / share for part, share in self._parts)
 
 
 def _in(lr: float, dtype: torch.dtype) -> float:

@@ -41,7 +41,6 @@ class Stepper:
         self.scaler = scaler
         self.with_graph = False  # let gradients be differentiated again
         self._optimizers = optimizers
-        self._ran = False
 
     def zero_grad(self) -> None:
         """Drop the gradients, without torch's own call: that leaves a mark for the profiler, which takes far longer."""
@@ -83,17 +82,15 @@ class Stepper:
 
     def _watched(self, step: Callable[[Any], object], steppers: Sequence[Any]) -> bool:
         """Call ``step`` for each of ``steppers``, one for each optimizer; return whether an optimizer ran."""
-        self._ran, self.skipped = False, None
+        counted = Counted()
         for optimizer, stepper in zip(self._optimizers, steppers, strict=True):
-            hook = optimizer.register_step_post_hook(self._after_step)
+            hook = optimizer.register_step_post_hook(counted.stepped)
             try:
                 step(stepper)
             finally:
                 hook.remove()
-        return self._ran
-
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._ran, self.skipped = True, _found_inf(optimizer)
+        self.skipped = counted.skipped
+        return counted.steps > 0
 
 
 class Counted:
@@ -107,18 +104,13 @@ class Counted:
     def stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Count a step that an optimizer has taken; this is its hook."""
         self.steps += 1
-        skipped = _found_inf(optimizer)
+        skipped: torch.Tensor | None = getattr(optimizer, "found_inf", None)  # there while a scaler steps a fused one
         if skipped is not None:
-            self.skipped = skipped if self.skipped is None else self.skipped + skipped
+            self.skipped = skipped if self.skipped is None else self.skipped + skipped.to(self.skipped.device)
 
     def attempted(self) -> None:
         """Count a step that a scaler was asked for."""
         self.attempts += 1
-
-
-def _found_inf(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    """During a step that a scaler drives: a value above 0 if a fused kernel skips it; None if it is not fused."""
-    return getattr(optimizer, "found_inf", None)
 
 
 def count_attempts(
@@ -126,8 +118,7 @@ def count_attempts(
 ) -> Callable[[], object]:
     """Call ``count`` when ``scaler`` is asked to step one of ``optimizers``, because a skipped step runs no hook.
 
-    Returns:
-        A function that ends this.
+    What is returned ends this.
     """
     step = scaler.step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from inspect import signature
 from os import PathLike
 from typing import Any, Literal, Unpack
 
@@ -163,6 +164,4 @@ def find_lr(
 
 def argument_names() -> tuple[str, ...]:
     """The names of all of ``find_lr``'s arguments."""
-    from inspect import signature
-
     return (*(name for name in signature(find_lr).parameters if name != "how"), *How.__annotations__)

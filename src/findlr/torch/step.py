@@ -89,13 +89,7 @@ class LossStep:
 
     Args:
         training: whose model and optimizers step.
-        criterion: ``criterion(outputs, targets)`` gives the loss; then the batches are pairs.
-        loss_fn: ``loss_fn(model, batch)`` gives the loss, in place of ``criterion``.
-        autocast: the type that the forward pass runs in, or its name; None is off.
-        scaler: the training's GradScaler, or None.
-        accumulation_steps: batches to each step, at least 1; their gradients and losses are averaged.
-        clip_grad_norm: the largest norm of all gradients together, above 0; None does not clip.
-        clip_grad_value: the largest absolute value of a gradient, above 0; None does not clip.
+        criterion: this and what follows, up to ``clip_grad_value``, is as in ``TorchTrainable``.
         combine: how a step's loss is made of its batches' losses: their "mean"; or their "sum", where each is already a
             share of one.
         stepper: makes the gradients, clips them and steps; None is torch's own way.

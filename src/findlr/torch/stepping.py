@@ -26,8 +26,6 @@ from findlr.torch.validation import HeldOut
 
 logger = logging.getLogger("findlr")
 
-Place = Callable[[Any], Any]
-
 
 class Stepping:
     """What a sweep needs of a ``TorchTrainable``."""
@@ -42,7 +40,7 @@ class Stepping:
     batches: TorchBatches
     no_new_graphs: NoNewGraphs
     _write: Any
-    _place: Place
+    _place: Callable[[Any], Any]
     _may_compile: bool
     _held_out: HeldOut
     _baseline: Baseline

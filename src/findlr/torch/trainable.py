@@ -17,8 +17,9 @@ from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.search.batches import MOST_KEPT_BYTES
+from findlr.search.settings import check_flags
 from findlr.torch import parcel
-from findlr.torch.arguments import check_alone, check_data, check_ways
+from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs, may_compile
 from findlr.torch.data.batches import TorchBatches
@@ -34,7 +35,7 @@ from findlr.torch.snapshot.notes import Watched
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory
 from findlr.torch.step import Criterion, Loss, LossFn, LossStep, TakesSteps, TrainStep
-from findlr.torch.stepping import Place, Stepping
+from findlr.torch.stepping import Stepping
 from findlr.torch.training import Models, Optimizers, Sweep, Training
 from findlr.torch.validation import HeldOut
 
@@ -144,7 +145,7 @@ class TorchTrainable(Stepping):
         validation_every: int = 1,
         consume: bool | None = None,
         facts: Mapping[str, Any] | None = None,
-        place: Place | None = None,
+        place: Callable[[Any], Any] | None = None,
     ) -> Self:
         """A trainable whose steps another framework takes.
 
@@ -173,9 +174,10 @@ class TorchTrainable(Stepping):
         validation_every: int,
         *,
         consume: bool | None,
-        place: Place | None = None,
+        place: Callable[[Any], Any] | None = None,
     ) -> None:
-        check_data(validation_every, False if consume is None else consume)
+        check_counts(validation_every=validation_every)
+        check_flags(consume=False if consume is None else consume)
         self.training, self.taker = training, taker
         self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()

@@ -18,11 +18,11 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_strangers
-from findlr.torch.joint import JointRates
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
 from findlr.torch.ranks import ALONE, Ranks, computes_on
 from findlr.torch.rates import (
+    JointRates,
     Rates,
     described,
     family_of,
@@ -53,7 +53,7 @@ class Training:
         optimizers: an optimizer; or several, as a list or dict. Wrappers around torch's are seen through.
         sweep: the index or key of the optimizer that is swept, or a list of them to sweep together, their ratio kept;
             None is the only one.
-        together: let None be all of them.
+        together: sweep all of them together where ``sweep`` is None.
         restore: what else a step changes: anything with state_dict and load_state_dict.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
 

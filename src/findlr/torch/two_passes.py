@@ -23,13 +23,7 @@ Loss = float | torch.Tensor
 
 
 class Tried:
-    """One try of an optimizer's step.
-
-    Args:
-        optimizers: those that step.
-        error: what the step raised.
-        versions: of their parameters, before it.
-    """
+    """One try of an optimizer's step."""
 
     def __init__(self, optimizers: list[optim.Optimizer], error: Exception, versions: list[int]) -> None:
         self._optimizers, self._error = optimizers, error
@@ -81,9 +75,6 @@ def closure_step(optimizer: optim.Optimizer, backward: Callable[[], Loss]) -> Lo
         optimizer: the one to step.
         backward: makes the gradients of the step's batches, and returns their loss; called again as often as the
             optimizer calls its closure with other weights or gradients.
-
-    Returns:
-        The loss under the weights before the step.
     """
     first = backward()
     made = _gradients(optimizer)

@@ -128,11 +128,7 @@ def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
 
 
 class Evaluating:
-    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back.
-
-    Args:
-        modules: they, and what is inside them.
-    """
+    """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modes = [(module, module.training) for root in modules for module in root.modules()]

@@ -42,9 +42,6 @@ def describe(
         race: whether the runs of a race are shown.
         read: whether what the default rule reads is shown beside the smoothed losses, and carries the suggestion.
 
-    Returns:
-        The Drawing.
-
     Raises:
         ConfigurationError: there is no such rule.
 
@@ -117,9 +114,6 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
     Args:
         findings: at least one.
         labels: one per Finding; None for what differs, or a number where nothing does.
-
-    Returns:
-        The names.
 
     Raises:
         ConfigurationError: there is no Finding, or not one label for each.

@@ -27,17 +27,12 @@ _PAGE = "var(--jp-layout-color0, var(--vscode-editor-background, Canvas))"  # a 
 def picture(draw: Callable[[Axes], object], size: tuple[float, float] = _SIZE) -> Figure:
     """A figure with what ``draw`` draws, such as ``finding.plot``; no window shows it.
 
-    Args:
-        draw: is given the axes.
-        size: width and height in inches.
-
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.of("matplotlib", "plot") from None
+    _need_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     return figure
@@ -53,10 +48,9 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise MissingExtraError.of("matplotlib", "plot") from None
+    _need_matplotlib()
+    import matplotlib as mpl
+
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     look = {**dict.fromkeys(inked, _INK), **dict.fromkeys(papers, _PAPER)}
@@ -99,19 +93,22 @@ def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -
         figure.savefig(content, format=Path(ax).suffix[1:].lower(), dpi=_DPI)
         write_whole(ax, lambda file: file.write_bytes(content.getvalue()))
         return figure.axes[0]
-    ax = _new_axes() if ax is None else ax
+    if ax is None:
+        _need_matplotlib()
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=_SIZE, layout="constrained")[1]
     if not hasattr(ax, "set_xscale"):
         raise ConfigurationError(f"ax must be matplotlib's axes, or the path of a picture, got {type(ax).__name__}")
     draw(ax)
     return ax
 
 
-def _new_axes() -> Axes:
+def _need_matplotlib() -> None:
     try:
-        from matplotlib import pyplot as plt
+        import matplotlib as mpl  # noqa: F401
     except ImportError:
         raise MissingExtraError.of("matplotlib", "plot") from None
-    return plt.subplots(figsize=_SIZE, layout="constrained")[1]
 
 
 def inches(ax: Axes) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from findlr.analysis.curve import Step
-from findlr.analysis.smoothing import Array
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import MissingExtraError
 from findlr.finding import Finding
@@ -65,9 +64,6 @@ class LiveSweep:
 def html(finding: Finding) -> str:
     """A Finding as HTML: the suggestion, its interval and plan, the curve, the verdict and why, the code to paste.
 
-    Args:
-        finding: with or without a suggestion.
-
     Returns:
         Static HTML without a script; it takes the colours of the page around it.
 
@@ -118,8 +114,9 @@ def _running(growing: Growing) -> str:
     lines = _line(growing.parts) + (_line(growing.ended) if growing.ended else "")
     if curve is None:
         return lines
-    shares, losses, limits = curve
-    points = _points(shares * 300, _heights(losses, limits, 4, 56))
+    shares, losses, (low, high) = curve
+    heights = np.clip(np.nan_to_num((losses - low) / ((high - low) or 1.0)), -0.02, 1.02)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(shares * 300, 56 - heights * 52, strict=True))
     return (
         f'{lines}<svg viewBox="0 0 300 60" width="300" height="60" role="img" aria-label="the loss so far">'
         f'<polyline points="{points}" fill="none" stroke="{_LINE}" stroke-width="2"/></svg>'
@@ -137,13 +134,3 @@ def _picture(finding: Finding) -> str:
         return svg(draw, "loss against learning rate")
     except MissingExtraError as error:
         return f"<div>(no picture: {escape(str(error))})</div>"
-
-
-def _heights(losses: Array, limits: tuple[float, float], top: float, bottom: float) -> Array:
-    low, high = limits
-    share = (losses - low) / ((high - low) or 1.0)
-    return np.asarray(bottom - np.clip(np.nan_to_num(share), -0.02, 1.02) * (bottom - top))
-
-
-def _points(xs: Array, ys: Array) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))

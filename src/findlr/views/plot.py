@@ -63,9 +63,6 @@ def draw(
         rules: other rules to mark, such as ``findlr.rules.valley`` or "valley"; those that refuse are left out.
         race: whether the runs that verified the suggestion are shown, on an axis of their own on the right.
 
-    Returns:
-        The Axes.
-
     Raises:
         MissingExtraError: matplotlib is not installed.
         ConfigurationError: no rule has that name, or matplotlib writes no such picture.
@@ -93,9 +90,6 @@ def compare(
             interval, and the line that the rule reads; by its smoothed losses if one of them has no such line.
         labels: one per Finding; None names them by what their facts differ in.
         ax: where to draw; a path is a picture to write; None makes a new figure, which is not shown.
-
-    Returns:
-        The Axes.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -202,7 +196,7 @@ def _marks(drawing: Drawing, ax: Axes) -> Iterator[Artist]:
         _point_at(drawing.suggestion, ax)
     for mark, (colour, shape) in zip(drawing.others, cycle(_OTHERS), strict=False):
         yield from ax.plot(mark.lr, mark.loss, shape, color=colour, ms=8, mec=paper, label=mark.label, zorder=3)
-    if drawing.stop is not None:  # at the top, for the loss there lies far above, or is no number
+    if drawing.stop is not None:  # at the top, because the loss there lies far above, or is no number
         ink = ax.xaxis.label.get_color()
         yield from ax.plot(drawing.stop.lr, 1.0, "X", color=ink, ms=8, label=drawing.stop.why, **_at_edge(ax))
 

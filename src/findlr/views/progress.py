@@ -149,8 +149,8 @@ class Growing:
         """The smoothed losses so far, for a picture ``width`` dots wide.
 
         Returns:
-            Where each stands, as a share of the sweep or run; the losses; the lowest and the highest to show, for an
-            explosion is cut. Of runs in one pass it is the one that is lowest now. None before there is a line to draw.
+            Where each stands, as a share of the sweep or run; the losses; the lowest and the highest to show, as an
+            explosion is cut. Of runs in one pass it is the lowest one now. None before there is a line to draw.
         """
         if self.step is None or self.told is not None:
             return None

@@ -131,9 +131,6 @@ def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindab
         max_bytes: the most bytes that may be kept, above 0; past it the search ends with an error, and no batch is
             lost.
 
-    Returns:
-        An iterator over the same batches.
-
     Raises:
         ConfigurationError: an argument that cannot work.
 

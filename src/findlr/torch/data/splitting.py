@@ -17,13 +17,9 @@ _MOST_PASSES = 100  # to fill one batch, because a weighted sampler may seldom d
 
 
 def split(loader: Iterable[Any], count: int, needed: int, share: float) -> tuple[list[Any], DataLoader[Any]] | None:
-    """Set batches aside, and make a loader of a share of the other examples.
+    """Set batches aside, and make a loader of a share of the other examples; its samplers' random states move.
 
-    Args:
-        loader: the training batches; its samplers' random states move.
-        count: see ``findlr.search.splitting.counts``.
-        needed: the same.
-        share: the same.
+    The arguments are those of ``findlr.search.splitting.counts``.
 
     Returns:
         The batches, and a loader with the same settings whose batches contain none of their examples. A loader of fewer

@@ -66,12 +66,7 @@ class _NotTheSameError(Exception):
 
 
 class _Single:
-    """The first steps of one run by itself, with which a pass must agree.
-
-    Args:
-        trainable: where the run starts.
-        lrs: the rates of these steps.
-    """
+    """The first steps of one run by itself, with which a pass must agree."""
 
     def __init__(self, trainable: Passable, lrs: Sequence[float]) -> None:
         before = _random_states(trainable), _buffer_versions(trainable)
@@ -99,13 +94,7 @@ def _buffer_versions(trainable: Passable) -> list[tuple[int, int]]:
 
 
 class _Pass:
-    """Runs that take each step at once.
-
-    Args:
-        trainable: where the runs start.
-        single: the first steps of the first run by itself.
-        rates: of each run and step.
-    """
+    """Runs that take each step at once."""
 
     def __init__(self, trainable: Passable, single: _Single, rates: Sequence[Sequence[float]]) -> None:
         training, taker = trainable.training, trainable.taker

@@ -17,11 +17,7 @@ from findlr.torch.ranks import Alone
 
 
 class Others:
-    """The processes outside of those that search together.
-
-    Args:
-        ranks: those that do.
-    """
+    """The processes outside of those that search together, which are ``ranks``."""
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self._ranks = frozenset(ranks)

@@ -164,7 +164,7 @@ class Calls:
         Args:
             error: by which it has failed.
             ends: the search ends by it, whatever the rate was.
-            all_end: it is no failure where all have come to the same.
+            all_end: all processes are to end here, which is no failure if all say the same.
 
         Returns:
             What all processes raise: the same text on each; ``error`` itself, if all have come to the same end.

@@ -24,7 +24,7 @@ class PastReducers:
     """Takes the place of the reducers of DistributedDataParallel modules.
 
     Args:
-        modules: they; each goes on to be called as it is, and only hands the call to the module inside it.
+        modules: the wrappers; a call of one goes to the module inside it as before.
         calls: sums the gradients.
     """
 

@@ -15,11 +15,7 @@ from findlr.torch.ranks import is_fully_sharded
 
 
 class StandIns:
-    """Gives a loss of nothing, so that a process that has failed makes the calls that the others wait in.
-
-    Args:
-        roots: the outermost modules that are sharded.
-    """
+    """Gives a loss of nothing, so that a process that has failed makes the calls that the others wait in."""
 
     def __init__(self, roots: Sequence[nn.Module]) -> None:
         self._roots = roots

@@ -23,10 +23,6 @@ logger = logging.getLogger("findlr")
 def ranks_of(modules: Iterable[nn.Module], device: torch.device) -> Ranks:
     """The processes that a model is trained by, which are initialized.
 
-    Args:
-        modules: all that is trained.
-        device: where.
-
     Returns:
         A ``Group``; or one that is ``Alone``, where nothing wraps the model.
 

@@ -86,10 +86,6 @@ def warn_of_cudnn(modules: Iterable[nn.Module], optimizers: Iterable[torch.optim
     """Warn of recurrent layers whose dropout cuDNN draws from a state that can't be read; return what is so.
 
     Nothing is lost before a training's first step: cuDNN makes its state then, from torch's generator.
-
-    Args:
-        modules: all that is trained.
-        optimizers: whose states tell whether the training has begun.
     """
     recurrent = [each for module in modules for each in module.modules() if isinstance(each, nn.RNNBase)]
     if not recurrent or not any(optimizer.state for optimizer in optimizers):

@@ -26,9 +26,14 @@ from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
-from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
-from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
-from findlr.torch.snapshot.stores import Kept, Kind, Store, named, nbytes_of, put_kinds, writable
+from findlr.torch.snapshot.modules import (
+    attributes_of_scripted,
+    extras_of,
+    put_classes,
+    put_extras,
+    put_scripted,
+)
+from findlr.torch.snapshot.stores import Kind, Store, Stored, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -243,7 +248,7 @@ class TorchMemory(Memory):
             for tensors, copies in zip(once, kept, strict=True):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
-            memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
+            memos = [{id(t): Stored(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
         kinds = [[(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors] for tensors in groups.values()]
         self._groups += zip(groups.values(), kept, kinds, strict=True)
         self._copied.update(self._noted)

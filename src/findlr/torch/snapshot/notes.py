@@ -18,16 +18,17 @@ from torch.amp.grad_scaler import GradScaler
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import kept_in
+from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import SMALL_BYTES, is_small_array, refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
-from findlr.torch.snapshot.kept import put_kept
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import Reached, generators_in, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
+
+_KEPT = (nn.Module, torch.optim.Optimizer, np.ndarray)  # where it was replaced, it is put back; and so are tensors
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:
@@ -68,11 +69,7 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 class Around:
-    """Tensors and small arrays that functions and objects keep, and iterators that they draw from.
-
-    Args:
-        reached: what was found.
-    """
+    """Tensors and small arrays that functions and objects keep, and iterators that they draw from."""
 
     def __init__(self, reached: Reached) -> None:
         self._reached = reached
@@ -80,17 +77,22 @@ class Around:
     def remember(self, memory: TorchMemory) -> None:
         """Put them back with ``memory``; warn of iterators that were drawn from."""
         memory.note(*filter(is_small_array, self._reached.arrays))
-        memory.each(put_kept, self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(_put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
+
+
+def _put_kept(holder: Any, before: Any) -> None:
+    put_kept(holder, before, _is_kept)
+
+
+def _is_kept(value: Any, least_dims: int) -> bool:
+    return isinstance(value, _KEPT) or (isinstance(value, torch.Tensor) and value.dim() >= least_dims)
 
 
 class Watched:
     """What a training's functions keep: their tensors are put back; a number that has changed is named in a warning.
 
     Numbers are not put back, because what a function of the user's own counts may be meant to stay.
-
-    Args:
-        functions: those of the training.
     """
 
     def __init__(self, *functions: Any) -> None:
@@ -185,7 +187,7 @@ class Attributes:
         owners: the objects.
         but: names whose values are not looked into, because they may be data.
         worth: tells which tensors and arrays in them to copy; None copies all.
-        structures: modules and optimizers; all of them is put back but tensors with dimensions, which are a search's.
+        structures: modules and optimizers, put back whole but for tensors with dimensions, which a search remembers.
         devices: whose random states are put back, beside Python's, NumPy's and torch's on the CPU.
 
     Example:

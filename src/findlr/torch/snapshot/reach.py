@@ -36,11 +36,11 @@ class Reached:
 
     Args:
         modules: outermost ones.
-        optimizers: torch's.
+        optimizers: of torch.
         statefuls: gradient scalers, schedulers, and streams that are rewindable.
         tensors: that are no module's; the user's own data may be among them.
-        arrays: NumPy's; the same is true of them.
-        generators: random ones.
+        arrays: of NumPy; the user's own data may be among them.
+        generators: of random numbers.
         numbers: numbers and texts by their place, such as a counter's.
         holders: functions, containers and objects, which may be given other tensors.
         iterators: that are open, with their places.
@@ -58,13 +58,9 @@ class Reached:
 
 
 def reached_from(*roots: Any) -> Reached:
-    """What ``roots`` can reach: functions, bound methods, partials, objects and containers.
+    """What ``roots`` can reach: functions, bound methods, partials, objects and containers; None is nothing.
 
-    Args:
-        roots: what to start from; None is nothing.
-
-    Returns:
-        What was found. Modules are not looked into: what they hold is theirs.
+    Modules are not looked into: what they hold is theirs.
     """
     found, seen = Reached(), set[int]()
     kinds = _kinds(found)

@@ -23,7 +23,7 @@ Kind = tuple[torch.dtype, torch.device, torch.Size]
 
 _FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
-# torch has no public calls for many tensors at once. Its optimizers use these; torch 2.6 lacks _foreach_clone.
+# torch has no public calls for many tensors at once. Its optimizers use these; torch 2.9 lacks _foreach_clone.
 _clones: Callable[[list[torch.Tensor]], Iterable[torch.Tensor]] = getattr(
     torch, "_foreach_clone", lambda tensors: map(torch.clone, tensors)
 )
@@ -57,7 +57,7 @@ class Store:
         """Let go of what is not memory."""
 
 
-class Kept:
+class Stored:
     """Stands for a tensor in a copy of a state dict; its deep copy is a tensor again."""
 
     def __init__(self, store: Store, copy: Any) -> None:

@@ -81,12 +81,6 @@ def _row(finding: Finding, label: str) -> tuple[Text, Text, str, str, str, str, 
 def summary(finding: Finding) -> Table:
     """A Finding in a few lines: the suggestion, its interval and plan, why, or why not; what other rules say; the cost.
 
-    Args:
-        finding: with or without a suggestion.
-
-    Returns:
-        A table for rich to print.
-
     Example:
         >>> from findlr import find
         >>> from findlr.testing import Quadratic

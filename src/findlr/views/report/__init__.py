@@ -41,9 +41,6 @@ def write_report(
         labels: one per Finding; None names them by what their facts differ in.
         source: where they come from, which stands at the top beside the date; None is the name of the script that runs.
 
-    Returns:
-        The path.
-
     Raises:
         ConfigurationError: there is no Finding, or not one label for each; nothing is written.
 

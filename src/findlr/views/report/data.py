@@ -71,7 +71,7 @@ def _answers(finding: Finding) -> Iterable[dict[str, Any]]:
 
 
 def _points(curve: Curve, drawing: Drawing, betas: Sequence[float]) -> dict[str, Any]:
-    """The curve; losses whole, for the page to smooth them as Python does, and the rest as fine as a screen needs.
+    """The curve: whole losses, so that the page smooths them as Python does, and the rest as fine as a screen needs.
 
     Of all points the first ``usable`` are; the line goes from ``start`` to ``end``. Of a long curve the page gets the
     points where any of its lines has a peak, at the places ``kept``, and its averages ready made.

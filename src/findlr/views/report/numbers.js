@@ -6,7 +6,7 @@ function decoded(text, Kind) {
   return text === null ? null : new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }
 
-// findlr.smoothing.bias_corrected, step by step the same.
+// findlr.analysis.smoothing.bias_corrected, step by step the same.
 function biasCorrected(losses, beta) {
   const result = new Float64Array(losses.length);
   let average = 0;

@@ -118,10 +118,9 @@ function whyText(run, at) {
 class Readout {
   constructor(table, runs) {
     this.runs = runs;
-    const layers = [["smoothed"], ["loss"]];
-    if (runs.some((run) => run.corrected)) layers.push(["less batch differences"]);
-    if (runs.some((run) => run.validation)) layers.push(["validation"]);
-    this.layers = layers.map(([name]) => name);
+    this.layers = ["smoothed", "loss"];
+    if (runs.some((run) => run.corrected)) this.layers.push("less batch differences");
+    if (runs.some((run) => run.validation)) this.layers.push("validation");
     const body = make("tbody");
     this.rows = runs.map((run) => {
       const cells = ["learning rate", ...this.layers].map(() => cell("–", true));
