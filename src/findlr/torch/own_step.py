@@ -57,8 +57,8 @@ class OwnStep:
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
 
-        None also if the function itself, which has stepped before, found that its loss or its gradients are no good, and
-        left the step out; but a loss that is not finite, if that goes on.
+        None also if the function itself, which has stepped before, found its loss or its gradients no good, and left the
+        step out; but a loss that is not finite, if that goes on.
 
         Raises:
             LossError: the function returned no loss.
@@ -92,8 +92,8 @@ class OwnStep:
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
             f"{self.name} returned, and the optimizer that is swept ({names}) took no step: let it call that "
-            "optimizer's step() once, and draw all batches of that step itself if it accumulates; or name the optimizer "
-            "that it does step with sweep="
+            "optimizer's step() once, and draw all batches of that step by itself if it accumulates; or name the "
+            "optimizer that it does step with sweep="
         )
 
     @property
