@@ -20,7 +20,7 @@ _ERRORS = 5.0  # standard errors
 _EMPTY = 0.5  # of the weights are zero: an identity, a sparse start, or pruned
 _SIDE = 256  # rows and columns that are compared
 _UNEVEN = 1.7  # times as much as chance, rows or columns differ in size: training finds some inputs more useful
-_MEANS = 16  # rows or columns, from which that can be told: few of them differ more by chance
+_FRESH = 1.45  # times, at most, in a fresh layer of many rows; few of them differ by two standard errors more
 
 
 def pretrained(models: Sequence[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> float:
@@ -104,6 +104,7 @@ def _looks_trained(weight: torch.Tensor, weights: torch.Tensor, bound: float) ->
     part = weight.flatten(1)[:_SIDE, :_SIDE].float().square()
     for means, size in ((part.mean(1), part.shape[1]), (part.mean(0), part.shape[0])):
         by_chance = (kurtosis - 1) ** 0.5 / size**0.5
-        if len(means) >= _MEANS and float(means.std() / means.mean()) > _UNEVEN * by_chance:
+        n = len(means)
+        if n > 1 and float(means.std() / means.mean()) > by_chance * max(_UNEVEN, _FRESH * (1 + (2 / (n - 1)) ** 0.5)):
             return True
     return False
