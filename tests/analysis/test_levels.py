@@ -73,6 +73,13 @@ def obvious(seed):
     error = 1.25 * noise * math.sqrt(1 / 3 + 1 / len(middle))
     around = list(range(max(0, at - 2), min(n, at + 3)))
     chosen = [i for i in around if losses[i] < start] or around
+    nearly = next((i for i in range(n) if falls[i] >= 0.9 * fall), 0)
+    early = sum(curve.lr[i] < curve.lr[nearly] / 1e3 for i in range(n))
+    by_itself = False
+    if early >= 2 * width:
+        begun, midway, there = (capped[i : i + width].mean() for i in (0, early // 2, early - width))
+        least = max(0.3 * fall, 3 * swings(capped[:early]) * math.sqrt(2 / width), floor)
+        by_itself = begun - there > least and begun - midway >= 0.4 * (begun - there)
     return {
         "start": loss[:width].mean(),
         "before": start if baseline is None else baseline[chosen].mean(),
@@ -86,6 +93,7 @@ def obvious(seed):
         "done_before_end": next(falls[i] for i in range(n) if curve.lr[i] >= curve.lr[-1] / 10) >= 0.8 * fall,
         "turned": fall - min(falls[at:]) >= fall / 2,
         "rises_early": np.median(middle) - np.median(losses[:3]) > max(4 * error, floor),
+        "itself_by": early - 1 if by_itself else None,
     }
 
 
@@ -107,6 +115,8 @@ def test_the_verdict_is_what_the_levels_say():
         spread = np.std(curve.loss[: max(5, n // 10)] if curve.baseline is None else curve.baseline)
         if not levels["bottom_is_below_start"]:
             verdict = Verdict.RISING if levels["rises_early"] else Verdict.FLAT
+        elif levels["itself_by"] is not None:
+            verdict = Verdict.FLAT
         elif at_end:
             verdict = Verdict.NO_EDGE if levels["done_before_end"] else Verdict.STILL_FALLING
         else:

@@ -147,6 +147,32 @@ def test_a_loss_that_never_rises_is_told_from_one_that_still_falls(from_, verdic
     assert "raise max_lr" in judged.why
 
 
+def drifts(shape, end, seed):
+    """Falls from the first rate on, evenly or by ever less, and explodes in the end or not."""
+    fall = {"evenly": X / 100, "by less and less": 1 - np.exp(-X / 40)}[shape]
+    return 3.0 - 2.0 * fall + noise(seed) + (np.exp(np.clip((X - 92) / 2, -50, 3)) if end == "explodes" else 0.0)
+
+
+@pytest.mark.parametrize("shape", ["evenly", "by less and less"])
+@pytest.mark.parametrize("end", ["explodes", "stays"])
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_loss_that_falls_by_itself_tells_no_rate(shape, end, measured):
+    batches = [np.full(100, 3.0) + noise(seed) for seed in range(50)]
+    losses = [drifts(shape, end, seed) for seed in range(50)]
+    judged = [judge(Curve(LR, *pair[: 1 + measured])) for pair in zip(losses, batches, strict=True)]
+    assert sum(each.verdict is Verdict.FLAT for each in judged) >= 48
+    told = [each.why for each in judged if "falls by itself" in each.why]
+    assert len(told) >= 48
+    assert all(("hardest first" in why) == (not measured) and "param groups' lr" in why for why in told)
+
+
+@pytest.mark.parametrize("from_", [45, 60, 75])
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_a_fall_of_two_decades_is_none_by_itself(from_, width):
+    loss = 2.3 - 1.5 / (1 + np.exp(-(X - from_) / width))
+    assert not any("by itself" in judge(Curve(LR, loss + noise(seed))).why for seed in range(50))
+
+
 @pytest.mark.parametrize(("depth", "least", "most"), [(0.1, 0.9, 1.0), (0.0, 0.0, 0.1)])
 def test_with_a_baseline_the_share_of_easier_batches_decides(depth, least, most):
     def curve(seed):

@@ -58,6 +58,16 @@ def test_at_a_rate_that_is_too_high_it_ends_the_sweep_and_is_named(make, error, 
     assert Finding.load(tmp_path / "finding.json") == found
 
 
+@pytest.mark.parametrize(("code", "warned"), [(1, True), ("Loss is nan, stopping training", True), (0, False)])
+def test_a_training_that_ends_the_process_says_where_what_was_found_is(code, warned, caplog):
+    training = Guarded(lambda _: SystemExit(code))
+    with pytest.raises(SystemExit) as caught:
+        find(training)
+    assert len(caught.value.finding.curve) > 20
+    assert ("catch SystemExit around the search; everything was put back" in caplog.text) is warned
+    assert training.weight == 1.0
+
+
 @pytest.mark.parametrize("error", [MemoryError, OutOfMemoryError, KeyboardInterrupt, SystemExit, LoaderError])
 @pytest.mark.parametrize("make", [Guarded, Known])
 def test_others_are_raised_and_carry_what_was_measured(make, error):

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import RangeTest, find_lr
+from findlr import RangeTest, Stop, find_lr
 from findlr.errors import OptimizerError
 from findlr.views.plot import compare
 
@@ -44,6 +44,35 @@ def test_a_training_in_epochs_gets_one_pass_at_a_time():
     assert len(test.finding.curve) == 12
 
 
+@pytest.mark.parametrize(("max_lr", "stop"), [(0.1, Stop.FINISHED), (1e4, Stop.DIVERGED)])
+def test_no_pass_is_empty_where_passes_are_left_early(max_lr, stop):
+    net, optimizer, batches = parts()
+    counts = []
+
+    def some_of(items):
+        for at, batch in enumerate(items, start=1):
+            passed(net, optimizer, batch, test)
+            if at == 3:
+                break
+        counts.append(at)
+
+    with RangeTest(net, optimizer, num_steps=12, min_lr=1e-2, max_lr=max_lr, progress=False) as test:
+        while not test.done:
+            some_of(test.epoch(batches))
+    assert test.finding.stop is stop
+    assert sum(counts) == len(test.finding.curve)
+
+
+def test_a_point_of_several_steps_is_whole_where_its_loop_asks_whether_the_sweep_is_over():
+    net, optimizer, batches = parts()
+    with RangeTest(net, optimizer, num_steps=6, max_lr=0.1, progress=False) as test:
+        for _ in test.steps():
+            for batch in batches[:3]:
+                passed(net, optimizer, batch, test)
+                assert not test.done
+    assert len(test.finding.curve) == 6
+
+
 def test_a_loop_that_counts():
     net, optimizer, batches = parts()
     with RangeTest(net, optimizer, num_steps=8, max_lr=0.1, progress=False) as test:
@@ -51,6 +80,24 @@ def test_a_loop_that_counts():
         assert len(items) == len(batches)
         for batch in items:
             passed(net, optimizer, batch, test)
+
+
+def test_a_loop_that_asks_its_loader_for_more_than_batches():
+    net, optimizer, batches = parts()
+    data = TensorDataset(*map(torch.cat, zip(*batches, strict=True)))
+    loader = DataLoader(data, batch_size=8, sampler=torch.utils.data.DistributedSampler(data, 1, 0))
+    with RangeTest(net, optimizer, num_steps=12, max_lr=0.1, progress=False) as test:
+        while not test.done:
+            items = test.epoch(loader)
+            items.sampler.set_epoch(3)
+            assert (len(items.dataset), items.batch_size, items.drop_last) == (40, 8, False)
+            for batch in items:
+                passed(net, optimizer, batch, test)
+        assert test(loader).dataset is data
+        with pytest.raises(AttributeError, match=r"DataLoader.*'rows'"):
+            _ = items.rows
+        assert not hasattr(items, "_iterator")
+    assert loader.sampler.epoch == 0
 
 
 def test_a_stream_has_no_length():

@@ -234,7 +234,7 @@ def test_what_is_no_step_is_one_clear_error_and_nothing_is_lost():
         return torch.ones(3)
 
     for step, error, said in (
-        (never, OptimizerError, r"took no step: let it call that optimizer's step\(\) once"),
+        (never, OptimizerError, r"took no step: let it call that optimizer's step\(\) once, and draw all batches"),
         (silent, LossError, "got NoneType: return loss"),
         (several, LossError, r"one number, got shape \(3,\)"),
     ):
@@ -266,6 +266,55 @@ def test_steps_that_a_scaler_skips_are_no_points():
     assert len(finding.curve) == 10
     assert len(tries) == 12
     assert scaler.get_scale() == 2.0**10
+
+
+def guarded(made, bad, returned):
+    """A step that leaves out what it finds no good: the batch or the loss of the calls that ``bad`` tells."""
+    calls = []
+
+    def step(draw):
+        inputs, targets = draw()
+        loss = functional.mse_loss(made.models(inputs), targets)
+        calls.append(loss.item())
+        if bad(len(calls)):
+            loss = loss * math.nan
+        if not torch.isfinite(loss):
+            return returned(loss)
+        made.optimizers.zero_grad()
+        loss.backward()
+        made.optimizers.step()
+        return loss
+
+    made.step = step
+    return calls
+
+
+@pytest.mark.parametrize("returned", [lambda loss: loss, lambda loss: loss.item(), lambda loss: None])
+def test_steps_that_the_function_leaves_out_are_no_points(returned):
+    made = Sam()
+    calls = guarded(made, lambda call: call in (4, 5), returned)
+    finding = search(made, num_steps=30, max_lr=1e-3)
+    assert finding.stop is Stop.FINISHED
+    assert len(finding.curve) == 30
+    assert len(calls) == 32
+
+
+@pytest.mark.parametrize(
+    ("returned", "stop"), [(lambda loss: loss, Stop.NOT_FINITE), (lambda loss: None, Stop.OVERFLOW)]
+)
+def test_a_function_that_leaves_all_steps_out_from_some_rate_on_ends_the_sweep(returned, stop):
+    made = Sam()
+    calls = guarded(made, lambda call: call > 25, returned)
+    finding = search(made, num_steps=60)
+    assert finding.stop is stop
+    assert len(calls) == 45
+
+
+def test_a_run_of_a_race_whose_steps_are_left_out_has_diverged():
+    made = Sam()
+    guarded(made, lambda call: False, lambda loss: loss)
+    finding = search(made, num_steps=40, min_lr=1e-2, max_lr=1e4, verify=True, total_steps=200)
+    assert finding.race is None or all(run.lr < 100 for run in finding.race.runs if math.isfinite(run.loss))
 
 
 def test_several_optimizers_are_swept_together_and_their_ratio_is_kept():

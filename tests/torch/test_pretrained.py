@@ -41,6 +41,20 @@ def test_a_fresh_start_is_no_pretrained_one(init):
         assert not is_pretrained([model])
 
 
+@pytest.mark.parametrize("init", INITS.values(), ids=INITS)
+@pytest.mark.parametrize("sizes", [(2, 64, 2), (3, 64, 2), (20, 32, 8), (4, 32, 8)])
+def test_nor_is_a_small_one(init, sizes):
+    found = 0
+    for seed in range(50):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(*sizes[:2]), nn.ReLU(), nn.Linear(*sizes[1:]))
+        for layer in model[::2]:
+            with torch.no_grad():
+                init(layer.weight)
+        found += is_pretrained([model])
+    assert found <= 2
+
+
 @pytest.fixture(scope="module")
 def trained():
     torch.manual_seed(0)

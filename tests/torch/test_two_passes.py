@@ -83,6 +83,24 @@ def test_what_cannot_be_stepped_so_is_an_error_that_says_what_to_do(kind, how):
     assert torch.equal(net.weight, before)
 
 
+class AscendsFirst(Ascends):
+    """Has moved the weights up when it finds no closure."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.add_(p.grad, alpha=self.rho)
+        torch.enable_grad()(closure)()
+
+
+def test_what_asks_for_a_closure_with_the_weights_moved_is_told_what_to_do_and_put_back():
+    net, batches = parts()
+    before = net.weight.clone()
+    with pytest.raises(OptimizerError, match=r"wants a closure, and fails without it once .*train_step="):
+        find_lr(net, AscendsFirst(net.parameters()), nn.MSELoss(), batches)
+    assert torch.equal(net.weight, before)
+
+
 def test_it_is_not_raced():
     net, batches = parts()
     with pytest.raises(OptimizerError, match="verify=True"):

@@ -437,3 +437,42 @@ def test_a_rate_without_digits_is_none():
     net, optimizer, loader = parts()
     with pytest.raises(ConfigurationError, match="min_lr must be a finite rate above 0"):
         find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, min_lr=1e-320)
+
+
+class TakesNoRate(optim.SGD):
+    """Steps by the rate that it was built with, whatever its groups say; or by one that it sets itself."""
+
+    def __init__(self, parameters, lr, warms_up):
+        super().__init__(parameters, lr)
+        self.own, self.taken, self.warms_up = lr, 0, warms_up
+
+    def step(self, closure=None):
+        self.taken += 1
+        for group in self.param_groups:
+            group["lr"] = self.own * min(1.0, self.taken / 100 if self.warms_up else 1.0)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("warms_up", [False, True])
+def test_an_optimizer_that_takes_its_rate_from_elsewhere_is_no_clear_curve(warms_up):
+    net, _, loader = parts()
+    found = find_lr(net, TakesNoRate(net.parameters(), 0.03, warms_up), nn.CrossEntropyLoss(), loader)
+    assert found.suggestion is None
+    assert "takes its rate from elsewhere than its param groups' lr" in found.why
+
+
+def test_data_that_grow_easier_are_no_clear_curve_in_a_loop():
+    torch.manual_seed(0)
+    inputs = torch.randn(3200, 8)
+    targets = torch.randn(3200, 1) * torch.linspace(3, 0.5, 3200)[:, None]
+    net = nn.Linear(8, 1)
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    with RangeTest(net, optimizer) as test:
+        for x, y in test(list(zip(inputs.split(32), targets.split(32), strict=True))):
+            loss = nn.functional.mse_loss(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    assert test.finding.verdict is Verdict.FLAT
+    assert "shuffle them" in test.finding.why

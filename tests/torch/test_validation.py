@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn, optim
+from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, Finding, LoaderError, LossError, Stop, find, find_lr
@@ -13,6 +14,7 @@ from findlr.search.recording import Recording
 from findlr.search.stopping import StopRule
 from findlr.search.sweep import run_sweep
 from findlr.testing import Quadratic
+from findlr.torch.validation import Evaluating
 from findlr.views.drawing import describe
 
 RANGE = dict(min_lr=1e-3, max_lr=0.5, num_steps=20, control_variate=False)
@@ -217,3 +219,74 @@ def test_a_sweep_whose_held_out_losses_are_no_numbers_says_so(caplog):
     finding = find_lr(*parts(), **RANGE, validation_loader=bad, validation_every=5)
     assert finding.curve.validation is None
     assert "no held-out loss is a number" in caplog.text
+
+
+class Detector(nn.Module):
+    """Gives its losses in train mode, and boxes in eval mode, as torchvision's do; counts what it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 4))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images, boxes=None):
+        found = self.body(images)
+        if not self.training:
+            return [{"boxes": each} for each in found]
+        self.seen = self.seen + len(images)
+        return {"box": functional.smooth_l1_loss(found, boxes), "size": found.square().mean() * 0.01}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_loss_that_only_train_mode_has_is_scored_there(mode, verify, caplog):
+    torch.manual_seed(0)
+    images = torch.randn(320, 4)
+    loader = DataLoader(TensorDataset(images, images.cumsum(1)), 16, shuffle=True)
+    net = getattr(Detector(), mode)()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = find_lr(
+        net,
+        optimizer,
+        loader=loader,
+        loss_fn=lambda net, batch: sum(net(*batch).values()),
+        validation_loader=list(loader)[:2],
+        validation_every=10,
+        verify=verify,
+        total_steps=200,
+        progress=False,
+    )
+    scores = [run.loss for run in found.race.runs] if verify else found.curve.validation[9::10]
+    assert np.isfinite(scores).all()
+    assert [each.message.partition(" (")[0] for each in caplog.records if each.levelname == "WARNING"] == [
+        "the training's loss can't be had in eval mode"
+    ]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training is (mode == "train")
+
+
+def test_train_mode_in_an_evaluation_touches_no_statistics_and_drops_nothing():
+    net = Detector()
+    images = torch.randn(8, 4)
+    with Evaluating([net]) as modes:
+        modes.train_all_but_torchs()
+        first, second = (net(images, images)["box"] for _ in range(2))
+        assert torch.equal(first, second)
+    assert net.seen == 0
+    assert net.body[1].num_batches_tracked == 0
+    assert all(module.training for module in net.modules())
+
+
+def test_what_a_loss_raises_in_both_modes_stays_its_own():
+    net, optimizer, _, loader = parts()
+    calls = []
+
+    def loss_fn(net, batch):
+        calls.append(net.training)
+        if len(calls) > 20:
+            raise KeyError("labels")
+        return functional.cross_entropy(net(batch[0]), batch[1])
+
+    with pytest.raises(KeyError, match="labels"):
+        find_lr(net, optimizer, loader=loader, loss_fn=loss_fn, **RANGE | {"num_steps": 20}, validation_loader=loader)

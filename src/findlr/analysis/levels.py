@@ -21,6 +21,10 @@ _TURNED = 0.5  # of the fall, that the loss has risen again by
 _ALIKE = 0.001  # of the scatter at the bottom: batches that differ by less at the start say nothing of it
 _CLEARS = 3.0  # times the scatter at the bottom, which a fall must exceed where all batches begin alike,
 _STEADY = 0.5  # or this share of all ups and downs on the way
+# A fall comes by itself, and is no rate's, if much of it is there so early, surely, and has begun at the first rates.
+_NEARLY, _EARLY = 0.9, 3.0  # of the fall; decades below the place where that is there
+_MUCH, _SURELY = 0.3, 3.0  # of the fall, and standard errors, because the place is given, and not the lowest of many
+_AT_ONCE = 0.4  # of what is there so early, half-way: a rate's falls have less than that
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -41,6 +45,8 @@ class Levels:
         done_before_end: whether most of the fall lies more than a decade before the end.
         turned: whether the loss has risen again by half of the fall.
         rises_early: whether the loss rises from the first rate on.
+        itself_by: the index of the point by which the loss has fallen by itself, because no rate had acted; None if it
+            has not.
     """
 
     start: float
@@ -55,6 +61,7 @@ class Levels:
     done_before_end: bool
     turned: bool
     rises_early: bool
+    itself_by: int | None
 
 
 def levels_of(points: Curve) -> Levels:
@@ -114,7 +121,21 @@ def levels_of(points: Curve) -> Levels:
         done_before_end=bool(falls[before_end] >= _DONE * falls[at]),
         turned=bool(fall - float(falls[at:].min()) >= _TURNED * fall),
         rises_early=_rises_early(losses, noise, floor),
+        itself_by=_by_itself(points, capped, falls, at, floor),
     )
+
+
+def _by_itself(points: Curve, capped: Array, falls: Array, at: int, floor: float) -> int | None:
+    """The index of the point by which much of the fall to ``at`` is there, if no rate has acted so early."""
+    width = max(5, len(points) // 10)
+    nearly = int(np.argmax(falls >= _NEARLY * falls[at]))
+    early = int(np.searchsorted(points.log10_lr, points.log10_lr[nearly] - _EARLY))
+    if early < 2 * width:
+        return None
+    half = early // 2
+    start, midway, there = (float(np.mean(capped[i : i + width])) for i in (0, half, early - width))
+    much = max(_MUCH * float(falls[at]), _SURELY * _swings(capped[:early]) * (2 / width) ** 0.5, floor)
+    return early - 1 if start - there > much and start - midway >= _AT_ONCE * (start - there) else None
 
 
 def _rises_early(losses: Array, noise: float, floor: float) -> bool:

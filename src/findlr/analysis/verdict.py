@@ -71,7 +71,9 @@ def judge(curve: Curve, ending: Ending | None = None) -> Judgement:
     in 2 of 100 cases: a sign test, (k - n / 2) / sqrt(n / 4) > 2.1. Where the batches are too few for that, if three
     quarters of them are below and the fall is more than twice what batches differ by. Without a baseline, if the bottom
     lies 4 standard errors under the start, by the losses' own scatter. Where all batches begin alike, the fall must
-    also be more than 3 times their scatter at the bottom, or more than half of all ups and downs on the way.
+    also be more than 3 times their scatter at the bottom, or more than half of all ups and downs on the way. A fall
+    comes by itself, and does not count, if 0.3 of it is there, by 3 standard errors, 3 decades below the rate that has
+    0.9 of it, and 0.4 of that half-way there.
 
     Args:
         curve: the raw losses of a sweep.
@@ -138,6 +140,8 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
 
 def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -> Judgement:
     if levels.bottom_is_below_start:
+        if levels.itself_by is not None:
+            return Judgement(Verdict.FLAT, _why_by_itself(points, levels, levels.itself_by))
         return _judge_fall(points, levels, ending)
     order = "" if points.baseline is not None else "the batches come in an order, such as the easiest first"
     if levels.rises_early:
@@ -199,6 +203,20 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
             "use verify=True, or more steps, to find out.",
         )
     return Judgement(Verdict.CLEAR, f"{seen}.")
+
+
+def _why_by_itself(points: Curve, levels: Levels, by: int) -> str:
+    seen = (
+        f"The loss falls by itself, from {levels.start:.4g} on: much of its fall is there by lr "
+        f"{rate_text(points.lr[by])}, most of it only a thousand times above, and no rate acts so early and so long: "
+    )
+    elsewhere = "the optimizer takes its rate from elsewhere than its param groups' lr, or sets it itself"
+    if points.baseline is not None:
+        return f"{seen}as the same batches show no such fall under the starting weights, {elsewhere}: mend that."
+    return (
+        f"{seen}if the batches come in an order, such as the hardest first, shuffle them; if the training fades "
+        f"something out (noise, a weight in the loss), hold it still; else {elsewhere}."
+    )
 
 
 def _why_too_short(curve: Curve, n: int, ending: Ending) -> str:

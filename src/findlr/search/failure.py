@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from findlr.analysis.text import printable
+from findlr.analysis.text import printable, rate_text
 from findlr.errors import FindlrError, RankError, RestoreError
 from findlr.finding import Finding
 from findlr.search import interrupts
@@ -98,6 +98,12 @@ def carry(
     if not any(isinstance(each, RestoreError) for each in _chain(error)):
         but = f"everything but {', '.join(left)}" if left else "everything"
         said = f"{but} was put back; {said}"
+    if isinstance(error, SystemExit) and error.code and len(finding.curve) and not interrupts.is_a_signals(error):
+        logger.warning(
+            "the training ends the process by itself (%s) after lr %s, as scripts do where a loss is no number, so "
+            "nothing shows what was found (%s): catch SystemExit around the search; %s",
+            *(told(error), rate_text(float(finding.curve.lr[-1])), finding.verdict.name, said),
+        )
     carriers = [error, error.__context__] if isinstance(error, RestoreError) else [error]
     for each in carriers:
         try:

@@ -16,7 +16,7 @@ from findlr.search.failure import told
 from findlr.search.stopping import StopRule
 from findlr.search.trainable import ReadsLater, Trainable
 
-_SKIPS = 20  # steps in a row that the optimizer may skip
+MOST_SKIPS = 20  # steps in a row that the optimizer may skip
 _NEED_NO_READING = (float, type(None))
 
 logger = logging.getLogger("findlr")
@@ -102,7 +102,7 @@ class Recording:
         self.steps += 1
         self._skips += 1
         self._skipped += 1
-        if self._skips == _SKIPS:
+        if self._skips == MOST_SKIPS:
             self.end(Stop.OVERFLOW)
 
     def flush(self, *, always: bool = False) -> None:
@@ -129,7 +129,7 @@ class Recording:
             if skipped and math.isfinite(loss):  # a loss that is not finite is no matter of the scaler's
                 self._skips += 1
                 self._skipped += 1
-                if self._skips == _SKIPS:
+                if self._skips == MOST_SKIPS:
                     self.stop = Stop.OVERFLOW
                 continue
             if skipped is not None:

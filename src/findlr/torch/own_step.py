@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.search.recording import MOST_SKIPS
 from findlr.torch.losses import told_loss
 from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
@@ -50,13 +52,17 @@ class OwnStep:
         self.accumulation_steps = accumulation_steps
         self._training, self._function, self._loss = training, function, loss
         self._counted = Counted()
+        self._refused = 0  # calls in a row that tried no step
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
 
+        None also if the function itself, which has stepped before, found its loss or its gradients no good, and left
+        the step out; but a loss that is not finite, if that goes on.
+
         Raises:
             LossError: the function returned no loss.
-            OptimizerError: it did not step the optimizer that is swept.
+            OptimizerError: it never stepped the optimizer that is swept.
         """
         training = self._training
         counted = self._counted = Counted()
@@ -66,12 +72,19 @@ class OwnStep:
                 stack.callback(optimizer.register_step_post_hook(counted.stepped).remove)
             for scaler in training.scalers:
                 stack.callback(count_attempts(scaler, training.swept, counted.attempted))
+            returned = self._function(draw)
+            refuses = bool(self.passes) and training.ranks.is_alone and not self.tried
+            if refuses and returned is None:
+                return None
             loss = told_loss(
-                self._function(draw),
+                returned,
                 f"{self.name} must return one number",
                 f"{self.name} must return the loss that its forward pass saw, got {{}}: return loss",
             )
         self.passes += 1
+        self._refused = self._refused + 1 if refuses else 0
+        if refuses:
+            return loss if self._refused == MOST_SKIPS and not math.isfinite(loss) else None
         if counted.steps and (training.ranks.is_alone or not training.scalers):
             return loss
         if counted.steps or counted.attempts:
@@ -79,7 +92,8 @@ class OwnStep:
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
             f"{self.name} returned, and the optimizer that is swept ({names}) took no step: let it call that "
-            "optimizer's step() once, or name the optimizer that it does step with sweep="
+            "optimizer's step() once, and draw all batches of that step by itself if it accumulates; or name the "
+            "optimizer that it does step with sweep="
         )
 
     @property

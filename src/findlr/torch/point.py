@@ -27,6 +27,11 @@ class Point(Counted):
         """Whether the optimizer has stepped, or a scaler was asked to step it."""
         return self.steps > 0 or self.attempts > 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a loss was recorded, too."""
+        return bool(self) and bool(self._losses)
+
     def record(self, loss: torch.Tensor | float) -> None:
         """Take the loss of a forward pass.
 
@@ -51,7 +56,7 @@ class Point(Counted):
 
 
 class Items(Iterator[Any]):
-    """The batches that a loop gets, and how many there are in one pass."""
+    """The batches that a loop gets, and how many there are in one pass; what else is asked of it, the loader says."""
 
     def __init__(self, items: Iterator[Any], batches: TorchBatches) -> None:
         self._items, self._batches = items, batches
@@ -72,6 +77,12 @@ class Items(Iterator[Any]):
         if length is None:
             raise TypeError(f"object of type '{type(self._batches.loader).__name__}' has no len()")
         return length
+
+    def __getattr__(self, name: str) -> Any:
+        """The loader's: loops print ``len(loader.dataset)``, read ``loader.batch_size``, call ``loader.set_epoch``."""
+        if name.startswith("_"):  # nobody's business, and a copy asks for some before there is a loader
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        return getattr(self._batches.loader, name)
 
 
 _MOST_IDLE_ITEMS = 1_000

@@ -33,7 +33,7 @@ class Points:
     _plan: LoopPlan
 
     def _start_points(self) -> None:
-        self._open = self._given = False
+        self._open = self._given = self._inside = False
         self._memory: TorchMemory | None = None
         self._loaders: dict[int, TorchBatches] = {}
         self._point = Point()
@@ -44,6 +44,9 @@ class Points:
     @property
     def done(self) -> bool:
         """True once the sweep has ended: iteration over the test stops."""
+        if self._point.is_whole and self._open and not self._inside:  # a pass was left by ``break``: none follows empty
+            self._close_point()
+            self._end_if_last()
         return self._recording.stop is not None
 
     def __call__(self, loader: Iterable[Any]) -> Items:
@@ -116,13 +119,14 @@ class Points:
             if interrupts.waiting:
                 interrupts.deliver()
             self._close_point()
+            self._end_if_last()
             if self.done:
                 return
-            if self._points == len(self._lrs):
-                self._recording.end(Stop.FINISHED)
-                return
-            self._given = True
-            yield self._points
+            self._given = self._inside = True
+            try:
+                yield self._points
+            finally:  # also where the loop is left
+                self._inside = False
 
     def record(self, loss: torch.Tensor | float) -> None:
         """Record the loss of a forward pass; of several before the next item (accumulation), the mean counts.
@@ -143,6 +147,10 @@ class Points:
         lr = self._lr()
         self._acting = self._training.rates.acting(lr)
         self._training.write(lr)
+
+    def _end_if_last(self) -> None:
+        if not self.done and self._points == len(self._lrs):
+            self._recording.end(Stop.FINISHED)
 
     def _lr(self) -> float:
         return float(self._lrs[min(self._points, len(self._lrs) - 1)])

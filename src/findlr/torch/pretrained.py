@@ -20,6 +20,7 @@ _ERRORS = 5.0  # standard errors
 _EMPTY = 0.5  # of the weights are zero: an identity, a sparse start, or pruned
 _SIDE = 256  # rows and columns that are compared
 _UNEVEN = 1.7  # times as much as chance, rows or columns differ in size: training finds some inputs more useful
+_FRESH = 1.45  # times, at most, in a fresh layer of many rows; few of them differ by two standard errors more
 
 
 def pretrained(models: Sequence[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> float:
@@ -92,11 +93,14 @@ def _looks_trained(weight: torch.Tensor, weights: torch.Tensor, bound: float) ->
     largest, kurtosis = float(weights.abs().max()) / variance**0.5, float(squares.square().mean()) / variance**2
     normal = abs(kurtosis - 3) < _ERRORS * (24 / len(weights)) ** 0.5
     truncated = largest < _TRUNCATED and _KURTOSIS[0] < kurtosis < _KURTOSIS[1]
-    if not (largest < _UNIFORM or normal or truncated):
+    # A uniform's deviation, told by few weights, has an error of (0.2 / n)^0.5 of it.
+    uniform = largest < max(_UNIFORM, 3**0.5 * (1 + 3 * (0.2 / len(weights)) ** 0.5))
+    if not (uniform or normal or truncated):
         return True
     part = weight.flatten(1)[:_SIDE, :_SIDE].float().square()
     for means, size in ((part.mean(1), part.shape[1]), (part.mean(0), part.shape[0])):
         by_chance = (kurtosis - 1) ** 0.5 / size**0.5
-        if len(means) > 1 and float(means.std() / means.mean()) > _UNEVEN * by_chance:
+        n = len(means)
+        if n > 1 and float(means.std() / means.mean()) > by_chance * max(_UNEVEN, _FRESH * (1 + (2 / (n - 1)) ** 0.5)):
             return True
     return False

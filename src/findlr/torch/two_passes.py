@@ -48,14 +48,17 @@ class Tried:
         takes = [takes_closure(each) for each in self._optimizers]
         if asserted and not any(takes):
             raise error
-        if self._has_moved or not (graph or closure or lacks or isinstance(error, NotImplementedError)):
+        if not (graph or closure or lacks or isinstance(error, NotImplementedError)):
+            raise error
+        if self._has_moved and asserted:  # of something else, perhaps
             raise error
         name, alone = type(self._optimizers[0]).__name__, len(self._optimizers) == 1
-        if alone and not scaled and (graph or (closure and takes[0])):
+        if alone and not scaled and not self._has_moved and (graph or (closure and takes[0])):
             return "graph" if graph else "closure"
         wants = "gradients with a graph" if graph else "a closure" if closure else "more than a call of step()"
         why = "" if alone else ", and several are swept together"
         why = ", which a GradScaler can't step" if scaled else why
+        why = ", and fails without it once it has moved the weights" if self._has_moved else why
         raise OptimizerError(
             f"{', '.join(type(each).__name__ for each in self._optimizers)}: a step wants {wants}{why} "
             f"({told(error)}): take the whole step in train_step=, or in a RangeTest's loop, and "

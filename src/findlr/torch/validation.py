@@ -1,19 +1,26 @@
 """The held-out loss: in eval mode, with no statistics touched and no random state moved."""
 
+# ruff: noqa: SLF001 - a module's own buffers have a private name only
+
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from findlr.errors import LoaderError
 from findlr.search.batches import PASS_ENDED
+from findlr.search.failure import is_the_trainings, told
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
@@ -24,6 +31,8 @@ from findlr.torch.ranks import Ranks, drawn_on_all
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Evaluates, TakesSteps
 from findlr.torch.training import Training
+
+logger = logging.getLogger("findlr")
 
 
 class HeldOut:
@@ -50,6 +59,7 @@ class HeldOut:
         self._validation = None if loader is None else TorchBatches(loader)
         self._aside: list[Any] = []
         self._without_graph = WithoutGraph()
+        self._is_known = self._by_training = False  # whether there is a loss in eval mode
 
     @property
     def places(self) -> list[TorchBatches]:
@@ -113,12 +123,37 @@ class HeldOut:
         return islice(batches, count) if count is not None else _until_one_ends(ranks, batches)
 
     def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
-        with Evaluating(self._training.modules), self._no_new_graphs:
+        with Evaluating(self._training.modules) as modes, self._no_new_graphs:
             if isinstance(self._taker, Evaluates):
                 self._taker.begin_evaluation()
-            loss, count = mean_loss(self._taker.loss, batches, self._without_graph)
+            if self._by_training:
+                modes.train_all_but_torchs()
+            loss, count = mean_loss(partial(self._loss, modes), batches)
         self.forwards += count
         return loss
+
+    def _loss(self, modes: Evaluating, batch: Any) -> torch.Tensor:
+        """The loss of a batch in eval mode; in train mode where there is none, as with torchvision's detectors."""
+        try:
+            found = self._without_graph(partial(self._taker.loss, batch)).detach()
+        except Exception as error:
+            # Another rank may not have failed, and waits for this one.
+            if self._is_known or dist.is_initialized() or not is_the_trainings(error):
+                raise
+            modes.train_all_but_torchs()
+            self._without_graph = WithoutGraph()
+            try:
+                found = self._without_graph(partial(self._taker.loss, batch)).detach()
+            except Exception:  # noqa: BLE001 - the first one tells more
+                raise error from None
+            self._by_training = True
+            logger.warning(
+                "the training's loss can't be had in eval mode (%s), so held-out examples are scored with the model in "
+                "train mode, and only torch's own layers in eval mode",
+                told(error),
+            )
+        self._is_known = True
+        return found
 
 
 def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
@@ -131,22 +166,34 @@ class Evaluating:
     """Eval mode, by the flags, because a module's own ``train()`` may do anything; each flag comes back."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modes = [(module, module.training) for root in modules for module in root.modules()]
+        self._modes = [(module, module.training, root.training) for root in modules for module in root.modules()]
+        self._buffers: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = []
+
+    def train_all_but_torchs(self) -> None:
+        """Train mode, but for torch's own layers, which draw or count there; what the others write into comes back."""
+        for module, mode, of_root in self._modes:
+            if type(module).__module__.startswith("torch.") or isinstance(module, (_NormBase, _DropoutNd)):
+                continue
+            module.training = mode or not of_root
+            own = module._buffers
+            self._buffers += [(own, name, held, held.clone()) for name, held in own.items() if held is not None]
 
     @signals_wait
-    def __enter__(self) -> None:
-        for module, _ in self._modes:
+    def __enter__(self) -> Self:
+        for module, _, _ in self._modes:
             module.training = False
+        return self
 
     @signals_wait
     def __exit__(self, *_: object) -> None:
-        for module, training in self._modes:
-            module.training = training
+        for module, mode, _of_root in self._modes:
+            module.training = mode
+        with torch.no_grad():
+            for own, name, held, value in self._buffers:
+                own[name] = held.copy_(value)
 
 
-def mean_loss(
-    loss: Callable[[Any], torch.Tensor], batches: Iterable[Any], without_graph: WithoutGraph
-) -> tuple[torch.Tensor, int]:
+def mean_loss(loss: Callable[[Any], torch.Tensor], batches: Iterable[Any]) -> tuple[torch.Tensor, int]:
     """The mean loss of all examples, on its device, and the number of batches; a smaller batch counts for less.
 
     Raises:
@@ -154,7 +201,7 @@ def mean_loss(
     """
     losses, sizes = [], []
     for batch in batches:
-        found = without_graph(partial(loss, batch)).detach()
+        found = loss(batch)
         if found.numel():  # the training does not go on without this batch
             losses.append(found.reshape(()))
             sizes.append(batch_size(batch) or 1)
