@@ -15,8 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search import splitting
 from findlr.search.failure import told
+from findlr.search.generators import generators_in
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
-from findlr.search.objects import generators_in, refill_if_changed
+from findlr.search.objects import refill_if_changed
 
 logger = logging.getLogger("findlr")
 

@@ -27,6 +27,7 @@ from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
+from findlr.torch.snapshot.reach import TORCHS, generators_named
 from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
 from findlr.torch.snapshot.stores import Kept, Kind, Store, named, nbytes_of, put_kinds, writable
 
@@ -146,7 +147,7 @@ class TorchMemory(Memory):
             self.each(refill, [vars(value)], [names])
             found += names.values()
         slots = slots_of(value)
-        if slots:
+        if slots or not hasattr(value, "__dict__"):
             self.each(set_slots, [value], [slots])
             found += slots.values()
         return found
@@ -191,6 +192,8 @@ class TorchMemory(Memory):
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
         self.note(*other, worth=worth)
+        if code := [*set(map(type, new)) - TORCHS, *filter(callable, other)]:
+            self.note(*generators_named(code))
         parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
         buffers = [b for m in plain for b in m._buffers.values() if b is not None and b.is_leaf]
         for module in scripted:
