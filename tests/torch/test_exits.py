@@ -76,6 +76,13 @@ class Refusing(Wrapper):
     refused = ("copy_",)
 
 
+class Uncopied(torch.Tensor):
+    """It can't be copied."""
+
+    def clone(self, *args, **how):
+        raise NotImplementedError("clone")
+
+
 def with_a(kind):
     class Net(nn.Linear):
         def forward(self, x):
@@ -120,6 +127,21 @@ def test_a_tensor_that_could_not_be_put_back_is_found_before_the_first_step(door
     with leaves_nothing(), pytest.raises(ConfigurationError, match=r"a Refusing of shape .* nothing was changed"):
         door(net, *others, **SHORT, snapshot=snapshot)
     assert net.odd.inner.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+@pytest.mark.parametrize("kind", ["nested", "no clone"])
+@doors
+def test_a_tensor_that_can_not_be_copied_is_named(door, kind, snapshot):
+    net, *others = parts()
+    of_a_kind = {
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "no clone": lambda: torch.ones(2).as_subclass(Uncopied),
+    }
+    net.register_buffer("odd", of_a_kind[kind]())
+    with leaves_nothing(), pytest.raises(ConfigurationError, match=r"could not be put back.* nothing was changed"):
+        door(net, *others, **SHORT, snapshot=snapshot)
 
 
 class Changing(nn.Linear):

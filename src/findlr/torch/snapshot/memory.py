@@ -29,7 +29,7 @@ from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.modules import extras_of, put_classes, put_extras
 from findlr.torch.snapshot.reach import TORCHS, generators_named
 from findlr.torch.snapshot.scripted import attributes_of_scripted, put_scripted
-from findlr.torch.snapshot.stores import Kept, Kind, Store, named, nbytes_of, put_kinds, writable
+from findlr.torch.snapshot.stores import Kept, Kind, Store, keep_all, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -242,12 +242,11 @@ class TorchMemory(Memory):
         if choose is not None:
             self.store = choose(sum(map(nbytes_of, once + states)))
         with torch.no_grad():
-            kept = [self.store.keep(tensors) for tensors in once]
+            kept, kinds = keep_all(self.store, once, groups.values())
             for tensors, copies in zip(once, kept, strict=True):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
             memos = [{id(t): Kept(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
-        kinds = [[(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors] for tensors in groups.values()]
         self._groups += zip(groups.values(), kept, kinds, strict=True)
         self._copied.update(self._noted)
         for (state, load, name), memo in zip(self._states, memos, strict=True):
