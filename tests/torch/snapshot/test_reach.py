@@ -19,7 +19,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
-from findlr import RangeTest, find_lr, rewindable
+from findlr import LossError, RangeTest, find_lr, rewindable
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, reached_from
 
@@ -329,6 +329,39 @@ def test_whether_a_parameter_is_trained():
 
 def test_a_buffer_that_a_forward_pass_resizes():
     assert torch.equal(swept_restless().queue, torch.zeros(1))
+
+
+class Shedding(nn.Sequential):
+    """A pass, counted from 1, takes a layer of it away."""
+
+    def __init__(self, at):
+        super().__init__(nn.Linear(4, 2))
+        self.start, self.left = nn.Linear(1, 1), at
+
+    def forward(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            del self.start
+        return self[0](inputs)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 7])
+def test_a_module_that_a_forward_pass_takes_away(at, caplog):
+    """In the first pass there is no control variate; in a later one that is an error which says how to leave it out."""
+    caplog.set_level("INFO")
+    _, batches = net_and_batches()
+    net = Shedding(at)
+    start = net.start
+    given = net, optim.SGD(net.parameters(), lr=0.1), lambda x, y: (x - y).square().mean(), batches
+    with pytest.raises(LossError, match="control_variate=False") if at > 2 else nullcontext():
+        found = find_lr(*given, **QUICK)
+    assert net.start is start
+    assert net.left == at
+    if at <= 2:
+        assert found.curve.baseline is None
+        assert "no control variate: the model takes modules or parameters away" in caplog.text
+    find_lr(*given, **QUICK, control_variate=False)
+    assert net.start is start
 
 
 class Counted(optim.SGD):
