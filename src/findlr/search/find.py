@@ -94,7 +94,8 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
         with display(task.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             return task.run()
-        raise task.ended or ConfigurationError(  # which a display has swallowed, and there is no Finding to return
+        # A display has swallowed what broke the search off, and there is no Finding to return.
+        raise task.ended or ConfigurationError(  # noqa: TRY301 - handled as what it raised itself
             "progress= has swallowed what entering on_step= has raised: let its __exit__ return None"
         )
     except Exception as error:
@@ -165,6 +166,8 @@ class _Search:
         finally:
             if self._workers is not None:
                 self._workers.close()
+            if self._checkpoint is not None:
+                self._checkpoint.close()
         self.finding = self._finding()
         return self.finding
 
