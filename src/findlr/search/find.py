@@ -98,6 +98,8 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
         raise task.ended or ConfigurationError(  # noqa: TRY301 - handled as what it raised itself
             "progress= has swallowed what entering on_step= has raised: let its __exit__ return None"
         )
+    except KeyboardInterrupt as error:  # a notebook shows five lines of each frame
+        raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
     except Exception as error:
         if error is task.recording.raised and not isinstance(error, FindlrError):
             raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
