@@ -209,12 +209,13 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
     """What ``build`` makes of a file's bytes; its errors name the file.
 
     Raises:
+        ConfigurationError: ``path`` is no name of a file.
         FileFormatError: it is no regular file, or ``build`` says so.
         OSError: the file cannot be read.
     """
-    from pathlib import Path
+    from findlr.finding.files import file_named
 
-    file = Path(path)
+    file = file_named(path)
     if file.exists() and not file.is_file():  # a pipe could keep us waiting
         raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
     with file.open("rb") as opened:

@@ -51,7 +51,7 @@ class Batches:
     """
 
     def __init__(self, loader: Iterable[Any], *, consume: bool | None = None) -> None:
-        if not isinstance(loader, Iterable):
+        if not isinstance(loader, Iterable) or getattr(loader, "ndim", 1) == 0:  # an array of one number is none
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
         self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # otherwise it starts over
         if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):

@@ -109,7 +109,7 @@ def chosen(optimizers: Any, sweep: Any) -> list[torch.optim.Optimizer]:
         OptimizerError: ``sweep`` names none.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
-        if sweep not in (None, 0, [0]):
+        if sweep is not None and (hasattr(plain(sweep), "ndim") or plain(sweep) not in (0, [0])):
             raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
         return [optimizers]
     if sweep is None and len(optimizers) == 1:

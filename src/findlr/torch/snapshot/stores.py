@@ -198,7 +198,7 @@ def check(snapshot: str) -> None:
     Raises:
         ConfigurationError: it is none of "auto", "device", "cpu", "disk".
     """
-    if snapshot not in get_args(StoreKind):
+    if not isinstance(snapshot, str) or snapshot not in get_args(StoreKind):
         raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(StoreKind))}, got {snapshot!r}")
 
 
