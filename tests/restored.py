@@ -9,7 +9,7 @@ STATE, NOTES, BATCHES = "torch/snapshot/memory.py", "torch/snapshot/notes.py", "
 UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/training.py"
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
-REACHED, OBJECTS = "torch/snapshot/reach.py", "search/objects.py"
+REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
 KEPT = "search/kept.py"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
@@ -498,6 +498,29 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "torch/snapshot/test_reach.py::test_a_generator_in_a_collate_function[numpy]",
                 BATCHES,
                 "        memory.note(*self._generators)",
+                "        pass",
+            ),
+        ],
+        "those that their code names, wherever they stand: a global, an attribute of a class or of a module": [
+            Break(
+                "a generator that code of a dataset names",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_dataset_names[global]",
+                GENERATORS,
+                " if code else found",
+                " if False else found",
+            ),
+            Break(
+                "a generator that a model's code names",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_training_names[find_lr-model]",
+                STATE,
+                "            self.note(*generators_named(code))",
+                "            pass",
+            ),
+            Break(
+                "a generator that an optimizer's code names",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_training_names[find_lr-optimizer]",
+                NOTES,
+                "        memory.note(*generators_named([type(optimizer)]))",
                 "        pass",
             ),
         ],

@@ -24,8 +24,16 @@ class FindlrError(Exception):
     """The root of everything that findlr raises by itself."""
 
 
+_MOST = 1_000  # letters of a message, which may quote an argument that is a whole text
+
+
 class ConfigurationError(FindlrError, ValueError):
     """An argument that cannot work."""
+
+    def __init__(self, message: str = "", *more: object) -> None:
+        if len(message) > _MOST:  # what was wrong stands at its beginning, what to do at its end
+            message = f"{message[: _MOST // 2]} ... {message[-_MOST // 3 :]}"
+        super().__init__(message, *more)
 
 
 class OptimizerError(ConfigurationError):

@@ -7,9 +7,10 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from findlr import Finding, find
+from findlr import ConfigurationError, Finding, find
 from findlr.finding.files import write_whole
 from findlr.testing import Quadratic
 from findlr.views.plot import compare
@@ -145,3 +146,25 @@ def test_a_folder_that_is_missing_is_named_by_what_was_asked_for(tmp_path, write
     path = tmp_path / "missing" / "a.png"
     with pytest.raises(FileNotFoundError, match=str(path)):
         writer(path)
+
+
+NO_NAMES = [None, 0, 1.5, [], lambda: 0, np.array([1]), "a\0b", "\ud800", Exception("e")]
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=lambda name: type(name).__name__)
+@pytest.mark.parametrize("method", ["save", "report", "to_csv", "to_jsonl", "load"])
+def test_what_names_no_file_is_one_clear_error(method, name):
+    with pytest.raises(ConfigurationError, match=r"a file is named by a str or a Path|no name that a file can have"):
+        getattr(FINDING, method)(name)
+
+
+def test_a_name_in_bytes_is_one(tmp_path):
+    path = bytes(tmp_path / "finding.json")
+    FINDING.save(path)
+    assert Finding.load(path) == FINDING
+
+
+def test_what_is_quoted_in_an_error_is_cut():
+    with pytest.raises(ConfigurationError, match=r"^rule must be one of .*x \.\.\. x*'$") as caught:
+        FINDING.suggest("x" * 100_000)
+    assert len(str(caught.value)) < 1_000

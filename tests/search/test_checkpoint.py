@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -290,3 +291,45 @@ def test_a_training_that_was_killed_in_its_race_goes_on(tmp_path):
 def test_what_is_no_name_of_a_file_is_refused(name):
     with pytest.raises(ConfigurationError, match="is no name of a file"):
         find(Quadratic(), Plan(total_steps=400), verify=True, checkpoint=name)
+
+
+ANOTHER = """
+    import sys
+    from findlr import ConfigurationError, Plan, find
+    from findlr.testing import Quadratic
+
+    try:
+        print(find(Quadratic(noise=0.1), Plan("one_cycle", total_steps=400), verify=True, checkpoint=sys.argv[1]).lr)
+    except ConfigurationError as error:
+        print(error)
+"""
+
+
+def another(path):
+    """What another process says, which searches with the same checkpoint."""
+    command = [sys.executable, "-c", textwrap.dedent(ANOTHER), path]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("at", [(1, 0), (3, 5)])
+def test_a_second_search_on_the_file_of_one_that_runs_is_refused(path, at, tmp_path):
+    said = []
+    on_step = lambda step: said.append(another(path)) if (step.run, step.index) == at else None  # noqa: E731
+    found = searched(path, Quadratic(noise=0.1), on_step)
+    (told,) = said
+    assert told.startswith(f"another search writes {path}, and two can't keep their runs in one file: wait for its end")
+    assert another(path) == str(found.lr)  # once it has ended
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_first_of_two_searches_that_has_swept_has_the_file(path, tmp_path):
+    said = []
+    on_step = lambda step: said.append(another(path)) if (step.run, step.index) == (None, 9) else None  # noqa: E731
+    training = Quadratic(noise=0.1)
+    with pytest.raises(ConfigurationError, match="another search writes") as caught:
+        searched(path, training, on_step)
+    assert training.weight == 1.0
+    assert len(caught.value.finding.curve) > 9
+    assert said == [str(searched(path, training).lr)]
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

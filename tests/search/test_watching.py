@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from findlr import Plan, find
+from findlr import ConfigurationError, Plan, find
 from findlr.analysis.curve import Step
 from findlr.testing import Quadratic
 from findlr.views.console import LiveSweep
@@ -305,3 +305,40 @@ def test_the_curve_is_that_of_the_present_run():
     find(Quadratic(), PLAN, verify=True, on_step=on_step)
     assert all(share is None or share <= 1 for _, _, share in seen)
     assert [share for run, index, share in seen if run == 2 and index == 0] == [None]
+
+
+class Swallows:
+    """A context manager, whose exit says that what was raised is dealt with."""
+
+    def __init__(self, at=-1):
+        self.at = at
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return True
+
+    def __call__(self, step):
+        if step.index == self.at:
+            raise ValueError("at a step")
+
+
+class Fails(Swallows):
+    def __enter__(self):
+        raise ValueError("as it is entered")
+
+
+@pytest.mark.parametrize("where", ["progress", "on_step"])
+def test_a_context_manager_that_swallows_what_breaks_a_search_off_leaves_no_call_without_a_finding(where):
+    assert find(Quadratic(), **{where: Swallows()}).lr
+    training = Quadratic()
+    with pytest.raises(ValueError, match="at a step") as caught:
+        find(training, **{where: Swallows(at=3)})
+    assert len(caught.value.finding.curve) == 4
+    assert training.weight == 1.0
+
+
+def test_a_display_that_swallows_what_entering_on_step_raises():
+    with pytest.raises(ConfigurationError, match="let its __exit__ return None"):
+        find(Quadratic(), progress=Swallows(), on_step=Fails())

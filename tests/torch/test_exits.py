@@ -4,7 +4,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn, optim
 from torch.utils._pytree import tree_map
 
-from findlr import ConfigurationError, RangeTest, RestoreError, find_lr
+from findlr import ConfigurationError, OptimizerError, RangeTest, RestoreError, find_lr
 from tests.torch.training import OwnLoop, Training, leaves_nothing, modes
 
 SHORT = {"min_lr": 1e-4, "max_lr": 1e-1, "num_steps": 6}
@@ -76,6 +76,13 @@ class Refusing(Wrapper):
     refused = ("copy_",)
 
 
+class Uncopied(torch.Tensor):
+    """It can't be copied."""
+
+    def clone(self, *args, **how):
+        raise NotImplementedError("clone")
+
+
 def with_a(kind):
     class Net(nn.Linear):
         def forward(self, x):
@@ -120,6 +127,21 @@ def test_a_tensor_that_could_not_be_put_back_is_found_before_the_first_step(door
     with leaves_nothing(), pytest.raises(ConfigurationError, match=r"a Refusing of shape .* nothing was changed"):
         door(net, *others, **SHORT, snapshot=snapshot)
     assert net.odd.inner.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
+@pytest.mark.parametrize("kind", ["nested", "no clone"])
+@doors
+def test_a_tensor_that_can_not_be_copied_is_named(door, kind, snapshot):
+    net, *others = parts()
+    of_a_kind = {
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "no clone": lambda: torch.ones(2).as_subclass(Uncopied),
+    }
+    net.register_buffer("odd", of_a_kind[kind]())
+    with leaves_nothing(), pytest.raises(ConfigurationError, match=r"could not be put back.* nothing was changed"):
+        door(net, *others, **SHORT, snapshot=snapshot)
 
 
 class Changing(nn.Linear):
@@ -310,6 +332,81 @@ def test_a_thread_that_ended_inside_its_block_keeps_nobody_waiting():
     in_a_thread(lambda: left.enter_context(RangeTest(net, optimizer)))()
     assert len(find_lr(*parts(), **SHORT).curve) == 6
     left.close()
+
+
+# Blocks that are entered by hand
+
+
+def stepped(test, net, optimizer, criterion, loader, most=3):
+    """Take some steps in a block."""
+    for i, (x, y) in enumerate(test(loader)):
+        optimizer.zero_grad()
+        loss = criterion(net(x), y)
+        loss.backward()
+        optimizer.step()
+        test.record(loss)
+        if i == most:
+            break
+
+
+@doors
+def test_an_optimizer_whose_block_is_still_open_is_refused(door):
+    given = net, optimizer, *_ = parts()
+    before = net.weight.tolist()
+    with leaves_nothing():
+        test = RangeTest(net, optimizer, **SHORT)
+        test.__enter__()
+        stepped(test, *given)
+        with pytest.raises(OptimizerError, match=r"SGD is still open.*test.__exit__\(None, None, None\)"):
+            door(*given, **SHORT)
+        test.__exit__(None, None, None)
+    assert net.weight.tolist() == before
+    assert optimizer.state_dict()["state"] == {}
+    assert len(door(*given, **SHORT).curve) == 6
+
+
+@pytest.mark.parametrize("step", [True, False])
+def test_the_end_of_a_block_leaves_those_that_were_entered_in_it(step):
+    outer, inner = parts(), parts()
+    before, state = outer[0].weight.tolist(), torch.get_rng_state()
+    with leaves_nothing():
+        first, second = RangeTest(*outer[:2], **SHORT), RangeTest(*inner[:2], **SHORT)
+        first.__enter__()
+        second.__enter__()
+        stepped(first, *outer)
+        stepped(second, *inner)
+        torch.rand(3)
+        if not step:
+            next(second.steps())
+            inner[1].step()  # without a loss, which is an error
+        with nullcontext() if step else pytest.raises(ConfigurationError, match="no loss was recorded"):
+            first.__exit__(None, None, None)
+    for net, optimizer, *_ in (outer, inner):
+        assert net.weight.tolist() == before
+        assert optimizer.state_dict()["state"] == {}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert second.__exit__(None, None, None) is None
+    assert modes()["stance"] == "default"
+
+
+def test_a_block_that_the_main_thread_has_entered_is_left_there():
+    given = net, optimizer, *_ = parts()
+    before = net.weight.tolist()
+    with leaves_nothing():
+        test = RangeTest(net, optimizer, **SHORT)
+        test.__enter__()
+        stepped(test, *given)
+        error = in_a_thread(lambda: test.__exit__(None, None, None))()
+        assert type(error) is ConfigurationError
+        assert "leave it in the main thread; it is open till then" in str(error)
+        test.__exit__(None, None, None)
+    assert net.weight.tolist() == before
+
+
+def test_a_block_that_was_not_entered_has_no_end():
+    net, optimizer, *_ = parts()
+    with pytest.raises(ConfigurationError, match="was not entered"):
+        RangeTest(net, optimizer).__exit__(None, None, None)
 
 
 # Exceptions

@@ -311,6 +311,25 @@ def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
         assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 25
 
 
+@pytest.mark.parametrize("at", [2, 60])
+def test_the_traceback_of_a_ctrl_c_shows_the_users_code_alone(at):
+    """A notebook shows some lines of each frame; ``find_lr`` itself, and what it calls first, are two."""
+
+    def pressed(outputs, targets):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(outputs, targets)
+
+    net, optimizer, loader = parts()
+    calls = []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        find_lr(net, optimizer, pressed, loader, verify=True, num_steps=20, min_lr=1e-3, max_lr=1.0, total_steps=100)
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames[1:] == ["find_lr", "found", "pressed"]
+    assert caught.value.finding is not None
+
+
 @pytest.mark.parametrize("number", [np.float32, np.float64, np.array], ids=lambda kind: kind.__name__)
 def test_a_loss_that_is_a_number_of_numpys_is_one(number):
     net, optimizer, loader = parts()

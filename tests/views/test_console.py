@@ -48,6 +48,15 @@ class TestSummary:
         assert "valley:" not in text
         assert f"{finding.lr:.2g} (valley)" in text
 
+    @pytest.mark.parametrize("width", [20, 24, 39])
+    def test_a_terminal_of_few_columns_gets_whole_words(self, width):
+        finding = find(Quadratic(noise=0.1))
+        console = Console(file=io.StringIO(), width=width)
+        show(finding, console)
+        told = console.file.getvalue()[: console.file.getvalue().index("\n\n")]
+        assert max(map(len, told.splitlines())) <= width
+        assert set(finding.why.split()) | set(finding.stop.sentence.split()) <= set(told.split())
+
     def test_a_refusal_is_told_once(self):
         finding = find(Quadratic(), **REFUSED)
         text = " ".join(printed(summary(finding), width=300).split())

@@ -151,7 +151,7 @@ class TestLabels:
     def test_given_ones_are_kept(self, finding):
         assert labels_of([finding, finding], ["a", "a"]) == ("a", "a")
 
-    @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"], "ab"])
+    @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"], "ab", 2, np.array(2), abs])
     def test_one_for_each(self, finding, labels):
         with pytest.raises(ConfigurationError, match="labels must be a list with one for each of 2 runs"):
             labels_of([finding, finding], labels)

@@ -69,8 +69,8 @@ def levels_of(points: Curve) -> Levels:
 
     Source: original.
     """
-    n = len(points)
     losses = points.loss
+    n = len(losses)
     if points.baseline is not None:  # what makes a batch hard is in both, and cancels
         losses = losses - points.baseline + points.baseline.mean()
     width = max(5, n // 10)
@@ -127,15 +127,21 @@ def levels_of(points: Curve) -> Levels:
 
 def _by_itself(points: Curve, capped: Array, falls: Array, at: int, floor: float) -> int | None:
     """The index of the point by which much of the fall to ``at`` is there, if no rate has acted so early."""
-    width = max(5, len(points) // 10)
+    width = max(5, len(falls) // 10)
+    decades = points.log10_lr
     nearly = int(np.argmax(falls >= _NEARLY * falls[at]))
-    early = int(np.searchsorted(points.log10_lr, points.log10_lr[nearly] - _EARLY))
+    early = int(np.searchsorted(decades, decades[nearly] - _EARLY))
     if early < 2 * width:
         return None
     half = early // 2
-    start, midway, there = (float(np.mean(capped[i : i + width])) for i in (0, half, early - width))
-    much = max(_MUCH * float(falls[at]), _SURELY * _swings(capped[:early]) * (2 / width) ** 0.5, floor)
-    return early - 1 if start - there > much and start - midway >= _AT_ONCE * (start - there) else None
+    start = float(np.mean(capped[:width]))
+    midway, there = (
+        start - float(np.mean(capped[half : half + width])),
+        start - float(np.mean(capped[early - width : early])),
+    )
+    if there <= max(_MUCH * float(falls[at]), floor) or midway < _AT_ONCE * there:
+        return None
+    return early - 1 if there > _SURELY * _swings(capped[:early]) * (2 / width) ** 0.5 else None
 
 
 def _rises_early(losses: Array, noise: float, floor: float) -> bool:
@@ -150,7 +156,7 @@ def _rises_early(losses: Array, noise: float, floor: float) -> bool:
 
 def _measured(points: Curve, losses: Array, start: float, at: int) -> tuple[float, float]:
     """The mean loss of the batches around the bottom that lie below the start: with the starting weights, and there."""
-    near = np.arange(max(0, at - 2), min(len(points), at + 3))
+    near = np.arange(max(0, at - 2), min(len(losses), at + 3))
     lower = near[losses[near] < start]
     chosen = lower if len(lower) else near
     before = start if points.baseline is None else float(points.baseline[chosen].mean())

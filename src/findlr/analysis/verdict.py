@@ -176,7 +176,8 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
             f"the loss of {_batch(len(points), ending)} is NaN or infinite, and no loss before it had risen",
             "look at that batch, and at the gradient of the one before; if both are sound, take more steps",
         )
-    at_end = levels.bottom_index >= len(points) - max(5, len(points) // 20)
+    n = len(points)
+    at_end = levels.bottom_index >= n - max(5, n // 20)
     at_end = at_end and (ending.stop not in _EDGES or cut is not None)
     if at_end and not levels.done_before_end:
         more = "raise max_lr until the loss turns up" if cut is None else "; ".join(cut)

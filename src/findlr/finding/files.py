@@ -10,6 +10,26 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
+from findlr.errors import ConfigurationError
+
+
+def file_named(path: str | PathLike[str]) -> Path:
+    """The path that an argument names.
+
+    Raises:
+        ConfigurationError: it is no name of a file.
+    """
+    try:
+        name = os.fsdecode(path)
+        sound = b"\0" not in os.fsencode(name)
+    except TypeError:
+        raise ConfigurationError(f"a file is named by a str or a Path, got {type(path).__name__}") from None
+    except UnicodeError:  # which the file system has no letters for
+        sound = False
+    if not sound:
+        raise ConfigurationError(f"{path!r} is no name that a file can have: give another one")
+    return Path(name)
+
 
 def write_whole(path: str | PathLike[str], write: Callable[[Path], object]) -> None:
     """Write a file beside ``path``, which takes its place once all of it is on the disk.
@@ -23,13 +43,15 @@ def write_whole(path: str | PathLike[str], write: Callable[[Path], object]) -> N
         write: is given the path to write to; its suffix is that of ``path``.
 
     Raises:
+        ConfigurationError: ``path`` is no name of a file.
         OSError: it can't be written; it names ``path``.
     """
+    file = file_named(path)
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            write(Path(path))
+        if file.exists() and not file.is_file():
+            write(file)
         else:
-            _replace(Path(os.path.realpath(path)), write)
+            _replace(Path(os.path.realpath(file)), write)
     except OSError as error:
         if error.errno is None:
             raise

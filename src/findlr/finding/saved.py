@@ -11,7 +11,6 @@ import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeVar
 
 from findlr.analysis.text import printable
@@ -207,10 +206,13 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
     """What ``build`` makes of a file's bytes; its errors name the file.
 
     Raises:
+        ConfigurationError: ``path`` is no name of a file.
         FileFormatError: it is no regular file, or ``build`` says so.
         OSError: the file cannot be read.
     """
-    file = Path(path)
+    from findlr.finding.files import file_named
+
+    file = file_named(path)
     if file.exists() and not file.is_file():  # a pipe could keep us waiting
         raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
     with file.open("rb") as opened:

@@ -15,8 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search import splitting
 from findlr.search.failure import told
+from findlr.search.generators import generators_in
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
-from findlr.search.objects import generators_in, refill_if_changed
+from findlr.search.objects import refill_if_changed
 
 logger = logging.getLogger("findlr")
 
@@ -50,7 +51,7 @@ class Batches:
     """
 
     def __init__(self, loader: Iterable[Any], *, consume: bool | None = None) -> None:
-        if not isinstance(loader, Iterable):
+        if not isinstance(loader, Iterable) or getattr(loader, "ndim", 1) == 0:  # an array of one number is none
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
         self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # otherwise it starts over
         if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):

@@ -12,7 +12,7 @@ from findlr.analysis.race import Run
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError
 from findlr.search.alike import difference
-from findlr.search.checkpoint_file import ANEW, from_the_root, read, through_json, write
+from findlr.search.checkpoint_file import ANEW, OwnFile, from_the_root, read, through_json
 from findlr.search.recording import Recording, recording_of
 from findlr.search.run import End
 from findlr.search.stopping import StopRule
@@ -53,7 +53,8 @@ class Checkpoint:
         self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
         self._writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
-        kept = None if self._path is None else read(self._path, several)
+        self._own = None if self._path is None or not self._writes else OwnFile(self._path)
+        kept = None if self._path is None else read(self._path, self._own, several)
         self.resumed = kept is not None
         if kept is not None:
             self._data = kept
@@ -168,8 +169,13 @@ class Checkpoint:
         )
 
     def _write(self) -> None:
-        if self._path is not None and self._writes:  # one process of several writes
-            write(self._path, self._data)
+        if self._own is not None:  # one process of several writes
+            self._own.write(self._data)
+
+    def close(self) -> None:
+        """Let other searches have the file."""
+        if self._own is not None:
+            self._own.close()
 
 
 class _Comparison:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from findlr.errors import ConfigurationError, FileFormatError, FindlrError
 from findlr.finding.files import write_whole
@@ -37,17 +39,24 @@ def from_the_root(path: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-def read(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
+def read(path: Path, own: OwnFile | None, several: OneOfSeveral | None) -> dict[str, Any] | None:
     """What a file holds, which the first of several processes reads for all; None if there is none.
+
+    Args:
+        path: of the file.
+        own: takes it; None in the other processes.
+        several: the processes.
 
     Raises:
         FileFormatError: it is no checkpoint, or damaged.
-        ConfigurationError: there could not be one.
+        ConfigurationError: there could not be one, or another search has it.
     """
     kept: dict[str, Any] | FindlrError | None = None
     try:
         if several is None or several.rank == 0:
             kept = _loaded(path) if _can_be_read(path) else None
+            if own is not None:
+                own.take()
     except FindlrError as error:
         kept = error
     kept = kept if several is None else several.first(kept)
@@ -56,15 +65,86 @@ def read(path: Path, several: OneOfSeveral | None) -> dict[str, Any] | None:
     return kept
 
 
-@signals_wait
-def write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write the file anew. A failure is logged, not raised."""
-    data = through_json(data)
-    text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
-    try:
-        write_whole(path, lambda file: file.write_text(text))
-    except OSError as error:
-        logger.warning("the race goes on, but can't be kept in %s: %s", path, error)
+class OwnFile:
+    """A file that one search alone writes: another one that lives at the same time is refused.
+
+    The lock lies on the file itself, so that nothing is left beside it, and the system lets go of it as the process
+    ends, however it does. A file that another search has put there before it was locked is seen by the next write.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at: os.stat_result | None = None  # the file that this search has read or written last
+        self._locked: list[IO[bytes]] = []
+        self.close = weakref.finalize(self, _let_go, self._locked)
+        """Let other searches have the file."""
+
+    def take(self) -> None:
+        """Lock the file that is there, if there is one; nothing in this process may close it from here on.
+
+        Raises:
+            ConfigurationError: another search has it.
+        """
+        if self._path.is_file():  # a pipe could keep us waiting
+            self._at = self._path.stat()
+            self._lock()
+            self._check()
+
+    @signals_wait
+    def write(self, data: Mapping[str, Any]) -> None:
+        """Write the file anew. A failure is logged, not raised.
+
+        Raises:
+            ConfigurationError: another search has put its own there.
+        """
+        self._check()
+        data = through_json(data)
+        text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
+
+        try:
+            write_whole(self._path, lambda file: file.write_text(text))
+            self._at = self._path.stat()
+        except OSError as error:
+            logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)
+        else:
+            self._lock()
+
+    def _check(self) -> None:
+        with suppress(FileNotFoundError):
+            if self._path.is_file() and not (self._at and os.path.samestat(self._at, self._path.stat())):
+                raise self._refused()
+
+    def _lock(self) -> None:
+        """Lock the file in place of the one before."""
+        try:
+            import fcntl
+
+            file = self._path.open("r+b")
+        except (ImportError, OSError):  # as on Windows, or it can't be written
+            return
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, whose lock a fork would hold on
+        except (BlockingIOError, PermissionError):
+            file.close()
+            raise self._refused() from None
+        except OSError:  # this file system has none
+            pass
+        _let_go(self._locked)
+        self._locked.append(file)
+
+    def _refused(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"another search writes {self._path}, and two can't keep their runs in one file: wait for its end, or give "
+            "each a checkpoint of its own"
+        )
+
+
+def _let_go(files: list[IO[bytes]]) -> None:
+    while files:
+        files.pop().close()
 
 
 def _can_be_read(path: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from findlr.analysis.text import printable, rate_text
 from findlr.errors import FindlrError, RankError, RestoreError
@@ -16,6 +16,8 @@ from findlr.finding import Finding
 from findlr.search import interrupts
 
 logger = logging.getLogger("findlr")
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 _HOME = str(Path(__file__).parents[1])
 _OF_MEMORY = ("out of memory", "can't allocate memory", "resource_exhausted")  # as torch on a CPU and JAX tell it
@@ -120,7 +122,7 @@ def note(error: BaseException, text: str) -> None:
         error.add_note(f"findlr: {text}")
 
 
-def short(error: Exception, traceback: TracebackType | None) -> Exception:
+def short(error: _Error, traceback: TracebackType | None) -> _Error:
     """An exception whose traceback lacks findlr's own frames at its head; the whole one, if there are no others."""
     inner = traceback
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_HOME):

@@ -88,6 +88,12 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
         with display(task.progress) as show, entered(task.settings.on_step):
             task.recording.watch(show, task.settings.on_step)
             return task.run()
+        # A display has swallowed what broke the search off, and there is no Finding to return.
+        raise task.ended or ConfigurationError(  # noqa: TRY301 - handled as what it raised itself
+            "progress= has swallowed what entering on_step= has raised: let its __exit__ return None"
+        )
+    except KeyboardInterrupt as error:  # a notebook shows five lines of each frame
+        raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
     except Exception as error:
         if error is task.recording.raised and not isinstance(error, FindlrError):
             raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
@@ -116,6 +122,7 @@ class _Search:
             trainable.check_verify()
         self.recording = recording_of(trainable, count, settings.stop_rule())
         self.finding: Finding | None = None
+        self.ended: BaseException | None = None
         self.progress = settings.progress if self.several is None or self.several.rank == 0 else False
         self._left: Sequence[str] = ()
         self._rule = chosen_rule(settings.rule)
@@ -142,7 +149,7 @@ class _Search:
             if self.several is not None:
                 self._cost = self.several.first(self._spent())
         except BaseException as ended:
-            error = self._settled(ended)
+            self.ended = error = self._settled(ended)
             self.recording.interrupt()
             try:
                 self.finding = self._finding()
@@ -155,6 +162,8 @@ class _Search:
         finally:
             if self._workers is not None:
                 self._workers.close()
+            if self._checkpoint is not None:
+                self._checkpoint.close()
         self.finding = self._finding()
         return self.finding
 

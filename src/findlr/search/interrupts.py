@@ -100,6 +100,11 @@ class HeldSignals:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._formers: dict[int, Any] = {}  # what is given back, which may be no handler of Python's
 
+    @property
+    def are_of_another_thread(self) -> bool:
+        """Whether the handlers can't be given back here: the main thread holds them, which alone may."""
+        return bool(self._handlers) and threading.current_thread() is not threading.main_thread()
+
     def handler_of(self, number: int) -> Any:
         """What a signal calls."""
         return self._handlers.get(number) or signal.getsignal(number)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
     MOST_ITEMS,
@@ -70,7 +71,7 @@ class Kept:
 
     def reach(self, *roots: Any) -> None:
         """Look into these, too."""
-        todo = list(roots)
+        todo, code = list(roots), list[Any]()
         for value in todo:  # which grows
             if id(value) in self._seen or len(self._seen) > MOST_OBJECTS:
                 continue
@@ -84,6 +85,8 @@ class Kept:
             else:
                 self._holders += holders_of(value)
                 todo += [item for item, _ in inside(value, "")]
+                code.append(value if isinstance(value, FunctionType) else type(value))
+        self._generators += generators_named(code, but=self._generators)
 
     def puts(self) -> list[Put]:
         """What puts back each thing as it is now."""

@@ -95,9 +95,11 @@ def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
     """What puts a random generator of Python's or NumPy's back, and its name; None for anything else."""
     if isinstance(value, np.random.RandomState):
         return partial(value.set_state, value.get_state()), "a NumPy RandomState"
+    if isinstance(value, np.random.BitGenerator):
+        return partial(setattr, value, "state", value.state), "a NumPy BitGenerator"
     if isinstance(value, np.random.Generator):
         return partial(setattr, value.bit_generator, "state", value.bit_generator.state), "a NumPy Generator"
-    if isinstance(value, random.Random):
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):  # the system's has no state
         return partial(value.setstate, value.getstate()), "a random.Random"
     return None
 

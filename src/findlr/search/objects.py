@@ -7,7 +7,6 @@ import random
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -19,9 +18,9 @@ MOST_ITEMS = 1_000  # of a container; a longer one is data
 MOST_OBJECTS = 5_000  # that are looked at, in all
 MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
-GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
-_FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
+FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
 
 
 def is_plain(value: Any) -> bool:
@@ -36,7 +35,7 @@ def is_plain(value: Any) -> bool:
 
 def is_foreign(module: str) -> bool:
     """Whether a module is Python's own, torch's or NumPy's."""
-    return module.partition(".")[0] in _FOREIGN
+    return module.partition(".")[0] in FOREIGN
 
 
 def slots_of(value: Any) -> dict[str, Any]:
@@ -45,21 +44,29 @@ def slots_of(value: Any) -> dict[str, Any]:
     for kind in type(value).__mro__:
         slots = getattr(kind, "__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+            if name in ("__dict__", "__weakref__"):
+                continue
+            if name.startswith("__") and not name.endswith("__"):  # as Python mangles a private one
+                name = f"_{kind.__name__.lstrip('_')}{name}"  # noqa: PLW2901
+            if hasattr(value, name):
                 found[name] = getattr(value, name)
     return found
 
 
 def set_slots(value: Any, slots: dict[str, Any]) -> None:
-    """Give an object's slots these values."""
+    """Give an object's slots these values, past what the class makes of setting one; the others stand for nothing."""
+    for name in slots_of(value).keys() - slots.keys():
+        object.__delattr__(value, name)
     for name, item in slots.items():
-        setattr(value, name, item)
+        object.__setattr__(value, name, item)
 
 
 def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
     """What a function, a container or an object holds, with its place."""
     if isinstance(value, MethodType):
         yield from ((value.__self__, f"{place}.self"), (value.__func__, place))
+    elif isinstance(value, BuiltinFunctionType):  # a bound method, too, if its class is written in C
+        yield value.__self__, f"{place}.self"
     elif isinstance(value, functools.partial):
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
     elif isinstance(value, FunctionType):
@@ -120,73 +127,6 @@ def global_names(code: CodeType) -> Iterable[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from global_names(constant)
-
-
-def generators_in(
-    root: Any,
-    holders: list[Any] | None = None,
-    *,
-    orders: bool = False,
-    kinds: tuple[type, ...] = GENERATORS,
-    simple: AbstractSet[type] = SIMPLE,
-    modules: tuple[str, ...] = (),
-    owners: tuple[type, ...] = (),
-    but: Iterable[Any] = (),
-) -> list[Any]:
-    """The random generators that a loader holds, however deep: in its samplers, collate function, dataset, transforms.
-
-    Args:
-        root: what to look into; containers of more than 1,000 items are data, and left alone.
-        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
-            are in, such as those of a dataset that counts its epochs.
-        orders: whether ``holders`` takes what may be the order of the examples, too, which people shuffle in place:
-            longer lists, and arrays of whole numbers; and what a function or an object keeps in small arrays.
-        kinds: the classes of generators.
-        simple: classes of values that hold nothing.
-        modules: the beginnings of modules whose objects are looked into, as the user's own are.
-        owners: classes that are looked into, too, whose attributes are put back by somebody else.
-        but: objects that are not looked into.
-    """
-    found, seen, todo = [], set(map(id, but)), [root]
-    holders = [] if holders is None else holders
-    for value in todo:  # which grows
-        kind = type(value)
-        if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
-            continue
-        seen.add(id(value))
-        held: Iterable[Any] = ()
-        if isinstance(value, kinds):
-            found.append(value)
-        elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
-            if len(value) <= MOST_ITEMS:
-                held = value.values() if isinstance(value, dict) else value
-                holders += [value] if isinstance(value, (list, set, deque, dict)) else []
-        elif isinstance(value, (FunctionType, MethodType, functools.partial)):
-            held = [item for item, _ in inside(value, "")]
-        elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
-            held = (slots_of(value) | getattr(value, "__dict__", {})).values()
-            holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-        held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
-        holders += _orders_in(value, held) if orders and held_kinds & {list, np.ndarray} else ()
-        if not simple >= held_kinds:
-            todo += held
-        if len(seen) > MOST_OBJECTS:
-            break
-    return found
-
-
-def _orders_in(owner: Any, held: Iterable[Any]) -> list[Any]:
-    """What may be the order of the examples, or few of them, and no data; those in a container may be a batch."""
-    is_container = isinstance(owner, (list, tuple, set, frozenset, deque, dict))
-    return [each for each in held if _is_order(each) or (not is_container and is_small_array(each))]
-
-
-def _is_order(value: Any) -> bool:
-    """Whether it is a long list, or an array of whole numbers that can be shuffled and is too small for the data."""
-    if isinstance(value, list):
-        return len(value) > MOST_ITEMS
-    is_row = type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "iu"  # no file that is mapped
-    return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
 
 
 def is_small_array(value: Any) -> bool:

@@ -69,6 +69,8 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
             "the default"
         )
     num_steps = count
+    if not isinstance(spacing, str):
+        raise ConfigurationError(f"spacing must be 'exponential' or 'linear', got {spacing!r}")
     if spacing == "linear":
         result = np.linspace(min_lr, max_lr, num_steps)
     elif spacing == "exponential":

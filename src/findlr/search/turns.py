@@ -9,11 +9,12 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakMethod
 
 from findlr.errors import ConfigurationError
 from findlr.search import interrupts
@@ -39,6 +40,8 @@ class Turn:
 
     def __init__(self, *, is_block: bool = False) -> None:
         self.is_block = is_block
+        self.leave: WeakMethod[Callable[[], object]] | None = None
+        """Leaves the block."""
         self.thread = threading.current_thread()
 
     def take(self) -> None:
@@ -78,6 +81,11 @@ class Turn:
                     "call this one in the step's own thread",
                     names,
                 )
+
+    def inside(self) -> list[Callable[[], object]]:
+        """What leaves the blocks that were entered since, in this thread, and are still open; the innermost first."""
+        later = [turn.leave and turn.leave() for turn in _open[_open.index(self) + 1 :]]
+        return [leave for leave in reversed(later) if leave is not None]
 
     def give(self) -> None:
         """Let the next search begin; nothing, if this one never had its turn."""

@@ -51,7 +51,7 @@ def autocast_type(given: torch.dtype | str | None) -> torch.dtype | None:
         >>> autocast_type("bf16"), autocast_type(torch.float16), autocast_type(None)
         (torch.bfloat16, torch.float16, None)
     """
-    if given is None or given in (torch.bfloat16, torch.float16):
+    if given is None or given is torch.bfloat16 or given is torch.float16:
         return given
     known = _TYPES.get(given.lower()) if isinstance(given, str) else None
     if known is None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.errors import LossError
 from findlr.search.kept import kept_in, put_kept
 from findlr.search.objects import is_small_array
 from findlr.torch.control_variate import ControlVariate
@@ -69,7 +70,10 @@ class Baseline:
             if now[0] == written:
                 self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
                 self.forwards += 2
-                reason = self._once(partial(self.variate.disagrees, latest))
+                try:
+                    reason = self._once(partial(self.variate.disagrees, latest))
+                except LossError as error:
+                    reason = str(error)
                 changed = {} if reason is not None else self.variate.changed()
                 if changed:
                     self.forwards += 1

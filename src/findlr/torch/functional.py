@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from findlr.errors import LossError
+from findlr.search.failure import told
 from findlr.torch.ranks import is_fully_sharded
 
 
@@ -53,11 +55,24 @@ class WholeLoss(nn.Module):
 
         What it raises does not pass through ``functional_call``: contextlib, which that is made with, would write into
         it, and a frozen exception would be lost.
+
+        Raises:
+            LossError: a module that had a tensor has it no more.
         """
         raised: list[BaseException] = []
-        found: torch.Tensor = functional_call(self, tensors, (batch, raised))
+        lost: Exception | None = None
+        try:
+            found: torch.Tensor = functional_call(self, tensors, (batch, raised))
+        except (AttributeError, KeyError) as error:  # its own, because what the loss raises comes in the list
+            lost = error
         if raised:
             raise raised.pop()
+        if lost is not None:
+            raise LossError(
+                f"the model takes modules or parameters away, or replaces them, in its forward pass ({told(lost)}), so "
+                "a batch has no loss under the starting weights: leave the control variate out, with "
+                "control_variate=False"
+            ) from lost
         return found
 
 

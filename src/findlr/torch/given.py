@@ -12,6 +12,7 @@ from torch import nn
 
 from findlr.analysis.numbers import plain
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.torch.point import Point
 from findlr.torch.rates import parameters_of
 from findlr.torch.snapshot.notes import check_stateful
 
@@ -46,6 +47,22 @@ def check_made(tensors: Iterable[torch.Tensor]) -> None:
         raise ConfigurationError(
             "the model was made under torch.inference_mode(), so it can't be trained: make it outside of that block"
         )
+
+
+def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Refuse optimizers that an open ``RangeTest`` sweeps: it would write its own rate before each of their steps.
+
+    Raises:
+        OptimizerError: there is one.
+    """
+    for optimizer in optimizers:
+        for hook in vars(optimizer).get("_optimizer_step_post_hooks", {}).values():
+            if isinstance(getattr(hook, "__self__", None), Point):
+                raise OptimizerError(
+                    f"a RangeTest of the {type(optimizer).__name__} is still open, and writes its own rate before each "
+                    "step: leave its block first. One that was entered by hand is left by test.__exit__(None, None, "
+                    "None), which puts everything back; if it is lost, make the model and the optimizer anew"
+                )
 
 
 def warn_of_strangers(parameters: Mapping[int, torch.Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -87,7 +104,7 @@ def chosen(optimizers: Any, sweep: Any) -> list[torch.optim.Optimizer]:
         OptimizerError: ``sweep`` names none.
     """
     if isinstance(optimizers, torch.optim.Optimizer):
-        if sweep not in (None, 0, [0]):
+        if sweep is not None and (hasattr(plain(sweep), "ndim") or plain(sweep) not in (0, [0])):
             raise OptimizerError(f"sweep={sweep!r} picks one optimizer of several, and there is one: leave it out")
         return [optimizers]
     if sweep is None and len(optimizers) == 1:

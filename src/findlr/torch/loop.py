@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakMethod
 
 from findlr.analysis.curve import Step, Stop
 from findlr.analysis.length import epochs_in
@@ -27,7 +28,7 @@ from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.turns import Turn
 from findlr.search.watching import Progress, display, entered
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.given import asked_of
+from findlr.torch.given import asked_of, check_free
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
@@ -147,6 +148,7 @@ class RangeTest(Points):
         try:
             self._signals.hold()
             self._turn.take()
+            self._turn.leave = WeakMethod(self._leave)
             self._begin(self._exits)
         except BaseException:
             try:
@@ -161,6 +163,7 @@ class RangeTest(Points):
     def _begin(self, exits: ExitStack) -> None:
         """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
         training = self._training
+        check_free(training.swept)
         reached = reached_around()
         training.include(reached)
         training.watched = Around(reached)
@@ -184,11 +187,20 @@ class RangeTest(Points):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._open:
+            if self._finding is None:
+                raise ConfigurationError("the RangeTest was not entered, so there is no block to leave")
+            return  # it was left already
+        if self._signals.are_of_another_thread:
+            raise ConfigurationError(
+                "the RangeTest was entered in the main thread, and is to be left in another one, which can't give the "
+                "handlers of signals back: leave it in the main thread; it is open till then"
+            )
         self._open = False
         failure = error
         closing = [batches.close for batches in self._loaders.values()]
         leave = partial(self._exits.__exit__, kind, error, traceback)
-        parts: list[Callable[[], object]] = [partial(self._finish, error), leave, *closing]
+        parts: list[Callable[[], object]] = [*self._turn.inside(), partial(self._finish, error), leave, *closing]
         for part in parts:
             try:
                 part()
@@ -204,6 +216,10 @@ class RangeTest(Points):
         finally:
             self._turn.give()
             self._signals.release(self._carry)
+
+    def _leave(self) -> None:
+        """Leave the block because the one around it ends."""
+        self.__exit__(None, None, None)
 
     def _settled(self, failure: BaseException | None) -> BaseException | None:
         """What this rank raises, once all ranks have come to the end."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.numbers import real
 from findlr.errors import DataEndedError, OptimizerError
 from findlr.search.memory import Memory
 from findlr.torch.arguments import autocast_type, check_counts, check_limits
@@ -118,8 +119,8 @@ class LossStep:
         check_limits(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         self._name = "criterion" if loss_fn is None else "loss_fn"
         self.autocast, self.accumulation_steps = autocast_type(autocast), int(accumulation_steps)
-        self.clip_grad_norm = None if clip_grad_norm is None else float(clip_grad_norm)
-        self.clip_grad_value = None if clip_grad_value is None else float(clip_grad_value)
+        self.clip_grad_norm = None if clip_grad_norm is None else real(clip_grad_norm)
+        self.clip_grad_value = None if clip_grad_value is None else real(clip_grad_value)
         self.passes, self.combine = 0, combine
         self._divisor = self.accumulation_steps if combine == "mean" else 1
         self._model, self._criterion, self._loss_fn = training.models[0], criterion, loss_fn

@@ -189,13 +189,11 @@ class TorchTrainable(Stepping):
         self.batches = TorchBatches(loader, self.device if place is None else None, consume=consume)
         self._held_out = HeldOut(training, taker, validation_loader, self.no_new_graphs, self._place)
         self.validation_every = None if validation_loader is None else plain(validation_every)
-        self._first_batch: str | None = None
         ranks = training.ranks
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.read_every = 1 if self.device.type == "cpu" and ranks.is_alone else READ_EVERY_STEPS
         self._baseline = Baseline(training, taker, functions)
-        self._latest: Loss = 0.0
-        self._other_passes = 0
+        self._latest, self._other_passes, self._first_batch = 0.0, 0, None
         self.see_together: Callable[[int, Sequence[Sequence[float]]], object] | None = None
 
     def hold_out(self, batches: int, steps: int, total_steps: int) -> int:

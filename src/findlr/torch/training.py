@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
-from findlr.torch.given import check_made, chosen, listed, restorable, warn_of_strangers
+from findlr.torch.given import check_free, check_made, chosen, listed, restorable, warn_of_strangers
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
 from findlr.torch.ranks import ALONE, Ranks, computes_on
@@ -170,17 +170,18 @@ class Training:
             ConfigurationError: something does not fit.
         """
         theirs = self._parameters
-        swept = {id(p): p for p in self.swept_parameters()}
-        check_made((*theirs.values(), *self._buffers.values(), *swept.values()))
+        swept = self.swept_parameters()
+        check_made((*theirs.values(), *self._buffers.values(), *swept))
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
-        if not theirs.keys() & swept.keys():
+        if theirs.keys().isdisjoint(map(id, swept)):
             raise OptimizerError(
                 "none of the optimizer's parameters are the model's or the criterion's: build it with "
                 "model.parameters()"
             )
-        if not any([p.requires_grad for p in swept.values()]):  # noqa: C419 - a list takes fewer calls
+        if not any([p.requires_grad for p in swept]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
+        check_free(self.swept)
         warn_of_strangers(theirs, self.optimizers)
         self._out_of_reach = warn_of_cudnn(self.modules, self.optimizers)
         if torch.device("meta") in self.devices:

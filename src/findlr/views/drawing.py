@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -98,7 +99,8 @@ def findings_of(given: Any) -> list[Finding]:
     Raises:
         ConfigurationError: they are none.
     """
-    findings = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    items = _items(given)
+    findings = [given] if items is None else items
     for each in findings:
         if not isinstance(each, Finding):
             kind = type(each).__name__
@@ -106,6 +108,13 @@ def findings_of(given: Any) -> list[Finding]:
     if isinstance(given, Finding):
         raise ConfigurationError("give a list of Findings, got a single one: [finding], or finding.plot()")
     return findings
+
+
+def _items(given: Any) -> list[Any] | None:
+    """What can be iterated over and is no text, as a list; None if it can't."""
+    with suppress(TypeError):
+        return None if isinstance(given, (str, bytes)) else list(given)
+    return None
 
 
 def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -127,7 +136,7 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
     if not findings:
         raise ConfigurationError("there is nothing to show: give at least one Finding")
     if labels is not None:
-        if isinstance(labels, str) or len(labels) != len(findings):
+        if len(_items(labels) or ()) != len(findings):
             raise ConfigurationError(f"labels must be a list with one for each of {len(findings)} runs, got {labels!r}")
         return tuple(map(str, labels))
     facts = [dict(flat_facts({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
@@ -225,7 +234,9 @@ def _named(finding: Finding, rules: Sequence[Rule | str] | Rule | str) -> dict[f
     named: dict[float, tuple[str, ...]] = {}
     if finding.suggestion is not None:
         named[finding.suggestion.lr] = (finding.suggestion.rule,)
-    for rule in (rules,) if isinstance(rules, str) or callable(rules) else rules:
+    asked: Any = rules
+    items = None if callable(rules) else _items(rules)
+    for rule in [asked] if items is None else items:
         try:
             answer = finding.suggest(rule)
         except NoSuggestionError:

@@ -2,6 +2,7 @@
 
 import gc
 import operator
+import pickle
 import random
 import sys
 import types
@@ -18,7 +19,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
-from findlr import RangeTest, find_lr, rewindable
+from findlr import LossError, RangeTest, find_lr, rewindable
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, reached_from
 
@@ -330,6 +331,39 @@ def test_a_buffer_that_a_forward_pass_resizes():
     assert torch.equal(swept_restless().queue, torch.zeros(1))
 
 
+class Shedding(nn.Sequential):
+    """A pass, counted from 1, takes a layer of it away."""
+
+    def __init__(self, at):
+        super().__init__(nn.Linear(4, 2))
+        self.start, self.left = nn.Linear(1, 1), at
+
+    def forward(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            del self.start
+        return self[0](inputs)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 7])
+def test_a_module_that_a_forward_pass_takes_away(at, caplog):
+    """In the first pass there is no control variate; in a later one that is an error which says how to leave it out."""
+    caplog.set_level("INFO")
+    _, batches = net_and_batches()
+    net = Shedding(at)
+    start = net.start
+    given = net, optim.SGD(net.parameters(), lr=0.1), lambda x, y: (x - y).square().mean(), batches
+    with pytest.raises(LossError, match="control_variate=False") if at > 2 else nullcontext():
+        found = find_lr(*given, **QUICK)
+    assert net.start is start
+    assert net.left == at
+    if at <= 2:
+        assert found.curve.baseline is None
+        assert "no control variate: the model takes modules or parameters away" in caplog.text
+    find_lr(*given, **QUICK, control_variate=False)
+    assert net.start is start
+
+
 class Counted(optim.SGD):
     class Count:
         steps = 0
@@ -398,6 +432,156 @@ def test_a_generator_in_a_collate_function(kind):
         return batches_of(loader, search)
 
     assert torch.equal(batches(False), batches(True))
+
+
+DRAWS, BITS = random.Random(0), np.random.PCG64(0)
+helper = types.ModuleType("helper")
+exec("import random\ngenerator = random.Random(0)\ndef drawn(): return generator.random()", vars(helper))
+
+
+class Shared:
+    drawn = random.Random(0)
+
+
+class Ones(torch.utils.data.Dataset):
+    """Its examples are noisy by a generator that its code names, and that no object holds."""
+
+    generators = (random.Random(0),)
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        return torch.ones(4) * self.noise(self)
+
+    @staticmethod
+    def drawn():
+        return DRAWS.random()
+
+    @property
+    def generator(self):
+        return DRAWS
+
+
+def by_an_attribute(_):
+    return by_an_attribute.generator.random()
+
+
+by_an_attribute.generator = random.Random(0)
+
+NAMED = {
+    "global": (lambda data: DRAWS.random(), DRAWS),
+    "static-method": (lambda data: data.drawn(), DRAWS),
+    "property": (lambda data: data.generator.random(), DRAWS),
+    "class": (lambda data: data.generators[0].random(), Ones.generators[0]),
+    "another-class": (lambda data: Shared.drawn.random(), Shared.drawn),
+    "attribute-of-a-function": (by_an_attribute, by_an_attribute.generator),
+    "module": (lambda data: helper.generator.random(), helper.generator),
+    "function-of-a-module": (lambda data: helper.drawn(), helper.generator),
+    "bits": (lambda data: BITS.random_raw() % 97, BITS),
+    "bound-method-in-c": (lambda data, draw=DRAWS.random: draw(), DRAWS),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_generator_that_code_of_a_dataset_names(kind):
+    noise, generator = NAMED[kind]
+    loader = DataLoader(Ones(noise), 8)
+    before = pickle.dumps(generator)
+    batches_of(loader, search=True)
+    after_search_and_pass = pickle.dumps(generator)
+    generator.__setstate__(pickle.loads(before).__getstate__())
+    batches_of(loader, search=False)
+    assert pickle.dumps(generator) == after_search_and_pass != before
+
+
+class Drawing(nn.Linear):
+    """Its forward pass draws from a generator that its code names."""
+
+    def __init__(self, draw=DRAWS.random):
+        super().__init__(4, 1)
+        self.draw = draw
+
+    def forward(self, inputs):
+        return super().forward(inputs) * (1 + self.draw() + DRAWS.random())
+
+
+class StepsDrawing(optim.SGD):
+    def step(self, closure=None):
+        DRAWS.random()
+        return super().step(closure)
+
+
+class Criterion:
+    def __call__(self, outputs, targets):
+        return (outputs - targets).square().mean() * DRAWS.random()
+
+
+@pytest.mark.parametrize("drawing", ["model", "model-holds-the-method", "optimizer", "criterion"])
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+def test_a_generator_that_code_of_a_training_names(drawing, door):
+    _, batches = net_and_batches()
+    mine = random.Random(0)
+    net = Drawing(mine.random) if drawing == "model-holds-the-method" else Drawing() if drawing == "model" else None
+    net = net or nn.Linear(4, 1)
+    optimizer = (StepsDrawing if drawing == "optimizer" else optim.SGD)(net.parameters(), lr=0.1)
+    criterion = Criterion() if drawing == "criterion" else nn.MSELoss()
+    before = mine.getstate(), DRAWS.getstate()
+    if door == "find_lr":
+        find_lr(net, optimizer, criterion, batches, **QUICK)
+    else:
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for inputs, targets in test(batches):
+                loss = criterion(net(inputs), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                test.record(loss)
+    assert (mine.getstate(), DRAWS.getstate()) == before
+
+
+def test_the_systems_generator_has_no_state():
+    data, system = [torch.ones(4)] * 16, random.SystemRandom()
+    loader = DataLoader(data, 8, collate_fn=lambda samples: torch.stack(samples) * system.random())
+    batches_of(loader, search=True)
+
+
+class Sealed:
+    """Slots that can't be set from outside; one is private, one is new after a step."""
+
+    __slots__ = ("__count", "late")
+
+    def __init__(self):
+        object.__setattr__(self, "_Sealed__count", 0)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+    def steps(self):
+        return self.__count, hasattr(self, "late")
+
+    def step(self):
+        object.__setattr__(self, "_Sealed__count", self.__count + 1)
+        object.__setattr__(self, "late", True)
+
+
+def test_slots_of_an_object_in_an_optimizer():
+    class Holding(optim.SGD):
+        def __init__(self, parameters):
+            super().__init__(parameters, lr=0.1)
+            self.held = Sealed()
+
+        def step(self, closure=None):
+            self.held.step()
+            return super().step(closure)
+
+    net, batches = net_and_batches()
+    optimizer = Holding(net.parameters())
+    find_lr(net, optimizer, loader=batches, loss_fn=lambda m, b: m(b[0]).square().mean(), **QUICK)
+    assert optimizer.held.steps() == (0, False)
 
 
 def test_a_generator_in_a_transform_of_a_dataset_inside_a_subset():

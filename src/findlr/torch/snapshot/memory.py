@@ -33,7 +33,8 @@ from findlr.torch.snapshot.modules import (
     put_extras,
     put_scripted,
 )
-from findlr.torch.snapshot.stores import Kind, Store, Stored, named, nbytes_of, put_kinds, writable
+from findlr.torch.snapshot.reach import TORCHS, generators_named
+from findlr.torch.snapshot.stores import Kind, Store, Stored, keep_all, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -151,7 +152,7 @@ class TorchMemory(Memory):
             self.each(refill, [vars(value)], [names])
             found += names.values()
         slots = slots_of(value)
-        if slots:
+        if slots or not hasattr(value, "__dict__"):
             self.each(set_slots, [value], [slots])
             found += slots.values()
         return found
@@ -196,6 +197,8 @@ class TorchMemory(Memory):
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
         self.note(*other, worth=worth)
+        if code := [*set(map(type, new)) - TORCHS, *filter(callable, other)]:
+            self.note(*generators_named(code))
         parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
         buffers = [b for m in plain for b in m._buffers.values() if b is not None and b.is_leaf]
         for module in scripted:
@@ -244,12 +247,11 @@ class TorchMemory(Memory):
         if choose is not None:
             self.store = choose(sum(map(nbytes_of, once + states)))
         with torch.no_grad():
-            kept = [self.store.keep(tensors) for tensors in once]
+            kept, kinds = keep_all(self.store, once, groups.values())
             for tensors, copies in zip(once, kept, strict=True):
                 if type(tensors[0]) not in _USUAL or tensors[0].layout is not torch.strided:
                     self._check(tensors[0], copies[0])
             memos = [{id(t): Stored(self.store, *self.store.keep([t])) for t in tensors} for tensors in states]
-        kinds = [[(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors] for tensors in groups.values()]
         self._groups += zip(groups.values(), kept, kinds, strict=True)
         self._copied.update(self._noted)
         for (state, load, name), memo in zip(self._states, memos, strict=True):

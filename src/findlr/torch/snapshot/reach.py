@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import CO_OPTIMIZED
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.search import objects
+from findlr.search import generators, objects
 from findlr.search.kept import holders_of
 from findlr.search.objects import inside, is_foreign, is_plain, named_in
 from findlr.torch.data.rewind import Rewindable
@@ -62,7 +62,7 @@ def reached_from(*roots: Any) -> Reached:
 
     Modules are not looked into: what they hold is theirs.
     """
-    found, seen = Reached(), set[int]()
+    found, seen, code = Reached(), set[int](), list[Any]()
     kinds = _kinds(found)
     todo = deque((root, f"{i}") for i, root in enumerate(roots) if root is not None)
     while todo and len(seen) < objects.MOST_OBJECTS:
@@ -80,6 +80,9 @@ def reached_from(*roots: Any) -> Reached:
         elif not type(value).__module__.startswith("findlr."):  # which is no user's
             todo += inside(value, place)
             found.holders += holders_of(value)
+            code.append(value if isinstance(value, FunctionType) else type(value))
+    if code:
+        found.generators += generators_named(code, but=found.generators)
     if found.iterators:
         again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
         found.iterators = [(place, each) for place, each in found.iterators if not any(each is one for one in again)]
@@ -100,14 +103,26 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
     }
 
 
+_SIMPLE = objects.SIMPLE | {torch.Tensor, torch.device, torch.dtype}
+
 generators_in = partial(
-    objects.generators_in,
+    generators.generators_in,
     kinds=_GENERATORS,
-    simple=objects.SIMPLE | {torch.Tensor, torch.device, torch.dtype},
+    simple=_SIMPLE,
     modules=("torch.utils.data",),
     owners=(nn.Module,),
 )
-"""``findlr.search.objects.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
+"""``findlr.search.generators.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
+
+TORCHS: set[type] = set()
+"""Classes of torch's that were asked about: they name no generators, and asking again would take a call for each."""
+
+
+def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
+    """``findlr.search.generators.generators_named``, with torch's generators."""
+    code = list(code)
+    TORCHS.update([each for each in code if isinstance(each, type) and is_foreign(each.__module__)])
+    return generators.generators_named(code, _GENERATORS, _SIMPLE, but)
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from findlr.errors import ConfigurationError
+from findlr.search.failure import is_the_trainings, told
 from findlr.torch.snapshot import staging
 from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 
@@ -132,6 +134,39 @@ class DiskStore(Store):
         self._file.close()
 
 
+def keep_all(
+    store: Store, once: list[list[torch.Tensor]], groups: Iterable[list[torch.Tensor]]
+) -> tuple[list[list[Any]], list[list[Kind]]]:
+    """Copy tensors, a list at a time, and say what they are.
+
+    Args:
+        store: keeps the copies.
+        once: what is copied: the tensors, or views that name each place in memory once.
+        groups: the tensors.
+
+    Raises:
+        ConfigurationError: one can't be copied.
+    """
+    try:
+        kinds = [[(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors] for tensors in groups]
+        return list(map(store.keep, once)), kinds
+    except Exception as error:
+        if is_the_trainings(error):
+            for tensor in chain.from_iterable(once):
+                _try_copying(tensor)
+        raise
+
+
+def _try_copying(tensor: torch.Tensor) -> None:
+    try:
+        _ = tensor.shape, tensor.detach().clone()  # a nested tensor of the older layout has no shape
+    except Exception as error:
+        raise ConfigurationError(
+            f"a {type(tensor).__name__} can't be copied ({told(error)}), so it could not be put back; nothing was "
+            "changed. Let its class have shape and clone, or replace it by a plain tensor"
+        ) from error
+
+
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
     """The bytes that copies of ``tensors`` take."""
     return sum([t.nbytes if t.layout is torch.strided else bytes_of(t) for t in tensors])
@@ -163,7 +198,7 @@ def check(snapshot: str) -> None:
     Raises:
         ConfigurationError: it is none of "auto", "device", "cpu", "disk".
     """
-    if snapshot not in get_args(StoreKind):
+    if not isinstance(snapshot, str) or snapshot not in get_args(StoreKind):
         raise ConfigurationError(f"snapshot must be one of {', '.join(get_args(StoreKind))}, got {snapshot!r}")
 
 

@@ -18,6 +18,7 @@ from findlr.views.console.sketch import Sketch
 from findlr.views.parts import OWN
 
 _NARROW = 60  # columns; the table of several Findings needs more
+_TIGHT = 40  # columns; beside the names of one Finding's lines there is too little left for words
 
 
 def show(finding: Finding, console: Console | None = None) -> None:
@@ -28,7 +29,12 @@ def show(finding: Finding, console: Console | None = None) -> None:
         console: where to; None is standard output.
     """
     console = console or Console()
-    console.print(summary(finding), "", Sketch(finding), sep="\n")
+    if console.width < _TIGHT:
+        for name, text in _told(finding):
+            console.print(Text.assemble((f"{name}  " if name else "", "bold"), text))
+    else:
+        console.print(summary(finding))
+    console.print("", Sketch(finding), sep="\n")
     if code := code_lines(finding):
         console.print(Text("\nto paste", style="bold"))
         console.print(Text("\n".join(code)), soft_wrap=True)  # a line stays one, however narrow the terminal is
@@ -90,26 +96,32 @@ def summary(finding: Finding) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    for name, text in _told(finding):
+        table.add_row(name, text)
+    return table
+
+
+def _told(finding: Finding) -> Iterator[tuple[str, Text]]:
+    """What the summary says, line by line, and what each line is about; nothing where that is the line's before."""
     suggestion = finding.suggestion
     if suggestion is None:
-        table.add_row("suggestion", Text(none_text(finding), style="bold red"))
+        yield "suggestion", Text(none_text(finding), style="bold red")
     else:
         named = rate_text(suggestion.lr) + (f" ({printable(suggestion.rule)})" if suggestion.rule not in OWN else "")
-        table.add_row("suggestion", Text(named, style="bold green"))
+        yield "suggestion", Text(named, style="bold green")
         if suggestion.interval is not None:
-            table.add_row("interval", Text(interval_text(suggestion.interval)))
-    table.add_row("plan", Text(plan_text(finding.plan)))
+            yield "interval", Text(interval_text(suggestion.interval))
+    yield "plan", Text(plan_text(finding.plan))
     if suggestion is not None:
-        table.add_row("rule", Text(printable(suggestion.why)))
+        yield "rule", Text(printable(suggestion.why))
     if finding.race is not None:
-        table.add_row("race", Text(race_text(finding.race)))
-    table.add_row("verdict", Text(finding.verdict.name))
-    table.add_row("why", Text(printable(finding.why)))
-    table.add_row("stop", Text(finding.stop.sentence))
+        yield "race", Text(race_text(finding.race))
+    yield "verdict", Text(finding.verdict.name)
+    yield "why", Text(printable(finding.why))
+    yield "stop", Text(finding.stop.sentence)
     for i, (names, answer) in enumerate(_other_answers(finding)):
-        table.add_row("" if i else "other rules", Text(f"{names}: {answer}"))
-    table.add_row("cost", cost_text(finding.cost))
-    return table
+        yield "" if i else "other rules", Text(f"{names}: {answer}")
+    yield "cost", Text(cost_text(finding.cost))
 
 
 def _other_answers(finding: Finding) -> Iterator[tuple[str, str]]:

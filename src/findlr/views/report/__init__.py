@@ -17,7 +17,7 @@ from string import Template
 
 from findlr.analysis.text import printable
 from findlr.finding import Finding
-from findlr.finding.files import write_whole
+from findlr.finding.files import file_named, write_whole
 from findlr.finding.saved import strict
 from findlr.views.drawing import findings_of, labels_of
 from findlr.views.report.data import run_data
@@ -56,7 +56,7 @@ def write_report(
     """
     text = page(findings, labels, source)
     write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
-    return Path(path)
+    return file_named(path)
 
 
 def page(findings: Sequence[Finding], labels: Sequence[str] | None = None, source: str | None = None) -> str:
