@@ -504,7 +504,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "those that their code names, wherever they stand: a global, an attribute of a class or of a module": [
             Break(
                 "a generator that code of a dataset names",
-                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_dataset_names[global]",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_dataset_names[static-method]",
                 GENERATORS,
                 " if code else found",
                 " if False else found",
@@ -721,9 +721,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "copies, never aliases",
                 f"{MATRIX}[mlp-sgd-fresh]",
-                STATE,
-                "self.store.keep(tensors) for tensors in once]",
-                "list(tensors) for tensors in once]",
+                STORES,
+                "list(map(store.keep, once))",
+                "list(map(list, once))",
             ),
         ],
     },
