@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -183,10 +183,15 @@ def _named_by_function(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # not bound yet
             yield cell.cell_contents
-    names = set(global_names(function.__code__))
+    names = _names_in(function.__code__)
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if not isinstance(value, ModuleType):
             yield value
         elif not is_foreign(value.__name__):
             yield from (vars(value)[each] for each in names & vars(value).keys())
+
+
+@functools.lru_cache(4096)  # a library's classes have as many functions
+def _names_in(code: CodeType) -> frozenset[str]:
+    return frozenset(global_names(code))
