@@ -145,8 +145,8 @@ def _step(
             losses.append(told_loss(output_transform(state.output), *_NO_LOSS))
         if not step.tried:
             raise OptimizerError(
-                f"the process function was called {count} times, and the optimizer that is swept took no step: give "
-                "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
+                f"the process function was given {count} of its batches, and the optimizer that is swept took no step: "
+                "give gradient_accumulation_steps=, or name the optimizer that does step with sweep="
             )
         return sum(losses) / count
 

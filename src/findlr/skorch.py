@@ -247,4 +247,4 @@ def _shape(net: NeuralNet, steps: int) -> Any:
         ) from error
     if scheduler.step_every != "batch":
         rates = stairs(rates, steps, steps / len(rates))
-    return Samples(rates / rates.max())
+    return Samples(rates / rates.max(), getattr(scheduler.policy_, "__name__", ""))

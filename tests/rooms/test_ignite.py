@@ -289,7 +289,7 @@ def test_bad_input_is_one_clear_error_and_nothing_is_lost():
         ({"max_lr": 0}, ConfigurationError, "max_lr"),
         ({"num_iter": 9}, ConfigurationError, "it is called 'num_steps' here"),
         ({"gradient_accumulation_steps": 0}, ConfigurationError, "gradient_accumulation_steps must be"),
-        ({"gradient_accumulation_steps": 1}, OptimizerError, "called 1 times.*gradient_accumulation_steps="),
+        ({"gradient_accumulation_steps": 1}, OptimizerError, "given 1 of its batches.*gradient_accumulation_steps="),
         ({"output_transform": lambda output: {"loss": output}}, LossError, "got dict: output_transform="),
         ({"output_transform": lambda output: torch.ones(3)}, LossError, r"one number, got shape \(3,\)"),
     ):

@@ -272,6 +272,13 @@ def test_the_line_to_paste_sets_the_peak_of_a_schedule(how, line):
     assert max(dict(net.callbacks_)["rates"].seen) == pytest.approx(finding.lr, rel=0.05)
 
 
+def test_a_policy_whose_peak_no_setting_sets_is_named():
+    far = LRScheduler("CyclicLR", base_lr=1e-4, max_lr=0.01, cycle_momentum=False, step_every="batch")  # never there
+    code = find_lr(net_of(callbacks=[far]), X, Y).code()
+    assert "once your CyclicLR is made" in code
+    assert "the function that was given" not in code
+
+
 class Halves:
     """A split with a state of its own."""
 

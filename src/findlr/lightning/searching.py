@@ -130,7 +130,8 @@ def searched(
         silence(trainer, [] if bar is None else [bar])
         verify = search.get("verify", False)
         trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
-        plan = _planned(trainer, trainable, schedule, total_steps, warmup)
+        length = _length(trainer, put["callbacks"]) if total_steps is None else total_steps
+        plan = _planned(trainer, trainable, schedule, length, warmup)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
@@ -146,11 +147,26 @@ def _named(optimizers: Sequence[Any], module: Any) -> dict[str, Any]:
     return dict(zip(keys, optimizers, strict=True))
 
 
+def _length(trainer: Any, callbacks: Sequence[Any]) -> int | None:
+    """The optimizer steps of a ``fit``; None if it is endless, or its loaders have no length.
+
+    Lightning's number does not follow a GradientAccumulationScheduler, and has the epoch that StochasticWeightAveraging
+    adds, which renews the statistics of BatchNorm and takes no step.
+    """
+    steps = trainer.estimated_stepping_batches  # -1 is endless, too
+    kinds = {kind.__name__: each for each in callbacks for kind in type(each).__mro__}
+    averages, accumulates = map(kinds.get, ("StochasticWeightAveraging", "GradientAccumulationScheduler"))
+    if (averages or accumulates) and trainer.max_epochs > 0 and 0 < steps < math.inf:
+        epochs = min(trainer.max_epochs, averages.swa_end + 1) if averages else trainer.max_epochs
+        fixed = trainer.accumulate_grad_batches
+        each = [accumulates.get_accumulate_grad_batches(i) if accumulates else fixed for i in range(epochs)]
+        trained = sum(math.ceil(trainer.num_training_batches / count) for count in each)
+        steps = trained if trainer.max_steps < 0 else min(trained, trainer.max_steps)
+    return steps if 0 < steps < math.inf else None
+
+
 def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps: Any, warmup: float | None) -> Plan:
     """The plan that was given, and what is left open from the Trainer and the scheduler that it steps."""
-    estimated = trainer.estimated_stepping_batches  # -1, too, is endless: of loaders without a length
-    if total_steps is None and 0 < estimated < math.inf:
-        total_steps = estimated
     total_steps = steps_in(total_steps, trainable.steps_per_epoch)
     is_known = schedule is None and trainer.lightning_module.automatic_optimization
     for config in trainer.lr_scheduler_configs if is_known else ():
