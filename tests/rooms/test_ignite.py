@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import ignite
 import numpy as np
 import pytest
 import torch
@@ -130,6 +131,7 @@ def test_the_same_finding_as_the_plain_call(steps):
     by_hand = Training(optim.Adam, steps)
     finding = training.search(loss_fn=training.loss, **how)
     plainly = plain(*(by_hand.model, by_hand.optimizer, nn.MSELoss(), by_hand.loader), accumulation_steps=steps, **how)
+    assert finding.facts["versions"].pop("ignite") == ignite.__version__
     assert (finding.plan, finding.facts, finding.verdict) == (plainly.plan, plainly.facts, plainly.verdict)
     np.testing.assert_array_equal(finding.curve.baseline, plainly.curve.baseline)
     rounding = 1e-6 if steps > 1 else 0  # Ignite tells loss / 3 * 3, which is not the loss to the last bit

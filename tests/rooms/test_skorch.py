@@ -110,6 +110,7 @@ def test_the_same_finding_as_the_plain_call():
     by_hand = plain(net.module_, net.optimizer_, nn.MSELoss(), loader, **how)
     np.testing.assert_array_equal(finding.curve.loss, by_hand.curve.loss)
     np.testing.assert_array_equal(finding.curve.baseline, by_hand.curve.baseline)
+    assert finding.facts["versions"].keys() - by_hand.facts["versions"].keys() == {"skorch"}
     assert (finding.lr, finding.interval, finding.plan) == (by_hand.lr, by_hand.interval, by_hand.plan)
 
 

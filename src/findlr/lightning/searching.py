@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -95,19 +94,21 @@ def trainable_of(
     by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))
     optimizers = trainer.optimizers if by_place else _named(trainer.optimizers, trainer.lightning_module)
     whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
-    training = Training(trainer.lightning_module, optimizers, **whose)
+    package = package_of(trainer)
+    training = Training(trainer.lightning_module, optimizers, **whose, framework=package.partition(".")[0])
     if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
         training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
     if trainer.datamodule is not None:  # whose hooks batches go through
         training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
-    package = package_of(trainer)
     validation = leaves(trainer.val_dataloaders, package) if verify else []
     step = LightningStep(training, trainer, package, validation_loaders=len(validation))
     facts = written_in(trainer.lightning_module, training, package)
     data = _loader(trainer)
     first = next(iter(validation), None)
-    return _Trainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
+    made = TorchTrainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
+    made.ends_short = True
+    return made
 
 
 def searched(
@@ -218,16 +219,3 @@ class _Epochs:
         if not math.isfinite(self.limit):
             raise TypeError("these loaders have no length")
         return int(self.limit)
-
-
-class _Trainable(TorchTrainable):
-    """Tells Lightning's version."""
-
-    ends_short = True
-
-    def facts(self) -> dict[str, Any]:
-        facts = super().facts()
-        module: Any = self.training.models[0]
-        package = sys.modules[package_of(module.trainer).partition(".")[0]]
-        facts["versions"][package.__name__] = package.__version__
-        return facts
