@@ -98,6 +98,7 @@ def find_lr(
     taken = {name: given.pop(name) for name in How.__annotations__ if name in given}
     taken |= {"accumulation_steps": accelerator.gradient_accumulation_steps, "stepper": partial(_Stepper, accelerator)}
     trainable = _Trainable(model, optimizer, criterion, loader, loss_fn=loss_fn, restore=restore, **taken)
+    trainable.training.framework = "accelerate"
     trainable.ends_short = accelerator.gradient_state.sync_with_dataloader
     return find(trainable, planned(schedule, total_steps, warmup, trainable.steps_per_epoch), **given)
 
@@ -141,6 +142,5 @@ class _Stepper(Stepper):
 class _Trainable(TorchTrainable):
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
-        facts["versions"]["accelerate"] = accelerate.__version__
         precision = AcceleratorState().mixed_precision
         return {**facts, "autocast": {"bf16": "bfloat16", "fp16": "float16"}.get(precision)}

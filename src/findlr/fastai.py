@@ -129,7 +129,7 @@ def _training(learn: Learner, watch: _Watch, restore: Sequence[Any], snapshot: S
     """The training of a Learner whose ``fit`` is about to train."""
     wrapped = isinstance(learn.opt, OptimWrapper)
     optimizer = learn.opt.opt if wrapped else _Groups.of(learn)
-    training = Training(learn.model, optimizer, restore=restore, snapshot=snapshot)
+    training = Training(learn.model, optimizer, restore=restore, snapshot=snapshot, framework="fastai")
     training.include(reached_from(learn.loss_func))
     training.check_parameters()
     training.restore += [Attributes(learn, *learn.cbs), *filter(None, [vars(learn).get("scaler")])]

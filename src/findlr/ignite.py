@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
+from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.find import find
 from findlr.search.restoring import Unwritten, restored
@@ -106,7 +106,7 @@ def find_lr(
             'name such as "linear" or a function of the progress'
         )
     models, optimizers, others = _sorted(to_save)
-    training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot)
+    training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot, framework="ignite")
     training.include(reached_from(trainer._process_function, loss_fn))  # noqa: SLF001
     training.check_parameters()
     state = Attributes(trainer.state, but=["dataloader"])
@@ -137,21 +137,18 @@ def _step(
     """So many iterations of the trainer, which step its optimizer once."""
 
     def take(draw: Draw) -> Any:
-        state, losses = trainer.state, list[Any]()
-        for _ in range(count):
+        def one() -> Any:
+            state = trainer.state
             state.epoch = 1 + (state.iteration // state.epoch_length if state.epoch_length else 0)
             state.iteration, state.batch = state.iteration + 1, draw()
             state.output = trainer._process_function(trainer, state.batch)  # noqa: SLF001 - it has no public name
-            losses.append(told_loss(output_transform(state.output), *_NO_LOSS))
-        if not step.tried:
-            raise OptimizerError(
-                f"the process function was called {count} times, and the optimizer that is swept took no step: give "
-                "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
-            )
-        return sum(losses) / count
+            return told_loss(output_transform(state.output), *_NO_LOSS)
+
+        return step.mean_of(count, one)
 
     loss = None if loss_fn is None else partial(loss_fn, training.models[0])
     step = OwnStep(training, take, loss, accumulation_steps=count)
+    step.name = "the process function"
     return step
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan, Samples
-from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
+from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.failure import told
 from findlr.search.find import find
@@ -122,7 +122,8 @@ def find_lr(
             parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
             optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
             modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-            training = Training(modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot)
+            whose: Any = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
+            training = Training(modules, optimizers, **whose, framework="skorch")
             training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
             training.check_parameters()
             facts = {"model": type(net.module_).__name__}
@@ -191,16 +192,11 @@ class _Step(OwnStep):
         self._net, self._given, self._count = net, given, count
 
     def _taken(self, draw: Draw) -> Any:
-        losses = list[Any]()
-        for _ in range(self._count):
+        def one() -> Any:
             self._net.history.new_batch()  # as ``fit`` does, by which a train_step may tell when it has accumulated
-            losses.append(told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS))
-        if not self.tried:
-            raise OptimizerError(
-                f"train_step was given {self._count} of its batches, and the optimizer that is swept took no step: "
-                "give gradient_accumulation_steps=, or name the optimizer that does step with sweep="
-            )
-        return sum(losses) / self._count
+            return told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS)
+
+        return self.mean_of(self._count, one)
 
     def _loss_of(self, batch: Any) -> Any:
         net = self._net
@@ -247,4 +243,4 @@ def _shape(net: NeuralNet, steps: int) -> Any:
         ) from error
     if scheduler.step_every != "batch":
         rates = stairs(rates, steps, steps / len(rates))
-    return Samples(rates / rates.max())
+    return Samples(rates / rates.max(), getattr(scheduler.policy_, "__name__", ""))

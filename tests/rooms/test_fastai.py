@@ -170,6 +170,7 @@ def test_the_same_finding_as_the_plain_call(opt_func, optimizer):
     np.testing.assert_array_equal(finding.curve.loss, plainly.curve.loss)
     np.testing.assert_array_equal(finding.curve.baseline, plainly.curve.baseline)
     assert finding.plan == plainly.plan
+    assert finding.facts["versions"].keys() - plainly.facts["versions"].keys() == {"fastai"}
     assert (finding.lr, finding.interval, finding.verdict) == (plainly.lr, plainly.interval, plainly.verdict)
 
 

@@ -28,7 +28,7 @@ from transformers import (
 
 from findlr import ConfigurationError, LoaderError, Stop, find_lr
 from findlr import huggingface as room
-from findlr.huggingface.training import TrainerTrainable, plan_of
+from findlr.huggingface.training import plan_of, trainable_of
 from findlr.testing import TrainableConformance, TrainingConformance
 from findlr.testing.bits import differing, draws
 
@@ -204,7 +204,7 @@ class OfTrainable(TrainableConformance):
 
     def trainable(self):
         self.trainer = stopped(self.at, **self.how())
-        return TrainerTrainable.within(self.trainer, scored=True)
+        return trainable_of(self.trainer, scored=True)
 
     def state(self, trainable):
         parameters = [parameter.tolist() for parameter in self.trainer.model.parameters()]

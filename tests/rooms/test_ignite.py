@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import ignite
 import numpy as np
 import pytest
 import torch
@@ -130,6 +131,7 @@ def test_the_same_finding_as_the_plain_call(steps):
     by_hand = Training(optim.Adam, steps)
     finding = training.search(loss_fn=training.loss, **how)
     plainly = plain(*(by_hand.model, by_hand.optimizer, nn.MSELoss(), by_hand.loader), accumulation_steps=steps, **how)
+    assert finding.facts["versions"].pop("ignite") == ignite.__version__
     assert (finding.plan, finding.facts, finding.verdict) == (plainly.plan, plainly.facts, plainly.verdict)
     np.testing.assert_array_equal(finding.curve.baseline, plainly.curve.baseline)
     rounding = 1e-6 if steps > 1 else 0  # Ignite tells loss / 3 * 3, which is not the loss to the last bit
@@ -289,7 +291,7 @@ def test_bad_input_is_one_clear_error_and_nothing_is_lost():
         ({"max_lr": 0}, ConfigurationError, "max_lr"),
         ({"num_iter": 9}, ConfigurationError, "it is called 'num_steps' here"),
         ({"gradient_accumulation_steps": 0}, ConfigurationError, "gradient_accumulation_steps must be"),
-        ({"gradient_accumulation_steps": 1}, OptimizerError, "called 1 times.*gradient_accumulation_steps="),
+        ({"gradient_accumulation_steps": 1}, OptimizerError, "given 1 of its batches.*gradient_accumulation_steps="),
         ({"output_transform": lambda output: {"loss": output}}, LossError, "got dict: output_transform="),
         ({"output_transform": lambda output: torch.ones(3)}, LossError, r"one number, got shape \(3,\)"),
     ):

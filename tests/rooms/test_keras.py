@@ -696,6 +696,21 @@ def test_a_callback_searches_once_and_the_fit_goes_on():
     assert float(model.optimizer.learning_rate) == pytest.approx(applied.finding.lr)
 
 
+@pytest.mark.parametrize(
+    ("how", "steps"),
+    [({}, 20), ({"steps_per_epoch": 1}, 4), ({"validation_split": 0.4}, 12)],
+)
+def test_a_callbacks_plan_has_the_steps_that_the_fit_takes(how, steps):
+    for accumulated in (None, 3):
+        callback = FindLR(X, Y, batch_size=10, num_steps=20, progress=False)
+        model = model_of(keras.optimizers.Adam(0.01, gradient_accumulation_steps=accumulated))
+        fit(model, 4, callbacks=[callback], **how)
+        assert int(model.optimizer.iterations) == callback.finding.plan.total_steps == steps // (accumulated or 1)
+    shorter = FindLR(X, Y, batch_size=10, num_steps=20, total_steps=7, progress=False)
+    fit(model_of(), 4, callbacks=[shorter], **how)
+    assert shorter.finding.plan.total_steps == 7
+
+
 def test_a_callback_that_finds_none_says_so(caplog):
     flat = FindLR(X, np.zeros_like(Y), batch_size=10, num_steps=20, max_lr=1e-7, apply=True, progress=False)
     model = model_of()

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LambdaCallback,
     ModelCheckpoint,
+    StochasticWeightAveraging,
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -819,6 +820,30 @@ def test_an_accumulation_that_changes_is_that_of_the_first_step(tmp_path):
     assert search.finding.facts["accumulation_steps"] == 2
     found = find_lr(trainer_of(tmp_path, changes, max_epochs=1), Plain(), loader_of(), **SWEEP)
     assert found.facts["accumulation_steps"] == 2
+
+
+class Times(Callback):
+    """Counts the steps of 5 epochs: the sixth, which StochasticWeightAveraging adds, ends with an idle one."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps += trainer.current_epoch < 5
+
+
+@pytest.mark.parametrize("how", [{}, {"max_steps": 20}, {"accumulate_grad_batches": 5}], ids=str)
+@pytest.mark.parametrize("kind", ["accumulates", "averages"])
+def test_the_plan_has_the_steps_that_a_fit_takes_whatever_callbacks_change(kind, how, tmp_path):
+    if kind == "accumulates":
+        makes, how = lambda: GradientAccumulationScheduler({0: 4, 1: 3, 3: 1}), {**how, "accumulate_grad_batches": 1}
+    else:
+        makes = lambda: StochasticWeightAveraging(1e-3)  # noqa: E731
+    search, took = FindLR(**SWEEP), Times()
+    trainer_of(tmp_path, makes(), took, search, **how).fit(Module(), loader_of())
+    assert search.finding.plan.total_steps == took.steps
+    found = find_lr(trainer_of(tmp_path, makes(), **how), Module(), loader_of(), **SWEEP)
+    assert found.plan.total_steps == took.steps
 
 
 # Callbacks that decide what is trained

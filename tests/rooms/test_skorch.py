@@ -110,6 +110,7 @@ def test_the_same_finding_as_the_plain_call():
     by_hand = plain(net.module_, net.optimizer_, nn.MSELoss(), loader, **how)
     np.testing.assert_array_equal(finding.curve.loss, by_hand.curve.loss)
     np.testing.assert_array_equal(finding.curve.baseline, by_hand.curve.baseline)
+    assert finding.facts["versions"].keys() - by_hand.facts["versions"].keys() == {"skorch"}
     assert (finding.lr, finding.interval, finding.plan) == (by_hand.lr, by_hand.interval, by_hand.plan)
 
 
@@ -270,6 +271,13 @@ def test_the_line_to_paste_sets_the_peak_of_a_schedule(how, line):
     exec(finding.code())
     net.fit(X, Y)
     assert max(dict(net.callbacks_)["rates"].seen) == pytest.approx(finding.lr, rel=0.05)
+
+
+def test_a_policy_whose_peak_no_setting_sets_is_named():
+    far = LRScheduler("CyclicLR", base_lr=1e-4, max_lr=0.01, cycle_momentum=False, step_every="batch")  # never there
+    code = find_lr(net_of(callbacks=[far]), X, Y).code()
+    assert "once your CyclicLR is made" in code
+    assert "the function that was given" not in code
 
 
 class Halves:

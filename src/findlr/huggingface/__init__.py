@@ -21,7 +21,7 @@ except ImportError:
     raise MissingExtraError.of("transformers", "huggingface") from None
 
 from findlr.huggingface.memory import deciding, protected
-from findlr.huggingface.training import ARGUMENT, TrainerTrainable, plan_of, written_in
+from findlr.huggingface.training import ARGUMENT, plan_of, trainable_of
 
 __all__ = ["FindLR", "find_lr"]
 
@@ -145,9 +145,7 @@ class FindLR(TrainerCallback):
     @signals_act
     def _search(self) -> None:
         scored = self._settings.verify or "validation_every" in self._own
-        trainable = TrainerTrainable.within(self._trainer, scored=scored, **self._own)
-        makes = self._makes_optimizer
-        trainable.where = written_in(self._trainer, trainable.training, makes_optimizer=makes)
+        trainable = trainable_of(self._trainer, scored=scored, makes_optimizer=self._makes_optimizer, **self._own)
         self.finding = find(trainable, plan_of(self._trainer), **vars(self._settings))
 
     @signals_act

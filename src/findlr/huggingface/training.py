@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-import transformers
 from transformers import Trainer
 
 from findlr.analysis.plan import Plan
@@ -87,46 +86,39 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
     return facts_of(ARGUMENT, share)
 
 
-class TrainerTrainable(TorchTrainable):
-    """A trainer in the midst of ``train``."""
+def trainable_of(
+    trainer: Trainer,
+    *,
+    scored: bool = False,
+    makes_optimizer: bool = True,
+    validation_every: int = 1,
+    restore: Sequence[Any] = (),
+    snapshot: StoreKind = "auto",
+) -> TorchTrainable:
+    """The training of a trainer whose ``train`` runs.
 
-    ends_short = True
-    where: Mapping[str, Any] = {}  # the facts of where the rate is written
-
-    @classmethod
-    def within(
-        cls,
-        trainer: Trainer,
-        *,
-        scored: bool = False,
-        validation_every: int = 1,
-        restore: Sequence[Any] = (),
-        snapshot: StoreKind = "auto",
-    ) -> Self:
-        """The training of a trainer whose ``train`` runs.
-
-        Args:
-            trainer: between two of its steps, or before the first.
-            scored: held-out losses come from its eval set, if it has one; of several, from the first.
-            validation_every: steps between two losses on all of that, at least 1.
-            restore: what else a step changes.
-            snapshot: where the copies live.
-        """
-        training = Training(trainer.model_wrapped, trainer.optimizer, restore=restore, snapshot=snapshot)
-        training.include(reached_from({k: v for k, v in vars(trainer).items() if k not in _NOT_A_STEPS}))
-        training.check_parameters()
-        held_out, loader = trainer.eval_dataset if scored else None, None
-        if held_out is not None:
-            first = next(iter(held_out.values())) if isinstance(held_out, dict) else held_out
-            loader = trainer.get_eval_dataloader(first)
-        step, data = TrainerStep(training, trainer), trainer.callback_handler.train_dataloader
-        return cls.of(training, step, data, validation_loader=loader, validation_every=validation_every)
-
-    def facts(self) -> dict[str, Any]:
-        """As of every training; and where the rate is written."""
-        facts = super().facts()
-        facts["versions"]["transformers"] = transformers.__version__
-        return {**facts, **self.where}
+    Args:
+        trainer: between two of its steps, or before the first.
+        scored: held-out losses come from its eval set, if it has one; of several, from the first.
+        makes_optimizer: see ``written_in``.
+        validation_every: steps between two losses on all of that, at least 1.
+        restore: what else a step changes.
+        snapshot: where the copies live.
+    """
+    whose: Any = {"restore": restore, "snapshot": snapshot, "framework": "transformers"}
+    training = Training(trainer.model_wrapped, trainer.optimizer, **whose)
+    training.include(reached_from({k: v for k, v in vars(trainer).items() if k not in _NOT_A_STEPS}))
+    training.check_parameters()
+    held_out, loader = trainer.eval_dataset if scored else None, None
+    if held_out is not None:
+        first = next(iter(held_out.values())) if isinstance(held_out, dict) else held_out
+        loader = trainer.get_eval_dataloader(first)
+    step, data = TrainerStep(training, trainer), trainer.callback_handler.train_dataloader
+    facts = written_in(trainer, training, makes_optimizer=makes_optimizer)
+    scores: Any = {"validation_loader": loader, "validation_every": validation_every}
+    made = TorchTrainable.of(training, step, data, **scores, facts=facts)
+    made.ends_short = True
+    return made
 
 
 class TrainerStep(OwnStep):

@@ -138,7 +138,7 @@ class FindLR(keras.callbacks.Callback):
         y: what the fit is given.
         apply: write the rate into the model's optimizer, which must have a number; where none is found, a warning
             says why.
-        **how: as for ``find_lr``: batch_size, sample_weight, verify and so on. ``epochs`` is the fit's.
+        **how: as for ``find_lr``: batch_size, sample_weight, verify and so on. The length is the fit's unless given.
 
     Example:
         >>> import numpy as np
@@ -162,9 +162,8 @@ class FindLR(keras.callbacks.Callback):
             return
         if self._apply:
             described.check_settable(self.model)
-        length = {} if "total_steps" in self._how else {"epochs": self.params.get("epochs")}
         try:
-            self.finding = find_lr(self.model, self._x, self._y, **{**length, **self._how})
+            self.finding = find_lr(self.model, self._x, self._y, **{**self._length(), **self._how})
         except BaseException as error:
             self.finding = getattr(error, "finding", None)
             raise
@@ -172,3 +171,13 @@ class FindLR(keras.callbacks.Callback):
             logger.warning("no rate was found, and the training goes on at its own: %s", self.finding.why)
         elif self._apply:
             self.model.optimizer.learning_rate = self.finding.lr
+
+    def _length(self) -> dict[str, Any]:
+        """How long the fit is: in its own steps where it knows them, which ``validation_split`` makes fewer."""
+        epochs, batches = self.params.get("epochs"), self.params.get("steps")
+        if "total_steps" in self._how or "epochs" in self._how:
+            return {}
+        if not (epochs and batches):
+            return {"epochs": epochs}
+        accumulated = described.innermost(self.model.optimizer).gradient_accumulation_steps or 1
+        return {"total_steps": max(epochs * batches // accumulated, 1)}

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -95,19 +94,21 @@ def trainable_of(
     by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))
     optimizers = trainer.optimizers if by_place else _named(trainer.optimizers, trainer.lightning_module)
     whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
-    training = Training(trainer.lightning_module, optimizers, **whose)
+    package = package_of(trainer)
+    training = Training(trainer.lightning_module, optimizers, **whose, framework=package.partition(".")[0])
     if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
         training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
     if trainer.datamodule is not None:  # whose hooks batches go through
         training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
-    package = package_of(trainer)
     validation = leaves(trainer.val_dataloaders, package) if verify else []
     step = LightningStep(training, trainer, package, validation_loaders=len(validation))
     facts = written_in(trainer.lightning_module, training, package)
     data = _loader(trainer)
     first = next(iter(validation), None)
-    return _Trainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
+    made = TorchTrainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
+    made.ends_short = True
+    return made
 
 
 def searched(
@@ -130,7 +131,8 @@ def searched(
         silence(trainer, [] if bar is None else [bar])
         verify = search.get("verify", False)
         trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
-        plan = _planned(trainer, trainable, schedule, total_steps, warmup)
+        length = _length(trainer, put["callbacks"]) if total_steps is None else total_steps
+        plan = _planned(trainer, trainable, schedule, length, warmup)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
@@ -146,11 +148,26 @@ def _named(optimizers: Sequence[Any], module: Any) -> dict[str, Any]:
     return dict(zip(keys, optimizers, strict=True))
 
 
+def _length(trainer: Any, callbacks: Sequence[Any]) -> int | None:
+    """The optimizer steps of a ``fit``; None if it is endless, or its loaders have no length.
+
+    Lightning's number does not follow a GradientAccumulationScheduler, and has the epoch that StochasticWeightAveraging
+    adds, which renews the statistics of BatchNorm and takes no step.
+    """
+    steps = trainer.estimated_stepping_batches  # -1 is endless, too
+    kinds = {kind.__name__: each for each in callbacks for kind in type(each).__mro__}
+    averages, accumulates = map(kinds.get, ("StochasticWeightAveraging", "GradientAccumulationScheduler"))
+    if (averages or accumulates) and trainer.max_epochs > 0 and 0 < steps < math.inf:
+        epochs = min(trainer.max_epochs, averages.swa_end + 1) if averages else trainer.max_epochs
+        fixed = trainer.accumulate_grad_batches
+        each = [accumulates.get_accumulate_grad_batches(i) if accumulates else fixed for i in range(epochs)]
+        trained = sum(math.ceil(trainer.num_training_batches / count) for count in each)
+        steps = trained if trainer.max_steps < 0 else min(trained, trainer.max_steps)
+    return steps if 0 < steps < math.inf else None
+
+
 def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps: Any, warmup: float | None) -> Plan:
     """The plan that was given, and what is left open from the Trainer and the scheduler that it steps."""
-    estimated = trainer.estimated_stepping_batches  # -1, too, is endless: of loaders without a length
-    if total_steps is None and 0 < estimated < math.inf:
-        total_steps = estimated
     total_steps = steps_in(total_steps, trainable.steps_per_epoch)
     is_known = schedule is None and trainer.lightning_module.automatic_optimization
     for config in trainer.lr_scheduler_configs if is_known else ():
@@ -202,16 +219,3 @@ class _Epochs:
         if not math.isfinite(self.limit):
             raise TypeError("these loaders have no length")
         return int(self.limit)
-
-
-class _Trainable(TorchTrainable):
-    """Tells Lightning's version."""
-
-    ends_short = True
-
-    def facts(self) -> dict[str, Any]:
-        facts = super().facts()
-        module: Any = self.training.models[0]
-        package = sys.modules[package_of(module.trainer).partition(".")[0]]
-        facts["versions"][package.__name__] = package.__version__
-        return facts

@@ -96,6 +96,24 @@ class OwnStep:
             "optimizer that it does step with sweep="
         )
 
+    def mean_of(self, count: int, one: Callable[[], Any]) -> Any:
+        """The mean loss of as many batches as make a step, of a function that is given one at a time.
+
+        Args:
+            count: the batches.
+            one: gives the function the next one, and returns its loss.
+
+        Raises:
+            OptimizerError: the optimizer that is swept did not step.
+        """
+        losses = [one() for _ in range(count)]
+        if not self.tried:
+            raise OptimizerError(
+                f"{self.name} was given {count} of its batches, and the optimizer that is swept took no step: give "
+                "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
+            )
+        return sum(losses) / count
+
     @property
     def tried(self) -> bool:
         """Whether, in the step that is being taken, the optimizer has stepped or a scaler was asked to step it."""

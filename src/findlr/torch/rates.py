@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, compress
 from typing import Any
@@ -258,9 +259,14 @@ def _needs_more(function: Callable[..., Any]) -> bool:
     )
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
+def versions(framework: str = "") -> dict[str, str]:
+    """The versions that a result depends on.
+
+    Args:
+        framework: the package that takes the steps, which is imported; "" is torch alone.
+    """
+    theirs = {framework: str(sys.modules[framework].__version__)} if framework else {}
+    return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__), **theirs}
 
 
 _PLAIN = {bool, int, float, str, type(None)}

@@ -56,6 +56,7 @@ class Training:
         together: sweep all of them together where ``sweep`` is None.
         restore: what else a step changes: anything with state_dict and load_state_dict.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
+        framework: the package that takes the steps, if it is not torch; its version is among the facts.
 
     Raises:
         ConfigurationError: the parts do not fit; the message says which, and what to do.
@@ -70,7 +71,9 @@ class Training:
         together: bool = False,
         restore: Sequence[Any] = (),
         snapshot: StoreKind = "auto",
+        framework: str = "",
     ) -> None:
+        self.framework = framework
         self.models: list[nn.Module] = listed("model", models, nn.Module)
         self.modules = list({id(module): module for module in self.models}.values())
         self.wrappers: list[Any] = []
@@ -279,7 +282,7 @@ class Training:
             "device": ", ".join(sorted({device.type for device in self.devices})),
             "optimizer": described(self.swept),
             "ratios": list(self.rates.ratios),
-            "versions": versions(),
+            "versions": versions(self.framework),
             "batch_size": self.batch_size if self._is_of_all or self.ranks.is_alone else None,  # the same on all ranks
         }
 
