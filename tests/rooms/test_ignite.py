@@ -223,6 +223,20 @@ def test_a_dict_of_outputs_and_a_scaler_that_skips():
     assert (trainer.state.iteration, trainer.state.batch, trainer.state.output) == (0, None, None)
 
 
+def test_iterations_that_the_process_function_leaves_out_are_no_points():
+    training, calls = Training(), []
+    update = training.trainer._process_function
+
+    def process(engine, batch):
+        calls.append(batch)
+        return nn.functional.mse_loss(training.model(batch[0]), batch[1]) if len(calls) == 4 else update(engine, batch)
+
+    training.trainer = Engine(process)
+    finding = training.search(num_steps=12, max_lr=0.1)
+    assert finding.stop is Stop.FINISHED
+    assert len(finding.curve) == len(calls) - 1 == 12
+
+
 def test_what_only_the_process_function_holds_is_put_back():
     model, head = nn.Linear(4, 2), nn.Linear(2, 1)
     optimizer = optim.SGD([*model.parameters(), *head.parameters()], lr=0.1, momentum=0.9)

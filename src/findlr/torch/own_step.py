@@ -104,10 +104,10 @@ class OwnStep:
             one: gives the function the next one, and returns its loss.
 
         Raises:
-            OptimizerError: the optimizer that is swept did not step.
+            OptimizerError: the optimizer that is swept has never stepped.
         """
         losses = [one() for _ in range(count)]
-        if not self.tried:
+        if not (self.passes or self.tried):
             raise OptimizerError(
                 f"{self.name} was given {count} of its batches, and the optimizer that is swept took no step: give "
                 "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
