@@ -86,7 +86,7 @@ def levels_of(points: Curve) -> Levels:
     ceiling = start + max(start - float(losses.min()), noise)
     capped = np.minimum(losses, ceiling)
     smooth = centred_gaussian(centred_median(capped, 5), sigma=max(1.0, n / 50))
-    at = width + int(np.argmin(smooth[width:]))  # not among the points that make up the start
+    at = width + int(smooth[width:].argmin())  # not among the points that make up the start
     falls = start - smooth
     fall = float(falls[at])
     around = capped[max(0, at - width) : at + 3]
@@ -112,8 +112,16 @@ def levels_of(points: Curve) -> Levels:
     if spread <= _ALIKE * near:  # a start that all batches share, as under an output layer at zero
         path = float(np.abs(np.diff(losses[way])).sum())
         significant = significant and (fall > _CLEARS * near or fall > _STEADY * path)
-    before_end = int(np.searchsorted(points.lr, points.lr[-1] / 10))
+    before_end = int(points.lr.searchsorted(points.lr[-1] / 10))
     before, bottom = _measured(points, losses, start, at)
+    # Here and not in a function of its own, because a search's calls are counted.
+    itself, nearly = False, int((falls >= _NEARLY * fall).argmax())
+    early = int(points.lr.searchsorted(points.lr[nearly] / 10**_EARLY))
+    if early >= 2 * width:
+        midway = start - float(np.mean(capped[early // 2 : early // 2 + width]))
+        there = start - float(np.mean(capped[early - width : early]))
+        error = float(np.sqrt(np.mean(np.diff(capped[:early]) ** 2) / width))  # of a difference of two such means
+        itself = there > max(_MUCH * fall, _SURELY * error, floor) and midway >= _AT_ONCE * there
     return Levels(
         start=float(np.mean(points.loss[:width])),
         before=before,
@@ -127,21 +135,8 @@ def levels_of(points: Curve) -> Levels:
         done_before_end=bool(falls[before_end] >= _DONE * falls[at]),
         turned=bool(fall - float(falls[at:].min()) >= _TURNED * fall),
         rises_early=_rises_early(losses, noise, floor),
-        itself_by=_by_itself(points, capped, falls, at, floor),
+        itself_by=early - 1 if itself else None,
     )
-
-
-def _by_itself(points: Curve, capped: Array, falls: Array, at: int, floor: float) -> int | None:
-    """The index of the point by which much of the fall to ``at`` is there, if no rate has acted so early."""
-    width = max(5, len(points) // 10)
-    nearly = int(np.argmax(falls >= _NEARLY * falls[at]))
-    early = int(np.searchsorted(points.log10_lr, points.log10_lr[nearly] - _EARLY))
-    if early < 2 * width:
-        return None
-    half = early // 2
-    start, midway, there = (float(np.mean(capped[i : i + width])) for i in (0, half, early - width))
-    much = max(_MUCH * float(falls[at]), _SURELY * _swings(capped[:early]) * (2 / width) ** 0.5, floor)
-    return early - 1 if start - there > much and start - midway >= _AT_ONCE * (start - there) else None
 
 
 def _rises_early(losses: Array, noise: float, floor: float) -> bool:
