@@ -77,7 +77,7 @@ def obvious(seed):
     early = sum(curve.lr[i] < curve.lr[nearly] / 1e3 for i in range(n))
     by_itself = False
     if early >= 2 * width:
-        begun, midway, there = (capped[i : i + width].mean() for i in (0, early // 2, early - width))
+        begun, (midway, there) = start, (capped[i : i + width].mean() for i in (early // 2, early - width))
         least = max(0.3 * fall, 3 * swings(capped[:early]) * math.sqrt(2 / width), floor)
         by_itself = begun - there > least and begun - midway >= 0.4 * (begun - there)
     return {

@@ -140,7 +140,8 @@ class HeldOut:
             # Another rank may not have failed, and waits for this one.
             if self._is_known or dist.is_initialized() or not is_the_trainings(error):
                 raise
-            modes.train_all_but_torchs()
+            if not modes.train_all_but_torchs():
+                raise
             self._without_graph = WithoutGraph()
             try:
                 found = self._without_graph(partial(self._taker.loss, batch)).detach()
@@ -169,14 +170,19 @@ class Evaluating:
         self._modes = [(module, module.training, root.training) for root in modules for module in root.modules()]
         self._buffers: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = []
 
-    def train_all_but_torchs(self) -> None:
-        """Train mode, but for torch's own layers, which draw or count there; what the others write into comes back."""
+    def train_all_but_torchs(self) -> bool:
+        """Train mode, but for torch's own layers, which draw or count there; what the others write into comes back.
+
+        Returns:
+            Whether there are any others.
+        """
         for module, mode, of_root in self._modes:
             if type(module).__module__.startswith("torch.") or isinstance(module, (_NormBase, _DropoutNd)):
                 continue
             module.training = mode or not of_root
             own = module._buffers
             self._buffers += [(own, name, held, held.clone()) for name, held in own.items() if held is not None]
+        return any(module.training for module, *_ in self._modes)
 
     @signals_wait
     def __enter__(self) -> Self:
