@@ -135,10 +135,8 @@ def _by_itself(points: Curve, capped: Array, falls: Array, at: int, floor: float
         return None
     half = early // 2
     start = float(np.mean(capped[:width]))
-    midway, there = (
-        start - float(np.mean(capped[half : half + width])),
-        start - float(np.mean(capped[early - width : early])),
-    )
+    midway = start - float(np.mean(capped[half : half + width]))
+    there = start - float(np.mean(capped[early - width : early]))
     if there <= max(_MUCH * float(falls[at]), floor) or midway < _AT_ONCE * there:
         return None
     return early - 1 if there > _SURELY * _swings(capped[:early]) * (2 / width) ** 0.5 else None

@@ -45,8 +45,7 @@ class Points:
     def done(self) -> bool:
         """True once the sweep has ended: iteration over the test stops."""
         if self._point.is_whole and self._open and not self._inside:  # a pass was left by ``break``: none follows empty
-            self._close_point()
-            self._end_if_last()
+            self._settle_point()
         return self._recording.stop is not None
 
     def __call__(self, loader: Iterable[Any]) -> Items:
@@ -118,9 +117,8 @@ class Points:
         while True:
             if interrupts.waiting:
                 interrupts.deliver()
-            self._close_point()
-            self._end_if_last()
-            if self.done:
+            self._settle_point()
+            if self._recording.stop is not None:
                 return
             self._given = self._inside = True
             try:
@@ -148,8 +146,10 @@ class Points:
         self._acting = self._training.rates.acting(lr)
         self._training.write(lr)
 
-    def _end_if_last(self) -> None:
-        if not self.done and self._points == len(self._lrs):
+    def _settle_point(self) -> None:
+        """Close the point; the last one ends the sweep."""
+        self._close_point()
+        if self._recording.stop is None and self._points == len(self._lrs):
             self._recording.end(Stop.FINISHED)
 
     def _lr(self) -> float:
