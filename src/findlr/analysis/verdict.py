@@ -208,8 +208,8 @@ def _judge_fall(points: Curve, levels: Levels, ending: Ending) -> Judgement:
 
 def _why_by_itself(points: Curve, levels: Levels, by: int) -> str:
     seen = (
-        f"The loss falls by itself, from {levels.start:.4g} on: much of its fall is there by lr "
-        f"{rate_text(points.lr[by])}, most of it only a thousand times above, and no rate acts so early and so long: "
+        f"The loss falls by itself: much of its fall from {levels.start:.4g} is there by lr "
+        f"{rate_text(points.lr[by])}, the rest lasts to a thousand times that, and no rate acts over so wide a range: "
     )
     elsewhere = "the optimizer takes its rate from elsewhere than its param groups' lr, or sets it itself"
     if points.baseline is not None:

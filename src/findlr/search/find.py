@@ -255,7 +255,7 @@ def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None
 
 
 def _demanded(trainable: HasBaseline) -> Any:
-    """The baseline that was asked for; that its check has failed is not kept from the user."""
+    """The baseline that was asked for; where its check has failed, a warning says so."""
     loss = trainable.baseline()
     if loss is None:
         logger.warning(

@@ -73,7 +73,7 @@ def generators_in(
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
-    code: list[Any] = []
+    code: list[Any] = []  # without what is foreign, which names nothing, because most searches have no other
     for value in todo:  # which grows
         kind = type(value)
         if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):

@@ -57,8 +57,8 @@ class OwnStep:
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
 
-        None also if the function itself, which has stepped before, found its loss or its gradients no good, and left
-        the step out; but a loss that is not finite, if that goes on.
+        None also if the function has stepped before and leaves this step out by itself, as guards against bad losses
+        do. The last such call in a row that the sweep bears returns its loss if that is not finite, which ends it.
 
         Raises:
             LossError: the function returned no loss.

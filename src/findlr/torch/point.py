@@ -127,7 +127,7 @@ class Idle:
 def make_endless(scheduler: LRScheduler) -> Callable[[], object]:
     """Let ``scheduler.step()`` do nothing once it raises ``ValueError``, as OneCycleLR's does past its last step.
 
-    What is returned ends this.
+    Call what it returns to undo that.
     """
     step = scheduler.step
 

@@ -118,7 +118,7 @@ def count_attempts(
 ) -> Callable[[], object]:
     """Call ``count`` when ``scaler`` is asked to step one of ``optimizers``, because a skipped step runs no hook.
 
-    What is returned ends this.
+    Call what it returns to undo that.
     """
     step = scaler.step
 
