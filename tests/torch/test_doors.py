@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn, optim
 
-from findlr import OptimizerError, Plan, RangeTest, TorchTrainable, find, find_lr
+from findlr import OptimizerError, Plan, TorchTrainable, find, find_lr
 from findlr.command.target import search
+from tests.torch.training import loop
 
 
 def parts(make=lambda p: optim.Adam(p, lr=1e-3)):
@@ -33,15 +34,8 @@ def test_find_find_lr_and_the_command_answer_the_same_rate():
 
 
 def test_a_range_test_plans_alike():
-    net, optimizer, criterion, data = parts()
-    with RangeTest(net, optimizer, num_steps=20, max_lr=1e-3, schedule="cosine", total_steps=50) as test:
-        for inputs, targets in test(data):
-            loss = criterion(net(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            test.record(loss)
-    assert test.finding.plan == find_lr(*parts(), schedule="cosine", total_steps=50).plan
+    found = loop(*parts(), num_steps=20, max_lr=1e-3, schedule="cosine", total_steps=50)
+    assert found.plan == find_lr(*parts(), schedule="cosine", total_steps=50).plan
 
 
 def test_what_the_caller_says_of_the_plan_stands():

@@ -6,6 +6,7 @@ import textwrap
 import threading
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn, optim
 from torch.utils._pytree import tree_map
 
 from findlr import ConfigurationError, OptimizerError, RangeTest, RestoreError, find_lr
-from tests.torch.training import OwnLoop, Training, leaves_nothing, modes
+from tests.torch.training import OwnLoop, Training, leaves_nothing, loop, modes, step_in
 
 SHORT = {"min_lr": 1e-4, "max_lr": 1e-1, "num_steps": 6}
 
@@ -24,17 +25,6 @@ def parts(net=None):
     net = net or nn.Linear(4, 1)
     x = torch.randn(32, 4)
     return net, optim.SGD(net.parameters(), lr=0.1, momentum=0.9), nn.MSELoss(), [(x, x[:, :1])] * 4
-
-
-def loop(net, optimizer, criterion, loader, **how):
-    with RangeTest(net, optimizer, **how) as test:
-        for x, y in test(loader):
-            optimizer.zero_grad()
-            loss = criterion(net(x), y)
-            loss.backward()
-            optimizer.step()
-            test.record(loss)
-    return test.finding
 
 
 doors = pytest.mark.parametrize("door", [find_lr, loop], ids=["find_lr", "own-loop"])
@@ -289,13 +279,13 @@ def in_a_thread(function):
 def test_searches_of_two_threads_take_turns():
     alone, seen, both = find_lr(*parts(), **SHORT), [], threading.Barrier(2)
 
-    def search():
-        given = parts()
+    def search(given):
         both.wait(60)
         me = threading.get_ident()
         return find_lr(*given, **SHORT, on_step=lambda _: seen.append(me))
 
-    ends = [in_a_thread(search) for _ in range(2)]
+    # Made here, because both draw their weights from torch's one generator.
+    ends = [in_a_thread(partial(search, given)) for given in (parts(), parts())]
     assert [end() for end in ends] == [alone, alone]
     assert seen in ([one] * 6 + [other] * 6 for one, other in ((seen[0], seen[-1]), (seen[-1], seen[0])))
 
@@ -339,14 +329,18 @@ def test_a_thread_that_ended_inside_its_block_keeps_nobody_waiting():
 
 def stepped(test, net, optimizer, criterion, loader, most=3):
     """Take some steps in a block."""
-    for i, (x, y) in enumerate(test(loader)):
-        optimizer.zero_grad()
-        loss = criterion(net(x), y)
-        loss.backward()
-        optimizer.step()
-        test.record(loss)
+    for i, batch in enumerate(test(loader)):
+        step_in(test, net, optimizer, criterion, batch)
         if i == most:
             break
+
+
+def entered(net, optimizer, *others):
+    """A block that was entered by hand, after some steps."""
+    test = RangeTest(net, optimizer, **SHORT)
+    test.__enter__()
+    stepped(test, net, optimizer, *others)
+    return test
 
 
 @doors
@@ -354,9 +348,7 @@ def test_an_optimizer_whose_block_is_still_open_is_refused(door):
     given = net, optimizer, *_ = parts()
     before = net.weight.tolist()
     with leaves_nothing():
-        test = RangeTest(net, optimizer, **SHORT)
-        test.__enter__()
-        stepped(test, *given)
+        test = entered(*given)
         with pytest.raises(OptimizerError, match=r"SGD is still open.*test.__exit__\(None, None, None\)"):
             door(*given, **SHORT)
         test.__exit__(None, None, None)
@@ -390,12 +382,10 @@ def test_the_end_of_a_block_leaves_those_that_were_entered_in_it(step):
 
 
 def test_a_block_that_the_main_thread_has_entered_is_left_there():
-    given = net, optimizer, *_ = parts()
+    given = net, *_ = parts()
     before = net.weight.tolist()
     with leaves_nothing():
-        test = RangeTest(net, optimizer, **SHORT)
-        test.__enter__()
-        stepped(test, *given)
+        test = entered(*given)
         error = in_a_thread(lambda: test.__exit__(None, None, None))()
         assert type(error) is ConfigurationError
         assert "leave it in the main thread; it is open till then" in str(error)

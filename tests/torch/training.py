@@ -530,3 +530,21 @@ def plan_for(optimizer, schedule, total_steps, warmup=None):
     return training.Training(nn.Identity(), optimizer).planned(
         Plan(*read_schedule(schedule, total_steps), warmup=warmup)
     )
+
+
+def step_in(test, net, optimizer, criterion, batch):
+    """What a loop of one's own does with a batch, in the block of a RangeTest."""
+    inputs, targets = batch
+    loss = criterion(net(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    test.record(loss)
+
+
+def loop(net, optimizer, criterion, loader, **how):
+    """``find_lr`` by a loop of one's own."""
+    with RangeTest(net, optimizer, **how) as test:
+        for batch in test(loader):
+            step_in(test, net, optimizer, criterion, batch)
+    return test.finding

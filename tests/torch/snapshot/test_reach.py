@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 from findlr import LossError, RangeTest, find_lr, rewindable
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, reached_from
+from tests.torch.training import loop
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
 
@@ -530,16 +531,7 @@ def test_a_generator_that_code_of_a_training_names(drawing, door):
     optimizer = (StepsDrawing if drawing == "optimizer" else optim.SGD)(net.parameters(), lr=0.1)
     criterion = Criterion() if drawing == "criterion" else nn.MSELoss()
     before = mine.getstate(), DRAWS.getstate()
-    if door == "find_lr":
-        find_lr(net, optimizer, criterion, batches, **QUICK)
-    else:
-        with RangeTest(net, optimizer, **QUICK) as test:
-            for inputs, targets in test(batches):
-                loss = criterion(net(inputs), targets)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                test.record(loss)
+    (find_lr if door == "find_lr" else loop)(net, optimizer, criterion, batches, **QUICK)
     assert (mine.getstate(), DRAWS.getstate()) == before
 
 
