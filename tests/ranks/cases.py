@@ -278,6 +278,22 @@ class Unsized:
         return iter(self.batches)
 
 
+class Torn:
+    """Batches of which one can't be read on the second rank."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for i, batch in enumerate(self.batches):
+            if i == 2 and dist.get_rank() == 1:
+                fail()
+            yield batch
+
+
 def sharded_ways(*_):  # noqa: C901 - a list of them
     """What a sharded model can be told."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -316,6 +332,15 @@ def sharded_ways(*_):  # noqa: C901 - a list of them
         FUSE.set(training, dist.get_rank(), place, fail, rate_at(12))
         return search(training)
 
+    def fails_on_one(place, training):
+        FUSE.set(training, 1, place, fail, rate_at(12))
+        return search(training)
+
+    def fails_to_score(training, **how):
+        """A rank's loss raises where a held-out batch is scored."""
+        FUSE.set(training, 1, "criterion", lambda: None if torch.is_grad_enabled() else fail(), 0)
+        return search(training, **how)
+
     def validated(held_out, training):
         return search(training, validation_loader=held_out, validation_every=5)
 
@@ -336,18 +361,27 @@ def sharded_ways(*_):  # noqa: C901 - a list of them
         return find_lr(training.model, training.optimizer, loader=training.loader, train_step=train_step, **SWEEP)
 
     uneven = [(inputs, torch.zeros(8, dtype=torch.long)) for inputs in torch.zeros(3 + 2 * dist.get_rank(), 8, 16)]
+    wider = [(torch.ones(16, 16), torch.zeros(16, dtype=torch.long))] * 4  # than the training's batches
+    held_out, torn = ({"validation_loader": each, "validation_every": 5} for each in (wider, Torn(wider)))
+    race = {"schedule": "one_cycle", "total_steps": 400, "verify": True}
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     tried = {
         "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
         "cpu": (lambda t: search(t, snapshot="cpu"), by_fsdp),
         "disk": (lambda t: search(t, snapshot="disk"), by_fsdp),
         "loop": (loop, by_fsdp),
-        "race": (lambda t: search(t, schedule="one_cycle", total_steps=400, verify=True), by_fsdp),
+        "race": (lambda t: search(t, **race), by_fsdp),
         "race that one fails in": (fails_in_a_run, by_fsdp),
         "another one is never called": (with_another, by_fsdp),
         "data end": (ends, by_fsdp),
         "uneven validation": (partial(validated, uneven), by_fsdp),
         "uneven validation without a length": (partial(validated, Unsized(uneven)), by_fsdp),
+        "validation that one fails in": (lambda t: fails_to_score(t, **held_out), by_fsdp),
+        "race that one fails to score": (lambda t: fails_to_score(t, **race), by_fsdp),
+        "validation that one can't read": (lambda t: search(t, **torn), by_fsdp),
+        "tensor parallel, one fails": (partial(fails_on_one, "criterion"), by_tensor),
+        "tensor parallel, one fails to score": (lambda t: fails_to_score(t, **held_out), by_tensor),
+        "tensor parallel, one can't read": (lambda t: search(t, **torn), by_tensor),
         "mixed": (search, lambda _: by_fsdp(small(), mp_policy=mixed)),
         "offload": (search, lambda model: by_fsdp(model, offload_policy=CPUOffloadPolicy(pin_memory=False))),
         "all fail forward": (partial(fails, "forward"), by_fsdp),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -44,6 +44,15 @@ class Ranks(Protocol):
 
     def stand_in(self, error: Exception) -> torch.Tensor | None:
         """A loss of nothing, with which this rank, which has failed, takes part in its layers until the next mean."""
+
+    def scored(
+        self, score: Callable[[Any], torch.Tensor], batches: Iterator[Any], count: int | None
+    ) -> Iterator[tuple[Any, torch.Tensor | None]]:
+        """Each batch, with what ``score`` gives of it; each rank has ``count`` of them, None where that is not known.
+
+        A score is None where this rank has failed, and has made the pass of its layers that the others wait in; then
+        the next mean raises its error.
+        """
 
     def mean(self, losses: list[float], /) -> list[float]:
         """Each loss's mean over the ranks, in float64; a signal that waits on one of them ends the search on all."""
@@ -98,6 +107,15 @@ class Alone:
     def stand_in(self, error: Exception) -> torch.Tensor | None:  # noqa: ARG002 - the protocol's
         """None."""
         return None
+
+    def scored(
+        self,
+        score: Callable[[Any], torch.Tensor],
+        batches: Iterator[Any],
+        count: int | None,  # noqa: ARG002 - the protocol's
+    ) -> Iterator[tuple[Any, torch.Tensor | None]]:
+        """Each batch, with its score."""
+        return ((batch, score(batch)) for batch in batches)
 
     def _as_given(self, value: Any, /) -> Any:
         return value

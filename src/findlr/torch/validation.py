@@ -94,7 +94,7 @@ class HeldOut:
 
     def evaluate(self) -> torch.Tensor:
         """The mean loss on the batches set aside, which come again as they are, whatever the loss writes into them."""
-        return self._mean_loss(map(spare, self._aside))
+        return self._mean_loss(map(spare, self._aside), len(self._aside))
 
     def validate(self) -> torch.Tensor:
         """The mean loss on all of the validation loader; no random state has moved.
@@ -108,28 +108,29 @@ class HeldOut:
         states = Memory()
         remember_rng(self._training.devices, states)
         try:
+            count = None if self._training.ranks.is_alone else self._training.ranks.least(self._validation.length())
             with closing(self._validation.whole()) as batches:
-                return self._mean_loss(map(self._place, self._of_all_ranks(batches)))
+                return self._mean_loss(map(self._place, self._of_all_ranks(batches, count)), count)
         finally:
             states.put_back()
 
-    def _of_all_ranks(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """As many batches as each rank has: by the length of its loader or, where one has none, one by one."""
-        assert self._validation is not None
+    def _of_all_ranks(self, batches: Iterator[Any], count: int | None) -> Iterator[Any]:
+        """As many batches as each rank has: so many or, where the loader of one has no length, one by one."""
         ranks = self._training.ranks
         if ranks.is_alone:
             return batches
-        count = ranks.least(self._validation.length())
         return islice(batches, count) if count is not None else _until_one_ends(ranks, batches)
 
-    def _mean_loss(self, batches: Iterable[Any]) -> torch.Tensor:
+    def _mean_loss(self, batches: Iterable[Any], count: int | None) -> torch.Tensor:
         with Evaluating(self._training.modules) as modes, self._no_new_graphs:
             if isinstance(self._taker, Evaluates):
                 self._taker.begin_evaluation()
             if self._by_training:
                 modes.train_all_but_torchs()
-            loss, count = mean_loss(partial(self._loss, modes), batches)
-        self.forwards += count
+            failed = torch.tensor(math.nan, device=self._training.device)
+            scored = self._training.ranks.scored(partial(self._loss, modes), iter(batches), count)
+            loss, passes = mean_loss((batch, failed if found is None else found) for batch, found in scored)
+        self.forwards += passes
         return loss
 
     def _loss(self, modes: Evaluating, batch: Any) -> torch.Tensor:
@@ -199,15 +200,17 @@ class Evaluating:
                 own[name] = held.copy_(value)
 
 
-def mean_loss(loss: Callable[[Any], torch.Tensor], batches: Iterable[Any]) -> tuple[torch.Tensor, int]:
+def mean_loss(scored: Iterable[tuple[Any, torch.Tensor]]) -> tuple[torch.Tensor, int]:
     """The mean loss of all examples, on its device, and the number of batches; a smaller batch counts for less.
+
+    Args:
+        scored: batches and their losses.
 
     Raises:
         LoaderError: there is no batch.
     """
     losses, sizes = [], []
-    for batch in batches:
-        found = loss(batch)
+    for batch, found in scored:
         if found.numel():  # the training does not go on without this batch
             losses.append(found.reshape(()))
             sizes.append(batch_size(batch) or 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ class Group:
     Args:
         calls: between them.
         wrapped: the DistributedDataParallel modules, whose gradients are averaged here.
-        sharded: the outermost modules whose layers call the other processes themselves.
+        sharded: the outermost modules whose layers, sharded or split, call the other processes themselves.
         same_batches: all processes train on the same batches, as a tensor-parallel model does.
     """
 
@@ -179,6 +179,29 @@ class Group:
         if loss is not None:
             self._failed = self._failed or error
         return loss
+
+    def scored(
+        self, score: Callable[[Any], torch.Tensor], batches: Iterator[Any], count: int | None
+    ) -> Iterator[tuple[Any, torch.Tensor | None]]:
+        """Each batch, with its score; None where this process failed, and ``mean`` raises the error."""
+        if self._stand_ins is None or count is None:
+            yield from ((batch, score(batch)) for batch in batches)
+            return
+        self._stand_ins.begin_scoring()
+        for _ in range(count):
+            self._stand_ins.begin_pass()
+            batch = found = None
+            try:
+                batch = next(batches)
+                found = score(batch)
+            except StopIteration:  # it has failed, or has fewer than it said
+                if not self._stand_ins.makes_pass():
+                    return
+            except Exception as error:
+                if not self._stand_ins.makes_pass():
+                    raise
+                self._failed = self._failed or error
+            yield batch, found
 
     @contextmanager
     def alike(self) -> Iterator[None]:

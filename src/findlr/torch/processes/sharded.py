@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from findlr.torch.data.nesting import tensors_in
-from findlr.torch.ranks import is_fully_sharded
+from findlr.torch.ranks import is_fully_sharded, is_sharded
 
 
 class StandIns:
@@ -23,6 +23,10 @@ class StandIns:
         self._inputs: dict[nn.Module, Any] = {}  # of the last forward pass that went well
         self._outputs: dict[nn.Module, Any] = {}  # of those that have not gone backward
         self._within: set[nn.Module] = set()  # in their forward pass
+        self._held_out: dict[nn.Module, Any] = {}  # inputs without gradients since ``begin_scoring``
+        self._passed: set[nn.Module] = set()  # since ``begin_pass``
+        shards: list[tuple[nn.Module, Any]] = [(r, p) for r in roots for p in r.parameters() if is_sharded(p)]
+        self._sends_activations = any(not is_fully_sharded(r) or p.device_mesh.ndim > 1 for r, p in shards)
 
     def begin(self) -> None:
         """From here on, forward passes are watched."""
@@ -34,10 +38,11 @@ class StandIns:
         """From here on, they are not."""
         while self._handles:
             self._handles.pop().remove()
-        self._inputs, self._outputs, self._within = {}, {}, set()
+        self._inputs, self._outputs, self._within, self._held_out = {}, {}, set(), {}
 
     def reset(self) -> None:
         """Shard again what a pass that was broken off has left gathered, or half sent."""
+        self._outputs, self._within = {}, set()
         for root in self._roots:
             if hasattr(root, "reset_iter_state"):  # torch 2.10 has none
                 # The connection is lost, and the shards are put back all the same; or the module was never called.
@@ -52,12 +57,14 @@ class StandIns:
                 module.reshard()  # type: ignore[operator]
 
     def _before(self, module: nn.Module, *_: Any) -> None:
-        if torch.is_grad_enabled():
-            self._within.add(module)
+        self._within.add(module)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
-        if torch.is_grad_enabled():
-            self._within.discard(module)
+        self._within.discard(module)
+        if not torch.is_grad_enabled():
+            self._held_out[module] = args, kwargs
+            self._passed.add(module)
+        else:
             self._inputs[module], self._outputs[module] = (args, kwargs), outputs
             for tensor in tensors_in(outputs):
                 if tensor.requires_grad:
@@ -75,4 +82,27 @@ class StandIns:
                 args, kwargs = self._inputs[root]
                 root(*args, **kwargs)
         found = [t for t in tensors_in(list(self._outputs.values())) if t.requires_grad]
+        if any(map(is_sharded, found)):
+            return None  # a loss of shards makes calls of its own
         return sum((tensor.sum() * 0 for tensor in found), torch.zeros(())) if found else None
+
+    def begin_scoring(self) -> None:
+        """Passes of held-out batches follow."""
+        self._held_out = {}
+
+    def begin_pass(self) -> None:
+        """A pass of a held-out batch follows."""
+        self._passed.clear()
+
+    def makes_pass(self) -> bool:
+        """Make the pass of a held-out batch, unless this process has made it before it failed; whether it could."""
+        if self._within:
+            return False
+        inputs = self._held_out
+        if not inputs and len(self._roots) == 1 and not self._sends_activations:  # else who calls what is not known
+            inputs = self._inputs
+        with suppress(Exception), torch.no_grad():  # the connection is lost, and the next call tells
+            for root in [root for root in inputs if root not in self._passed]:
+                args, kwargs = inputs[root]
+                root(*args, **kwargs)
+        return bool(inputs)

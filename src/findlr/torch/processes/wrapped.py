@@ -56,13 +56,14 @@ def ranks_of(modules: Iterable[nn.Module], device: torch.device) -> Ranks:
     calls_only = bool(wrapped) and not any(isinstance(each, nn.SyncBatchNorm) for each in inside)
     by_gloo = device.type == "cpu" or "gloo" in str(dist.get_backend(groups[0]))
     calls = Calls(groups[0], device, by_device=not by_gloo, calls_only=calls_only)
-    roots = [root for module in modules for root in _outermost(module)]
     same_batches = not wrapped and not any(map(is_fully_sharded, inside))
+    roots = [root for module in modules for root in ([module] if same_batches else _outermost(module))]
+    roots = [root for root in roots if any(map(is_sharded, root.parameters()))]
     return Group(calls, wrapped, roots, same_batches=same_batches)
 
 
 def _outermost(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules in it that are sharded, or itself."""
+    """The outermost modules in it that are fully sharded, or itself."""
     if is_fully_sharded(module):
         return [module]
     return [root for child in module.children() for root in _outermost(child)]
