@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 20.0  # that a failed process waits for the others; they may
 _IMPATIENCE_SECONDS = 3.0  # the same, where they may wait in a layer of the model, from which nothing calls them
 _END_SECONDS = 300.0  # the same, where it has not failed, and the others may take their time
 _ROLL_CALL_SECONDS = 3.0
-_BEGIN_SECONDS = 30.0  # that a process which begins a search waits for the others to begin it
+_BEGIN_SECONDS = 25.0  # that a process which begins a search waits for the others to begin it
 
 
 class Failure(NamedTuple):
