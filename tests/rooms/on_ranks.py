@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 -m tests.rooms.on_ranks lightning accelerate hugging
 import json
 import sys
 import warnings
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
@@ -98,7 +99,7 @@ def accelerate_race(searches):
     return accelerate(searches, verify=True, total_steps=400, budget=300)
 
 
-def huggingface(searches):
+def huggingface(searches, fails_at=()):
     import tempfile
 
     import transformers
@@ -107,6 +108,19 @@ def huggingface(searches):
 
     torch.manual_seed(0)
     sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=40)
+
+    class Trainer(transformers.Trainer):
+        """Fails on the second rank when so many losses are left."""
+
+        left = None
+
+        def compute_loss(self, *args, **kwargs):
+            if self.left is not None and dist.get_rank():
+                self.left -= 1
+                if self.left == 0:
+                    raise ValueError("blown")
+            return super().compute_loss(*args, **kwargs)
+
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, num_labels=4))
     tokens = torch.randint(1, 40, (96, 8))
     examples = [{"input_ids": row, "labels": row[0] % 4} for row in tokens]
@@ -115,10 +129,20 @@ def huggingface(searches):
             folder, per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=8, use_cpu=True
         )
         args.report_to, args.save_strategy, args.disable_tqdm = [], "no", True
-        trainer = transformers.Trainer(model, args, train_dataset=examples)
+        trainer = Trainer(model, args, train_dataset=examples)
+        for trainer.left in fails_at if searches else ():
+            with suppress(ValueError, findlr.RankError):
+                findlr.huggingface.find_lr(trainer, progress=False, **SWEEP)
+                raise AssertionError("no rank has failed")
+        trainer.left = None
         finding = findlr.huggingface.find_lr(trainer, progress=False, **SWEEP) if searches else None
         trainer.train()
     return finding, numbers(trainer.model)
+
+
+def huggingface_after_failures(searches):
+    """In the losses of a step, and in those of its batches under the starting weights: the other rank goes on then."""
+    return huggingface(searches, fails_at=range(9, 13))
 
 
 def main(*rooms):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -144,7 +144,7 @@ class TrainerStep(OwnStep):
     def _step(self, draw: Draw) -> Loss:
         trainer, model, count = self._trainer, self._trainer.model_wrapped, self._count
         trainer.callback_handler.callbacks = []  # no logger hears of this step
-        batches, self._items = trainer.get_batch_samples((draw() for _ in range(count)), count, trainer.args.device)
+        batches, self._items = trainer.get_batch_samples(self._drawn(draw), count, trainer.args.device)
         trainer.current_gradient_accumulation_steps = count
         loss: Loss = 0.0
         for i, batch in enumerate(batches):
@@ -155,6 +155,14 @@ class TrainerStep(OwnStep):
         trainer.optimizer.step()
         model.zero_grad()
         return loss
+
+    def _drawn(self, draw: Draw) -> Iterator[Any]:
+        """The batches of a step, on all ranks: the trainer then calls the others itself, to count their tokens."""
+        for i in range(self._count):
+            batch = draw()
+            if i == self._count - 1:
+                self._training.ranks.any(False)  # one that has failed since the last step tells here
+            yield batch
 
     def loss(self, batch: Any) -> torch.Tensor:
         """The trainer's training loss of a batch of the last step; in eval mode, its evaluation loss of any batch.
