@@ -373,6 +373,11 @@ def sharded_ways(*_):  # noqa: C901 - a list of them
         "race": (lambda t: search(t, **race), by_fsdp),
         "race that one fails in": (fails_in_a_run, by_fsdp),
         "another one is never called": (with_another, by_fsdp),
+        "callback fails": (lambda t: search(t, on_step=lambda s: s.index == 7 and dist.get_rank() and fail()), by_fsdp),
+        "callback fails at the end": (
+            lambda t: search(t, on_step=lambda s: s.index == 23 and dist.get_rank() and fail()),
+            by_fsdp,
+        ),
         "no data on one": (lambda t: find_lr(*t.parts[:3], (t.loader, [])[dist.get_rank() == 1], **SWEEP), by_fsdp),
         "data end": (ends, by_fsdp),
         "uneven validation": (partial(validated, uneven), by_fsdp),

@@ -77,6 +77,7 @@ def test_every_rank_is_put_back_and_finds_the_same(results, asked):
         ("2 apart('fsdp')", "looked at", "RankError: rank 1 failed: ValueError: blown"),
         ("3 by_hand", "search", "ConfigurationError: a step of this training calls processes outside"),
         ("3 by_hand", "loop", "ConfigurationError: a step of this training calls processes outside"),
+        ("2 sharded_ways", "callback fails", "RankError: rank 1 failed: ValueError: blown"),
         ("2 sharded_ways", "no data on one", "RankError: rank 1 failed: LoaderError: loader is empty"),
         ("2 sharded_ways", "validation that one fails in", "RankError: rank 1 failed: ValueError: blown"),
         ("2 sharded_ways", "race that one fails to score", "RankError: rank 1 failed: ValueError: blown"),

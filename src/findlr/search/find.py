@@ -35,10 +35,11 @@ from findlr.search.trainable import (
     HasPlan,
     HasValidation,
     OneOfSeveral,
+    RaisesLater,
     Trainable,
 )
 from findlr.search.turns import Turn
-from findlr.search.watching import RaceWatch, display, entered
+from findlr.search.watching import RaceWatch, display, entered, on_one_of_several
 from findlr.search.workers import Workers
 
 logger = logging.getLogger("findlr")
@@ -86,7 +87,10 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
         signals.hold()
         turn.take()
         with display(task.progress) as show, entered(task.settings.on_step):
-            task.recording.watch(show, task.settings.on_step)
+            on_step = task.settings.on_step
+            if on_step is not None and task.several is not None and isinstance(trainable, RaisesLater):
+                on_step = on_one_of_several(on_step, trainable)
+            task.recording.watch(show, on_step)
             return task.run()
         # A display has swallowed what broke the search off, and there is no Finding to return.
         raise task.ended or ConfigurationError(  # noqa: TRY301 - handled as what it raised itself

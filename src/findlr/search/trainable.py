@@ -102,6 +102,14 @@ class OneOfSeveral(Protocol):
 
 
 @runtime_checkable
+class RaisesLater(Protocol):
+    """One of several processes, whose steps wait for each other."""
+
+    def raise_later(self, error: Exception) -> bool:
+        """Whether an exception from between two steps is raised at the next read; else it is raised at once."""
+
+
+@runtime_checkable
 class ReadsLater(Protocol):
     """A training whose losses are on a device, where looking at each would stall it."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from findlr.analysis.curve import Step
 from findlr.analysis.race import Run
 from findlr.analysis.smoothing import BiasCorrectedAverage
+from findlr.search.trainable import RaisesLater
 
 Progress = AbstractContextManager[Callable[[Step], object]]
 
@@ -20,6 +21,19 @@ class Tells(Protocol):
 
     def tell(self, text: str) -> None:
         """Show a short text until the next step."""
+
+
+def on_one_of_several(on_step: Callable[[Step], object], several: RaisesLater) -> Callable[[Step], object]:
+    """``on_step``, whose exception is raised when no other process waits for this one."""
+
+    def watcher(step: Step) -> None:
+        try:
+            on_step(step)
+        except Exception as error:
+            if not several.raise_later(error):
+                raise
+
+    return watcher
 
 
 def entered(on_step: Callable[[Step], object] | None) -> AbstractContextManager[object]:

@@ -45,6 +45,9 @@ class Ranks(Protocol):
     def stand_in(self, error: Exception) -> torch.Tensor | None:
         """A loss of nothing, with which this rank, which has failed, takes part in its layers until the next mean."""
 
+    def raise_later(self, error: Exception) -> bool:
+        """Whether the next call between the ranks raises it, because the others wait in a layer until then."""
+
     def scored(
         self, score: Callable[[Any], torch.Tensor], batches: Iterator[Any], count: int | None
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
@@ -107,6 +110,10 @@ class Alone:
     def stand_in(self, error: Exception) -> torch.Tensor | None:  # noqa: ARG002 - the protocol's
         """None."""
         return None
+
+    def raise_later(self, error: Exception) -> bool:  # noqa: ARG002 - the protocol's
+        """No."""
+        return False
 
     def scored(
         self,

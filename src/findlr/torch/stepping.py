@@ -62,6 +62,10 @@ class Stepping:
         """What all processes raise, now that this one ends."""
         return self.training.ranks.settle(error, ends=True)
 
+    def raise_later(self, error: Exception) -> bool:
+        """Whether it is raised at the next read, when no other process waits in a layer."""
+        return self.training.ranks.raise_later(error)
+
     def first(self, value: Any) -> Any:
         """The first process's value."""
         return self.training.ranks.first(value)

@@ -49,6 +49,7 @@ class Group:
         self._begun = False  # by the outermost memory that is open
         self._drops = False
         self._failed: Exception | None = None  # in a step, whose calls were made all the same
+        self._ending: Exception | None = None  # from between two steps, to be raised by the next sum
         self._ended = False  # by a signal that all have agreed on
         self._uneven = False  # a process has failed, so that the others may be a loss ahead of it
 
@@ -57,7 +58,7 @@ class Group:
 
         A memory within another one ends nothing: the outer one has noted the hooks, and would put them back.
         """
-        self._ended, self._failed, self._drops = False, None, False
+        self._ended, self._failed, self._drops, self._ending = False, None, False, None
         self._others.begin()
         self.is_untried = True
         if not self._begun:
@@ -180,6 +181,12 @@ class Group:
             self._failed = self._failed or error
         return loss
 
+    def raise_later(self, error: Exception) -> bool:
+        """Whether the next sum raises it: where layers are sharded, the others go on to the next step until then."""
+        if self._stand_ins is not None:
+            self._ending = self._ending or error
+        return self._stand_ins is not None
+
     def scored(
         self, score: Callable[[Any], torch.Tensor], batches: Iterator[Any], count: int | None
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
@@ -217,6 +224,9 @@ class Group:
             raise self.settle(error) from None
 
     def _sum(self, values: list[float]) -> list[float]:
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            raise self.settle(ending, ends=True)
         summed = torch.tensor([*values, 0.0], dtype=torch.float64, device=self._calls.device)
         try:
             self._calls.sum(summed)
