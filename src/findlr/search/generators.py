@@ -27,6 +27,14 @@ from findlr.search.objects import (
     slots_of,
 )
 
+NAME_NONE = FOREIGN | {
+    *("findlr", "lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "torchmetrics"),
+    *("transformers", "accelerate", "peft", "trl", "huggingface_hub", "tokenizers", "ignite", "skorch"),
+    *("fastai", "fastcore", "keras", "flax", "equinox", "optax", "torchvision", "timm"),
+    *("pandas", "matplotlib", "PIL", "tqdm", "rich"),
+}
+"""Packages whose code names no generator of its own, as their modules were searched for one: it draws from Python's
+state, torch's or NumPy's. Going through their thousands of functions took a third of a search in Lightning."""
 _WRAPPERS = (
     staticmethod,
     classmethod,
@@ -73,7 +81,7 @@ def generators_in(
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
-    code: list[Any] = []  # without what is foreign, which names nothing, because most searches have no other
+    code: list[Any] = []  # without what names nothing, because most searches have no other
     for value in todo:  # which grows
         kind = type(value)
         if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
@@ -88,11 +96,11 @@ def generators_in(
                 holders += [value] if isinstance(value, (list, set, deque, dict)) else []
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
-            code += [value] if (value.__module__ or "").partition(".")[0] not in FOREIGN else []
+            code += [] if names_none(value) else [value]
         elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-            code += [kind] if kind.__module__.partition(".")[0] not in FOREIGN else []
+            code += [] if names_none(kind) else [kind]
         held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
         holders += _orders_in(value, held) if orders and held_kinds & {list, np.ndarray} else ()
         if not simple >= held_kinds:
@@ -116,6 +124,11 @@ def _is_order(value: Any) -> bool:
     return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
 
 
+def names_none(code: Any) -> bool:
+    """Whether a class or a function is of a package whose code names no generator of its own."""
+    return (code.__module__ or "").partition(".")[0] in NAME_NONE
+
+
 def generators_named(
     code: Iterable[Any],
     kinds: tuple[type, ...] = GENERATORS,
@@ -128,7 +141,7 @@ def generators_named(
     generators are looked for: they belong to whoever draws from them, and other things that code names may not.
 
     Args:
-        code: classes and functions; those that are Python's, torch's or NumPy's name nothing.
+        code: classes and functions; those of the packages in ``NAME_NONE`` name nothing.
         kinds: the classes of generators.
         simple: classes of values that hold nothing.
         but: generators that are known.
@@ -162,7 +175,7 @@ def generators_named(
 def _named_by(value: Any) -> Iterable[Any]:
     """What code of any kind names, and what values hold that it names."""
     if isinstance(value, type):
-        parts = (part for part in value.__mro__ if not is_foreign(part.__module__))
+        parts = (part for part in value.__mro__ if not names_none(part))
         return [each for part in parts for each in vars(part).values()]
     if isinstance(value, FunctionType):
         return _named_by_function(value)
@@ -183,12 +196,14 @@ def _named_by_function(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # not bound yet
             yield cell.cell_contents
+    if names_none(function):  # what it wraps may name some
+        return
     names = _names_in(function.__code__)
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if not isinstance(value, ModuleType):
             yield value
-        elif not is_foreign(value.__name__):
+        elif value.__name__.partition(".")[0] not in NAME_NONE:
             yield from (vars(value)[each] for each in names & vars(value).keys())
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from findlr import LossError, RangeTest, find_lr, rewindable
 from findlr.testing.bits import bits
-from findlr.torch.snapshot.reach import generators_in, reached_from
+from findlr.torch.snapshot.reach import generators_in, generators_named, reached_from
 from tests.torch.training import loop
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
@@ -950,3 +950,10 @@ def test_the_batches_that_an_accelerator_has_counted(monkeypatch):
 
     find_lr(net, optimizer, train_step=train_step, loader=batches, **QUICK)
     assert counting.step == 2
+
+
+def test_what_a_library_names_is_left_alone_and_what_it_wraps_is_found():
+    library = {"__name__": "matplotlib.drawing", "named": random.Random(0)}
+    exec("def wraps(function):\n    return lambda: (named.random(), function())", library)
+    mine = random.Random(1)
+    assert generators_named([library["wraps"](mine.random)]) == [mine]

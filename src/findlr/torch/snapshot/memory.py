@@ -33,7 +33,7 @@ from findlr.torch.snapshot.modules import (
     put_extras,
     put_scripted,
 )
-from findlr.torch.snapshot.reach import TORCHS, generators_named
+from findlr.torch.snapshot.reach import NAMELESS, generators_named
 from findlr.torch.snapshot.stores import Kind, Store, Stored, keep_all, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
@@ -197,7 +197,7 @@ class TorchMemory(Memory):
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
         self.note(*other, worth=worth)
-        if code := [*set(map(type, new)) - TORCHS, *filter(callable, other)]:
+        if code := [*set(map(type, new)) - NAMELESS, *filter(callable, other)]:
             self.note(*generators_named(code))
         parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
         buffers = [b for m in plain for b in m._buffers.values() if b is not None and b.is_leaf]

@@ -23,7 +23,7 @@ from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import SMALL_BYTES, is_small_array, refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
-from findlr.torch.snapshot.reach import TORCHS, Reached, generators_in, generators_named, reached_from
+from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
@@ -34,7 +34,7 @@ _KEPT = (nn.Module, torch.optim.Optimizer, np.ndarray)  # where it was replaced,
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:
     """Parameters, gradients, state, the groups with their rates, and the flags that schedulers read."""
     memory.note(vars(optimizer), objects=True)
-    if type(optimizer) not in TORCHS:
+    if type(optimizer) not in NAMELESS:
         memory.note(*generators_named([type(optimizer)]))
     memory.note_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     for inner in vars(optimizer).values():

@@ -114,14 +114,14 @@ generators_in = partial(
 )
 """``findlr.search.generators.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
 
-TORCHS: set[type] = set()
-"""Classes of torch's that were asked about: they name no generators, and asking again would take a call for each."""
+NAMELESS: set[type] = set()
+"""Classes that were asked about and name no generators: asking again would take a call for each."""
 
 
 def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
     """``findlr.search.generators.generators_named``, with torch's generators."""
     code = list(code)
-    TORCHS.update([each for each in code if isinstance(each, type) and is_foreign(each.__module__)])
+    NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(each)])
     return generators.generators_named(code, _GENERATORS, _SIMPLE, but)
 
 
