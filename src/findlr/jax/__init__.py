@@ -47,12 +47,12 @@ def find_lr(
     Args:
         step: ``step(state, batch) -> (state, loss)``, or ``(state, (loss, aux))``; compiled as you train with it. With
             a third argument it is given the rate there. For flax's nnx, ``step(model, optimizer, batch) -> loss``
-            changes its objects in place.
+            changes its objects in place; or it takes all as one, and may return them, as any other state.
         state: any pytree; for nnx the objects that ``step`` takes, ``(model, optimizer)``.
         loader: batches that can be read again: a list, a DataLoader, a data set of grain; or a function that opens a
             pass, such as a generator function. Torch's tensors are given to ``step`` as NumPy's arrays.
         set_lr: ``set_lr(state, lr) -> state`` writes the rate; None looks for what ``optax.inject_hyperparams`` keeps,
-            anywhere in the state. For nnx it changes the objects: ``set_lr(model, optimizer, lr)``.
+            anywhere in the state. For nnx it is given the objects as ``step`` is: ``set_lr(model, optimizer, lr)``.
         evaluate: ``evaluate(state)`` gives the held-out loss that scores a race's runs; it counts as 8 forward passes.
             None scores them on batches that are set aside.
         loss: ``loss(state, batch)`` gives the loss of one batch, where it is another one without training (without

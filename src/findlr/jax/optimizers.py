@@ -89,6 +89,7 @@ class Known:
     def __init__(self, state: Any, optimizer: str) -> None:
         if not isinstance(optimizer, str):
             raise ConfigurationError(f'optimizer must be a name, such as "adamw", got {optimizer!r}')
+        optimizer = _in_optax(optimizer)
         if not callable(made := getattr(sys.modules.get("optax"), optimizer, None)) and made is not None:
             raise ConfigurationError(
                 f'optimizer must be the name of an optimizer, such as "adamw"; optax.{optimizer} is a '
@@ -167,6 +168,12 @@ class Known:
         if not set(self._settings) <= set(parameters):
             return None
         return {name: value for name, value in self._settings.items() if parameters[name].default != value}
+
+
+def _in_optax(name: str) -> str:
+    """A name of an optimizer as optax has it, such as that of PyTorch's in small letters; or the name itself."""
+    optax = sys.modules.get("optax")
+    return next((each for each in (name, name.lower()) if hasattr(optax, each)), name)
 
 
 def _groups_of_fixed_rate(state: Any) -> list[Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.jax.signature import RATE, by_position, parameters_of
 from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real, number_in
 from findlr.search.rounding import rounded
 
-_RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
 _AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
 
 
@@ -81,16 +79,13 @@ def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
     Raises:
         ConfigurationError: something else must follow.
     """
-    try:
-        parameters = list(inspect.signature(step).parameters.values())
-    except (TypeError, ValueError):  # it has no signature that can be read
-        return None
-    following = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][count:]
-    if following and _RATE.search(following[0].name):
+    parameters = parameters_of(step)
+    following = by_position(parameters)[count:]
+    if following and RATE.search(following[0].name):
         return following[0].name
     following += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     following = [p for p in following if p.default is p.empty]
-    if following and _RATE.search(name := following[0].name):
+    if following and RATE.search(name := following[0].name):
         raise ConfigurationError(
             f"step takes its rate, {name!r}, by keyword alone: let it follow the batch, as step(state, batch, {name})"
         )

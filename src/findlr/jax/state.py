@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,31 +65,11 @@ class Form(Protocol):
     paths: list[tuple[Any, ...]]
     """The keys that lead to each leaf."""
 
+    arguments: int
+    """How many arguments a step takes it as."""
+
     def live(self, leaves: Leaves) -> Live:
         """A state of these leaves, which its steps may use up."""
-
-
-def form_of(state: Any) -> Form:
-    """The form of a state: one that a step returns anew, or objects of flax's nnx that a step changes in place.
-
-    Raises:
-        ConfigurationError: it holds nothing that can be trained, or arrays that were given away.
-    """
-    several = tuple(state) if type(state) in (tuple, list) else (state,)
-    nnx = sys.modules.get("flax.nnx")
-    is_nnx = any(isinstance(each, getattr(nnx, "Pytree", ())) for each in several)
-    form = InPlace(several, nnx) if is_nnx else Functional(state)
-    arrays = [leaf for leaf in form.start if isinstance(leaf, ARRAYS)]
-    if not any(map(is_real, arrays)):
-        raise ConfigurationError(
-            f"state must be a pytree with arrays to train, as step takes it and returns it, got {type(state).__name__} "
-            "without any"
-        )
-    if any(isinstance(array, jax.Array) and array.is_deleted() for array in arrays):
-        raise ConfigurationError(
-            "state holds arrays that were given away to a step (donated): give the state that the last step returned"
-        )
-    return form
 
 
 class Functional:
@@ -99,6 +78,8 @@ class Functional:
     Args:
         state: the user's own.
     """
+
+    arguments = 1
 
     def __init__(self, state: Any) -> None:
         pairs, self.treedef = jax.tree_util.tree_flatten_with_path(state)
@@ -142,55 +123,6 @@ class _Carried:
                 f"{_kind(state)} of {structure.num_leaves} leaves"
             )
         self._leaves = leaves
-
-
-class InPlace:
-    """The form of objects of flax's nnx, which a step changes in place and gets one by one.
-
-    Args:
-        objects: the user's own.
-        nnx: the module.
-    """
-
-    def __init__(self, objects: Sequence[Any], nnx: Any) -> None:
-        self.nnx = nnx
-        self.graphdef, tree = nnx.split(tuple(objects))
-        pairs, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
-        self.start = [leaf for _, leaf in pairs]
-        self.paths = [keys_of(path) for path, _ in pairs]
-
-    def live(self, leaves: Leaves) -> Live:
-        """Objects of these leaves."""
-        return _Changed(self, self.nnx.merge(self.graphdef, self._treedef.unflatten(leaves)))
-
-
-class _Changed:
-    def __init__(self, form: InPlace, objects: Sequence[Any]) -> None:
-        self._objects = objects
-        nnx = form.nnx
-        there = {path: node for path, node in nnx.iter_graph(objects) if isinstance(node, nnx.Variable)}
-        if missing := [path for path in form.paths if path not in there]:
-            raise ConfigurationError(
-                f"state must hold objects of nnx alone, as step changes them: {missing[0]} is no nnx.Variable; give it "
-                "to step in another way, or make it one"
-            )
-        self._variables = [there[path] for path in form.paths]
-
-    def leaves(self) -> Leaves:
-        return [variable.get_raw_value() for variable in self._variables]
-
-    def write(self, values: Mapping[int, Any]) -> None:
-        for place, value in values.items():
-            self._variables[place].set_raw_value(value)
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(*self._objects, *arguments)
-
-    def take(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        return loss_in(step(*self._objects, *arguments))
-
-    def put(self, set_lr: Callable[..., Any], lr: Any) -> None:
-        set_lr(*self._objects, lr)
 
 
 def loss_in(told: Any) -> Any:

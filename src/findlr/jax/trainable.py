@@ -18,10 +18,11 @@ from findlr.errors import ConfigurationError, LoaderError
 from findlr.jax.around import Around
 from findlr.jax.control_variate import Baseline
 from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_torch
+from findlr.jax.forms import form_of
 from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
 from findlr.jax.rates import rate_of
-from findlr.jax.state import ARRAYS, InPlace, Leaves, Live, Snapshot, copied, devices_of, form_of, number_in, numbers_in
+from findlr.jax.state import ARRAYS, Leaves, Live, Snapshot, copied, devices_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
 from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.search.failure import told
@@ -57,11 +58,10 @@ class JaxTrainable:
         if (whole(accumulation_steps) or 0) < 1:
             raise ConfigurationError(f"accumulation_steps must be a whole number above 0, got {accumulation_steps!r}")
         self._step = step
-        self._form = form_of(state)
+        self._form = form_of(state, step)
         self._known = Known(state, optimizer)
         self._model = model_names(state)
-        given = len(state) if isinstance(self._form, InPlace) and isinstance(state, (tuple, list)) else 1
-        self._rate = rate_of(step, self._form, given + 1, set_lr)
+        self._rate = rate_of(step, self._form, self._form.arguments + 1, set_lr)
         self._traced = Traced(self._form, step, loss, self._rate, Around(step, set_lr, evaluate, loss, place))
         self.batches = batches_of(loader, consume=consume)
         self._place = place or without_torch

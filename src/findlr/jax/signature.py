@@ -1,0 +1,29 @@
+"""What a step takes, as far as its signature tells."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+RATE = re.compile(r"(^|_)(lr|rate|eta|alpha|step_size)$")  # the names that a rate goes by
+
+
+def parameters_of(step: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a step; none if its signature can't be read."""
+    try:
+        return list(inspect.signature(step).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def by_position(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Those that may be given by their position."""
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def takes_one_state(step: Callable[..., Any]) -> bool:
+    """Whether a step takes a state and a batch, and perhaps a rate, and nothing else that must be given."""
+    needed = [p.name for p in by_position(parameters_of(step)) if p.default is p.empty]
+    return len(needed) == 2 or (len(needed) == 3 and RATE.search(needed[-1]) is not None)
