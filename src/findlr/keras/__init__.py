@@ -109,7 +109,8 @@ def find_lr(
             validation = None
             if validation_data is not None and (search.get("verify") or validation_every is not None):
                 held_out = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
-                validation = batches_of(*held_out, batch_size=validation_batch_size or batch_size, shuffle=False)
+                per_batch = batch_size if validation_batch_size is None else validation_batch_size
+                validation = batches_of(*held_out, batch_size=per_batch, shuffle=False)
             own = described.schedule_of(model)
             trainable = KerasTrainable(
                 model,

@@ -51,7 +51,7 @@ def batches_of(
         sizes = sorted({int(leaf.shape[0]) for leaf in leaves})
         if len(sizes) > 1:
             raise LoaderError(f"x, y and sample_weight must have as many examples each, got {sizes}")
-        return KerasBatches(Arrays(parts, sizes[0], batch_size or _BATCH_SIZE, shuffle=shuffle))
+        return KerasBatches(Arrays(parts, sizes[0], _BATCH_SIZE if batch_size is None else batch_size, shuffle=shuffle))
     if isinstance(x, (list, tuple, dict)) or not isinstance(x, Iterable):
         raise LoaderError(
             f"x must be arrays, a PyDataset, a DataLoader, or an iterable of batches, got {type(x).__name__}"

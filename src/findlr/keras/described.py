@@ -179,6 +179,21 @@ def device_of(model: keras.Model) -> str:
     return str(value.device.type) if keras.backend.backend() == "torch" else str(next(iter(value.devices())).platform)
 
 
+def checked_weights(class_weight: Mapping[int, float] | None) -> Mapping[int, float] | None:
+    """The weights of the classes, as they are.
+
+    Raises:
+        ConfigurationError: they are no numbers by their classes.
+    """
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, Mapping) or any(real(each) is None for each in class_weight.values()):
+        raise ConfigurationError(
+            f"class_weight must be a dict with a number for each class, as {{0: 1.0, 1: 3.0}}, got {class_weight!r}"
+        )
+    return class_weight
+
+
 def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
     """The weight of each example by its class, as fit has it: a number, or the place of the highest of several.
 

@@ -58,7 +58,7 @@ class KerasTrainable:
         self.forwards = self.backwards = 0
         self._validation, self._told = validation, facts or {}
         self.validation_every = None if validation is None else plain(validation_every)
-        self._class_weight = class_weight
+        self._class_weight = described.checked_weights(class_weight)
         self._optimizer = described.innermost(model.optimizer)
         self.accumulation_steps = int(self._optimizer.gradient_accumulation_steps or 1)
         self._scales = self._optimizer is not model.optimizer
