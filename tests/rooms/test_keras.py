@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras.src.backend.common import global_state
 
 from findlr import ConfigurationError, Finding, LoaderError, LossError, OptimizerError, Plan, Stop, rewindable
 from findlr import find_lr as plain
@@ -813,6 +814,38 @@ def test_what_a_step_raises_is_raised_and_all_is_put_back():
     with pytest.raises(Exception, match=r"shape|incompatible"):
         search(model, X[:, :3])
     same(state(model), before)
+
+
+def test_a_block_that_ctrl_c_breaks_off_as_it_ends_leaves_nothing_behind():
+    def broken_off(y, outputs):
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            names.append("open")
+            keras.StatelessScope().__enter__()
+            if BACKEND == "torch":
+                sys.modules["torch"].set_grad_enabled(False)
+            raise KeyboardInterrupt
+        return keras.ops.mean(keras.ops.square(y - outputs))
+
+    def training():
+        model = model_of(loss=broken_off, run_eagerly=True)
+        fit(model)
+        return model
+
+    calls = 8
+    expected = training()
+    fit(expected)
+    model = training()
+    names = global_state.get_global_attribute("name_scope_stack")
+    stack, calls = list(names), 0
+    with pytest.raises(KeyboardInterrupt):
+        search(model)
+    assert calls == 7
+    assert global_state.get_global_attribute("stateless_scope") is None
+    assert names == stack
+    fit(model)
+    same(state(model), state(expected))
 
 
 def test_a_backend_that_was_not_tried_is_refused(monkeypatch):

@@ -55,6 +55,7 @@ class Structure:
     def snapshot(self) -> Memory:
         """What there is now, and the random states."""
         memory = Memory()
+        remember_scopes(memory)
         _Parts(self._model).remember_attributes(memory)
         remember_rng(memory)
         return memory
@@ -81,6 +82,23 @@ def remember_variables(variables: list[Any], memory: Memory) -> dict[int, Any]:
     return kept
 
 
+def remember_scopes(memory: Memory) -> None:
+    """What Keras has open in this thread, and torch's modes: a block that Ctrl-C breaks off may leave its own for ever.
+
+    They come first, because within a scope of Keras's no variable is written.
+    """
+    kept = vars(global_state.GLOBAL_STATE_TRACKER)
+    for each in (kept, *kept.values()):
+        if isinstance(each, dict):
+            memory.add(partial(_put_dict, each, dict(each)), Phase.PLACES, "Keras's scopes")
+        elif isinstance(each, list):
+            memory.add(partial(_put_items, each, list(each)), Phase.PLACES, "Keras's scopes")
+    if keras.backend.backend() == "torch":
+        from findlr.torch.snapshot.modes import remember_modes
+
+        remember_modes(_gpus(sys.modules["torch"]), memory)
+
+
 def remember_rng(memory: Memory) -> None:
     """The random states: Python's, NumPy's global one, Keras's global seeds, and torch's where it is in use."""
     remember_host_rng(memory)
@@ -97,8 +115,12 @@ def remember_torch_rng(memory: Memory) -> None:
     if (torch := sys.modules.get("torch")) is not None:
         from findlr.torch.snapshot import notes
 
-        on_gpu = keras.backend.backend() == "torch" and torch.cuda.is_initialized()
-        notes.remember_torch_rng([torch.device("cuda")] if on_gpu else [], memory)
+        notes.remember_torch_rng(_gpus(torch), memory)
+
+
+def _gpus(torch: Any) -> list[Any]:
+    on_gpu = keras.backend.backend() == "torch" and torch.cuda.is_initialized()
+    return [torch.device("cuda")] if on_gpu else []
 
 
 def random_states() -> Any:

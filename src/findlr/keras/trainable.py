@@ -18,7 +18,7 @@ from findlr.errors import ConfigurationError, LoaderError, OptimizerError
 from findlr.keras import described
 from findlr.keras.control import Baseline
 from findlr.keras.data import as_in_fit, remember_place, size_of
-from findlr.keras.memory import Copies, remember_model, remember_rng, remember_variables, seeds_of
+from findlr.keras.memory import Copies, remember_model, remember_rng, remember_scopes, remember_variables, seeds_of
 from findlr.keras.steps import Data, loss_in, steps_of
 from findlr.search.batches import MOST_KEPT_BYTES, Batches
 from findlr.search.failure import told
@@ -182,6 +182,7 @@ class KerasTrainable:
         """Copies of everything that a step can change."""
         self._steps.sync()
         memory = Copies()
+        remember_scopes(memory)
         for batches in (self.batches, self._validation):
             if batches is not None:
                 remember_place(batches, memory)
