@@ -1245,6 +1245,9 @@ def test_bad_input_is_one_clear_error():
         ((donated_step, state), {"optimizer": optax.adam}, "optimizer must be a name"),
         ((donated_step, state), {"optimizer": "contrib"}, "optax.contrib is a module"),
         ((donated_step, state), {"steps": 9}, "it is called 'num_steps' here"),
+        ((donated_step, state), {"epochs": 9}, "there is no argument 'epochs'; give total_steps='5 epochs', say"),
+        ((donated_step, state), {"evalute": mse}, "it is called 'evaluate' here"),
+        ((donated_step, state), {"val_loader": []}, "there is no argument 'val_loader'; there are step, state, loader"),
         ((donated_step, state), {"total_steps": "soon"}, "total_steps"),
         ((donated_step, state), {"verify": True}, "needs total_steps"),
         (

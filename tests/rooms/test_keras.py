@@ -745,6 +745,7 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
     for error, how, said in (
         (ConfigurationError, {"max_lr": 0}, "max_lr"),
         (ConfigurationError, {"steps": 9}, "it is called 'num_steps' here"),
+        (ConfigurationError, {"validaton_data": (X, Y)}, "it is called 'validation_data' here"),
         (ConfigurationError, {"validation_split": 0.2}, "leave it out, and give those examples as validation_data"),
         (ConfigurationError, {"callbacks": []}, "leave it out, no callback takes part in a search"),
         (ConfigurationError, {"verbose": 0}, "it is called 'progress' here"),

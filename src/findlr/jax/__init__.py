@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, Unpack
 
 from findlr.analysis.length import steps_in
@@ -10,7 +11,7 @@ from findlr.analysis.plan import SAMPLES, Plan, Samples
 from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.find import find
-from findlr.search.settings import Search
+from findlr.search.settings import Search, Settings
 
 try:
     import jax  # noqa: F401 - a missing one is told before anything else is imported
@@ -91,6 +92,7 @@ def find_lr(
         >>> 0.01 < finding.lr < 1
         True
     """
+    Settings.of(search, list(signature(find_lr).parameters)[:-1])
     trainable = JaxTrainable(
         step,
         state,

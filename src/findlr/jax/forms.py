@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from findlr.errors import ConfigurationError
-from findlr.jax.signature import takes_one_state
+from findlr.jax.parameters import takes_one_state
 from findlr.jax.state import ARRAYS, Form, Functional, Leaves, Live, is_real, keys_of, loss_in
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.jax.signature import RATE, by_position, parameters_of
+from findlr.jax.parameters import RATE, by_position, parameters_of
 from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real, number_in
 from findlr.search.rounding import rounded
 

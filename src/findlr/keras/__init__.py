@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Unpack
 
 from findlr.analysis.length import steps_in
@@ -95,7 +96,7 @@ def find_lr(
         True
     """
     described.check_model(model)
-    Settings.of(search)
+    Settings.of(search, list(signature(find_lr).parameters)[:-1])
     if epochs is not None:
         if total_steps is not None:
             raise ConfigurationError("epochs and total_steps both say how long the training is: give one of them")

@@ -83,8 +83,8 @@ _EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 def unknown_name(name: str, known: list[str]) -> str:
     """The message for an unknown argument, with the one that was probably meant."""
     meant = _ELSEWHERE.get(name)
-    if meant not in known:
-        meant = next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
+    if meant not in known:  # what it is elsewhere has no namesake here
+        meant = None if meant else next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
     if name in _EPOCHS and "total_steps" in known:
         hint = "; give total_steps='5 epochs', say"
     elif name in _NOT_NEEDED:

@@ -7,7 +7,7 @@ them in their editor, a test holds it equal to the fields here. A new setting is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -151,8 +151,12 @@ class Settings(SweepSettings):
         return super().asked() | parallel
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
+    def of(cls, given: Mapping[str, Any], besides: Iterable[str] = ()) -> Self:
         """The settings from keywords.
+
+        Args:
+            given: the keywords.
+            besides: the other arguments of the function that was given them, one of which may have been meant.
 
         Raises:
             ConfigurationError: a name that is none of them, or a setting outside its range.
@@ -160,7 +164,7 @@ class Settings(SweepSettings):
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                raise ConfigurationError(unknown_name(name, known))
+                raise ConfigurationError(unknown_name(name, [*besides, *known]))
         return cls(**given)
 
     def budget_in_steps(self, plan: Plan, num_steps: int) -> float | None:
