@@ -96,11 +96,11 @@ def generators_in(
                 holders += [value] if isinstance(value, (list, set, deque, dict)) else []
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
-            code += [] if names_none(value) else [value]
+            code += [value] if (value.__module__ or "").partition(".")[0] not in NAME_NONE else []
         elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-            code += [] if names_none(kind) else [kind]
+            code += [kind] if kind.__module__.partition(".")[0] not in NAME_NONE else []
         held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
         holders += _orders_in(value, held) if orders and held_kinds & {list, np.ndarray} else ()
         if not simple >= held_kinds:

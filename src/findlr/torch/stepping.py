@@ -150,9 +150,10 @@ class Stepping:
 
     def _draw(self) -> Any:
         """The next batch, where the step needs it."""
-        batches = self.batches
-        asks = batches.ends or self._first_batch is None  # a rank without data can tell: no layer was called so far
-        batch = self._place(drawn_on_all(self.training.ranks, batches.next) if asks else batches.next())
+        batches, ranks = self.batches, self.training.ranks
+        # At the first batch a rank without data can tell, because no layer was called so far.
+        asks = batches.ends or (self._first_batch is None and not ranks.is_alone)
+        batch = self._place(drawn_on_all(ranks, batches.next) if asks else batches.next())
         if self._baseline.variate is not None:
             self._baseline.variate.drawn(batch)
         if self.training.batch_size is None:
