@@ -23,7 +23,7 @@ NAMES = [
 ]  # fmt: skip
 ROOMS = {
     "findlr.errors": [name for name in NAMES if name.endswith("Error")],
-    "findlr.rules": ["Rule", "Suggestion", "article", "minimum", "quick", "slide", "steep", "valley"],
+    "findlr.rules": ["RULES", "Rule", "Suggestion", "article", "minimum", "quick", "slide", "steep", "valley"],
     "findlr.testing": ["Quadratic", "TrainableConformance", "TrainingConformance"],
     "findlr.torch": ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle", "rewindable"],
     "findlr.trackers": ["mlflow", "stream", "tensorboard", "wandb"],
@@ -41,6 +41,7 @@ def test_the_public_names_are_these():
 def test_the_public_rooms_have_these(room):
     module = importlib.import_module(room)
     assert [name for name in ROOMS[room] if not hasattr(module, name)] == []
+    assert [name for name in dir(module) if name[0] != "_" and name != "annotations"] == ROOMS[room]
 
 
 def test_every_exception_is_exported_and_in_the_tree():

@@ -17,9 +17,14 @@ from findlr.finding import Finding
 from findlr.finding.telling import next_text, plan_text
 from findlr.views.figures import picture
 
+__all__ = ["mlflow", "stream", "tensorboard", "wandb"]
 _BATCH = 1000  # metrics that MLflow takes at once
 _SEND_EVERY = 1.0  # seconds between two requests to MLflow while a search runs
 _Log = Callable[[int, dict[str, float]], None]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what a notebook completes
 
 
 def tensorboard(finding: Finding, writer: Any, tag: str = "findlr") -> None:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from findlr.testing.training import TrainingConformance
 
 __all__ = ["Quadratic", "TrainableConformance", "TrainingConformance"]
-
 _LATER = {"TrainableConformance": "conformance", "TrainingConformance": "training"}
+
+
+def __dir__() -> list[str]:
+    return __all__  # what a notebook completes
 
 
 def __getattr__(name: str) -> Any:

@@ -16,3 +16,7 @@ from findlr.torch.search import find_lr
 from findlr.torch.trainable import TorchTrainable
 
 __all__ = ["RangeTest", "TorchTrainable", "cyclic", "find_lr", "one_cycle", "rewindable"]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what a notebook completes
