@@ -65,6 +65,31 @@ def test_a_stream_of_a_sampler(caplog):
     assert "stream of the loader's Endless is an open count" in caplog.text
 
 
+class Lines(torch.utils.data.IterableDataset):
+    """Its passes go on with one stream; or each has its own, which it keeps, too."""
+
+    def __init__(self, *, anew):
+        self.anew, self.stream = anew, itertools.count()
+
+    def __iter__(self):
+        if self.anew:
+            self.stream = itertools.count()
+        for i in itertools.islice(self.stream, 16):
+            yield torch.full((16,), i % 16 / 16), i % 3
+
+
+@pytest.mark.parametrize(("anew", "workers", "warns"), [(False, 0, 1), (True, 0, 0), (False, 1, 0)])
+def test_a_stream_of_a_dataset(anew, workers, warns, caplog):
+    training, data = Training(), Lines(anew=anew)
+    stream = data.stream
+    loader = torch.utils.data.DataLoader(data, 8, num_workers=workers)
+    for times in (1, 2):
+        find_lr(training.model, training.optimizer, training.criterion, loader, num_steps=5)
+        assert caplog.text.count("stream of Lines is an open count that the search has drawn from") == times * warns
+        assert data.stream is stream
+    assert (next(stream) > 0) == bool(warns)  # a worker has a copy of it
+
+
 def test_a_batch_that_is_written_into():
     training = Training()
     inputs, targets = next(iter(training.loader))

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from findlr.search.batches import Batches, has_state
+from findlr.search.batches import Batches, Remembers, has_state
 from findlr.search.memory import Memory
 from findlr.search.objects import SMALL_BYTES, refill, refill_if_changed
 from findlr.search.splitting import Parts
 from findlr.torch.data import nesting
 from findlr.torch.data.splitting import innermost, split, twin
+from findlr.torch.snapshot.drawn import is_open, warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import note_stateful, remember_torch_rng
 from findlr.torch.snapshot.reach import generators_in
@@ -42,6 +43,7 @@ class TorchBatches(Batches):
         source = loader if type(loader) is DataLoader else innermost(loader)
         self._holds_iterator = isinstance(source, DataLoader) and (source.persistent_workers or has_state(loader))
         self._sibling: tuple[Any, Any] = (None, None)  # a loader, and what is opened in its place
+        self._keeper = _keeper_of_streams(source)
         _warn_of_streams(loader)
 
     def new_memory(self) -> Memory:
@@ -74,10 +76,19 @@ class TorchBatches(Batches):
         if shut_down is not None:
             shut_down()
 
+    def remember(self, memory: Memory) -> None:
+        """Remember the place in the data; warn of what a dataset keeps open from one pass to the next."""
+        super().remember(memory)
+        if (keeper := self._keeper) is not None:
+            assert isinstance(memory, TorchMemory)
+            kept = getattr(keeper, "__dict__", {}).items()
+            streams = [(f"{name} of {type(keeper).__name__}", value) for name, value in kept if is_open(value)]
+            warn_of_draws(streams, memory, memory.left, "let its __iter__ make one for each pass")
+
     def remember_loader(self, memory: Memory) -> None:
         """The loader's attributes, its samplers, and its state; a DataLoader's state is kept by its sibling."""
         assert isinstance(memory, TorchMemory)
-        if has_state(self.loader) and not isinstance(self.loader, DataLoader):
+        if not isinstance(self.loader, DataLoader) and has_state(self.loader):
             note_stateful(self.loader, memory)
         note_samplers(self.loader, memory)
         if self._holds_iterator:
@@ -133,6 +144,14 @@ def _warn_of_streams(loader: Any) -> None:
                     type(value).__name__,
                 )
                 return
+
+
+def _keeper_of_streams(source: Any) -> Any:
+    """What makes the passes, and may keep an iterator from one to the next: a dataset, or a loader of one's own."""
+    if isinstance(source, DataLoader):
+        in_workers = source.num_workers > 0  # which have copies
+        return source.dataset if isinstance(source.dataset, IterableDataset) and not in_workers else None
+    return None if isinstance(source, Remembers) else source
 
 
 def note_samplers(loader: Any, memory: TorchMemory) -> None:

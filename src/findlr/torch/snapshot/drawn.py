@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import starmap
+from itertools import count, starmap
 from operator import length_hint
 from types import GeneratorType
 from typing import Any
@@ -46,6 +46,8 @@ def place_of(iterator: Any, depth: int = _DEEPEST) -> list[Any]:
         return [iterator._num_yielded]  # noqa: SLF001 - a DataLoader's iterator has no public place
     if isinstance(iterator, GeneratorType):
         place = [iterator.gi_frame.f_lasti if iterator.gi_frame is not None else None]
+    elif isinstance(iterator, count):
+        return [hash(repr(iterator))]  # which holds no object
     else:
         place = [] if isinstance(iterator, tuple) else [length_hint(iterator, -1)]
     held = gc.get_referents(iterator)  # with what waits on a generator's stack, such as the loader of a for loop
@@ -53,20 +55,26 @@ def place_of(iterator: Any, depth: int = _DEEPEST) -> list[Any]:
     return [*place, *held, *(part for each in inner for part in place_of(each, depth - 1))]
 
 
-def warn_of_draws(iterators: Iterable[tuple[str, Any]], memory: Memory, left: list[str]) -> None:
+_REWINDABLE = "let it be findlr.rewindable(...) of that from the start"
+
+
+def warn_of_draws(
+    iterators: Iterable[tuple[str, Any]], memory: Memory, left: list[str], advice: str = _REWINDABLE
+) -> None:
     """Warn, once ``memory`` is put back, of those of ``iterators`` that were drawn from meanwhile.
 
     Args:
         iterators: with their places, as ``reached_from`` tells them.
         memory: of the training.
         left: takes what could not be put back.
+        advice: what to do instead.
     """
     before = [(place, iterator, place_of(iterator)) for place, iterator in iterators]
     if before:
-        memory.add(partial(_look, before, left))
+        memory.add(partial(_look, before, left, advice))
 
 
-def _look(before: list[tuple[str, Any, list[Any]]], left: list[str]) -> None:
+def _look(before: list[tuple[str, Any, list[Any]]], left: list[str], advice: str) -> None:
     for each in list(before):
         place, iterator, stood = each
         if _is_same(stood, place_of(iterator)):
@@ -76,9 +84,10 @@ def _look(before: list[tuple[str, Any, list[Any]]], left: list[str]) -> None:
         left.append(f"the place of {name}")
         logger.warning(
             "%s is an open %s that the search has drawn from, and its place can't be put back, so the batches after it "
-            "are others: let it be findlr.rewindable(...) of that from the start",
+            "are others: %s",
             name,
             type(iterator).__name__.strip("_"),
+            advice,
         )
 
 
