@@ -906,8 +906,8 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "an iterator that a sampler keeps open from one pass to the next (a warning names it)": (
         f"{REACH}a_stream_of_a_sampler"
     ),
-    "an iterator that an `IterableDataset` or a loader of your own keeps open so (a warning names it; a file it does "
-    "not)": f"{REACH}a_stream_of_a_dataset",
+    "an iterator that an `IterableDataset` or a loader of your own keeps open from one pass to the next (a warning "
+    "names it, unless it is a file)": f"{REACH}a_stream_of_a_dataset",
     "batches that your loss or your model writes into, where the loader gives the same tensors again": (
         f"{REACH}a_batch_that_is_written_into"
     ),

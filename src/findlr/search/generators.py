@@ -33,7 +33,7 @@ NAME_NONE = FOREIGN | {
     *("fastai", "fastcore", "keras", "flax", "equinox", "optax", "torchvision", "timm"),
     *("pandas", "matplotlib", "PIL", "tqdm", "rich"),
 }
-"""Packages whose code names no generator of its own, as their modules were searched for one: it draws from Python's
+"""Packages whose code names no generator of its own: a search of their modules found none. It draws from Python's
 state, torch's or NumPy's. Going through their thousands of functions took a third of a search in Lightning."""
 _WRAPPERS = (
     staticmethod,
@@ -81,7 +81,7 @@ def generators_in(
     """
     found, seen, todo = [], set(map(id, but)), [root]
     holders = [] if holders is None else holders
-    code: list[Any] = []  # without what names nothing, because most searches have no other
+    code: list[Any] = []  # without what names nothing, told without a call for each, because most have no other
     for value in todo:  # which grows
         kind = type(value)
         if kind in simple or id(value) in seen or isinstance(value, (type, ModuleType)):
@@ -124,9 +124,9 @@ def _is_order(value: Any) -> bool:
     return is_row and value.flags.writeable and value.nbytes <= MOST_ORDER_BYTES
 
 
-def names_none(code: Any) -> bool:
-    """Whether a class or a function is of a package whose code names no generator of its own."""
-    return (code.__module__ or "").partition(".")[0] in NAME_NONE
+def names_none(module: str) -> bool:
+    """Whether a module is of a package whose code names no generator of its own."""
+    return module.partition(".")[0] in NAME_NONE
 
 
 def generators_named(
@@ -175,7 +175,7 @@ def generators_named(
 def _named_by(value: Any) -> Iterable[Any]:
     """What code of any kind names, and what values hold that it names."""
     if isinstance(value, type):
-        parts = (part for part in value.__mro__ if not names_none(part))
+        parts = (part for part in value.__mro__ if not names_none(part.__module__))
         return [each for part in parts for each in vars(part).values()]
     if isinstance(value, FunctionType):
         return _named_by_function(value)
@@ -196,14 +196,14 @@ def _named_by_function(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # not bound yet
             yield cell.cell_contents
-    if names_none(function):  # what it wraps may name some
+    if names_none(function.__module__ or ""):  # what it wraps may name some
         return
     names = _names_in(function.__code__)
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if not isinstance(value, ModuleType):
             yield value
-        elif value.__name__.partition(".")[0] not in NAME_NONE:
+        elif not names_none(value.__name__):
             yield from (vars(value)[each] for each in names & vars(value).keys())
 
 

@@ -21,6 +21,7 @@ from findlr.search.memory import Memory
 logger = logging.getLogger("findlr")
 
 _DEEPEST = 5  # iterators inside one another
+_REWINDABLE = "let it be findlr.rewindable(...) of that from the start"
 
 
 def is_open(value: Any) -> bool:
@@ -47,15 +48,12 @@ def place_of(iterator: Any, depth: int = _DEEPEST) -> list[Any]:
     if isinstance(iterator, GeneratorType):
         place = [iterator.gi_frame.f_lasti if iterator.gi_frame is not None else None]
     elif isinstance(iterator, count):
-        return [hash(repr(iterator))]  # which holds no object
+        return [hash(repr(iterator))]  # its number is in no object that can be looked at
     else:
         place = [] if isinstance(iterator, tuple) else [length_hint(iterator, -1)]
     held = gc.get_referents(iterator)  # with what waits on a generator's stack, such as the loader of a for loop
     inner = [each for each in held if is_open(each) or type(each) is tuple] if depth else []
     return [*place, *held, *(part for each in inner for part in place_of(each, depth - 1))]
-
-
-_REWINDABLE = "let it be findlr.rewindable(...) of that from the start"
 
 
 def warn_of_draws(

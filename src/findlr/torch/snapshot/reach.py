@@ -121,7 +121,7 @@ NAMELESS: set[type] = set()
 def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
     """``findlr.search.generators.generators_named``, with torch's generators."""
     code = list(code)
-    NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(each)])
+    NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(each.__module__)])
     return generators.generators_named(code, _GENERATORS, _SIMPLE, but)
 
 
