@@ -35,14 +35,15 @@ PAGE = HOME.parent / "docs" / "finetuning.md"
 PACKAGES = ("asyncio", "concurrent", "ctypes", "email", "http", "importlib")
 PACKAGES += ("json", "logging", "multiprocessing", "unittest", "urllib", "xml")
 TRAINED, HELD_OUT, BATCH, TOKENS = 1200, 300, 8, 32
-STEPS, SEEDS = TRAINED // BATCH, (0, 1, 2)
+STEPS, SEEDS = TRAINED // BATCH, (0, 1, 2, 3, 4)
 GRIDS = {  # each rate twice the one before
     "full": [1.25e-5 * 2**i for i in range(8)],
     "lora": [1.25e-4 * 2**i for i in range(9)],
     "head": [1e-3 * 2**i for i in range(9)],
 }
 DEFAULTS = {"the Trainer's default": 5e-5, "AdamW's default": 1e-3}
-SWEEP, RACE, LIGHTNING = "**findlr, one sweep**", "**findlr, verified**", "Lightning's `lr_find`"
+SWEEP, LIGHTNING = "**findlr, one sweep**", "Lightning's `lr_find`"
+RACES = {"**findlr, verified**": None, "**findlr, verified, `budget=3.0`**": 3.0}  # None: the budget that it has by itself
 RULES = {
     "fastai's valley, on findlr's sweep": "valley",
     "the steepest fall on findlr's sweep": "steep",
@@ -161,7 +162,9 @@ class Bench:
         yield SWEEP, told(swept)
         for name, rule in RULES.items():
             yield name, {"lr": swept.suggest(rule).lr, "steps": len(swept.curve)}
-        yield RACE, told(find_lr(self.trainer(way, seed), verify=True, progress=False))
+        for name, budget in RACES.items():
+            more = {} if budget is None else {"budget": budget}
+            yield name, told(find_lr(self.trainer(way, seed), verify=True, progress=False, **more))
 
 
 def told(finding: Any) -> dict[str, Any]:
@@ -234,7 +237,7 @@ def grid_table(way: str, entries: list[dict[str, Any]]) -> str:
 
 def finders_table(way: str, entries: list[dict[str, Any]]) -> str:
     """What each finder answers, and what that loses."""
-    answers = {name: [entry["answers"][name] for entry in entries] for name in (SWEEP, RACE, LIGHTNING, *RULES)}
+    answers = {name: [entry["answers"][name] for entry in entries] for name in (SWEEP, *RACES, LIGHTNING, *RULES)}
     answers |= {name: [{"lr": lr, "steps": 0}] * len(entries) for name, lr in DEFAULTS.items()}
     rows = ["| | rates, by seed | regret, by seed | mean | steps |", "|---|---|---|--:|--:|"]
     for name, given in answers.items():
