@@ -43,7 +43,11 @@ GRIDS = {  # each rate twice the one before
 }
 DEFAULTS = {"the Trainer's default": 5e-5, "AdamW's default": 1e-3}
 SWEEP, LIGHTNING = "**findlr, one sweep**", "Lightning's `lr_find`"
-RACES = {"**findlr, verified**": None, "**findlr, verified, `budget=3.0`**": 3.0}  # None: the budget that it has by itself
+RACES = {  # with their budgets; None: the one that it has by itself
+    "**findlr, verified**": None,
+    "**findlr, verified, `budget=250`**": 250,
+    "**findlr, verified, `budget=3.0`**": 3.0,
+}
 RULES = {
     "fastai's valley, on findlr's sweep": "valley",
     "the steepest fall on findlr's sweep": "steep",
@@ -170,7 +174,10 @@ class Bench:
 def told(finding: Any) -> dict[str, Any]:
     """What of a Finding is kept."""
     lr = None if finding.suggestion is None else finding.lr
-    return {"lr": lr, "steps": finding.cost.steps, "verdict": finding.verdict.name}
+    kept = {"lr": lr, "steps": finding.cost.steps, "verdict": finding.verdict.name}
+    if finding.race is not None:
+        kept["runs"] = [(run.lr, run.steps, run.loss) for run in finding.race.runs]
+    return kept
 
 
 def run(device: str, *, fresh: bool) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Finding, LoaderError, Plan, Stop, Suggestion, find
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_of_memory, is_the_trainings, told
 from findlr.search.race import Terms, run_race
 from findlr.testing import Quadratic
 
@@ -192,6 +192,26 @@ def test_an_exception_in_a_line():
 )
 def test_memory_is_told_by_its_words_too(words):
     assert not is_the_trainings(RuntimeError(words))
+    assert is_of_memory(RuntimeError(words))
+
+
+class Copies(tuple):
+    """A snapshot whose copies take memory that the training needs."""
+
+    __slots__ = ()
+    relief = "keep the copies elsewhere"
+
+
+@pytest.mark.parametrize(("error", "told"), [(OutOfMemoryError, True), (MemoryError, True), (KeyboardInterrupt, False)])
+def test_where_memory_was_short_because_of_the_copies_it_says_what_spares_some(error, told):
+    class Copying(Guarded):
+        def snapshot(self):
+            return Copies(super().snapshot())
+
+    with pytest.raises(error) as caught:
+        find(Copying(error))
+    assert ("findlr: keep the copies elsewhere" in caught.value.__notes__) is told
+    assert any("everything was put back" in note for note in caught.value.__notes__)
 
 
 def test_a_curve_that_fails_is_not_marked_as_diverged():

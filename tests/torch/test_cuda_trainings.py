@@ -326,6 +326,45 @@ def test_out_of_memory_stays_an_exception_and_leaves_nothing():
     around(Hungry, search)
 
 
+class Wide(Training):
+    """Its weights are .9 GB, more than its batches and what is between the layers."""
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(16, 15_000), nn.Linear(15_000, 15_000), nn.Linear(15_000, 4)).cuda()
+        self.optimizer = optimizer(self.net.parameters(), lr=1e-4)
+
+
+@contextlib.contextmanager
+def at_most(gigabytes):
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def test_the_copies_go_to_the_host_where_the_process_may_not_take_more():
+    with at_most(2.2):
+        curve = Wide(optim.SGD).search(num_steps=20, max_lr=1e-3).curve
+    assert len(curve) == 20
+    assert curve.baseline is None  # which asks for copies on the device
+
+
+def test_where_the_copies_leave_no_memory_for_a_step_it_says_what_spares_some():
+    with at_most(5.2):
+        training = Wide(optim.AdamW)
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            training.search(snapshot="device", num_steps=10)
+        assert any('snapshot="cpu" keeps the copies on the host' in note for note in caught.value.__notes__)
+        del caught
+        training.optimizer.zero_grad()
+        assert len(training.search(snapshot="cpu", num_steps=10, max_lr=1e-3).curve) == 10
+
+
 @pytest.mark.parametrize("snapshot", ["device", "cpu", "disk"])
 def test_no_memory_of_the_device_is_kept(snapshot):
     training = Training()

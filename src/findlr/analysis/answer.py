@@ -13,7 +13,7 @@ from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule, Suggestion, quick, suggestion_of
-from findlr.analysis.runs import decide, end_alike, learned
+from findlr.analysis.runs import decide, end_alike, learned, own_budget
 from findlr.analysis.text import parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
@@ -97,7 +97,7 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
 def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judgement:
     """A clear curve, unless what it can't show may cost more than a clear one should."""
     worst = max(belief.doubts, key=belief.doubts.__getitem__)
-    half = "" if plan.total_steps is None else f", which costs {plan.total_steps // 2:,} steps"
+    cost = "" if plan.total_steps is None else f", which costs {own_budget(plan.total_steps):,.0f} steps"
     if belief.dip and belief.usual and abs(math.log10(belief.dip / belief.usual)) > _APART:
         verdict = Verdict.DISAGREE
         more = f"But the dip says {rate_text(belief.dip)}, and {rate_text(belief.usual)} is usual"
@@ -112,7 +112,7 @@ def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judg
     else:
         verdict = Verdict.NOISY
         more = f"But batches differ by {curve.paired().spread():.2g}, which hides where the dip is"
-    return Judgement(verdict, f"{clear.why} {more}: use verify=True{half}.")
+    return Judgement(verdict, f"{clear.why} {more}: use verify=True{cost}.")
 
 
 def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Suggestion | None:

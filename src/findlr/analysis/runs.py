@@ -17,6 +17,7 @@ SPACING = 3.0  # between the first two candidates
 FARTHEST = 16.0  # between a candidate and the next, while the best is at an end
 CLOSEST_OCTAVES = 0.35  # nearer than this, two runs tell no more than one
 FEWEST_STEPS = 8  # of a run
+LEAST_BUDGET = 350.0  # steps, where no budget is given: with less, three runs are too short to tell
 FIRST_SHARE = 0.7  # of the sweep's answer: the second candidate is above it
 RUNS = 3  # long runs tell more than many
 RUNS_IF_RICH = 5  # at most, where the budget is twice the plan or more
@@ -35,6 +36,16 @@ LOW_DECADES, HIGH_DECADES = -0.35, 0.4  # the interval around the answer
 HELD_OUT_BATCHES = 8  # that every run is scored on
 _LEARNED_SHARE = 0.01  # of the loss at the start: a run that gains less has learned nothing
 _ALIKE_SHARE = 0.01  # of what the best run gains: runs that end nearer to each other are alike
+
+
+def own_budget(total_steps: int) -> float:
+    """What a search with a race may spend where nobody says: half of the planned steps, and at least 350.
+
+    Example:
+        >>> own_budget(150), own_budget(2000)
+        (350.0, 1000.0)
+    """
+    return max(LEAST_BUDGET, total_steps / 2)
 
 
 def is_rich(budget: float, total_steps: int) -> bool:

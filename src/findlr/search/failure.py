@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,13 +32,21 @@ def is_the_trainings(error: BaseException) -> bool:
     """
     if isinstance(error, RankError):
         return error.is_the_trainings
-    if not isinstance(error, Exception) or isinstance(error, (FindlrError, MemoryError)):
+    if not isinstance(error, Exception) or isinstance(error, FindlrError):
         return False
-    if interrupts.is_a_signals(error):  # of a time limit, say
-        return False
+    return not (interrupts.is_a_signals(error) or is_of_memory(error))  # a signal: of a time limit, say
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there was too little memory, on the host or on a device.
+
+    Example:
+        >>> is_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_of_memory(ValueError("no"))
+        (True, False)
+    """
     names = (kind.__name__ for kind in type(error).__mro__)  # torch's and JAX's, without importing either
     text = _message(error).lower()
-    return "OutOfMemoryError" not in names and not any(words in text for words in _OF_MEMORY)
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or any(words in text for words in _OF_MEMORY)
 
 
 def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]], list[float]]) -> bool:
@@ -82,7 +90,7 @@ def carry(
     error: BaseException,
     finding: Finding | None,
     where: str = "this exception's .finding",
-    left: Sequence[str] = (),
+    snapshot: Any = None,
 ) -> None:
     """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
 
@@ -92,12 +100,17 @@ def carry(
         error: on its way to the user.
         finding: what was measured; None carries nothing.
         where: the place to name.
-        left: what changed and was not put back, by name.
+        snapshot: what the training was put back from, if there was one; see ``Memory.left`` and ``Memory.relief``.
     """
+    relief = getattr(snapshot, "relief", "")
+    if relief and is_of_memory(error):
+        note(error, relief)
+
     if finding is None:
         return
     said = f"what was measured is in {where}" if len(finding.curve) else "no loss was measured yet"
     if not any(isinstance(each, RestoreError) for each in _chain(error)):
+        left = getattr(snapshot, "left", ())
         but = f"everything but {', '.join(left)}" if left else "everything"
         said = f"{but} was put back; {said}"
     if isinstance(error, SystemExit) and error.code and len(finding.curve) and not interrupts.is_a_signals(error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
 from typing import Any, Unpack
@@ -128,7 +128,7 @@ class _Search:
         self.finding: Finding | None = None
         self.ended: BaseException | None = None
         self.progress = settings.progress if self.several is None or self.several.rank == 0 else False
-        self._left: Sequence[str] = ()
+        self._snapshot: Any = None
         self._rule = chosen_rule(settings.rule)
         self._race: Race | None = None
         self._cost: Cost | None = None  # that the processes have agreed on
@@ -148,7 +148,7 @@ class _Search:
             if self._workers is not None:
                 self._workers.wake(len(AT_ONCE))
             with Unwritten(restored(self._trainable)) as snapshot:
-                self._left = getattr(snapshot, "left", ())  # which may grow as things are put back
+                self._snapshot = snapshot
                 self._measure(snapshot)
             if self.several is not None:
                 self._cost = self.several.first(self._spent())
@@ -159,7 +159,7 @@ class _Search:
                 self.finding = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 self.finding = getattr(late, "finding", None)
-            carry(error, self.finding, left=self._left)
+            carry(error, self.finding, snapshot=self._snapshot)
             if error is not ended:
                 raise error from error.__cause__
             raise
@@ -179,7 +179,7 @@ class _Search:
 
     def release(self, signals: HeldSignals) -> None:
         """Let signals act again, those that waited first: what they raise carries what was measured."""
-        signals.release(lambda late: carry(late, self.finding, left=self._left))
+        signals.release(lambda late: carry(late, self.finding, snapshot=self._snapshot))
 
     def _measure(self, snapshot: Any) -> None:
         trainable, settings = self._trainable, self.settings

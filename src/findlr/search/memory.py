@@ -14,6 +14,8 @@ from findlr.errors import ConfigurationError, RestoreError
 from findlr.search.failure import told
 from findlr.search.interrupts import is_a_signals
 
+_MOST_NAMED = 5  # for each reason: a device that has failed gives none of its tensors back
+
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
 
@@ -38,6 +40,8 @@ class Memory:
         self._closed = False
         self.left: list[str] = []
         """What has changed and was not put back, because it may be the user's data; by name."""
+        self.relief = ""
+        """What to ask for if the training runs out of memory because of the copies; "" if they take none of that."""
 
     def add(self, undo: Undo, phase: Phase = Phase.VALUES, name: str = "") -> None:
         """Call ``undo`` when everything is put back: in its phase, in the order of adding; errors name it ``name``."""
@@ -60,8 +64,7 @@ class Memory:
         for phase in phases:
             failures += self._put(phase)
         if failures:
-            named = "; ".join(dict.fromkeys(f"{name or 'a value'} ({told(error)})" for name, error in failures))
-            raise RestoreError(f"could not be put back: {named}; everything else was") from failures[0][1]
+            raise RestoreError(f"could not be put back: {_named(failures)}; everything else was") from failures[0][1]
 
     def _put(self, phase: Phase) -> list[tuple[str, BaseException]]:
         """Put back what belongs to one phase; return what failed, by name."""
@@ -82,6 +85,19 @@ class Memory:
             undos.clear()
         while self._releases:
             self._releases.pop()()
+
+
+def _named(failures: Iterable[tuple[str, BaseException]]) -> str:
+    """What could not be put back, by its reason."""
+    names: dict[str, dict[str, None]] = {}
+    for name, error in failures:
+        names.setdefault(told(error), {})[name or "a value"] = None
+    return "; ".join(f"{_some(list(each))} ({reason})" for reason, each in names.items())
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def remember_host_rng(memory: Memory) -> None:

@@ -20,6 +20,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import RULES, Rule, rule_named
+from findlr.analysis.runs import own_budget
 from findlr.errors import ConfigurationError
 from findlr.search.names import unknown_name
 from findlr.search.stopping import StopRule
@@ -104,7 +105,7 @@ class Settings(SweepSettings):
     Args:
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of the plan's total_steps; None is half of them, and at least 250 steps.
+            share of the plan's total_steps; None is half of them, and at least 350 steps.
         executor: makes the runs of ``verify`` at the same time, in processes of its own, each to the bit what it
             is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
@@ -181,7 +182,7 @@ class Settings(SweepSettings):
                 "total_steps=len(loader) * epochs, or '5 epochs'"
             )
         if self.budget is None:
-            total = max(250.0, plan.total_steps / 2)
+            total = own_budget(plan.total_steps)
         else:
             total = float(self.budget) if isinstance(self.budget, int) else self.budget * plan.total_steps
         sweep = num_steps if self.control_variate is False else (num_steps * 4 + 3) / 3  # with its self-checks

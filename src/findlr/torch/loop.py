@@ -261,7 +261,7 @@ class RangeTest(Points):
             self._carry(failure)
 
     def _carry(self, error: BaseException) -> None:
-        carry(error, self._finding, "test.finding", () if self._memory is None else self._memory.left)
+        carry(error, self._finding, "test.finding", self._memory)
 
     def snapshot(self) -> TorchMemory:
         """Copies of all that the loop can change."""

@@ -84,7 +84,7 @@ def find_lr(
         warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
-            share of ``total_steps``; None is half of them, and at least 250 steps.
+            share of ``total_steps``; None is half of them, and at least 350 steps.
         executor: makes the runs of ``verify`` at the same time, in processes of its own, each to the bit what it
             is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
             whose tasks have a process. It stays yours to shut down.

@@ -19,8 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import ConfigurationError, RangeTest, RestoreError, TorchTrainable, find_lr
+from findlr.search.memory import Memory
 from findlr.torch.snapshot import files, stores
 from findlr.torch.snapshot.memory import TorchMemory
+from findlr.torch.snapshot.stores import Store
 
 STORES = ["device", "cpu", "disk"]
 
@@ -246,6 +248,41 @@ def test_a_tensor_that_cannot_be_put_back_does_not_keep_the_others_from_it(snaps
     memory.close()
     net.norm.running_mean.copy_(mean)
     assert same(before, state(net, optimizer, average))
+
+
+def test_what_a_device_that_has_failed_does_not_give_back_is_told_once():
+    memory = Memory()
+
+    def fails():
+        raise RuntimeError("the device is gone")
+
+    for i in range(40):
+        memory.add(fails, name=f"weight {i}")
+    with pytest.raises(RestoreError) as caught:
+        memory.put_back()
+    named = "weight 0, weight 1, weight 2, weight 3, weight 4 and 35 more (RuntimeError: the device is gone)"
+    assert str(caught.value) == f"could not be put back: {named}; everything else was"
+
+
+class Full(Store):
+    """A device without room for a copy."""
+
+    def keep(self, tensors):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("device", "relieved"), [("meta", True), ("cpu", False)])
+def test_copies_that_take_a_devices_memory_say_what_spares_it(device, relieved):
+    tensors = [torch.zeros(4, device=device), torch.zeros(5, device=device)]
+    memory = TorchMemory()
+    memory.note(*tensors)
+    memory.copy(lambda _: Store())
+    assert ('snapshot="cpu"' in memory.relief) is relieved
+    memory = TorchMemory()
+    memory.note(*tensors)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        memory.copy(lambda _: Full())
+    assert ('snapshot="cpu"' in "".join(getattr(caught.value, "__notes__", []))) is relieved
 
 
 def test_on_a_device_one_call_copies_all_tensors_of_a_type():

@@ -34,7 +34,7 @@ from findlr.torch.snapshot.modules import (
     put_scripted,
 )
 from findlr.torch.snapshot.reach import NAMELESS, generators_named
-from findlr.torch.snapshot.stores import Kind, Store, Stored, keep_all, named, nbytes_of, put_kinds, writable
+from findlr.torch.snapshot.stores import RELIEF, Kind, Store, Stored, keep_all, named, nbytes_of, put_kinds, writable
 
 _FIXED = {bool, int, float, str, type(None)}  # what can't change in place
 _USUAL = {torch.Tensor, nn.Parameter}  # other classes may not know the calls that take many tensors
@@ -246,6 +246,7 @@ class TorchMemory(Memory):
         states = [list(tensors_in(state)) for state, _, _ in self._states]
         if choose is not None:
             self.store = choose(sum(map(nbytes_of, once + states)))
+            self.relief = RELIEF if self.store.on_device and tuple in map(type, groups) else ""
         with torch.no_grad():
             kept, kinds = keep_all(self.store, once, groups.values())
             for tensors, copies in zip(once, kept, strict=True):

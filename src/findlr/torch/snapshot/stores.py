@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from findlr.errors import ConfigurationError
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_of_memory, is_the_trainings, note, told
 from findlr.torch.snapshot import staging
 from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 
@@ -22,6 +22,11 @@ logger = logging.getLogger("findlr")
 
 StoreKind = Literal["auto", "device", "cpu", "disk"]
 Kind = tuple[torch.dtype, torch.device, torch.Size]
+
+RELIEF = (
+    "a search keeps copies of the weights and of the optimizer's state on their device, and one of the weights for the "
+    'control variate: snapshot="cpu" keeps the copies on the host, and goes without the control variate'
+)
 
 _FEW_BYTES = 1 << 22  # a step needs as many, and asking for the free memory takes longer than copying them
 
@@ -154,6 +159,8 @@ def keep_all(
         if is_the_trainings(error):
             for tensor in chain.from_iterable(once):
                 _try_copying(tensor)
+        elif is_of_memory(error) and store.on_device and not all(t.is_cpu for t in chain.from_iterable(once)):
+            note(error, RELIEF)
         raise
 
 
@@ -237,8 +244,10 @@ def free_memory(device: torch.device) -> int | None:
         return _free_on_host()
     backend = torch.get_device_module(device)
     try:
-        free: int = backend.mem_get_info(device)[0]
-        return free + int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
+        free, total = backend.mem_get_info(device)
+        held = int(backend.memory_allocated(device))
+        share: float = getattr(backend, "get_per_process_memory_fraction", lambda _: 1.0)(device)  # torch 2.8, CUDA's
+        return min(int(free) + int(backend.memory_reserved(device)), int(share * total)) - held
     except (AttributeError, RuntimeError):
         return None
 
