@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from findlr import Curve, NoSuggestionError, Plan, Verdict, rules
-from findlr.analysis.answer import answer, starting_point
+from findlr.analysis.answer import answer, starting_point, usual_rate
 from findlr.analysis.belief import believe, believe_at_least, believe_the_usual
 from findlr.analysis.dip import read_dip
 from findlr.analysis.usual import usual
@@ -182,11 +182,26 @@ def test_a_loss_that_still_falls_gives_no_rate_next_to_the_last(schedule, decade
 
 @pytest.mark.parametrize(
     ("given", "plan"),
-    [(curve(middle=-7.0), ADAM), (FALLING, PRODIGY), (FALLING, UNKNOWN), (curve(depth=0.0), ADAM)],
-    ids=["a lower dip", "a rate-free optimizer", "an optimizer of one's own", "no dip"],
+    [(curve(middle=-7.0), ADAM), (FALLING, PRODIGY), (curve(depth=0.0), ADAM), (curve(depth=0.0), UNKNOWN)],
+    ids=["a lower dip", "a rate-free optimizer", "no dip", "no dip and nothing usual"],
 )
 def test_what_is_usual_is_raised_by_nothing_else(given, plan):
     assert believe_at_least(given, plan) == believe_the_usual(given, plan)
+
+
+BELOW_ZERO = Curve(FALLING.lr, FALLING.loss - 10.0, FALLING.baseline - 10.0)  # no scale for what is usual
+
+
+@pytest.mark.parametrize(("given", "plan"), [(FALLING, UNKNOWN), (BELOW_ZERO, SGD)])
+def test_where_nothing_is_usual_a_loss_that_still_falls_speaks_for_its_dip(given, plan):
+    assert believe_the_usual(given, plan) is None
+    told = usual_rate(given, plan, still_falling=True)
+    assert told.lr == pytest.approx(min(believe(given, plan).lr, given.lr[-1] / 2 * 10**-0.12), rel=0.01)
+    assert told.rule == "quick"
+    assert "the loss still falls there; nothing is usual for such a training" in told.why
+    assert math.log10(told.interval[1] / told.interval[0]) == pytest.approx(1.4)
+    alone = Curve(given.lr, given.loss)  # which may fall by itself
+    assert usual_rate(alone, plan, still_falling=True) is None
 
 
 def test_a_race_on_a_loss_that_still_falls_starts_where_it_falls():

@@ -133,7 +133,7 @@ def starting_point(curve: Curve, plan: Plan, rule: Rule | None = None) -> Sugges
 
 
 def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Suggestion | None:
-    """What people begin with in such a training; None if nothing is usual.
+    """What people begin with in such a training; None if nothing is usual, and the curve tells nothing in its place.
 
     Args:
         curve: the raw losses of a sweep.
@@ -145,12 +145,14 @@ def usual_rate(curve: Curve, plan: Plan, *, still_falling: bool = False) -> Sugg
         return None
     rate = rate_text(belief.lr)
     why = f"people begin at about {rate} with such a training"
-    if belief.dip is not None and belief.usual is not None:
+    if belief.usual is None:
+        why = f"begin at about {rate}, because the loss still falls there; nothing is usual for such a training"
+    elif belief.dip is not None:
         why = f"begin at about {rate}, because the loss still falls there, though {rate_text(belief.usual)} is usual"
-    elif belief.usual is not None and belief.lr < belief.usual / 2:
+    elif belief.lr < belief.usual / 2:
         at = rate_text(float(curve.lr[-1]))
         why = f"begin at about {rate}, because the sweep diverged at {at}, though {rate_text(belief.usual)} is usual"
-    return Suggestion(belief.lr, "usual", why, belief.interval)
+    return Suggestion(belief.lr, "quick" if belief.usual is None else "usual", why, belief.interval)
 
 
 def if_swept(suggestion: Suggestion, curve: Curve) -> Suggestion:

@@ -114,25 +114,30 @@ def believe_the_usual(curve: Curve, plan: Plan) -> Belief | None:
 
 
 def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
-    """What is usual, or more where a loss that still falls says so; None if nothing is usual.
+    """What is usual, or more where a loss that still falls says so; None if nothing is usual and there is no dip.
 
     A dip that has not ended lies lower than the whole one would. Where the batches' losses under the starting weights
-    were not measured, a loss may fall by itself, so the dip has only its weight. No answer lies nearer than a factor of
-    2 to the last rate, behind which nothing was seen.
+    were not measured, a loss may fall by itself, so the dip has only its weight; where they were and nothing is usual,
+    the dip stands alone. No answer lies nearer than a factor of 2 to the last rate, behind which nothing was seen.
     """
     alone = believe_the_usual(curve, plan)
-    if alone is None or alone.usual is None or plan.optimizer in RATE_FREE:
+    if plan.optimizer in RATE_FREE:
         return alone
     try:
         both = believe(curve, plan)
     except NoSuggestionError:
         return alone
-    if both.dip is None or both.dip <= alone.usual:
+    least = -math.inf if alone is None or alone.usual is None else math.log10(alone.usual)
+    if both.dip is None or math.log10(both.dip) <= least:
         return alone
-    by_dip, by_usual = math.log10(both.dip), math.log10(alone.usual)
+    by_dip, last = math.log10(both.dip), float(np.log10(curve.lr[-1])) - _FROM_EDGE
+    if alone is None:
+        if curve.baseline is None:
+            return None
+        return _settled(curve, plan, min(by_dip, last), by_dip, None, 1.0, _USUAL_INTERVAL)
     weight = 1.0 if curve.baseline is not None else both.weight
-    answer = min(by_usual + weight * (by_dip - by_usual), float(np.log10(curve.lr[-1])) - _FROM_EDGE)
-    return _settled(curve, plan, max(answer, by_usual), by_dip, by_usual, weight, _USUAL_INTERVAL)
+    answer = min(least + weight * (by_dip - least), last)
+    return _settled(curve, plan, max(answer, least), by_dip, least, weight, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:
