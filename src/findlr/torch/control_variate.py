@@ -1,6 +1,6 @@
 """The last batch's loss under the starting weights: what makes a batch hard is in both losses, and cancels out.
 
-No second model: ``torch.func.functional_call`` runs the same modules with the snapshot's tensors.
+No second model: the same modules run with the snapshot's tensors in the places of their own.
 """
 
 # ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
@@ -25,7 +25,7 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.search.restoring import Unwritten
 from findlr.torch.data.nesting import spare, tensors_in
-from findlr.torch.functional import NamesKept, WholeLoss, is_scripted, values_lent
+from findlr.torch.functional import Places, WholeLoss, is_scripted, values_lent
 from findlr.torch.losses import WithoutGraph
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
@@ -49,6 +49,7 @@ class ControlVariate:
         self, modules: list[nn.Module], taker: TakesSteps, snapshot: TorchMemory, devices: list[torch.device]
     ) -> None:
         self._whole, self._combine = WholeLoss(modules, taker.loss), taker.combine
+        self._places = Places(self._whole)
         self._draws_first = taker.draws_first
         self._devices = devices
         parameters, buffers = dict(self._whole.named_parameters()), dict(self._whole.named_buffers())
@@ -89,7 +90,7 @@ class ControlVariate:
         now = self._random_states()
         losses: list[torch.Tensor] = []
         try:
-            with NamesKept(self._whole), WithGradients():
+            with self._places, WithGradients():
                 for batch, draws in zip_longest(self._batches, self._draws):
                     loss = self._without_graph(partial(self._loss, batch, draws))
                     losses += [loss] if loss.numel() else []  # the training goes on without an empty one's batch
@@ -121,7 +122,8 @@ class ControlVariate:
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
             return cast("torch.Tensor", lent)
-        return self._whole.under((weights, buffers), spare(batch) if self._copies else batch)
+        self._places.lend({**weights, **buffers})
+        return cast("torch.Tensor", self._whole(spare(batch) if self._copies else batch))
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""
@@ -158,9 +160,7 @@ class ControlVariate:
             finally:
                 for parameter, value in zip(parameters, present, strict=True):
                     parameter.copy_(value)
-        return (
-            None if _close(float(reference), float(blind)) else "functional_call does not use the weights it is given"
-        )
+        return None if _close(float(reference), float(blind)) else "the model does not use the weights that it is lent"
 
     def changed(self) -> dict[str, torch.Tensor]:
         """The buffers that the first step has changed, such as a queue or a codebook, as they were before it.

@@ -1,4 +1,4 @@
-"""The same modules under other weights: all that lies between a batch and its loss, for ``functional_call``."""
+"""The same modules under other weights: all that lies between a batch and its loss."""
 
 # ruff: noqa: SLF001 - what a module holds by itself, and its hooks, have private names only
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from findlr.errors import LossError
 from findlr.search.failure import told
@@ -31,72 +30,83 @@ class WholeLoss(nn.Module):
         self.kept: dict[str, torch.Tensor] = {}  # the buffers of these names, as the last loss has left them
         self._loss = loss
 
-    def forward(self, batch: Any, raised: list[BaseException] | None = None) -> torch.Tensor:
-        """The loss of a batch.
-
-        Args:
-            batch: of any nesting.
-            raised: takes what the loss raises; None lets it through.
-        """
-        if raised is None:
-            return self._loss(batch)
+    def forward(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch, of any nesting."""
         try:
             return self._loss(batch)
-        except BaseException as error:  # noqa: BLE001 - raised in ``under``
-            raised.append(error)
-            return torch.empty(())
         finally:
             if self.kept:  # the loss may have put others in their places
                 buffers = dict(self.named_buffers())
                 self.kept = {name: buffers.get(name, last) for name, last in self.kept.items()}
 
-    def under(self, tensors: Any, batch: Any) -> torch.Tensor:
-        """The loss of a batch with other tensors in the modules' places.
 
-        What it raises does not pass through ``functional_call``: contextlib, which that is made with, would write into
-        it, and a frozen exception would be lost.
+class Places:
+    """Where a module and its parts hold their tensors: a block in which other tensors may be lent to them.
 
-        Raises:
-            LossError: a module that had a tensor has it no more.
-        """
-        raised: list[BaseException] = []
-        lost: Exception | None = None
-        try:
-            found: torch.Tensor = functional_call(self, tensors, (batch, raised))
-        except (AttributeError, KeyError) as error:  # its own, because what the loss raises comes in the list
-            lost = error
-        if raised:
-            raise raised.pop()
-        if lost is not None:
-            raise LossError(
-                f"the model takes modules or parameters away, or replaces them, in its forward pass ({told(lost)}), so "
-                "a batch has no loss under the starting weights: leave the control variate out, with "
-                "control_variate=False"
-            ) from lost
-        return found
-
-
-class NamesKept:
-    """A block after which each name means the same tensor; a module with two names would keep functional_call's.
+    After the block each name means the same tensor as before it, whatever a forward pass has put there.
+    ``torch.func.functional_call`` does the same, but looks for all names each time, which takes longer than a small
+    layer. Here they are looked for again only where a part was taken away, added or replaced.
 
     Args:
-        whole: holds all modules whose names are kept.
+        whole: the module. Parts of it that are TorchScript are left alone.
     """
 
     def __init__(self, whole: nn.Module) -> None:
         self._whole = whole
+        self._find()
+
+    def _find(self) -> None:
+        inside = [module for module in self._whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        self._parts = [(module._modules, module._modules.copy()) for module in inside]
+        self._owners: list[dict[str, Any]] = [own for m in inside for own in (m._parameters, m._buffers)]
+        # A tensor that is in several places has one name.
+        names = {id(t): name for name, t in (*self._whole.named_parameters(), *self._whole.named_buffers())}
+        self._held = [(own, key, names[id(t)]) for own in self._owners for key, t in own.items() if id(t) in names]
+        self._is_checked = False  # whether each name that is lent to has its part
+
+    def _look(self) -> None:
+        """Find the places again if the parts are not those of the last time."""
+        for parts, before in self._parts:
+            if parts != before:
+                self._find()
+                return
 
     def __enter__(self) -> None:
-        inside = [module for module in self._whole.modules() if not isinstance(module, torch.jit.ScriptModule)]
-        self._bound: list[Any] = [(own, dict(own)) for m in inside for own in (m._parameters, m._buffers)]
+        self._look()
+        self._bound = [(own, own.copy()) for own in self._owners]
 
     def __exit__(self, *_: object) -> None:
         for own, tensors in self._bound:
             own.update(tensors)
 
+    def lend(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put tensors in the places of those with these names, until the block ends.
+
+        Raises:
+            LossError: a part that had a tensor is gone.
+        """
+        self._look()
+        if not self._is_checked:
+            for name in tensors.keys() - {name for _, _, name in self._held}:
+                self._check(name)
+            self._is_checked = True
+        for own, key, name in self._held:
+            if name in tensors and key in own:
+                own[key] = tensors[name]
+
+    def _check(self, name: str) -> None:
+        try:
+            self._whole.get_submodule(name.rpartition(".")[0])
+        except AttributeError as lost:
+            raise LossError(
+                f"the model takes modules or parameters away, or replaces them, in its forward pass ({told(lost)}), so "
+                "a batch has no loss under the starting weights: leave the control variate out, with "
+                "control_variate=False"
+            ) from lost
+
 
 def is_scripted(whole: nn.Module) -> bool:
-    """Whether a part of it is TorchScript, which keeps its tensors to itself: ``functional_call`` can't change them."""
+    """Whether a part of it is TorchScript, which keeps its tensors to itself: no others can be lent to it."""
     return any(isinstance(module, torch.jit.ScriptModule) for module in whole.modules())
 
 

@@ -265,10 +265,16 @@ def test_a_teacher_that_the_loss_function_moves_is_moved_once_a_step():
             teacher.weight.lerp_(model.weight, 0.1)
         return (model(batch[0]) - teacher(batch[0])).square().mean()
 
+    def search(**how):
+        how = dict(loader=batches, loss_fn=loss_fn, **QUICK, **how)
+        return find_lr(net, optim.SGD(net.parameters(), lr=0.1), **how)
+
     before = teacher.weight.clone()
-    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    curve = search().curve
     assert len(calls) == 6
     assert torch.equal(teacher.weight, before)
+    assert curve.baseline is None
+    assert list(curve.loss) == list(search(control_variate=False).curve.loss)
 
 
 class Restless(nn.Linear):

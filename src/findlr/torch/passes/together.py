@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.func import grad_and_value, vmap
@@ -18,7 +18,7 @@ from torch.func import grad_and_value, vmap
 from findlr.search.failure import told
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
-from findlr.torch.functional import NamesKept, WholeLoss
+from findlr.torch.functional import Places, WholeLoss
 from findlr.torch.passes import stacked
 from findlr.torch.passes.obstacles import Passable, most_runs
 from findlr.torch.passes.replay import CannotRecordError, Tensors, leaves, recorded
@@ -102,6 +102,7 @@ class _Pass:
         self._trainable, self._single, self._taker = trainable, single, taker
         self._rates = torch.tensor(rates, dtype=torch.float64).to(training.device)
         self._whole = WholeLoss(training.modules, taker.loss)
+        self._places = Places(self._whole)
         names = {id(p): name for name, p in self._whole.named_parameters()}
         if not single.used <= names.keys():
             raise _NotTheSameError("a parameter is trained that is no part of the model")
@@ -192,9 +193,10 @@ class _Pass:
         weights = dict(zip(self._weights, given[:count], strict=True))
 
         def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
-            return self._whole.under(own, rebuilt(tensors)).reshape(())
+            self._places.lend(own)
+            return cast("torch.Tensor", self._whole(rebuilt(tensors))).reshape(())
 
-        with self._trainable.no_new_graphs, NamesKept(self._whole), warnings.catch_warnings():
+        with self._trainable.no_new_graphs, self._places, warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
             grads, losses = vmap(grad_and_value(loss), in_dims=(0, None))(weights, list(given[count:]))
         return [*grads.values(), losses]
