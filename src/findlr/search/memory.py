@@ -51,7 +51,7 @@ class Memory:
         """Call ``release`` once nothing more will be put back."""
         self._releases.append(release)
 
-    def put_back(self, phases: Iterable[Phase] = Phase) -> None:
+    def put_back(self, phases: Iterable[Phase] = tuple(Phase)) -> None:
         """Put back everything that was remembered; if one thing can't be put back, the others still are.
 
         Raises:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping
 from functools import partial
 from itertools import zip_longest
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,12 +118,12 @@ class ControlVariate:
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
         if self._is_scripted:
             with Unwritten(values_lent(self._whole, {**weights, **buffers})):
-                lent = self._whole(spare(batch) if self._copies else batch)
+                lent = self._whole.forward(spare(batch) if self._copies else batch)
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
-            return cast("torch.Tensor", lent)
+            return lent
         self._places.lend({**weights, **buffers})
-        return cast("torch.Tensor", self._whole(spare(batch) if self._copies else batch))
+        return self._whole.forward(spare(batch) if self._copies else batch)
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.func import grad_and_value, vmap
@@ -194,7 +194,7 @@ class _Pass:
 
         def loss(own: dict[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
             self._places.lend(own)
-            return cast("torch.Tensor", self._whole(rebuilt(tensors))).reshape(())
+            return self._whole.forward(rebuilt(tensors)).reshape(())
 
         with self._trainable.no_new_graphs, self._places, warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")  # an operation vmap can't batch
