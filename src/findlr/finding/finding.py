@@ -39,14 +39,14 @@ class Finding:
 
     Args:
         suggestion: the rate and how it was found; None where the verdict refuses.
-        verdict: what the curve bears.
+        verdict: whether the curve gives a suggestion, and with which reservation.
         why: the verdict's reason, and what to change where it refuses: a sentence.
         stop: why the sweep ended.
         curve: what the sweep measured.
         plan: the training that is planned.
         cost: what was spent.
         race: the runs that verified the suggestion; None without ``verify``, or if the budget left too little.
-        facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions;
+        facts: what the training said about itself: batch size, accumulation, optimizer, ratios of its groups, versions;
             ``findlr.finding.code`` says which of them make the code to paste.
 
     Example:

@@ -1,6 +1,6 @@
 """Lightning: a search inside a Trainer's own ``fit``, by its own steps, and nothing of it stays.
 
-For ``lightning`` and ``pytorch_lightning``, whichever the Trainer is of.
+For ``lightning`` and ``pytorch_lightning``, whichever the Trainer comes from.
 """
 
 from __future__ import annotations
