@@ -123,7 +123,7 @@ class Finding:
 
     @property
     def fallback(self) -> Suggestion | None:
-        """Where to begin if there is no suggestion: what is usual, or more if the loss still falls; else None."""
+        """Where to begin without a suggestion: the usual rate, or more if the loss still falls; None if unknown."""
         if self.suggestion is not None:
             return None
         return usual_rate(self.curve, self.plan, still_falling=self.verdict is Verdict.STILL_FALLING)
