@@ -893,8 +893,8 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
     "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps by itself, or in an "
-    "object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the numbers of "
-    "objects of your own classes that a module holds (their modules, optimizers and generators are put back)": (
+    "object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the numbers "
+    "of objects of your own classes that a module holds (their modules, optimizers and generators are put back)": (
         f"{REACH}an_object_of_a_module"
     ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
