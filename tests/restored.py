@@ -129,8 +129,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
-        "what only a loss function holds: modules, optimizers, small tensors and arrays, the names and lists that keep "
-        "them and the numbers of an object that does, generators": [
+        "what only a loss function holds: modules, optimizers, generators, small tensors and arrays, with the names, "
+        "lists and objects that hold them, and the numbers of those objects": [
             Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
@@ -202,8 +202,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            if True:",
             ),
         ],
-        "what the code around a `RangeTest` names: modules, optimizers, what is trained, generators, what its objects "
-        "keep of tensors, small arrays, modules and optimizers, with their numbers": [
+        "what the code around a `RangeTest` names: modules, optimizers, generators, trained tensors, and the objects "
+        "that hold tensors, small arrays, modules or optimizers, with their numbers": [
             Break(
                 "what a loop holds beside what its test was given",
                 "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",
@@ -501,7 +501,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
         ],
-        "those that their code names, wherever they stand: a global, an attribute of a class or of a module": [
+        "those that their code names, as a global or as an attribute of a class or a module": [
             Break(
                 "a generator that code of a dataset names",
                 "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_dataset_names[static-method]",
@@ -524,7 +524,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        pass",
             ),
         ],
-        "their counters, orders and weights": [
+        "the counters, orders and weights of all these": [
             Break(
                 "the passes that a loader has counted",
                 "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
@@ -710,7 +710,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
     },
     "the objects": {
-        "the same ones: what holds a reference to them stays right": [
+        "the same ones, so every reference to them stays valid": [
             Break(
                 "identity of tensors",
                 f"{MATRIX}[mlp-adam-warm]",
@@ -892,10 +892,11 @@ REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
-    "numbers that a loss function or a step of your own keeps by itself, or in an object without tensors, arrays, "
-    "modules and optimizers (one that has changed is named in a warning); its lists and dicts of numbers; the numbers "
-    "of objects of your own classes that a module holds (what these hold of modules, optimizers and generators is put "
-    "back)": f"{REACH}an_object_of_a_module",
+    "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps by itself, or in an "
+    "object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the numbers "
+    "of objects of your own classes that a module holds (their modules, optimizers and generators are put back)": (
+        f"{REACH}an_object_of_a_module"
+    ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these)": f"{REACH}a_large_array_or_tensor",
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
@@ -908,11 +909,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     ),
     "an iterator that an `IterableDataset` or a loader of your own keeps open from one pass to the next (a warning "
     "names it, unless it is a file)": f"{REACH}a_stream_of_a_dataset",
-    "batches that your loss or your model writes into, where the loader gives the same tensors again": (
+    "batches that your loss or your model changes in place, if the loader gives the same tensors again": (
         f"{REACH}a_batch_that_is_written_into"
     ),
     "an environment that is not in `restore=`, a file, a logger, an outside service: whatever your forward pass, your "
-    "loss or your hooks do to the world": f"{REACH}an_environment",
+    "loss or your hooks change outside of the training": f"{REACH}an_environment",
     "the dropout of a recurrent layer on a GPU once the training has begun: cuDNN draws it from a state that can't be "
     "read (a warning names it; before the first step nothing is lost)": (
         "torch/test_cuda_trainings.py::test_dropout_that_cudnn_draws"

@@ -68,7 +68,7 @@ def find_lr(
         **how: any other keyword of ``findlr.find_lr`` but train_step, autocast, scaler and accumulation_steps.
 
     Returns:
-        The Finding; where the curve bears no suggestion, its ``verdict`` and ``why`` say what to change.
+        The Finding; where the curve gives no suggestion, its ``verdict`` and ``why`` say what to change.
 
     Raises:
         ConfigurationError: an argument that cannot work, such as an optimizer that is not prepared.

@@ -10,7 +10,7 @@
     +-- LossError (ValueError)              the loss is no differentiable scalar
     +-- RestoreError (RuntimeError)         something could not be put back; says what
     +-- RankError (RuntimeError)            another process of the training failed, or is gone; says which
-    +-- NoSuggestionError (ValueError)      the curve bears no suggestion; says why, and what to change
+    +-- NoSuggestionError (ValueError)      the curve gives no suggestion; says why, and what to change
     +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
     +-- MissingExtraError (ImportError)     an optional dependency is not installed
 
@@ -67,7 +67,7 @@ class RankError(FindlrError, RuntimeError):
 
 
 class NoSuggestionError(FindlrError, ValueError):
-    """The curve bears no suggestion."""
+    """The curve gives no suggestion."""
 
 
 class FileFormatError(FindlrError, ValueError):

@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
     Args:
         suggestion: the rate and how it was found; None where the verdict refuses.
-        verdict: what the curve bears.
+        verdict: whether the curve gives a suggestion, and with which reservation.
         why: the verdict's reason, and what to change where it refuses.
     """
 

@@ -1,6 +1,6 @@
 """Rules: each reads the raw losses of a sweep and a plan, which only ``quick`` uses, and answers with one rate.
 
-A bare rule answers whatever the curve is; ``findlr.analysis.verdict`` tells beforehand whether it bears an answer.
+A bare rule answers whatever the curve is; ``findlr.analysis.verdict`` tells beforehand whether it gives an answer.
 """
 
 from __future__ import annotations

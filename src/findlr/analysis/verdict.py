@@ -1,4 +1,4 @@
-"""What a curve can bear, asked before any rule is."""
+"""Whether a curve gives an answer, judged before any rule is asked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CUT = {  # why no higher rate was tried, and what to do about it
 
 
 class Verdict(Enum):
-    """What a curve can bear; each member's value says it in a sentence."""
+    """Whether a curve gives a rate, and with which reservation; each member's value says it in a sentence."""
 
     CLEAR = "The loss falls, reaches a bottom inside the swept range, and rises again."
     NOISY = "The loss falls and rises again, but by little against the differences between batches."
@@ -65,7 +65,7 @@ class Judgement:
 
 
 def judge(curve: Curve, ending: Ending | None = None) -> Judgement:
-    """Tell whether a curve bears a suggestion.
+    """Tell whether a curve gives a suggestion.
 
     With a baseline a fall counts if, on the way down, so many batches are below their loss at the start as chance gives
     in 2 of 100 cases: a sign test, (k - n / 2) / sqrt(n / 4) > 2.1. Where the batches are too few for that, if three

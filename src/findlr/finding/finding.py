@@ -39,14 +39,14 @@ class Finding:
 
     Args:
         suggestion: the rate and how it was found; None where the verdict refuses.
-        verdict: what the curve bears.
+        verdict: whether the curve gives a suggestion, and with which reservation.
         why: the verdict's reason, and what to change where it refuses: a sentence.
         stop: why the sweep ended.
         curve: what the sweep measured.
         plan: the training that is planned.
         cost: what was spent.
         race: the runs that verified the suggestion; None without ``verify``, or if the budget left too little.
-        facts: what the training told of itself: batch size, accumulation, optimizer, ratios of its groups, versions;
+        facts: what the training said about itself: batch size, accumulation, optimizer, ratios of its groups, versions;
             ``findlr.finding.code`` says which of them make the code to paste.
 
     Example:
@@ -123,7 +123,7 @@ class Finding:
 
     @property
     def fallback(self) -> Suggestion | None:
-        """Where to begin if there is no suggestion: what is usual, or more if the loss still falls; else None."""
+        """Where to begin without a suggestion: the usual rate, or more if the loss still falls; None if unknown."""
         if self.suggestion is not None:
             return None
         return usual_rate(self.curve, self.plan, still_falling=self.verdict is Verdict.STILL_FALLING)

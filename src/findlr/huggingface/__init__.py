@@ -42,7 +42,7 @@ def find_lr(trainer: Trainer, **how: Unpack[How]) -> Finding:
     Of its callbacks, only those act that freeze or unfreeze parameters, as they do before the first step.
 
     Args:
-        trainer: a ``transformers.Trainer`` or a subclass, such as TRL's ``SFTTrainer``; in one process. The schedule,
+        trainer: a ``transformers.Trainer`` or a subclass, such as TRL's ``SFTTrainer``. The schedule,
             its length and its warmup are those of ``trainer.args``.
         **how: the settings of every search, as in ``findlr.find_lr``: min_lr, max_lr, num_steps, verify, budget, rule
             and so on. ``verify=True`` scores its runs on the eval set, if there is one; ``validation_every`` (steps, at

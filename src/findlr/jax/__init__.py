@@ -40,7 +40,7 @@ def find_lr(
     warmup: float | None = None,
     **search: Unpack[Search],
 ) -> Finding:
-    """Find a learning rate for a step of JAX's; the state that you give is never changed, nor given away.
+    """Find a learning rate for a step of JAX's; the state that you give is neither changed nor donated.
 
     Steps are taken on a copy of the state, so a step may use its buffers up (donate them). The control variate and the
     scores of a race are the step's own loss, compiled without the rest of the step.

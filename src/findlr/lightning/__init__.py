@@ -1,6 +1,6 @@
 """Lightning: a search inside a Trainer's own ``fit``, by its own steps, and nothing of it stays.
 
-For ``lightning`` and ``pytorch_lightning``, whichever the Trainer is of.
+For ``lightning`` and ``pytorch_lightning``, whichever the Trainer comes from.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def find_lr(
     BaseFinetuning, as they do before the first step. Its loggers and profiler take no part.
 
     Args:
-        trainer: a Trainer of ``lightning`` or ``pytorch_lightning``, with one process.
+        trainer: a Trainer of ``lightning`` or ``pytorch_lightning``; of several processes, if ``torchrun`` starts all.
         model: the LightningModule; with manual optimization, its training step must return the loss.
         train_dataloaders: this and what follows is as in ``Trainer.fit``.
         val_dataloaders: the first one scores the runs of ``verify``: by the loss that the validation step returns, or

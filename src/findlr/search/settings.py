@@ -106,8 +106,9 @@ class Settings(SweepSettings):
         verify: race the sweep's suggestion against rates near it on the planned schedule; needs the plan's total_steps.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of the plan's total_steps; None is half of them, and at least 350 steps.
-        executor: makes the runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks have a process.
+        executor: makes the runs of ``verify`` at the same time, in its worker processes, each bit for bit the run that
+            this process would make: ``concurrent.futures.ProcessPoolExecutor(2)``, or any other Executor whose tasks
+            run in processes.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
         one_pass: take the first runs of ``verify`` in one pass where the training can; their losses agree to rounding.

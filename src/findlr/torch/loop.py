@@ -55,8 +55,8 @@ class RangeTest(Points):
         optimizer: an optimizer; or several, as a list or dict.
         sweep: the index or key of the optimizer that is swept, if there are several; or a list of them, which are swept
             together, their ratio kept.
-        restore: what else the loop changes: anything with state_dict and load_state_dict (a scheduler, an EMA). A
-            GradScaler must be in it, so that a step that it skips does not count as one.
+        restore: what else the loop changes: anything with state_dict and load_state_dict (an environment, an EMA).
+            A GradScaler need not be in it; a step that it skips adds no point.
         snapshot: where the copies live: "device", "cpu", "disk", or "auto", which goes by the free memory.
         min_lr: this and what follows is as in ``find_lr``; ``num_steps`` counts the points.
 

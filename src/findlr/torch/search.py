@@ -80,14 +80,14 @@ def find_lr(
             scheduler of torch, transformers or timm; or a function of the progress (0 to 1) that returns the share of
             the peak rate.
         total_steps: optimizer steps of the training that is planned, or a text such as "5 epochs", which the loader's
-            length and ``accumulation_steps`` tell; None if not known.
+            length and ``accumulation_steps`` tell; None if not known, which ``verify`` refuses.
         warmup: of a schedule given by its name: a share of the training (0 to 1), or a whole number of steps.
         verify: race the sweep's suggestion against rates near it, in short runs of the planned schedule.
         budget: what ``verify`` may spend, the sweep included and never exceeded: an int is steps, a float (0.5, 2.0) a
             share of ``total_steps``; None is half of them, and at least 350 steps.
-        executor: makes the runs of ``verify`` at the same time, in processes of its own, each to the bit what it
-            is here: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any other Executor
-            whose tasks have a process. It stays yours to shut down.
+        executor: makes the runs of ``verify`` at the same time, in its worker processes, each bit for bit the run that
+            this process would make: ``concurrent.futures.ProcessPoolExecutor(2)``, ``findlr.ray.executor()``, or any
+            other Executor whose tasks run in processes. You shut it down.
         rule: how the rate is chosen, such as ``findlr.rules.valley`` or its name; None is ``findlr.rules.quick``.
         control_variate: measure each batch's loss under the starting weights, too, which takes the batches' differences
             out of the curve and costs a forward pass a step; None does so wherever it can.
@@ -106,13 +106,13 @@ def find_lr(
             validation_every, autocast, scaler, accumulation_steps, clip_grad_norm, clip_grad_value, snapshot, consume.
 
     Returns:
-        The Finding; where the curve bears no suggestion, its ``verdict`` and ``why`` say what to change.
+        The Finding; where the curve gives no suggestion, its ``verdict`` and ``why`` say what to change.
 
     Raises:
         ConfigurationError: an argument that cannot work; the model is untouched.
         LoaderError: the model's layers or the criterion can't take the first batch; the model is put back.
         LossError: the criterion's result is not one number with a graph; the model is put back.
-        Exception: the training's own, with what was measured as ``.finding``; before the first point that has none.
+        Exception: the training's own, with what was measured as ``.finding``: no points, if it came before the first.
 
     Example:
         >>> import torch

@@ -124,7 +124,7 @@ def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindab
     """Make a one-shot iterator (a stream, a generator) fit for a search: the batches that the search draws come again.
 
     Give the result to ``find_lr`` or a ``RangeTest``, and train on the same object afterwards. Batches are copied only
-    during a search, and let go as they come again.
+    during a search, and freed as they come again.
 
     Args:
         iterator: gives batches, once.
