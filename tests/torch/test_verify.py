@@ -595,7 +595,7 @@ def test_lbfgs_is_not_verified_for_its_steps_know_no_budget():
 
 
 def test_a_default_budget_below_the_sweep_is_refused_too():
-    with pytest.raises(ConfigurationError, match=r"budget=None comes to 350 steps, and the sweep alone may take 401"):
+    with pytest.raises(ConfigurationError, match=r"the default budget is 350 steps, and the sweep alone may take 401"):
         find_lr(*parts(), num_steps=300, verify=True, total_steps=500)
 
 

@@ -97,7 +97,7 @@ def _of_the_sweep(curve: Curve, plan: Plan, rule: Rule | None, ending: Ending | 
 def _doubted(clear: Judgement, belief: Belief, curve: Curve, plan: Plan) -> Judgement:
     """A clear curve, unless what it can't show may cost more than a clear one should."""
     worst = max(belief.doubts, key=belief.doubts.__getitem__)
-    cost = "" if plan.total_steps is None else f", which costs {own_budget(plan.total_steps):,.0f} steps"
+    cost = "" if plan.total_steps is None else f", which costs at most {own_budget(plan.total_steps):,.0f} steps"
     if belief.dip and belief.usual and abs(math.log10(belief.dip / belief.usual)) > _APART:
         verdict = Verdict.DISAGREE
         more = f"But the dip says {rate_text(belief.dip)}, and {rate_text(belief.usual)} is usual"

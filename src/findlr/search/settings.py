@@ -188,9 +188,10 @@ class Settings(SweepSettings):
             total = float(self.budget) if isinstance(self.budget, int) else self.budget * plan.total_steps
         sweep = num_steps if self.control_variate is False else (num_steps * 4 + 3) / 3  # with its self-checks
         if total < sweep:
+            given = "the default budget is" if self.budget is None else f"budget={self.budget!r} comes to"
             raise ConfigurationError(
-                f"budget={self.budget!r} comes to {total:.0f} steps, and the sweep alone may take {sweep:.0f}: "
-                "raise it, or lower num_steps"
+                f"{given} {total:.0f} steps, and the sweep alone may take {sweep:.0f}: raise it with budget=, or lower "
+                "num_steps"
             )
         return total
 
