@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.given import check_takes
 from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
-from findlr.search.settings import check_takes
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 
