@@ -1,8 +1,12 @@
 """Bad input at a public door: one clear error of findlr's, before anything is touched."""
 
+import math
+from decimal import Decimal
+
+import numpy as np
 import pytest
 
-from findlr import ConfigurationError, find, rules
+from findlr import ConfigurationError, Curve, Finding, Suggestion, find, rules
 from findlr.testing import Quadratic
 
 
@@ -61,3 +65,53 @@ def test_what_is_no_rule_is_refused_wherever_one_is_asked(finding, ask, rule, sa
 def test_what_would_watch_no_step_is_refused(on_step, says):
     with pytest.raises(ConfigurationError, match=says):
         find(Quadratic(), on_step=on_step)
+
+
+NO_NUMBERS = ["many", None, math.nan, -1, 1j, [3], object(), Decimal("0.5")]
+
+
+@pytest.mark.parametrize("given", [*NO_NUMBERS[:1], *NO_NUMBERS[2:], math.inf, True])
+@pytest.mark.parametrize("name", ["num_steps", "smoothing"])
+def test_a_curves_numbers_are_numbers(name, given):
+    with pytest.raises(ConfigurationError, match=f"{name} must be "):
+        Curve([0.1, 0.2], [1.0, 2.0], **{name: given})
+
+
+@pytest.mark.parametrize("given", NO_NUMBERS)
+def test_points_to_leave_out_are_a_number(finding, given):
+    for name in ("skip_start", "skip_end"):
+        with pytest.raises(ConfigurationError, match=f"{name} must be a whole number of points"):
+            finding.curve.clipped(**{name: given})
+
+
+@pytest.mark.parametrize("given", [{"loss": None}, {"lr": [0.1, 10**400]}, {"diverged": "no"}])
+def test_a_curves_points_are_numbers(given):
+    with pytest.raises(ConfigurationError):
+        Curve(**{"lr": [0.1, 0.2], "loss": [1.0, 2.0], **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("0.1", "mine", "Because."),
+        (None, "mine", "Because."),
+        (True, "mine", "Because."),
+        (0.1, None, "Because."),
+        (0.1, "mine", 5),
+        (0.1, "mine", "Because.", 3),
+        (0.1, "mine", "Because.", (1,)),
+        (0.1, "mine", "Because.", ("a", "b")),
+    ],
+)
+def test_a_suggestion_that_no_view_could_show_is_refused_where_it_is_made(given):
+    with pytest.raises(ConfigurationError, match="a Suggestion"):
+        Suggestion(*given)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array])
+def test_a_finding_by_a_rule_that_reckons_with_numpy_can_be_saved(number, tmp_path):
+    suggestion = Suggestion(number(0.25), "mine", "Because.", [number(0.125), number(0.5)])
+    found = find(Quadratic(), rule=lambda curve, plan: suggestion, progress=False)
+    found.save(tmp_path / "run.json")
+    assert Finding.load(tmp_path / "run.json") == found
+    assert (found.lr, found.interval) == (0.25, (0.125, 0.5))

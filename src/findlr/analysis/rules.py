@@ -16,6 +16,7 @@ from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.given import check_takes, of_kind
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.analysis.text import rate_text
@@ -33,12 +34,30 @@ class Suggestion:
         rule: the rule's name.
         why: a sentence.
         interval: where the best rate likely lies, by the rule; None if it does not tell.
+
+    Raises:
+        ConfigurationError: a rate that is no number, a name or a sentence that is no text, an interval that is no pair.
     """
 
     lr: float
     rule: str
     why: str
     interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.lr, *self.interval) if isinstance(self.interval, (tuple, list)) else (self.lr,)
+        lr, *ends = map(real, given)  # a number of NumPy's or torch's could not be saved
+        if lr is None or not (isinstance(self.rule, str) and isinstance(self.why, str)):
+            raise ConfigurationError(
+                "a Suggestion is a rate, the rule's name and why, such as Suggestion(0.1, 'mine', 'Because.'), got "
+                f"{self.lr!r}, {self.rule!r} and {self.why!r}"
+            )
+        if self.interval is not None and (len(ends) != 2 or None in ends):
+            raise ConfigurationError(
+                f"a Suggestion's interval must be two rates, the lower one first, or None, got {self.interval!r}"
+            )
+        object.__setattr__(self, "lr", lr)
+        object.__setattr__(self, "interval", tuple(ends) or None)
 
     def __float__(self) -> float:
         return self.lr
