@@ -144,9 +144,17 @@ class Curve:
             keep(name, array)
         if not (np.isfinite(self.lr).all() and (self.lr > 0).all() and (np.diff(self.lr) >= 0).all()):
             raise ConfigurationError("the rates of a curve must be finite, above 0 and rising; sort the points by rate")
-        keep("diverged", of_kind(plain(diverged), bool, "diverged", "say whether the last point tripped the stop rule"))
-        keep("num_steps", len(self.lr) if num_steps is None else _count("num_steps", num_steps))
-        keep("smoothing", BiasCorrectedAverage(smoothing).beta)
+        # The usual types are looked at first, because each other check is a call.
+        tripped: Any = diverged
+        if type(tripped) is not bool:
+            tripped = of_kind(plain(tripped), bool, "diverged", "say whether the last point tripped the stop rule")
+        if type(num_steps) is not int or num_steps < 0:
+            num_steps = len(self.lr) if num_steps is None else _count("num_steps", num_steps)
+        if type(smoothing) is not float or not 0.0 <= smoothing < 1.0:
+            smoothing = BiasCorrectedAverage(smoothing).beta
+        keep("diverged", tripped)
+        keep("num_steps", num_steps)
+        keep("smoothing", smoothing)
 
     def __repr__(self) -> str:
         if not len(self):
