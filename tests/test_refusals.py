@@ -1,12 +1,15 @@
 """Bad input at a public door: one clear error of findlr's, before anything is touched."""
 
 import math
+from contextlib import nullcontext
 from decimal import Decimal
 
 import numpy as np
 import pytest
+import torch
+from torch import nn, optim
 
-from findlr import ConfigurationError, Curve, Finding, Suggestion, find, rules
+from findlr import ConfigurationError, Curve, Finding, RangeTest, Suggestion, find, find_lr, rules
 from findlr.testing import Quadratic
 
 
@@ -115,3 +118,28 @@ def test_a_finding_by_a_rule_that_reckons_with_numpy_can_be_saved(number, tmp_pa
     found.save(tmp_path / "run.json")
     assert Finding.load(tmp_path / "run.json") == found
     assert (found.lr, found.interval) == (0.25, (0.125, 0.5))
+
+
+def with_a_file(file, **how):
+    net = nn.Linear(1, 1)
+    find_lr(net, optim.SGD(net.parameters(), 0.1), nn.MSELoss(), [(torch.ones(1, 1),) * 2], progress=file, **how)
+
+
+def with_a_file_around_a_loop(file):
+    net = nn.Linear(1, 1)
+    with RangeTest(net, optim.SGD(net.parameters(), 0.1), progress=file):
+        pass
+
+
+@pytest.mark.parametrize("search", [with_a_file, with_a_file_around_a_loop])
+def test_a_file_shows_no_progress_and_stays_open(search, tmp_path):
+    with (tmp_path / "log.txt").open("w") as file:
+        with pytest.raises(ConfigurationError, match="progress must be True, False, None"):
+            search(file)
+        assert not file.closed
+
+
+@pytest.mark.parametrize("search", [with_a_file, with_a_file_around_a_loop])
+def test_a_display_that_gives_no_function_is_refused_before_the_first_step(search):
+    with pytest.raises(ConfigurationError, match=r"progress must be .* gives a function.* this one gave list"):
+        search(nullcontext([]))

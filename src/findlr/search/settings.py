@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from io import IOBase
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
@@ -77,7 +78,7 @@ class SweepSettings:
         sweep_lrs(self.min_lr, self.max_lr, num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
-        if not (self.progress is None or isinstance(self.progress, (bool, AbstractContextManager))):
+        if not (self.progress is None or isinstance(self.progress, bool) or _is_display(self.progress)):
             raise ConfigurationError(
                 "progress must be True, False, None (shown in a terminal or a notebook), or a context manager such as "
                 f"findlr.views.console.LiveSweep(), got {self.progress!r}"
@@ -229,6 +230,11 @@ def check_flags(**flags: Any) -> None:
     for name, flag in flags.items():
         if flag is not True and flag is not False and not isinstance(plain(flag), bool):
             raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
+
+
+def _is_display(progress: object) -> bool:
+    """Whether it can be entered; not a file, which would be closed."""
+    return isinstance(progress, AbstractContextManager) and not isinstance(progress, IOBase)
 
 
 def _name_of(rule: Rule) -> str:
