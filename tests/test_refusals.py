@@ -1,16 +1,33 @@
 """Bad input at a public door: one clear error of findlr's, before anything is touched."""
 
 import math
+import sys
 from contextlib import nullcontext
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn, optim
 
-from findlr import ConfigurationError, Curve, Finding, RangeTest, Suggestion, find, find_lr, rules
+from findlr import (
+    ConfigurationError,
+    Curve,
+    Finding,
+    MissingExtraError,
+    RangeTest,
+    Suggestion,
+    compare,
+    find,
+    find_lr,
+    rules,
+    trackers,
+)
 from findlr.testing import Quadratic
+from findlr.torch import cyclic, one_cycle
+from findlr.views import console, notebook, plot
+from findlr.views.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +160,88 @@ def test_a_file_shows_no_progress_and_stays_open(search, tmp_path):
 def test_a_display_that_gives_no_function_is_refused_before_the_first_step(search):
     with pytest.raises(ConfigurationError, match=r"progress must be .* gives a function.* this one gave list"):
         search(nullcontext([]))
+
+
+NO_FINDINGS = [None, 5, "run.json", {}, Finding]
+NOT_THERE = object()
+
+
+def views():
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    return {
+        "draw": plot.draw,
+        "compare": lambda given: compare([given]),
+        "write_report": lambda given: write_report([given], "never.html"),
+        "html": notebook.html,
+        "show": console.show,
+        "show_all": lambda given: console.show_all([given], ["a"]),
+        "summary": console.summary,
+        "Sketch": console.Sketch,
+        "tensorboard": lambda given: trackers.tensorboard(given, NOT_THERE),
+        "wandb": lambda given: trackers.wandb(given, NOT_THERE),
+        "mlflow": lambda given: trackers.mlflow(given, "a run"),
+        "one_cycle": lambda given: one_cycle(given, optimizer, 10),
+        "cyclic": lambda given: cyclic(given, optimizer, 10),
+    }
+
+
+@pytest.mark.parametrize("given", NO_FINDINGS)
+@pytest.mark.parametrize("view", views().values(), ids=views())
+def test_what_shows_a_finding_takes_nothing_else(view, given):
+    with pytest.raises(ConfigurationError, match="Finding"):
+        view(given)
+
+
+@pytest.mark.parametrize("given", [None, 5, "runs", Finding])
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_a_tracker_needs_its_run(finding, tracker, given):
+    with pytest.raises(ConfigurationError, match=r"(writer|run) must be .*, got .*: the Finding comes first"):
+        getattr(trackers, tracker)(finding, given)
+
+
+@pytest.mark.parametrize("arguments", [(None,), (5,), (["a"],), ("a run", 5)])
+def test_mlflow_needs_a_run_and_a_client(finding, arguments):
+    with pytest.raises(ConfigurationError, match=r"(run|client) must be "):
+        trackers.mlflow(finding, *arguments)
+
+
+def test_a_text_for_a_stream_without_mlflow_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    with pytest.raises(MissingExtraError, match="mlflow is not installed"):
+        trackers.stream("runs/1")
+
+
+@pytest.mark.parametrize("show", ["show", "show_all", "LiveSweep"])
+def test_a_console_is_richs(finding, show):
+    arguments = {"show": (finding,), "show_all": ([finding], ["a"]), "LiveSweep": ()}[show]
+    with pytest.raises(ConfigurationError, match=r"console must be a Console, got .*: give a console of rich's"):
+        getattr(console, show)(*arguments, sys.stderr)
+
+
+def test_a_reports_names_may_come_one_by_one_and_its_source_be_a_path(finding, tmp_path):
+    write_report([finding], tmp_path / "run.html", labels=iter(["only"]), source=Path("train.py"))
+    assert "train.py" in (tmp_path / "run.html").read_text()
+
+
+@pytest.mark.parametrize("make", [one_cycle, cyclic])
+@pytest.mark.parametrize("steps", [None, 0, -1, 0.5, math.nan, "5 epochs", True, [3]])
+def test_a_schedulers_length_is_a_whole_number(finding, make, steps):
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    with pytest.raises(ConfigurationError, match="must be a whole number of at least 1"):
+        make(finding, optimizer, steps)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("make", [one_cycle, cyclic])
+def test_a_scheduler_needs_an_optimizer_and_takes_a_number_of_numpys(finding, make):
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    for given in (None, nn.Linear(1, 1), [optimizer]):
+        with pytest.raises(ConfigurationError, match="optimizer must be an Optimizer, got "):
+            make(finding, given, 10)
+    make(finding, optimizer, np.int64(10))
+
+
+def test_a_file_needs_a_name(finding):
+    for use in (finding.save, finding.report, finding.to_csv, Finding.load):
+        with pytest.raises(ConfigurationError, match="'' is no name that a file can have"):
+            use("")

@@ -40,7 +40,8 @@ def of_kind(given: Any, kind: type[_T], name: str, advice: str) -> _T:
     """
     if isinstance(given, kind):
         return given
-    raise ConfigurationError(f"{name} must be a {kind.__name__}, got {kind_of(given)}: {advice}")
+    article = "an" if kind.__name__[0] in "AEIOaeio" else "a"
+    raise ConfigurationError(f"{name} must be {article} {kind.__name__}, got {kind_of(given)}: {advice}")
 
 
 def kind_of(given: Any) -> str:
