@@ -80,8 +80,8 @@ def check_alone(how: Mapping[str, Any], validation_loader: Any) -> None:
     """Refuse what says how a step is taken, and what needs the loss of one batch, where the user's function steps."""
     if validation_loader is not None:
         raise ConfigurationError(
-            "validation_loader goes with criterion or loss_fn, which give the loss of one of its batches; train_step does "
-            "not: leave it out"
+            "validation_loader goes with criterion or loss_fn, which give the loss of one of its batches; train_step "
+            "does not: leave it out"
         )
     for name, value in how.items():
         if not (value is None or plain(value) == 1):
