@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from findlr.analysis.given import check_takes
 from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.find import find
@@ -100,6 +101,13 @@ def find_lr(
     if not isinstance(trainer, Engine):
         raise ConfigurationError(f"trainer must be an ignite Engine, got {type(trainer).__name__}")
     check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
+    check_takes(output_transform, "output_transform", "output")
+    if loss_fn is not None:
+        check_takes(loss_fn, "loss_fn", "model", "batch")
+    elif validation_loader is not None:
+        raise ConfigurationError(
+            "validation_loader goes with loss_fn, which gives the loss of one of its batches: give both or neither"
+        )
     if isinstance(schedule, BaseParamScheduler) and not hasattr(schedule, "lr_scheduler"):  # a call would move it
         raise ConfigurationError(
             f"schedule is Ignite's {type(schedule).__name__}, whose rates can't be read beforehand: give its shape, a "

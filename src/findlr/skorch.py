@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from findlr.analysis.given import of_kind
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan, Samples
 from findlr.errors import ConfigurationError, MissingExtraError
@@ -107,6 +108,8 @@ def find_lr(
             "X that it gets, pipe[:-1].fit_transform(X, y)"
         )
     check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
+    if fit_params is not None:
+        of_kind(fit_params, dict, "fit_params", "give what fit takes besides X and y, by name")
     device = torch.device(net.device or "cpu")
     with Unwritten(restored(_Around(net, devices=[device]))):
         if not net.initialized_:

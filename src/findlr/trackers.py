@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from findlr.analysis.curve import Step
+from findlr.analysis.given import kind_of
 from findlr.analysis.text import printable
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
+from findlr.finding.given import the_finding
 from findlr.finding.telling import next_text, plan_text
 from findlr.views.figures import picture
 
@@ -38,8 +40,11 @@ def tensorboard(finding: Finding, writer: Any, tag: str = "findlr") -> None:
         tag: what the names begin with.
 
     Raises:
+        ConfigurationError: an argument is of another kind; nothing is added.
         MissingExtraError: matplotlib is not installed.
     """
+    the_finding(finding)
+    _check(writer, "writer", "an open SummaryWriter", "add_scalar", "add_figure", "add_text")
     for name, values in finding.columns().items():
         for step, value in enumerate(values.tolist()):
             writer.add_scalar(f"{tag}/{name}", value, step)
@@ -62,8 +67,11 @@ def wandb(finding: Finding, run: Any, tag: str = "findlr") -> None:
         tag: what the names begin with.
 
     Raises:
+        ConfigurationError: an argument is of another kind; nothing is added.
         MissingExtraError: matplotlib is not installed.
     """
+    the_finding(finding)
+    _check(run, "run", "what wandb.init() returned", "log", "summary", "config")
     import wandb as library  # there, as its run is
     from PIL import Image  # matplotlib needs it, too
 
@@ -99,11 +107,13 @@ def mlflow(finding: Finding, run: Any, client: Any = None, tag: str = "findlr") 
         tag: what the names begin with.
 
     Raises:
+        ConfigurationError: an argument is of another kind; nothing is added.
         MissingExtraError: matplotlib is not installed.
     """
+    the_finding(finding)
+    metrics = _MlflowMetrics(run, client)
     from mlflow.entities import RunTag
 
-    metrics = _MlflowMetrics(run, client)
     for name, values in finding.columns().items():
         for step, value in enumerate(values.tolist()):
             metrics.add(step, {f"{tag}/{name}": value})
@@ -174,6 +184,12 @@ class stream:  # noqa: N801 - it is called as a function is
             self._mlflow.send()
 
 
+def _check(given: Any, name: str, kind: str, *parts: str) -> None:
+    """Refuse what has not the parts that are used of it."""
+    if isinstance(given, type) or not all(hasattr(given, part) for part in parts):
+        raise ConfigurationError(f"{name} must be {kind}, got {kind_of(given)}: the Finding comes first, then that")
+
+
 def _log_to_tensorboard(writer: Any, at: int, values: dict[str, float]) -> None:
     for name, value in values.items():
         writer.add_scalar(name, value, at)
@@ -187,7 +203,16 @@ class _MlflowMetrics:
     """Metrics of an MLflow run, sent together once a second."""
 
     def __init__(self, run: Any, client: Any = None) -> None:
-        from mlflow.tracking import MlflowClient
+        if not isinstance(run, str):
+            _check(run, "run", "what mlflow.start_run() returned, or its id", "info")
+        if client is not None:
+            _check(client, "client", "an MlflowClient", "log_batch")
+        try:
+            from mlflow.tracking import MlflowClient
+        except ImportError:
+            raise MissingExtraError(
+                "mlflow is not installed, whose run a text names; run: pip install mlflow"
+            ) from None
 
         self.run_id = run if isinstance(run, str) else run.info.run_id
         self.client = MlflowClient() if client is None else client

@@ -306,6 +306,10 @@ def test_bad_input_is_one_clear_error_and_nothing_is_lost():
         ({"num_iter": 9}, ConfigurationError, "it is called 'num_steps' here"),
         ({"gradient_accumulation_steps": 0}, ConfigurationError, "gradient_accumulation_steps must be"),
         ({"gradient_accumulation_steps": 1}, OptimizerError, "given 1 of its batches.*gradient_accumulation_steps="),
+        ({"output_transform": None}, ConfigurationError, r"must be a function, called as output_transform\(output\)"),
+        ({"loss_fn": 5}, ConfigurationError, r"loss_fn must be a function, called as loss_fn\(model, batch\), got int"),
+        ({"loss_fn": lambda batch: 0}, ConfigurationError, r"called as loss_fn\(model, batch\)"),
+        ({"validation_loader": training.loader}, ConfigurationError, "validation_loader goes with loss_fn"),
         ({"output_transform": lambda output: {"loss": output}}, LossError, "got dict: output_transform="),
         ({"output_transform": lambda output: torch.ones(3)}, LossError, r"one number, got shape \(3,\)"),
     ):

@@ -876,3 +876,10 @@ def test_all_of_this_on_jax(tmp_path):
     how |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     done = subprocess.run(command, check=False, env=how, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("how", [{"num_it": 9}, {"max_lr": 0}, {"budget": 0.5}])
+def test_a_callback_is_told_at_once_of_a_setting_that_cannot_work(how):
+    with pytest.raises(ConfigurationError):
+        FindLR(X, Y, **how)
+    assert FindLR(X, Y, batch_size=10, verify=True, budget=0.5).finding is None

@@ -1484,3 +1484,10 @@ def test_without_lightning_one_line_says_what_to_install(tmp_path):
         [sys.executable, "-c", f"{hidden}\nimport findlr.lightning"], capture_output=True, text=True, check=False
     )
     assert "MissingExtraError: lightning is not installed; run: pip install 'findlr[lightning]'" in done.stderr
+
+
+@pytest.mark.parametrize("given", [{"restore": None}, {"restore": 5}, {"snapshot": "ram"}, {"snapshot": None}])
+@pytest.mark.parametrize("door", [FindLR, lambda **how: find_lr(trainer_of(None), Module(), loader_of(), **how)])
+def test_what_is_put_back_and_where_copies_live_are_looked_at_before_a_fit(door, given):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(given))} must be "):
+        door(**given)

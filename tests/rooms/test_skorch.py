@@ -367,6 +367,7 @@ def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():
         ({"sweep": "second"}, "one of 'optimizer'"),
         ({"validation_every": 0}, "validation_every"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps"),
+        ({"fit_params": "weights"}, "fit_params must be a dict, got str"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             find_lr(net, X, Y, **how)

@@ -1,5 +1,6 @@
 """Exits that are hard to keep: odd tensors, no descriptors, two threads, exceptions that can't be written to."""
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -354,6 +355,20 @@ def test_an_optimizer_whose_block_is_still_open_is_refused(door):
         test.__exit__(None, None, None)
     assert net.weight.tolist() == before
     assert optimizer.state_dict()["state"] == {}
+    assert len(door(*given, **SHORT).curve) == 6
+
+
+@doors
+def test_a_block_whose_name_is_lost_is_left_by_the_line_that_the_refusal_gives(door):
+    given = net, optimizer, *_ = parts()
+    before = net.weight.tolist()
+    with leaves_nothing():
+        entered(*given)  # and nobody has kept it
+        gc.collect()
+        with pytest.raises(OptimizerError, match="held by the optimizer: ") as refused:
+            door(*given, **SHORT)
+        eval(str(refused.value).partition("held by the optimizer: ")[2], {"optimizer": optimizer})
+    assert net.weight.tolist() == before
     assert len(door(*given, **SHORT).curve) == 6
 
 

@@ -226,6 +226,11 @@ REFUSED = {
     "one step": (dict(num_steps=1), ConfigurationError, "num_steps"),
     "steps in words": (dict(num_steps="two"), ConfigurationError, "num_steps"),
     "smoothing 1": (dict(smoothing=1.0), ConfigurationError, "smoothing"),
+    "validation of a step of one's own": (
+        dict(criterion=None, train_step=lambda draw: draw(), validation_loader=[(torch.ones(1, 1),) * 2]),
+        ConfigurationError,
+        "validation_loader goes with criterion or loss_fn",
+    ),
     "progress": (dict(progress="yes"), ConfigurationError, "progress must be True, False, None"),
     "rule that is none": (dict(rule="vale"), ConfigurationError, "rule must be one of .*, got 'vale'"),
     "spacing": (dict(spacing="log"), ConfigurationError, "spacing"),

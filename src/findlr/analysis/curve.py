@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from findlr.analysis.given import of_kind
+from findlr.analysis.numbers import plain, whole
 from findlr.analysis.race import Run
-from findlr.analysis.smoothing import Array, bias_corrected
+from findlr.analysis.smoothing import Array, BiasCorrectedAverage, bias_corrected
 from findlr.analysis.text import interval_text
 from findlr.errors import ConfigurationError
 
@@ -102,7 +104,8 @@ class Curve:
         smoothing: the beta that ``smoothed()`` uses unless told otherwise.
 
     Raises:
-        ConfigurationError: the arrays differ in length, or a rate is not finite and above 0, or they do not rise.
+        ConfigurationError: the arrays differ in length, or a rate is not finite and above 0, or they do not rise; or
+            one of the other arguments is no number of its kind.
 
     Example:
         >>> curve = Curve(lr=[1e-3, 1e-2, 1e-1], loss=[2.3, 2.0, 2.1])
@@ -133,7 +136,7 @@ class Curve:
 
         keep("lr", _read_only("lr", lr))
         for name, values in (("loss", loss), ("baseline", baseline), ("validation", validation)):
-            array = None if values is None else _read_only(name, values)
+            array = None if values is None and name != "loss" else _read_only(name, values)
             if array is not None and len(array) != len(self.lr):
                 raise ConfigurationError(
                     f"a curve needs one {name} per rate, got {len(self.lr)} rates and {len(array)}"
@@ -141,9 +144,17 @@ class Curve:
             keep(name, array)
         if not (np.isfinite(self.lr).all() and (self.lr > 0).all() and (np.diff(self.lr) >= 0).all()):
             raise ConfigurationError("the rates of a curve must be finite, above 0 and rising; sort the points by rate")
-        keep("diverged", bool(diverged))
-        keep("num_steps", len(self.lr) if num_steps is None else int(num_steps))
-        keep("smoothing", float(smoothing))
+        # The usual types are looked at first, because each other check is a call.
+        tripped: Any = diverged
+        if type(tripped) is not bool:
+            tripped = of_kind(plain(tripped), bool, "diverged", "say whether the last point tripped the stop rule")
+        if type(num_steps) is not int or num_steps < 0:
+            num_steps = len(self.lr) if num_steps is None else _count("num_steps", num_steps)
+        if type(smoothing) is not float or not 0.0 <= smoothing < 1.0:
+            smoothing = BiasCorrectedAverage(smoothing).beta
+        keep("diverged", tripped)
+        keep("num_steps", num_steps)
+        keep("smoothing", smoothing)
 
     def __repr__(self) -> str:
         if not len(self):
@@ -242,10 +253,9 @@ class Curve:
             A Curve, empty if nothing is left.
 
         Raises:
-            ConfigurationError: a count is below 0.
+            ConfigurationError: a count is no whole number, or below 0.
         """
-        if skip_start < 0 or skip_end < 0:
-            raise ConfigurationError(f"skips must be at least 0 points, got {skip_start} and {skip_end}")
+        skip_start, skip_end = _count("skip_start", skip_start), _count("skip_end", skip_end)
         usable = self.usable()
         return usable._part(slice(skip_start, max(len(usable) - skip_end, 0)))  # noqa: SLF001 - a Curve's
 
@@ -265,15 +275,22 @@ class Curve:
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
 
-def _read_only(name: str, values: Sequence[float] | Array) -> Array:
+def _read_only(name: str, values: Any) -> Array:
     try:
         array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(f"a curve's {name} must be numbers: {error}") from None
     if array.ndim != 1:
         raise ConfigurationError(f"a curve's {name} must have one dimension, got shape {array.shape}")
     array.setflags(write=False)
     return array
+
+
+def _count(name: str, given: Any) -> int:
+    count = whole(given)
+    if count is None or count < 0:
+        raise ConfigurationError(f"{name} must be a whole number of points, at least 0, got {given!r}")
+    return count
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

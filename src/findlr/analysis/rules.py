@@ -15,6 +15,8 @@ import numpy as np
 from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
+from findlr.analysis.given import check_takes, of_kind
+from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
 from findlr.analysis.text import rate_text
@@ -32,12 +34,30 @@ class Suggestion:
         rule: the rule's name.
         why: a sentence.
         interval: where the best rate likely lies, by the rule; None if it does not tell.
+
+    Raises:
+        ConfigurationError: a rate that is no number, a name or a sentence that is no text, an interval that is no pair.
     """
 
     lr: float
     rule: str
     why: str
     interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.lr, *self.interval) if isinstance(self.interval, (tuple, list)) else (self.lr,)
+        lr, *ends = map(real, given)  # a number of NumPy's or torch's could not be saved
+        if lr is None or not (isinstance(self.rule, str) and isinstance(self.why, str)):
+            raise ConfigurationError(
+                "a Suggestion is a rate, the rule's name and why, such as Suggestion(0.1, 'mine', 'Because.'), got "
+                f"{self.lr!r}, {self.rule!r} and {self.why!r}"
+            )
+        if self.interval is not None and (len(ends) != 2 or None in ends):
+            raise ConfigurationError(
+                f"a Suggestion's interval must be two rates, the lower one first, or None, got {self.interval!r}"
+            )
+        object.__setattr__(self, "lr", lr)
+        object.__setattr__(self, "interval", tuple(ends) or None)
 
     def __float__(self) -> float:
         return self.lr
@@ -76,7 +96,8 @@ def quick(curve: Curve, plan: Plan | None = None) -> Suggestion:
     Source: original; the formulas are in ``findlr.analysis.belief``, ``dip`` and ``usual``, the evidence in
     docs/science.md.
     """
-    plan = plan or Plan()
+    _check(curve)
+    plan = Plan() if plan is None else of_kind(plan, Plan, "plan", "give finding.plan, or leave it out")
     if plan.optimizer in QUASI_NEWTON:
         return _full_step(curve, plan.optimizer)
     return suggestion_of(believe(curve, plan), plan)
@@ -123,6 +144,7 @@ def article(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
     Source: Gugger 2018, "one order of magnitude before the minimum".
     """
+    _check(curve)
     part = curve.smoothed(_BETA).clipped(10, 5)
     _need(len(part), 1, "article")
     at = float(part.lr[int(np.argmin(part.loss))])
@@ -205,6 +227,7 @@ def minimum(curve: Curve, plan: Plan | None = None) -> Suggestion:
 
 def _fastai_points(curve: Curve, needed: int, rule: str) -> tuple[Array, Array]:
     """The rates and smoothed losses that fastai's rules see: [num_steps // 10 : -5], cut at the first NaN."""
+    _check(curve)
     losses = bias_corrected(curve.loss, _BETA)
     part = slice(int(curve.num_steps or 0) // 10, max(len(curve) - curve.diverged - 5, 0))
     lrs, losses = curve.lr[part], losses[part]
@@ -212,6 +235,10 @@ def _fastai_points(curve: Curve, needed: int, rule: str) -> tuple[Array, Array]:
     end = int(bad[0]) if bad.size else len(losses)
     _need(end, needed, rule)
     return lrs[:end], losses[:end]
+
+
+def _check(curve: Any) -> None:
+    of_kind(curve, Curve, "curve", "give finding.curve, or findlr.Curve(lr, loss)")
 
 
 def _decreasing_lengths(losses: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -240,13 +267,14 @@ def rule_named(rule: Rule | str) -> Rule:
     """The rule with that name, or the rule itself.
 
     Raises:
-        ConfigurationError: no rule has that name.
+        ConfigurationError: no rule has that name, or it is a function that can't be called with a curve and a plan.
 
     Example:
         >>> rule_named("valley") is valley
         True
     """
     if callable(rule):
+        check_takes(rule, "rule", "curve", "plan")
         return rule
     if not isinstance(rule, str) or rule not in RULES:
         raise ConfigurationError(f"rule must be one of {', '.join(RULES)}, or a function, got {rule!r}")

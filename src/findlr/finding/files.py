@@ -21,7 +21,7 @@ def file_named(path: str | PathLike[str]) -> Path:
     """
     try:
         name = os.fsdecode(path)
-        sound = b"\0" not in os.fsencode(name)
+        sound = name != "" and b"\0" not in os.fsencode(name)
     except TypeError:
         raise ConfigurationError(f"a file is named by a str or a Path, got {type(path).__name__}") from None
     except UnicodeError:  # which the file system has no letters for

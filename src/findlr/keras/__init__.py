@@ -142,6 +142,9 @@ class FindLR(keras.callbacks.Callback):
             says why.
         **how: as for ``find_lr``: batch_size, sample_weight, verify and so on. The length is the fit's unless given.
 
+    Raises:
+        ConfigurationError: there is no such setting, or one is outside its range.
+
     Example:
         >>> import numpy as np
         >>> search = FindLR(np.zeros((8, 4)), np.zeros((8, 1)), apply=True, num_steps=200)
@@ -151,6 +154,8 @@ class FindLR(keras.callbacks.Callback):
 
     def __init__(self, x: Any, y: Any = None, *, apply: bool = False, **how: Any) -> None:
         super().__init__()
+        own = list(signature(find_lr).parameters)[:-1]
+        Settings.of({name: value for name, value in how.items() if name not in own}, own)
         self.finding: Finding | None = None
         self._x, self._y, self._apply, self._how = x, y, apply, how
 

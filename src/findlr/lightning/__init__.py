@@ -30,7 +30,9 @@ from findlr.search.names import unknown_name
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search, Settings
 from findlr.torch.deciding import decides
+from findlr.torch.given import restorable
 from findlr.torch.snapshot.stores import StoreKind
+from findlr.torch.snapshot.stores import check as check_kind
 from findlr.torch.training import Sweep
 from findlr.torch.whole import Whole
 
@@ -188,6 +190,8 @@ class FindLR(*_bases()):  # type: ignore[misc]
             if name not in How.__annotations__:
                 raise ConfigurationError(f"find_lr: {unknown_name(name, list(How.__annotations__))}")
         Settings.of({name: value for name, value in how.items() if name in Search.__annotations__})
+        restorable(how.get("restore", ()))
+        check_kind(how.get("snapshot", "auto"))
         self.finding: Finding | None = None
         self._apply, self._how, self._is_over = apply, how, False
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from findlr.analysis.acting import has_acted
 from findlr.analysis.curve import Curve, Ending, Step, Stop
-from findlr.errors import RankError
+from findlr.analysis.given import kind_of
+from findlr.errors import ConfigurationError, RankError
 from findlr.search.failure import told
 from findlr.search.stopping import StopRule
 from findlr.search.trainable import ReadsLater, Trainable
@@ -73,7 +74,17 @@ class Recording:
         self._waiting: list[_Point] = []
 
     def watch(self, *watchers: Callable[[Step], object] | None) -> None:
-        """Call each of ``watchers`` with every point once it is read."""
+        """Call each of ``watchers`` with every point once it is read.
+
+        Raises:
+            ConfigurationError: one is no function, as what a context manager gave may be.
+        """
+        for watcher in watchers:
+            if not (watcher is None or callable(watcher)):
+                raise ConfigurationError(
+                    "progress must be a context manager that gives a function, which is called with each Step, such as "
+                    f"findlr.views.console.LiveSweep(); this one gave {kind_of(watcher)}"
+                )
         self.watchers.extend(watcher for watcher in watchers if watcher is not None)
 
     def add(self, lr: float, loss: Any, baseline: Any = None, validation: Any = None, skipped: Any = None) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from inspect import signature
+from io import IOBase
 from os import PathLike
-from types import FunctionType
 from typing import Any, Literal, Self, TypedDict
 
 from findlr.analysis.curve import Step
+from findlr.analysis.given import check_takes
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import RULES, Rule, rule_named
@@ -78,13 +78,11 @@ class SweepSettings:
         sweep_lrs(self.min_lr, self.max_lr, num_steps, self.spacing)
         self.stop_rule()
         chosen_rule(self.rule)
-        if not (self.progress is None or isinstance(self.progress, (bool, AbstractContextManager))):
+        if not (self.progress is None or isinstance(self.progress, bool) or _is_display(self.progress)):
             raise ConfigurationError(
                 "progress must be True, False, None (shown in a terminal or a notebook), or a context manager such as "
                 f"findlr.views.console.LiveSweep(), got {self.progress!r}"
             )
-        if not (self.on_step is None or callable(self.on_step)):
-            raise ConfigurationError(f"on_step must be a function that takes a Step, got {type(self.on_step).__name__}")
         if self.on_step is not None:
             check_takes(self.on_step, "on_step", "step")
 
@@ -222,11 +220,7 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
     Raises:
         ConfigurationError: it is neither, or a function that can't be called with a curve and a plan.
     """
-    if rule is None:
-        return None
-    chosen = rule_named(rule)
-    check_takes(chosen, "rule", "curve", "plan")
-    return chosen
+    return None if rule is None else rule_named(rule)
 
 
 def check_flags(**flags: Any) -> None:
@@ -240,36 +234,9 @@ def check_flags(**flags: Any) -> None:
             raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
 
 
-def check_takes(function: Any, name: str, *given: str) -> None:
-    """Refuse a function that can't be called with as many arguments as it will be.
-
-    Args:
-        function: the user's; one that tells no signature passes.
-        name: what it is called in the message.
-        given: the names of the arguments that it is given, in order.
-
-    Raises:
-        ConfigurationError: it takes fewer, or needs more.
-
-    Example:
-        >>> check_takes(lambda model, x, y: 0, "loss_fn", "model", "batch")
-        Traceback (most recent call last):
-            ...
-        findlr.errors.ConfigurationError: loss_fn is called as loss_fn(model, batch), and this one takes (model, x, y)
-    """
-    if isinstance(function, FunctionType) and function.__code__.co_argcount == len(given):  # this takes fewer calls
-        return
-    try:
-        taken = signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return
-    try:
-        taken.bind(*given)
-    except TypeError:
-        names = f"({', '.join(taken.parameters)})"
-        raise ConfigurationError(
-            f"{name} is called as {name}({', '.join(given)}), and this one takes {names}"
-        ) from None
+def _is_display(progress: object) -> bool:
+    """Whether it can be entered; not a file, which would be closed."""
+    return isinstance(progress, AbstractContextManager) and not isinstance(progress, IOBase)
 
 
 def _name_of(rule: Rule) -> str:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.given import check_takes
 from findlr.analysis.numbers import plain, real, whole
 from findlr.errors import ConfigurationError
-from findlr.search.settings import check_takes
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.training import Sweep
 
@@ -76,8 +76,13 @@ def check_limits(**limits: Any) -> None:
             raise ConfigurationError(f"{name} must be above 0, got {limit!r}; None does not clip")
 
 
-def check_alone(how: Mapping[str, Any]) -> None:
-    """Refuse what says how a step is taken, where a function of the user's own takes it."""
+def check_alone(how: Mapping[str, Any], validation_loader: Any) -> None:
+    """Refuse what says how a step is taken, and what needs the loss of one batch, where the user's function steps."""
+    if validation_loader is not None:
+        raise ConfigurationError(
+            "validation_loader goes with criterion or loss_fn, which give the loss of one of its batches; train_step "
+            "does not: leave it out"
+        )
     for name, value in how.items():
         if not (value is None or plain(value) == 1):
             raise ConfigurationError(

@@ -21,6 +21,13 @@ logger = logging.getLogger("findlr")
 _LAZY = {nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer}
 
 
+# Leaves the RangeTest whose hook it is.
+_LOST = (
+    "[hook.__self__ for hook in optimizer._optimizer_step_pre_hooks.values() if 'RangeTest' in repr(hook)][0]"
+    ".__exit__(None, None, None)"
+)
+
+
 def restorable(restore: Any) -> list[Any]:
     """What is in ``restore=``, once all of it can be put back.
 
@@ -61,7 +68,8 @@ def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 raise OptimizerError(
                     f"a RangeTest of the {type(optimizer).__name__} is still open, and writes its own rate before each "
                     "step: leave its block first. One that was entered by hand is left by test.__exit__(None, None, "
-                    "None), which puts everything back; if it is lost, make the model and the optimizer anew"
+                    "None), which puts everything back. One whose name is lost is held by the optimizer: "
+                    f"{_LOST}"
                 )
 
 

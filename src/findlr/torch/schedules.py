@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from findlr.analysis.given import of_kind
 from findlr.errors import OptimizerError
 from findlr.finding import Finding
+from findlr.finding.given import the_finding
+from findlr.torch.arguments import check_counts
 
 
 def one_cycle(finding: Finding, optimizer: torch.optim.Optimizer, total_steps: int) -> OneCycleLR:
@@ -24,6 +29,7 @@ def one_cycle(finding: Finding, optimizer: torch.optim.Optimizer, total_steps: i
         The scheduler; call its ``step()`` after each optimizer step.
 
     Raises:
+        ConfigurationError: an argument is of another kind, or the number of steps is none.
         NoSuggestionError: the Finding has no suggestion.
         OptimizerError: the optimizer has another number of groups than the one that was swept.
 
@@ -38,7 +44,8 @@ def one_cycle(finding: Finding, optimizer: torch.optim.Optimizer, total_steps: i
 
     Source: Smith 2018 (arXiv:1803.09820).
     """
-    return OneCycleLR(optimizer, max_lr=_lrs(finding, optimizer), total_steps=total_steps, cycle_momentum=False)
+    peaks, steps = _lrs(finding, optimizer), _steps("total_steps", total_steps)
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, cycle_momentum=False)
 
 
 def cyclic(finding: Finding, optimizer: torch.optim.Optimizer, steps_up: int) -> CyclicLR:
@@ -53,17 +60,24 @@ def cyclic(finding: Finding, optimizer: torch.optim.Optimizer, steps_up: int) ->
         The scheduler; call its ``step()`` after each optimizer step.
 
     Raises:
+        ConfigurationError: an argument is of another kind, or the number of steps is none.
         NoSuggestionError: the Finding has no suggestion.
         OptimizerError: the optimizer has another number of groups than the one that was swept.
 
     Source: Smith 2015 (arXiv:1506.01186); base = max / 4: Smith 2018 (arXiv:1803.09820, a third to a quarter).
     """
-    peaks = _lrs(finding, optimizer)
-    return CyclicLR(optimizer, [lr / 4 for lr in peaks], peaks, step_size_up=steps_up, cycle_momentum=False)
+    peaks, steps = _lrs(finding, optimizer), _steps("steps_up", steps_up)
+    return CyclicLR(optimizer, [lr / 4 for lr in peaks], peaks, step_size_up=steps, cycle_momentum=False)
+
+
+def _steps(name: str, given: Any) -> int:
+    check_counts(**{name: given})
+    return int(given)  # one of NumPy's, too, which PyTorch refuses
 
 
 def _lrs(finding: Finding, optimizer: torch.optim.Optimizer) -> list[float]:
-    lrs = list(finding.lrs)
+    of_kind(optimizer, torch.optim.Optimizer, "optimizer", "give the one that the schedule drives")
+    lrs = list(the_finding(finding).lrs)
     if len(lrs) != len(optimizer.param_groups):
         raise OptimizerError(
             f"the optimizer has {len(optimizer.param_groups)} param groups, and the one that was swept had {len(lrs)}: "

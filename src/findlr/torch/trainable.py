@@ -116,7 +116,7 @@ class TorchTrainable(Stepping):
         if loader is None:
             raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
         if train_step is not None:
-            check_alone(how)
+            check_alone(how, validation_loader)
         whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
         training = Training(model, optimizer, together=train_step is None, **whose)
         if not isinstance(criterion, nn.Module):  # which is put back whole

@@ -16,6 +16,7 @@ from findlr.analysis.families import QUASI_NEWTON, RATE_FREE
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Finding
+from findlr.finding.given import the_finding
 from findlr.finding.telling import plan_text
 from findlr.views.parts import OWN, Drawing, Limits, Mark, RaceRuns, Read, Sign, StopPoint
 
@@ -44,7 +45,7 @@ def describe(
         read: whether what the default rule reads is shown beside the smoothed losses, and carries the suggestion.
 
     Raises:
-        ConfigurationError: there is no such rule.
+        ConfigurationError: there is no such rule, or ``finding`` is none.
 
     Example:
         >>> from findlr import find, rules
@@ -53,7 +54,7 @@ def describe(
         >>> drawing.suggestion.rules, drawing.others[0].rules
         (('quick',), ('steep',))
     """
-    curve = finding.curve
+    curve = the_finding(finding).curve
     line = curve.smoothed().clipped() if smoothed else curve.usable()
     points = corrected = None
     if smoothed and raw:
@@ -136,9 +137,10 @@ def labels_of(findings: Sequence[Finding], labels: Sequence[str] | None = None) 
     if not findings:
         raise ConfigurationError("there is nothing to show: give at least one Finding")
     if labels is not None:
-        if len(_items(labels) or ()) != len(findings):
+        given = _items(labels) or ()
+        if len(given) != len(findings):
             raise ConfigurationError(f"labels must be a list with one for each of {len(findings)} runs, got {labels!r}")
-        return tuple(map(str, labels))
+        return tuple(map(str, given))
     facts = [dict(flat_facts({**finding.plan.to_dict(), **finding.facts})) for finding in findings]
     found = [""] * len(findings)
     for name in (name for name in dict.fromkeys(chain(*facts)) if _tells(name)):

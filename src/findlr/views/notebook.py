@@ -14,6 +14,7 @@ from findlr.analysis.curve import Step
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import MissingExtraError
 from findlr.finding import Finding
+from findlr.finding.given import the_finding
 from findlr.finding.telling import code_lines, cost_text, plan_text, race_text
 from findlr.views.figures import svg
 from findlr.views.parts import OWN
@@ -73,7 +74,7 @@ def html(finding: Finding) -> str:
         >>> html(find(Quadratic()))[:5]
         '<div>'
     """
-    suggestion, fallback = finding.suggestion, finding.fallback
+    suggestion, fallback = the_finding(finding).suggestion, finding.fallback
     head, how = "<b>No suggestion</b>", ""
     if suggestion is not None:
         head = f'<b style="color:{_SUGGESTION}">{rate_text(suggestion.lr)}</b>'

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from findlr.analysis.curve import Step
-from findlr.views.console.sketch import LINE, NARROWEST, dots, ink_of
+from findlr.views.console.sketch import LINE, NARROWEST, console_of, dots, ink_of
 from findlr.views.progress import Growing, Place
 
 _REFRESH = 0.1  # seconds between two pictures
@@ -39,7 +39,7 @@ class LiveSweep:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = Console(stderr=True) if console is None else console
+        self._console = console_of(console, stderr=True)
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from findlr.analysis.given import of_kind
 from findlr.analysis.smoothing import Array
 from findlr.analysis.text import rate_text
 from findlr.finding import Finding
@@ -18,6 +19,17 @@ from findlr.views.parts import Drawing, Mark
 
 LINE, SUGGESTION = "cyan", "bold green"
 NARROWEST = 16  # columns
+
+
+def console_of(given: Console | None, *, stderr: bool = False) -> Console:
+    """The console that is given, or a new one.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if given is None:
+        return Console(stderr=stderr)
+    return of_kind(given, Console, "console", "give a console of rich's, such as rich.console.Console(file=file)")
 
 
 class Sketch:

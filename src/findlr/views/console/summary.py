@@ -13,8 +13,10 @@ from findlr.analysis.rules import RULES
 from findlr.analysis.text import interval_text, printable, rate_text
 from findlr.errors import NoSuggestionError
 from findlr.finding import Finding
+from findlr.finding.given import the_finding
 from findlr.finding.telling import code_lines, cost_text, none_text, plan_text, race_text
-from findlr.views.console.sketch import Sketch
+from findlr.views.console.sketch import Sketch, console_of
+from findlr.views.drawing import findings_of, labels_of
 from findlr.views.parts import OWN
 
 _NARROW = 60  # columns; the table of several Findings needs more
@@ -28,7 +30,7 @@ def show(finding: Finding, console: Console | None = None) -> None:
         finding: with or without a suggestion.
         console: where to; None is standard output.
     """
-    console = console or Console()
+    console = console_of(console)
     if console.width < _TIGHT:
         for name, text in _told(finding):
             console.print(Text.assemble((f"{name}  " if name else "", "bold"), text))
@@ -47,9 +49,13 @@ def show_all(findings: Sequence[Finding], labels: Sequence[str], console: Consol
         findings: with or without suggestions.
         labels: a name for each.
         console: where to; None is standard output.
+
+    Raises:
+        ConfigurationError: there is no Finding, or not one label for each.
     """
-    console = console or Console()
-    rows = [_row(finding, label) for finding, label in zip(findings, labels, strict=True)]
+    console, findings = console_of(console), findings_of(findings)
+    names = labels_of(findings, labels)
+    rows = [_row(finding, name) for finding, name in zip(findings, names, strict=True)]
     if console.width < _NARROW:
         for name, lr, interval, verdict, loss, steps, plan in rows:
             told = [interval, verdict, f"best smoothed loss {loss}" * bool(loss), f"{steps} steps"]
@@ -103,7 +109,7 @@ def summary(finding: Finding) -> Table:
 
 def _told(finding: Finding) -> Iterator[tuple[str, Text]]:
     """What the summary says, line by line, and what each line is about; nothing where that is the line's before."""
-    suggestion = finding.suggestion
+    suggestion = the_finding(finding).suggestion
     if suggestion is None:
         yield "suggestion", Text(none_text(finding), style="bold red")
     else:

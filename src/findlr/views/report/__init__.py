@@ -65,7 +65,7 @@ def page(findings: Sequence[Finding], labels: Sequence[str] | None = None, sourc
     names = labels_of(findings, labels) if labels is not None or len(findings) != 1 else ("",)
     betas = sorted({*_BETAS, findings[0].curve.smoothing})
     runs = [run_data(finding, name, betas) for finding, name in zip(findings, names, strict=True)]
-    made = escape(_made(_script() if source is None else source))
+    made = escape(_made(_script() if source is None else str(source)))
     return Template(_asset("page.html")).substitute(_inlined(), data=_harmless(runs), made=made)
 
 
