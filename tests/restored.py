@@ -561,6 +561,23 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "(set, deque)",
             ),
         ],
+        "a loader, or a sampler, that only a loss function, a step or the code around a `RangeTest` names, as the "
+        "training's": [
+            Break(
+                "a second loader that a step draws from",
+                "torch/snapshot/test_reach.py::test_a_second_loader_that_a_step_draws_from[train_step-sampler-alone]",
+                TRAINING,
+                "(*self.loaders, *places)",
+                "places",
+            ),
+            Break(
+                "the generator of a loader that the loader's code names",
+                "torch/snapshot/test_reach.py::test_a_loader_that_the_code_of_the_loader_names",
+                GENERATORS,
+                "    if is_plain(value) or type(value).__module__.startswith(modules):\n        return [type",
+                "    if is_plain(value):\n        return [type",
+            ),
+        ],
         "and so the order of the batches": [
             Break(
                 "the place in the data",

@@ -535,6 +535,121 @@ def test_a_generator_that_code_of_a_training_names(drawing, door):
     assert (mine.getstate(), DRAWS.getstate()) == before
 
 
+class Passes(Sampler):
+    """Counts its passes, and shuffles by their number."""
+
+    def __init__(self, length):
+        self.length, self.passes = length, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(torch.randperm(self.length, generator=torch.Generator().manual_seed(self.passes)).tolist())
+
+    def __len__(self):
+        return self.length
+
+
+class Jittered:
+    """A data set that counts and draws by itself."""
+
+    def __init__(self):
+        self.random, self.reads = random.Random(0), 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return torch.full((4,), i + self.random.random())
+
+    def __len__(self):
+        return 16
+
+
+def named_data(kind):
+    """Data that a step names beside its loader's, and what tells its state."""
+    if kind == "generator":
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(Jittered(), 4, shuffle=True, generator=generator), lambda: generator.get_state().tolist()
+    if kind == "sampler":
+        sampler = Passes(16)
+        return DataLoader(Jittered(), 4, sampler=sampler), lambda: sampler.passes
+    if kind == "batch-sampler-alone":
+        sampler, data = Passes(16), Jittered()
+        rows = BatchSampler(sampler, 4, drop_last=False)
+        return SimpleNamespace(__iter__=lambda: (torch.stack([data[i] for i in each]) for each in rows), rows=rows), (
+            lambda: sampler.passes
+        )
+    data = Jittered()
+    return DataLoader(data, 4), lambda: (data.random.getstate(), data.reads)
+
+
+@pytest.mark.parametrize("held", ["alone", "in-a-list"])
+@pytest.mark.parametrize("kind", ["generator", "sampler", "batch-sampler-alone", "dataset"])
+@pytest.mark.parametrize("door", ["train_step", "loss_fn", "loop"])
+def test_a_second_loader_that_a_step_draws_from(door, kind, held):
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    second, state = named_data(kind)
+    seconds = [second] if held == "in-a-list" else second
+
+    def loss_of(net, batch):
+        more = seconds[0] if isinstance(seconds, list) else seconds
+        inputs = next(iter(more.__iter__() if isinstance(more, SimpleNamespace) else more))
+        return (net(batch[0])[:, :1] - batch[1]).square().mean() + 1e-3 * net(inputs).square().mean()
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_of(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    loss_of(net, batches[0])
+    before = state()
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    elif door == "loss_fn":
+        find_lr(net, optimizer, loader=batches, loss_fn=loss_of, **QUICK)
+    else:
+        find_lr(net, optimizer, loader=batches, train_step=step, verify=True, total_steps=20, budget=60, **QUICK)
+    assert state() == before
+
+
+def test_a_loader_that_the_code_of_the_loader_names():
+    inner = DataLoader(Jittered(), 4, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+    class Pairs:
+        def __iter__(self):
+            return ((inputs, inputs[:, :2]) for inputs in inner)
+
+    net, _ = net_and_batches()
+    before = inner.generator.get_state()
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), Pairs(), **QUICK)
+    assert torch.equal(inner.generator.get_state(), before)
+
+
+def test_a_loader_that_its_loop_names_is_told_of_once(caplog):
+    class Endless(Passes):
+        def __init__(self):
+            super().__init__(32)
+            self.stream = iter(range(10**6))
+
+        def __iter__(self):
+            return (next(self.stream) % 32 for _ in range(32))
+
+    net, batches = net_and_batches()
+    data = TensorDataset(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    loader, optimizer = DataLoader(data, 8, sampler=Endless()), optim.SGD(net.parameters(), lr=0.1)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for inputs, targets in test(loader):
+            loss = (net(inputs)[:, :1] - targets).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    assert sum("whose place can't be put back" in line for line in caplog.messages) == 1
+
+
 def test_the_systems_generator_has_no_state():
     data, system = [torch.ones(4)] * 16, random.SystemRandom()
     loader = DataLoader(data, 8, collate_fn=lambda samples: torch.stack(samples) * system.random())
