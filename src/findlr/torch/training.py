@@ -188,7 +188,7 @@ class Training:
         if not any([p.requires_grad for p in swept]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
         check_free(self.swept)
-        warn_of_strangers(theirs, self.optimizers)
+        warn_of_strangers(theirs, self.optimizers, self.tensors)
         self._out_of_reach = warn_of_cudnn(self.modules, self.optimizers)
         if torch.device("meta") in self.devices:
             raise ConfigurationError("the model is on the meta device, where tensors have no numbers: give it some")
