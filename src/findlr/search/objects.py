@@ -20,6 +20,7 @@ MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
+HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
 
 
@@ -28,7 +29,7 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
         return False
     kind = type(value)
-    if kind.__module__ == "collections" or kind is SimpleNamespace:  # they hold what is the user's
+    if kind.__module__ in HOLDS_THE_USERS or kind is SimpleNamespace:
         return True
     return not is_foreign(kind.__module__)
 

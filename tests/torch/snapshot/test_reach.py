@@ -7,6 +7,7 @@ import random
 import sys
 import types
 import weakref
+from argparse import Namespace
 from array import array
 from collections import deque
 from contextlib import nullcontext
@@ -217,6 +218,36 @@ def test_tensors_that_a_function_keeps_by_name_or_in_a_list(door, steps):
     assert len(before) == len(loss_fn.kept())
     assert all(map(operator.is_, before, loss_fn.kept()))
     assert len(loss_fn.log) > logged  # what it counts is its own
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
+def test_a_sobol_engine_and_a_namespace_of_the_users(door):
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
+    args = Namespace(centre=torch.zeros(2), generator=torch.Generator().manual_seed(0))
+
+    def loss_fn(net, batch):
+        outputs = net(engine.draw(8) + torch.rand(4, generator=args.generator))
+        args.centre = 0.9 * args.centre + 0.1 * outputs.detach().mean(dim=0)
+        return (outputs - args.centre).square().mean() + (net(batch[0])[:, :1] - batch[1]).square().mean()
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_fn(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    loss_fn(net, batches[0])
+    before = bits([vars(engine), vars(args)])
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    else:
+        find_lr(net, optimizer, loader=batches, **QUICK, **({door: loss_fn if door == "loss_fn" else step}))
+    assert bits([vars(engine), vars(args)]) == before
 
 
 def test_a_queue_is_filled_once_a_step():
