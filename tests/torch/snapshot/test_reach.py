@@ -250,6 +250,55 @@ def test_a_sobol_engine_and_a_namespace_of_the_users(door):
     assert bits([vars(engine), vars(args)]) == before
 
 
+class State:
+    """Keeps what a training needs in attributes of its own, without an object."""
+
+    centre, updates = torch.zeros(2), 0
+
+    @classmethod
+    def loss(cls, net, batch):
+        outputs = net(batch[0])
+        cls.centre, cls.updates = 0.9 * cls.centre + 0.1 * outputs.detach().mean(dim=0), cls.updates + 1
+        cls.last = outputs.detach()
+        return (outputs - cls.centre).square().mean()
+
+
+def loss_of_a_class(net, batch):
+    return State.loss(net, batch)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("door", ["loss_fn", "its-method", "train_step", "loop"])
+def test_what_a_class_of_the_users_keeps(door, steps, monkeypatch):
+    for name in ("centre", "updates"):
+        monkeypatch.setattr(State, name, vars(State)[name])
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = State.loss(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for batch in batches[:steps]:
+        State.loss(net, batch)
+    before = bits({name: vars(State).get(name) for name in ("centre", "updates", "last")})
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    elif door == "train_step":
+        find_lr(net, optimizer, loader=batches, train_step=step, **QUICK)
+    else:
+        loss_fn = State.loss if door == "its-method" else loss_of_a_class
+        find_lr(net, optimizer, loader=batches, loss_fn=loss_fn, **QUICK)
+    assert bits({name: vars(State).get(name) for name in ("centre", "updates", "last")}) == before
+    if steps:
+        del State.last
+
+
 def test_a_queue_is_filled_once_a_step():
     net, batches = net_and_batches()
     queue, lengths = [], array("i")  # which nothing looks into

@@ -168,7 +168,7 @@ def reached_around() -> Reached:
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
-    owned = reached_from(*filter(is_plain, found.holders))
+    owned = reached_from(*(each for each in found.holders if is_plain(each) or isinstance(each, type)))
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
