@@ -130,7 +130,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "what only a loss function holds: modules, optimizers, generators, small tensors and arrays, with the names, "
-        "lists and objects that hold them, and the numbers of those objects": [
+        "lists, objects and classes that hold them, and the numbers of those objects": [
+            Break(
+                "tensors that a class keeps",
+                "torch/snapshot/test_reach.py::test_what_a_class_of_the_users_keeps[loss_fn-0]",
+                KEPT,
+                "        return [] if is_foreign(value.__module__) else [value]",
+                "        return []",
+            ),
             Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
@@ -559,6 +566,23 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 STATE,
                 "(list, set, deque)",
                 "(set, deque)",
+            ),
+        ],
+        "a loader, or a sampler, that only a loss function, a step or the code around a `RangeTest` names, as the "
+        "training's": [
+            Break(
+                "a second loader that a step draws from",
+                "torch/snapshot/test_reach.py::test_a_second_loader_that_a_step_draws_from[train_step-sampler-alone]",
+                TRAINING,
+                "(*self.loaders, *places)",
+                "places",
+            ),
+            Break(
+                "the generator of a loader that the loader's code names",
+                "torch/snapshot/test_reach.py::test_a_loader_that_the_code_of_the_loader_names",
+                GENERATORS,
+                "    if is_plain(value) or type(value).__module__.startswith(modules):\n        return [type",
+                "    if is_plain(value):\n        return [type",
             ),
         ],
         "and so the order of the batches": [

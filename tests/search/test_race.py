@@ -179,6 +179,30 @@ def test_a_run_that_diverges_is_infinitely_bad_and_ends_there():
     assert all(run.loss == math.inf for run in race.runs)
 
 
+class Explodes(Quadratic):
+    """At a high rate its first losses are huge, and then it ends above those of a lower one."""
+
+    taken = 0
+
+    def restore(self, snapshot):
+        super().restore(snapshot)
+        self.taken = 0
+
+    def step(self, lr):
+        self.taken += 1
+        loss = super().step(min(lr, 0.1))
+        return loss if lr < 1 else loss + (500.0 if self.taken < 5 else 1.0)
+
+
+def test_a_run_that_explodes_first_does_not_raise_the_level_at_the_start():
+    training = Explodes(floor=0.1)
+    start = training.step(0.0)
+    race = run_race(training, Terms(Plan(total_steps=1000), 0.6, (0.01, 10.0), budget=500))
+    assert [run.lr > 1 for run in race.runs].count(True) == 1
+    assert race.start <= start
+    assert not end_alike(race)
+
+
 @given(st.integers(100, 2000), st.integers(10, 500))
 def test_the_budget_is_never_exceeded(budget, total_steps):
     taken = 0

@@ -243,6 +243,35 @@ def test_what_is_no_step_is_one_clear_error_and_nothing_is_lost():
         assert state_of(made) == before
 
 
+class InTwoHalves(optim.SGD):
+    """Steps another optimizer, and is never stepped itself, as SAM's first_step and second_step do."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.base_optimizer = optim.SGD(self.param_groups, lr)
+
+    def second_step(self):
+        self.base_optimizer.step()
+        self.zero_grad()
+
+
+def test_a_step_of_a_base_optimizer_says_what_to_give_and_that_works():
+    made = Sam()
+    outer = InTwoHalves(made.models.parameters(), 0.1)
+
+    def step(draw):
+        inputs, targets = draw()
+        loss = functional.mse_loss(made.models(inputs), targets)
+        loss.backward()
+        outer.second_step()
+        return loss
+
+    with pytest.raises(OptimizerError, match="give that one, a base optimizer say, and the outer one in restore="):
+        find_lr(made.models, outer, loader=made.loader, train_step=step)
+    found = find_lr(made.models, outer.base_optimizer, loader=made.loader, train_step=step, restore=[outer])
+    assert len(found.curve) > 20
+
+
 def test_steps_that_a_scaler_skips_are_no_points():
     made = Sam()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1000)

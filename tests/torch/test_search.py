@@ -1,5 +1,6 @@
 """find_lr on real nets: what it records, what it refuses, and that a refusal leaves everything as it was."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -301,6 +302,25 @@ def test_a_temperature_of_the_loss_and_a_body_that_is_not_trained_are_no_replace
         num_steps=20,
     )
     find_lr(net, optim.SGD(net[2].parameters(), lr=0.1), criterion, loader, num_steps=20)
+    assert not told_of(caplog)
+
+
+def test_a_temperature_that_only_a_step_trains_beside_a_target_network_is_no_replaced_layer(caplog):
+    net, optimizer, criterion, loader = parts()
+    target, temperature = copy.deepcopy(net), torch.zeros(1, requires_grad=True)
+    of_temperature = optim.SGD([temperature], lr=0.1)
+
+    def step(draw):
+        inputs, targets = draw()
+        loss = criterion(net(inputs) * temperature.exp() + target(inputs).detach(), targets)
+        for each in (optimizer, of_temperature):
+            each.zero_grad()
+        loss.backward()
+        for each in (optimizer, of_temperature):
+            each.step()
+        return loss
+
+    find_lr(net, optimizer, loader=loader, train_step=step, num_steps=20)
     assert not told_of(caplog)
 
 

@@ -23,7 +23,7 @@ class Race:
     Args:
         runs: every run.
         start: the loss that scores the runs, before training. Where they are scored on their training losses, the mean
-            of a run's first losses less three standard errors, the highest of all runs: surely not too low.
+            of a run's first losses less three standard errors, the highest of the runs up to the best rate.
         best_lr: where a parabola through the best run and its neighbours is lowest; of the short runs, not of the plan.
         bracketed: whether a worse run lies on each side of the best.
         path: how the runs were made: "sequential", one after another; "one pass", the first ones together; or

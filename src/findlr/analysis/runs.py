@@ -154,6 +154,24 @@ def parabola(done: Sequence[Run]) -> tuple[float, bool]:
     return best.lr * math.exp(shift), True
 
 
+def level_at_start(done: Sequence[Run], surely: Sequence[float]) -> float:
+    """The loss before training, from the runs' own losses: the highest of what those up to the best rate surely show.
+
+    A run at a higher rate may explode before it learns, and its first losses are no level that the training began at.
+
+    Args:
+        done: the runs.
+        surely: what the first losses of the last of them show.
+
+    Example:
+        >>> level_at_start([Run(0.1, 100, 0.2), Run(0.3, 100, 0.1), Run(8.1, 100, 1.5)], [1.3, 1.2, 150.0])
+        1.3
+    """
+    best = min(done, key=lambda run: run.loss)
+    shown = zip(done[len(done) - len(surely) :], surely, strict=True)
+    return max((level for run, level in shown if run.lr <= best.lr), default=-math.inf)
+
+
 def learned(race: Race) -> bool:
     """Whether a run of the race made the held-out loss better by more than a hundredth."""
     return min(run.loss for run in race.runs) < race.start - _LEARNED_SHARE * abs(race.start)

@@ -107,7 +107,7 @@ def generators_in(
             todo.extend(held)  # not +=, of which a list of another class may make one of its own
         if len(seen) > MOST_OBJECTS:
             break
-    return found + generators_named(code, kinds, simple, but=found) if code else found
+    return found + generators_named(code, kinds, simple, found, modules) if code else found
 
 
 def _orders_in(owner: Any, held: Iterable[Any]) -> list[Any]:
@@ -134,6 +134,7 @@ def generators_named(
     kinds: tuple[type, ...] = GENERATORS,
     simple: AbstractSet[type] = SIMPLE,
     but: Iterable[Any] = (),
+    modules: tuple[str, ...] = (),
 ) -> list[Any]:
     """The random generators that classes and functions name, and what they call names, however deep.
 
@@ -145,6 +146,7 @@ def generators_named(
         kinds: the classes of generators.
         simple: classes of values that hold nothing.
         but: generators that are known.
+        modules: the beginnings of modules whose objects are looked into, as the user's own are.
 
     Returns:
         The others, each once.
@@ -166,13 +168,13 @@ def generators_named(
             if isinstance(value, kinds):
                 found.append(value)
             else:
-                todo.extend(_named_by(value))
+                todo.extend(_named_by(value, modules))
         if len(seen) > MOST_OBJECTS:
             break
     return found
 
 
-def _named_by(value: Any) -> Iterable[Any]:
+def _named_by(value: Any, modules: tuple[str, ...]) -> Iterable[Any]:
     """What code of any kind names, and what values hold that it names."""
     if isinstance(value, type):
         parts = (part for part in value.__mro__ if not names_none(part.__module__))
@@ -183,7 +185,7 @@ def _named_by(value: Any) -> Iterable[Any]:
         return [getattr(value, name) for name in _WRAPPED if hasattr(value, name)]
     if isinstance(value, (list, tuple, set, frozenset, deque, dict)):
         return () if len(value) > MOST_ITEMS else value.values() if isinstance(value, dict) else value
-    if is_plain(value):
+    if is_plain(value) or type(value).__module__.startswith(modules):
         return [type(value), *slots_of(value).values(), *getattr(value, "__dict__", {}).values()]
     return ()
 

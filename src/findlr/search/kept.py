@@ -27,6 +27,7 @@ from findlr.search.objects import (
     is_foreign,
     is_plain,
     is_small_array,
+    kept_by_class,
     refill,
     slots_of,
 )
@@ -100,11 +101,13 @@ class Kept:
 
 
 def holders_of(value: Any) -> list[Any]:
-    """What of it may be given other tensors: a function and its attributes, a small container, an object."""
+    """What of it may be given other tensors: a function and its attributes, a small container, an object, a class."""
     if isinstance(value, FunctionType):
         return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
     if isinstance(value, (dict, list, deque)):
         return [value] if len(value) <= MOST_ITEMS else []
+    if isinstance(value, type):
+        return [] if is_foreign(value.__module__) else [value]
     return [value] if _is_object(value) else []
 
 
@@ -112,6 +115,8 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
     """What it keeps now, by its name or in its order."""
     if isinstance(holder, FunctionType):
         return bound_in(holder)
+    if isinstance(holder, type):
+        return kept_by_class(holder)
     if _is_object(holder):
         return slots_of(holder) | getattr(holder, "__dict__", {})
     return dict(holder) if isinstance(holder, dict) else list(holder)
@@ -144,7 +149,9 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept) -> bool:
         refill(holder, before)
         return True
     is_changed = False
-    whole = _is_object(holder) and any(_keeps(value, is_kept) for value in (*before.values(), *now.values()))
+    whole = (_is_object(holder) or isinstance(holder, type)) and any(
+        _keeps(value, is_kept) for value in (*before.values(), *now.values())
+    )
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
         numbers = whole and all(type(each) in _NUMBERS or isinstance(each, np.generic) for each in (old, new))
@@ -169,6 +176,9 @@ def _put(holder: Any, name: Any, value: Any) -> None:
     if isinstance(holder, FunctionType):
         if value is not _NOTHING:  # else the name stood for nothing
             bind(holder, name, value)
+        return
+    if isinstance(holder, type):
+        delattr(holder, name) if value is _NOTHING else setattr(holder, name, value)
         return
     names = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     if name not in names and _is_object(holder):  # it may be a slot, and past what the class makes of setting one

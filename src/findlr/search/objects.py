@@ -19,7 +19,9 @@ MOST_OBJECTS = 5_000  # that are looked at, in all
 MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
+_CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
+HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
 
 
@@ -28,7 +30,7 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
         return False
     kind = type(value)
-    if kind.__module__ == "collections" or kind is SimpleNamespace:  # they hold what is the user's
+    if kind.__module__ in HOLDS_THE_USERS or kind is SimpleNamespace:
         return True
     return not is_foreign(kind.__module__)
 
@@ -53,6 +55,13 @@ def slots_of(value: Any) -> dict[str, Any]:
     return found
 
 
+def kept_by_class(kind: type) -> dict[str, Any]:
+    """The attributes of a class of the user's or a package's that are no part of its code, by name."""
+    if is_foreign(kind.__module__):
+        return {}
+    return {name: each for name, each in vars(kind).items() if not (name[:2] == "__" or isinstance(each, _CODE))}
+
+
 def set_slots(value: Any, slots: dict[str, Any]) -> None:
     """Give an object's slots these values, past what the class makes of setting one; the others stand for nothing."""
     for name in slots_of(value).keys() - slots.keys():
@@ -75,6 +84,8 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         if len(value) <= MOST_ITEMS:
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
+    elif isinstance(value, type):
+        yield from ((item, f"{place}.{name}") for name, item in kept_by_class(value).items())
     elif is_plain(value):
         attributes = slots_of(value) | getattr(value, "__dict__", {})
         yield from ((item, f"{place}.{name}") for name, item in attributes.items())
@@ -107,9 +118,9 @@ def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_librarys(value: Any, module: Any) -> bool:
-    if isinstance(value, FunctionType):
+    if isinstance(value, (FunctionType, type)):
         return bool(value.__module__ != module)
-    return isinstance(value, (ModuleType, type))
+    return isinstance(value, ModuleType)
 
 
 def bind(function: FunctionType, name: str, value: Any) -> None:

@@ -127,7 +127,7 @@ def run_race(
     if isinstance(trainable, KeepsBatches):
         trainable.keep_batches(steps)  # all of them first, because drawing moves random states
     done: list[Run] = []
-    surely = -math.inf
+    surely: list[float] = []
     with Remembered(trainable) as begin:
         start = checkpoint.begin(math.nan if evaluator is None else _finite(evaluator.evaluate()))
         maker = _Maker(trainable, evaluator, begin, terms, watch, checkpoint)
@@ -146,7 +146,8 @@ def run_race(
         while candidate is not None and len(done) < most and steps >= runs.FEWEST_STEPS:
             ended = maker.end_of(candidate, done)
             if evaluator is None:
-                start, surely = ended.first, max(surely, ended.surely)
+                start = ended.first
+                surely.append(ended.surely)
             done.append(Run(candidate, steps, ended.loss))
             candidate = maker.next_of_first(done) or (
                 None if runs.narrow(done) else runs.next_candidate(done, start, terms.limits)
@@ -156,7 +157,7 @@ def run_race(
     best_lr, bracketed = runs.parabola(done)
     return Race(
         runs=tuple(done),
-        start=surely if evaluator is None else start,
+        start=runs.level_at_start(done, surely) if evaluator is None else start,
         best_lr=best_lr,
         bracketed=bracketed,
         path=path,

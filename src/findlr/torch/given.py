@@ -73,10 +73,20 @@ def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 )
 
 
-def warn_of_strangers(parameters: Mapping[int, torch.Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Warn where a layer seems to have been replaced after the optimizer was made, which trains the old one."""
+def warn_of_strangers(
+    parameters: Mapping[int, torch.Tensor],
+    optimizers: Iterable[torch.optim.Optimizer],
+    used: Iterable[torch.Tensor],
+) -> None:
+    """Warn where a layer seems to have been replaced after the optimizer was made, which trains the old one.
+
+    Args:
+        parameters: of the modules, by id.
+        optimizers: that train them.
+        used: tensors that a function of the training's uses by itself, such as a temperature: no layer's that is gone.
+    """
     trained = {id(p): p for p in parameters_of(optimizers) if p.requires_grad}
-    strangers = len(trained.keys() - parameters.keys())
+    strangers = len(trained.keys() - parameters.keys() - set(map(id, used)))
     left = len([key for key in parameters.keys() - trained.keys() if parameters[key].requires_grad])
     if strangers and left:
         logger.warning(

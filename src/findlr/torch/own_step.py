@@ -92,8 +92,9 @@ class OwnStep:
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
             f"{self.name} returned, and the optimizer that is swept ({names}) took no step: let it call that "
-            "optimizer's step() once, and draw all batches of that step by itself if it accumulates; or name the "
-            "optimizer that it does step with sweep="
+            "optimizer's step() once, and draw all batches of that step by itself if it accumulates; name the "
+            "optimizer that it does step with sweep=; or give that one, a base optimizer say, and the outer one in "
+            "restore="
         )
 
     def mean_of(self, count: int, one: Callable[[], Any]) -> Any:

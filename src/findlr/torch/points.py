@@ -84,8 +84,10 @@ class Points:
         self._need_open("iterate over it")
         assert self._memory is not None
         if id(loader) not in self._loaders:
-            batches = TorchBatches(loader)
-            batches.remember(self._memory)
+            named = [each for each in self._training.loaders if each.loader is loader]  # remembered before the block
+            batches = named[0] if named else TorchBatches(loader)
+            if not named:
+                batches.remember(self._memory)
             self._loaders[id(loader)] = batches
             self._plan.seen(self._training.ranks.least(batches.length()))
         return self._loaders[id(loader)]

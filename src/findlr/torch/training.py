@@ -94,6 +94,7 @@ class Training:
         self.devices = sorted({self.device, *[tensor.device for tensor in tensors]}, key=str)
         self.tensors: list[torch.Tensor] = []
         self.generators: list[Any] = []
+        self.loaders: list[TorchBatches] = []
         self._out_of_reach: list[str] = []
         self.watched: Watched | Around | None = None
         self.batch_size: int | None = None
@@ -147,8 +148,8 @@ class Training:
         """Write the same rate again: a hook of an optimizer's steps, so that nothing can override it."""
         self.rates.write(self._lr)
 
-    def include(self, reached: Reached) -> None:
-        """Remember what a function of the user's own reaches, too, and let the modules among it be evaluated."""
+    def include(self, reached: Reached, but: Any = None) -> None:
+        """Remember what a function of the user's own reaches, too, ``but`` one loader; let its modules be evaluated."""
         if reached.modules:
             inside = {id(module) for root in self.modules for module in root.modules()}
             new = [module for module in reached.modules if id(module) not in inside]
@@ -159,6 +160,8 @@ class Training:
         theirs = self._parameters.keys() | self._buffers.keys()
         self.tensors += [tensor for tensor in reached.tensors if id(tensor) not in theirs]
         self.generators += reached.generators
+        if reached.loaders:
+            self.loaders += [TorchBatches(each) for each in reached.loaders if each is not but]
 
     def _look_into(self, modules: Iterable[nn.Module]) -> None:
         for module in modules:
@@ -185,7 +188,7 @@ class Training:
         if not any([p.requires_grad for p in swept]):  # noqa: C419 - a list takes fewer calls
             raise OptimizerError("none of the optimizer's parameters requires grad: unfreeze those to be trained")
         check_free(self.swept)
-        warn_of_strangers(theirs, self.optimizers)
+        warn_of_strangers(theirs, self.optimizers, self.tensors)
         self._out_of_reach = warn_of_cudnn(self.modules, self.optimizers)
         if torch.device("meta") in self.devices:
             raise ConfigurationError("the model is on the meta device, where tensors have no numbers: give it some")
@@ -246,7 +249,7 @@ class Training:
             self.watched.remember(memory)
         memory.note(*self.generators)
         memory.copy(self._store)
-        for batches in places:
+        for batches in (*self.loaders, *places):
             batches.remember(memory)
         remember_modes(self.devices, memory)
         remember_rng(self.devices, memory)

@@ -7,6 +7,7 @@ import random
 import sys
 import types
 import weakref
+from argparse import Namespace
 from array import array
 from collections import deque
 from contextlib import nullcontext
@@ -217,6 +218,85 @@ def test_tensors_that_a_function_keeps_by_name_or_in_a_list(door, steps):
     assert len(before) == len(loss_fn.kept())
     assert all(map(operator.is_, before, loss_fn.kept()))
     assert len(loss_fn.log) > logged  # what it counts is its own
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
+def test_a_sobol_engine_and_a_namespace_of_the_users(door):
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
+    args = Namespace(centre=torch.zeros(2), generator=torch.Generator().manual_seed(0))
+
+    def loss_fn(net, batch):
+        outputs = net(engine.draw(8) + torch.rand(4, generator=args.generator))
+        args.centre = 0.9 * args.centre + 0.1 * outputs.detach().mean(dim=0)
+        return (outputs - args.centre).square().mean() + (net(batch[0])[:, :1] - batch[1]).square().mean()
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_fn(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    loss_fn(net, batches[0])
+    before = bits([vars(engine), vars(args)])
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    else:
+        find_lr(net, optimizer, loader=batches, **QUICK, **({door: loss_fn if door == "loss_fn" else step}))
+    assert bits([vars(engine), vars(args)]) == before
+
+
+class State:
+    """Keeps what a training needs in attributes of its own, without an object."""
+
+    centre, updates = torch.zeros(2), 0
+
+    @classmethod
+    def loss(cls, net, batch):
+        outputs = net(batch[0])
+        cls.centre, cls.updates = 0.9 * cls.centre + 0.1 * outputs.detach().mean(dim=0), cls.updates + 1
+        cls.last = outputs.detach()
+        return (outputs - cls.centre).square().mean()
+
+
+def loss_of_a_class(net, batch):
+    return State.loss(net, batch)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("door", ["loss_fn", "its-method", "train_step", "loop"])
+def test_what_a_class_of_the_users_keeps(door, steps, monkeypatch):
+    for name in ("centre", "updates"):
+        monkeypatch.setattr(State, name, vars(State)[name])
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = State.loss(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for batch in batches[:steps]:
+        State.loss(net, batch)
+    before = bits({name: vars(State).get(name) for name in ("centre", "updates", "last")})
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    elif door == "train_step":
+        find_lr(net, optimizer, loader=batches, train_step=step, **QUICK)
+    else:
+        loss_fn = State.loss if door == "its-method" else loss_of_a_class
+        find_lr(net, optimizer, loader=batches, loss_fn=loss_fn, **QUICK)
+    assert bits({name: vars(State).get(name) for name in ("centre", "updates", "last")}) == before
+    if steps:
+        del State.last
 
 
 def test_a_queue_is_filled_once_a_step():
@@ -539,6 +619,121 @@ def test_a_generator_that_code_of_a_training_names(drawing, door):
     before = mine.getstate(), DRAWS.getstate()
     (find_lr if door == "find_lr" else loop)(net, optimizer, criterion, batches, **QUICK)
     assert (mine.getstate(), DRAWS.getstate()) == before
+
+
+class Passes(Sampler):
+    """Counts its passes, and shuffles by their number."""
+
+    def __init__(self, length):
+        self.length, self.passes = length, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(torch.randperm(self.length, generator=torch.Generator().manual_seed(self.passes)).tolist())
+
+    def __len__(self):
+        return self.length
+
+
+class Jittered:
+    """A data set that counts and draws by itself."""
+
+    def __init__(self):
+        self.random, self.reads = random.Random(0), 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return torch.full((4,), i + self.random.random())
+
+    def __len__(self):
+        return 16
+
+
+def named_data(kind):
+    """Data that a step names beside its loader's, and what tells its state."""
+    if kind == "generator":
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(Jittered(), 4, shuffle=True, generator=generator), lambda: generator.get_state().tolist()
+    if kind == "sampler":
+        sampler = Passes(16)
+        return DataLoader(Jittered(), 4, sampler=sampler), lambda: sampler.passes
+    if kind == "batch-sampler-alone":
+        sampler, data = Passes(16), Jittered()
+        rows = BatchSampler(sampler, 4, drop_last=False)
+        return SimpleNamespace(__iter__=lambda: (torch.stack([data[i] for i in each]) for each in rows), rows=rows), (
+            lambda: sampler.passes
+        )
+    data = Jittered()
+    return DataLoader(data, 4), lambda: (data.random.getstate(), data.reads)
+
+
+@pytest.mark.parametrize("held", ["alone", "in-a-list"])
+@pytest.mark.parametrize("kind", ["generator", "sampler", "batch-sampler-alone", "dataset"])
+@pytest.mark.parametrize("door", ["train_step", "loss_fn", "loop"])
+def test_a_second_loader_that_a_step_draws_from(door, kind, held):
+    net, batches = net_and_batches()
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    second, state = named_data(kind)
+    seconds = [second] if held == "in-a-list" else second
+
+    def loss_of(net, batch):
+        more = seconds[0] if isinstance(seconds, list) else seconds
+        inputs = next(iter(more.__iter__() if isinstance(more, SimpleNamespace) else more))
+        return (net(batch[0])[:, :1] - batch[1]).square().mean() + 1e-3 * net(inputs).square().mean()
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_of(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    loss_of(net, batches[0])
+    before = state()
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    elif door == "loss_fn":
+        find_lr(net, optimizer, loader=batches, loss_fn=loss_of, **QUICK)
+    else:
+        find_lr(net, optimizer, loader=batches, train_step=step, verify=True, total_steps=20, budget=60, **QUICK)
+    assert state() == before
+
+
+def test_a_loader_that_the_code_of_the_loader_names():
+    inner = DataLoader(Jittered(), 4, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+    class Pairs:
+        def __iter__(self):
+            return ((inputs, inputs[:, :2]) for inputs in inner)
+
+    net, _ = net_and_batches()
+    before = inner.generator.get_state()
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), nn.MSELoss(), Pairs(), **QUICK)
+    assert torch.equal(inner.generator.get_state(), before)
+
+
+def test_a_loader_that_its_loop_names_is_told_of_once(caplog):
+    class Endless(Passes):
+        def __init__(self):
+            super().__init__(32)
+            self.stream = iter(range(10**6))
+
+        def __iter__(self):
+            return (next(self.stream) % 32 for _ in range(32))
+
+    net, batches = net_and_batches()
+    data = TensorDataset(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    loader, optimizer = DataLoader(data, 8, sampler=Endless()), optim.SGD(net.parameters(), lr=0.1)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for inputs, targets in test(loader):
+            loss = (net(inputs)[:, :1] - targets).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    assert sum("whose place can't be put back" in line for line in caplog.messages) == 1
 
 
 def test_the_systems_generator_has_no_state():

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Sampler
 
 from findlr.search import generators, objects
 from findlr.search.kept import holders_of
@@ -44,6 +45,7 @@ class Reached:
         numbers: numbers and texts by their place, such as a counter's.
         holders: functions, containers and objects, which may be given other tensors.
         iterators: that are open, with their places.
+        loaders: of batches, and samplers, whose passes change them.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Reached:
     numbers: dict[str, Any] = field(default_factory=dict)
     holders: list[Any] = field(default_factory=list)
     iterators: list[tuple[str, Any]] = field(default_factory=list)
+    loaders: list[Any] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -97,6 +100,8 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
         GradScaler: found.statefuls,
         LRScheduler: found.statefuls,
         Rewindable: found.statefuls,
+        DataLoader: found.loaders,
+        Sampler: found.loaders,
         torch.Tensor: found.tensors,
         np.ndarray: found.arrays,
         **dict.fromkeys(_GENERATORS, found.generators),
@@ -104,12 +109,13 @@ def _kinds(found: Reached) -> dict[type, list[Any]]:
 
 
 _SIMPLE = objects.SIMPLE | {torch.Tensor, torch.device, torch.dtype}
+_DATA = ("torch.utils.data",)
 
 generators_in = partial(
     generators.generators_in,
     kinds=_GENERATORS,
     simple=_SIMPLE,
-    modules=("torch.utils.data",),
+    modules=_DATA,
     owners=(nn.Module,),
 )
 """``findlr.search.generators.generators_in``, with torch's generators; modules are looked into, and hold nothing."""
@@ -122,7 +128,7 @@ def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
     """``findlr.search.generators.generators_named``, with torch's generators."""
     code = list(code)
     NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(each.__module__)])
-    return generators.generators_named(code, _GENERATORS, _SIMPLE, but)
+    return generators.generators_named(code, _GENERATORS, _SIMPLE, but, _DATA)
 
 
 def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
@@ -162,7 +168,7 @@ def reached_around() -> Reached:
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
-    owned = reached_from(*filter(is_plain, found.holders))
+    owned = reached_from(*(each for each in found.holders if is_plain(each) or isinstance(each, type)))
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
