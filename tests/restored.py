@@ -923,6 +923,9 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these)": f"{REACH}a_large_array_or_tensor",
+    "tensors that an imported module of yours names, and what a `queue.Queue` holds": (
+        f"{REACH}a_tensor_that_a_module_of_code_or_a_queue_holds"
+    ),
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),

@@ -1,6 +1,9 @@
 """What findlr can't put back, as docs/restore.md says: where one of these turns red, the page has become too modest."""
 
 import itertools
+import queue
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -112,6 +115,29 @@ class Counter:
         self.calls += 1
         self.log.append(self.calls)
         return nn.functional.cross_entropy(model(batch[0]), batch[1]) * (1 + self.calls / 1000)
+
+
+@pytest.mark.parametrize("place", ["module", "queue"])
+def test_a_tensor_that_a_module_of_code_or_a_queue_holds(place, monkeypatch):
+    """The loss function puts another one there each time."""
+    shared, waiting = types.ModuleType("shared"), queue.Queue()
+    shared.mean = torch.zeros(4)
+    monkeypatch.setitem(sys.modules, "shared", shared)
+
+    def in_module(model, batch):
+        outputs = model(batch[0])
+        shared.mean = shared.mean.lerp(outputs.detach().mean(0), 0.1)
+        return nn.functional.cross_entropy(outputs, batch[1])
+
+    def in_queue(model, batch):
+        outputs = model(batch[0])
+        waiting.put(outputs.detach().mean(0))
+        return nn.functional.cross_entropy(outputs, batch[1])
+
+    training = Training()
+    loss_fn = {"module": in_module, "queue": in_queue}[place]
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=5)
+    assert shared.mean.any() if place == "module" else not waiting.empty()
 
 
 @pytest.mark.parametrize("verify", [False, True])
