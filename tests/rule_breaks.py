@@ -46,6 +46,7 @@ STILL = "test_a_loss_that_still_falls_speaks_for_its_dip_at_least"
 BY_ITSELF = "test_a_loss_that_may_fall_by_itself_speaks_with_its_weight_alone"
 LAST = "test_a_loss_that_still_falls_gives_no_rate_next_to_the_last"
 NO_MORE = "test_what_is_usual_is_raised_by_nothing_else"
+NOTHING = "test_where_nothing_is_usual_a_loss_that_still_falls_speaks_for_its_dip"
 FROM = "test_a_race_on_a_loss_that_still_falls_starts_where_it_falls"
 STARTS = "test_the_start_is_the_mean_over_all_batches_where_it_was_measured"
 DOUBTED = "test_a_clear_curve_is_doubted_where_what_it_cant_show_may_cost_more"
@@ -270,11 +271,11 @@ _BELIEF = [
     ("interval: its low end", INTERVAL, "lr * 10**low", "lr"),
     ("interval: its high end", INTERVAL, "lr * 10**high", "lr"),
     ("interval: of what is usual", WITHOUT, "(-0.6, 0.8)", "(-0.5, 0.8)"),
-    ("still falling: the dip", STILL, "if both.dip is None or both.dip <= alone.usual:", "if True:"),
+    ("still falling: the dip", STILL, "if both.dip is None or math.log10(both.dip) <= least:", "if True:"),
     (
         "still falling: a lower dip",
         NO_MORE,
-        "if both.dip is None or both.dip <= alone.usual:",
+        "if both.dip is None or math.log10(both.dip) <= least:",
         "if both.dip is None:",
     ),
     (
@@ -286,14 +287,20 @@ _BELIEF = [
     (
         "still falling: next to the last",
         LAST,
-        "answer = min(by_usual + weight * (by_dip - by_usual), float(np.log10(curve.lr[-1])) - _FROM_EDGE)",
-        "answer = by_usual + weight * (by_dip - by_usual)",
+        "answer = min(least + weight * (by_dip - least), last)",
+        "answer = least + weight * (by_dip - least)",
     ),
     (
         "still falling: rate-free",
         NO_MORE,
-        "alone.usual is None or plan.optimizer in RATE_FREE:",
-        "alone.usual is None:",
+        "    if plan.optimizer in RATE_FREE:\n        return alone\n",
+        "",
+    ),
+    (
+        "still falling: where nothing is usual",
+        NOTHING,
+        "        if curve.baseline is None:\n",
+        "",
     ),
     ("doubt: noise", COST, "_NOISE_COSTS * noise", "0.0 * noise"),
     ("doubt: epochs", COST, "math.log10(plan.epochs or 1.0) - _FEW_EPOCHS", "-_FEW_EPOCHS"),

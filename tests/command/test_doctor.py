@@ -141,7 +141,7 @@ def test_a_search_that_leaves_nothing_is_proved(doctor, target):
 def test_what_a_search_leaves_is_named(doctor):
     code, out, _ = doctor("own.py:counts")
     assert code == 1
-    assert "LEFT BEHIND right after the search: global.Count.n\n" in out
+    assert "LEFT BEHIND right after the search: loss_fn.0.Count.n, global.Count.n\n" in out
     assert "DIFFERENT after the search: model.0.weight" in out
     assert "restore=" in out
 

@@ -72,6 +72,7 @@ def train(
         if watch is not None and steps:
             watch.see(steps, None if end is None else end.loss)
         if end is not None:
+            next(looks, None)  # to its end: a generator that Python closes would swallow a Ctrl-C
             return end
 
 
