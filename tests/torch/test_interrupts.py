@@ -153,6 +153,14 @@ def test_at_a_place(door, snapshot):
     assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
 
 
+def test_at_each_place_of_a_run_of_a_race():
+    """Its steps come from a generator; one that Python closes swallows what is raised in it."""
+    search = Search("race", "device")
+    numbers = [n for n in first_of_each(search.places) if search.places[n][0].endswith("search/run.py")]
+    assert len(numbers) > 40
+    assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
+
+
 @pytest.mark.timeout(0 if EVERY else 300)
 @pytest.mark.parametrize("door", DOORS)
 def test_at_two_places(door):
