@@ -299,7 +299,7 @@ _BELIEF = [
     (
         "still falling: where nothing is usual",
         NOTHING,
-        "        if curve.baseline is None:\n",
+        "        if curve.baseline is None:\n            return None\n",
         "",
     ),
     ("doubt: noise", COST, "_NOISE_COSTS * noise", "0.0 * noise"),
