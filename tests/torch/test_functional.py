@@ -116,6 +116,18 @@ def test_a_part_that_was_added_or_replaced_since_the_last_time_is_found():
         assert torch.equal(net(inputs), expected)
 
 
+def test_a_part_that_a_forward_pass_within_the_block_has_added_keeps_its_own_tensors():
+    net, others, inputs = parts("replacing")
+    places = Places(net)
+    with places:
+        places.lend(others)
+        net(inputs)  # puts a new layer in
+        own = net.layer.weight
+        places.lend(others)
+        assert net.layer.weight is others["layer.weight"]
+    assert net.layer.weight is own
+
+
 def test_a_parameter_that_is_gone_is_nowhere_and_does_not_come_again():
     net, others, _ = parts("plain")
     places = Places(net)

@@ -64,15 +64,16 @@ class Places:
         self._held = [(own, key, names[id(t)]) for own in self._owners for key, t in own.items() if id(t) in names]
         self._is_checked = False  # whether each name that is lent to has its part
 
-    def _look(self) -> None:
-        """Find the places again if the parts are not those of the last time."""
+    def _found_again(self) -> bool:
+        """Find the places again if the parts are not those of the last time; say whether that was so."""
         for parts, before in self._parts:
             if parts != before:
                 self._find()
-                return
+                return True
+        return False
 
     def __enter__(self) -> None:
-        self._look()
+        self._found_again()
         self._bound = [(own, own.copy()) for own in self._owners]
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +86,9 @@ class Places:
         Raises:
             LossError: a part that had a tensor is gone.
         """
-        self._look()
+        if self._found_again():  # what a forward pass within the block has added has tensors of its own, too
+            bound = {id(own) for own, _ in self._bound}
+            self._bound += [(own, own.copy()) for own in self._owners if id(own) not in bound]
         if not self._is_checked:
             for name in tensors.keys() - {name for _, _, name in self._held}:
                 self._check(name)
