@@ -271,12 +271,12 @@ _BELIEF = [
     ("interval: its low end", INTERVAL, "lr * 10**low", "lr"),
     ("interval: its high end", INTERVAL, "lr * 10**high", "lr"),
     ("interval: of what is usual", WITHOUT, "(-0.6, 0.8)", "(-0.5, 0.8)"),
-    ("still falling: the dip", STILL, "if both.dip is None or math.log10(both.dip) <= least:", "if True:"),
+    ("still falling: the dip", STILL, "    if by_dip <= by_usual:", "    if True:"),
     (
         "still falling: a lower dip",
         NO_MORE,
-        "if both.dip is None or math.log10(both.dip) <= least:",
-        "if both.dip is None:",
+        "    if by_dip <= by_usual:\n        return alone\n",
+        "",
     ),
     (
         "still falling: by itself",
@@ -287,8 +287,8 @@ _BELIEF = [
     (
         "still falling: next to the last",
         LAST,
-        "answer = min(least + weight * (by_dip - least), last)",
-        "answer = least + weight * (by_dip - least)",
+        "answer = min(by_usual + weight * (by_dip - by_usual), last)",
+        "answer = by_usual + weight * (by_dip - by_usual)",
     ),
     (
         "still falling: rate-free",
@@ -299,8 +299,8 @@ _BELIEF = [
     (
         "still falling: where nothing is usual",
         NOTHING,
-        "        if curve.baseline is None:\n            return None\n",
-        "",
+        "is_sure = curve.baseline is not None",
+        "is_sure = True",
     ),
     ("doubt: noise", COST, "_NOISE_COSTS * noise", "0.0 * noise"),
     ("doubt: epochs", COST, "math.log10(plan.epochs or 1.0) - _FEW_EPOCHS", "-_FEW_EPOCHS"),

@@ -127,17 +127,18 @@ def believe_at_least(curve: Curve, plan: Plan) -> Belief | None:
         both = believe(curve, plan)
     except NoSuggestionError:
         return alone
-    least = -math.inf if alone is None or alone.usual is None else math.log10(alone.usual)
-    if both.dip is None or math.log10(both.dip) <= least:
+    if both.dip is None:
         return alone
     by_dip, last = math.log10(both.dip), float(np.log10(curve.lr[-1])) - _FROM_EDGE
-    if alone is None:
-        if curve.baseline is None:
-            return None
-        return _settled(curve, plan, min(by_dip, last), by_dip, None, 1.0, _USUAL_INTERVAL)
+    if alone is None or alone.usual is None:
+        is_sure = curve.baseline is not None
+        return _settled(curve, plan, min(by_dip, last), by_dip, None, 1.0, _USUAL_INTERVAL) if is_sure else None
+    by_usual = math.log10(alone.usual)
+    if by_dip <= by_usual:
+        return alone
     weight = 1.0 if curve.baseline is not None else both.weight
-    answer = min(least + weight * (by_dip - least), last)
-    return _settled(curve, plan, max(answer, least), by_dip, least, weight, _USUAL_INTERVAL)
+    answer = min(by_usual + weight * (by_dip - by_usual), last)
+    return _settled(curve, plan, max(answer, by_usual), by_dip, by_usual, weight, _USUAL_INTERVAL)
 
 
 def _start(curve: Curve) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")  # colours, cursor moves, titles
 _LONGEST_TIME = 1e9  # seconds
@@ -79,3 +80,14 @@ def printable(text: str, most: int | None = None) -> str:
     line = " ".join(_ESCAPES.sub("", text).split())
     clean = "".join(letter if letter.isprintable() else "?" for letter in line)
     return clean if most is None or len(clean) <= most else f"{clean[: most - 3]}..."
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names, and how many more there are.
+
+    Example:
+        >>> first_of(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -15,13 +15,13 @@ from importlib import metadata
 from typing import Any
 
 from findlr import __version__
+from findlr.analysis.text import first_of
 from findlr.command.run import FINE, INTERRUPTED, TARGET_FAILED, WRONG
 from findlr.command.streams import say
 from findlr.command.trial import AFTER, BEFORE
 from findlr.testing.bits import differing
 
 DIFFERS = 1
-_MOST_NAMED = 5
 
 
 class _TrialEndedError(Exception):
@@ -88,7 +88,7 @@ def _judged(
         never: the training without.
     """
     if left:
-        yield f"LEFT BEHIND right after the search: {_named(left)}"
+        yield f"LEFT BEHIND right after the search: {first_of(left)}"
     else:
         yield "right after the search everything was as before it"
     if not never["finite"]:
@@ -99,16 +99,11 @@ def _judged(
         yield f"the training went on as without it: {compared}, the same bit for bit"
         return
     if by_itself:
-        yield f"NO PROOF: two trainings without a search differ already: {_named(by_itself)}"
+        yield f"NO PROOF: two trainings without a search differ already: {first_of(by_itself)}"
         yield "seed what the training draws; on a GPU, call torch.use_deterministic_algorithms(True), too"
         return
-    yield f"DIFFERENT after the search: {_named(other)}"
+    yield f"DIFFERENT after the search: {first_of(other)}"
     yield "two trainings without one are the same; what a step changes and findlr can't see goes into restore="
-
-
-def _named(places: Sequence[str]) -> str:
-    more = len(places) - _MOST_NAMED
-    return ", ".join(places[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _installed() -> Iterator[str]:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from findlr.analysis.text import first_of
 from findlr.errors import ConfigurationError, RestoreError
 from findlr.search.failure import told
 from findlr.search.interrupts import is_a_signals
-
-_MOST_NAMED = 5  # for each reason: a device that has failed gives none of its tensors back
 
 Undo = Callable[[], Any]
 """Puts something back as it was. May be called again and again."""
@@ -88,16 +87,11 @@ class Memory:
 
 
 def _named(failures: Iterable[tuple[str, BaseException]]) -> str:
-    """What could not be put back, by its reason."""
+    """What could not be put back, by its reason: a device that has failed gives none of its tensors back."""
     names: dict[str, dict[str, None]] = {}
     for name, error in failures:
         names.setdefault(told(error), {})[name or "a value"] = None
-    return "; ".join(f"{_some(list(each))} ({reason})" for reason, each in names.items())
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(f"{first_of(list(each))} ({reason})" for reason, each in names.items())
 
 
 def remember_host_rng(memory: Memory) -> None:

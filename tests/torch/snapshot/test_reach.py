@@ -34,6 +34,25 @@ def net_and_batches(seed=0):
     return nn.Linear(4, 2), [(inputs[i : i + 8], inputs[i : i + 8, :1]) for i in range(0, 32, 8)]
 
 
+def search_by(door, net, optimizer, batches, loss_fn, **how):
+    """A search with a ``loss_fn``, with a ``train_step`` that calls it, or around a loop that does."""
+
+    def step(draw):
+        optimizer.zero_grad()
+        loss = loss_fn(net, draw())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    if door == "loop":
+        with RangeTest(net, optimizer, **QUICK, **how) as test:
+            for batch in test(batches):
+                test.record(step(lambda batch=batch: batch))
+    else:
+        given = {door: loss_fn if door == "loss_fn" else step}
+        find_lr(net, optimizer, loader=batches, **given, **{**QUICK, **how})
+
+
 def test_a_module_that_only_the_loss_function_holds():
     net, batches = net_and_batches()
     head = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
@@ -204,17 +223,9 @@ def test_tensors_that_a_function_keeps_by_name_or_in_a_list(door, steps):
         loss_fn(net, batch)
     before, logged = loss_fn.kept(), len(loss_fn.log)
 
-    def step(draw):
-        optimizer.zero_grad()
-        loss = loss_fn(net, draw())
-        loss.backward()
-        optimizer.step()
-        return loss
-
     how = dict(QUICK, num_steps=20, verify=True, total_steps=50) if door == "verify" else QUICK
     how = how | ({"snapshot": "disk"} if door == "disk" else {})
-    how |= {"train_step": step} if door == "train_step" else {"loss_fn": loss_fn}
-    find_lr(net, optimizer, loader=batches, **how)
+    search_by("train_step" if door == "train_step" else "loss_fn", net, optimizer, batches, loss_fn, **how)
     assert len(before) == len(loss_fn.kept())
     assert all(map(operator.is_, before, loss_fn.kept()))
     assert len(loss_fn.log) > logged  # what it counts is its own
@@ -232,21 +243,9 @@ def test_a_sobol_engine_and_a_namespace_of_the_users(door):
         args.centre = 0.9 * args.centre + 0.1 * outputs.detach().mean(dim=0)
         return (outputs - args.centre).square().mean() + (net(batch[0])[:, :1] - batch[1]).square().mean()
 
-    def step(draw):
-        optimizer.zero_grad()
-        loss = loss_fn(net, draw())
-        loss.backward()
-        optimizer.step()
-        return loss
-
     loss_fn(net, batches[0])
     before = bits([vars(engine), vars(args)])
-    if door == "loop":
-        with RangeTest(net, optimizer, **QUICK) as test:
-            for batch in test(batches):
-                test.record(step(lambda batch=batch: batch))
-    else:
-        find_lr(net, optimizer, loader=batches, **QUICK, **({door: loss_fn if door == "loss_fn" else step}))
+    search_by(door, net, optimizer, batches, loss_fn)
     assert bits([vars(engine), vars(args)]) == before
 
 
@@ -275,25 +274,11 @@ def test_what_a_class_of_the_users_keeps(door, steps, monkeypatch):
     net, batches = net_and_batches()
     optimizer = optim.SGD(net.parameters(), lr=0.1)
 
-    def step(draw):
-        optimizer.zero_grad()
-        loss = State.loss(net, draw())
-        loss.backward()
-        optimizer.step()
-        return loss
-
     for batch in batches[:steps]:
         State.loss(net, batch)
     before = bits({name: vars(State).get(name) for name in ("centre", "updates", "last")})
-    if door == "loop":
-        with RangeTest(net, optimizer, **QUICK) as test:
-            for batch in test(batches):
-                test.record(step(lambda batch=batch: batch))
-    elif door == "train_step":
-        find_lr(net, optimizer, loader=batches, train_step=step, **QUICK)
-    else:
-        loss_fn = State.loss if door == "its-method" else loss_of_a_class
-        find_lr(net, optimizer, loader=batches, loss_fn=loss_fn, **QUICK)
+    loss_fn = loss_of_a_class if door == "loss_fn" else State.loss
+    search_by("loss_fn" if door == "its-method" else door, net, optimizer, batches, loss_fn)
     assert bits({name: vars(State).get(name) for name in ("centre", "updates", "last")}) == before
     if steps:
         del State.last
@@ -681,23 +666,10 @@ def test_a_second_loader_that_a_step_draws_from(door, kind, held):
         inputs = next(iter(more.__iter__() if isinstance(more, SimpleNamespace) else more))
         return (net(batch[0])[:, :1] - batch[1]).square().mean() + 1e-3 * net(inputs).square().mean()
 
-    def step(draw):
-        optimizer.zero_grad()
-        loss = loss_of(net, draw())
-        loss.backward()
-        optimizer.step()
-        return loss
-
     loss_of(net, batches[0])
     before = state()
-    if door == "loop":
-        with RangeTest(net, optimizer, **QUICK) as test:
-            for batch in test(batches):
-                test.record(step(lambda batch=batch: batch))
-    elif door == "loss_fn":
-        find_lr(net, optimizer, loader=batches, loss_fn=loss_of, **QUICK)
-    else:
-        find_lr(net, optimizer, loader=batches, train_step=step, verify=True, total_steps=20, budget=60, **QUICK)
+    how = dict(verify=True, total_steps=20, budget=60) if door == "train_step" else {}
+    search_by(door, net, optimizer, batches, loss_of, **how)
     assert state() == before
 
 
