@@ -16,7 +16,7 @@ from findlr.search.find import find
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
 from findlr.torch.losses import told_loss
-from findlr.torch.own_step import OwnStep
+from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import planned
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Attributes
@@ -172,26 +172,30 @@ class _Watch(Callback):
         self.tried = True
 
 
-class _Step(OwnStep):
+class _Step(DelegatedStep):
     """A Learner's own step, on as many batches as its callbacks accumulate."""
 
     def __init__(self, learn: Learner, watch: _Watch, training: Training) -> None:
         examples = [each.n_acc for each in learn.cbs if isinstance(each, GradientAccumulation)]
         count = max(math.ceil(examples[0] / learn.dl.bs), 1) if examples else 1
-        super().__init__(training, learn.one_batch, self._loss_of, accumulation_steps=count)
+        super().__init__(training, accumulation_steps=count)
         self._learn, self._watch = learn, watch
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite."""
+        loss = self.called(draw)
+        self.passes += 1
+        return None if self._watch.skipped and math.isfinite(loss) else loss
+
+    def called(self, draw: Draw) -> Any:
+        """As many batches as a step takes, which the Learner's callbacks tell."""
         watch, losses = self._watch, list[Any]()
         watch.tried = watch.skipped = False
         while not watch.tried:
             if len(losses) == _MOST_BATCHES:
                 raise OptimizerError(f"the optimizer took no step in {_MOST_BATCHES} batches: a callback cancels them")
             losses.append(told_loss(self._one(draw()), *_NO_LOSS))
-        self.passes += 1
-        loss = sum(losses) / len(losses)
-        return None if watch.skipped and math.isfinite(loss) else loss
+        return sum(losses) / len(losses)
 
     def _one(self, batch: Any) -> Any:
         learn = self._learn
@@ -204,7 +208,8 @@ class _Step(OwnStep):
             raise
         return learn.loss
 
-    def _loss_of(self, batch: Any) -> Any:
+    def loss(self, batch: Any) -> Any:
+        """The Learner's loss of a batch."""
         learn, watch = self._learn, self._watch
         before = dict(vars(learn))
         learn.training, watch.only_loss = learn.model.training, True
@@ -213,6 +218,10 @@ class _Step(OwnStep):
         finally:
             vars(learn).update(before)
             watch.only_loss = False
+
+    def why_no_loss(self) -> str | None:
+        """None, because the Learner has a loss of one batch."""
+        return None
 
 
 class _Groups(torch.optim.Optimizer):

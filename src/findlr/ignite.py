@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -18,7 +17,7 @@ from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search
 from findlr.torch.arguments import check_counts
 from findlr.torch.losses import told_loss
-from findlr.torch.own_step import OwnStep
+from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import planned
 from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.snapshot.reach import reached_from
@@ -122,7 +121,7 @@ def find_lr(
     with Unwritten(restored(state)):
         trainer.state.iteration = 0  # from which gradients are accumulated
         count = int(gradient_accumulation_steps)
-        step = _step(trainer, training, output_transform, loss_fn, count)
+        step = _Iterations(trainer, training, output_transform, loss_fn, count)
         trainable = TorchTrainable.of(
             training, step, loader, validation_loader=validation_loader, validation_every=validation_every
         )
@@ -139,25 +138,37 @@ def _begin(state: State, length: int | None, total: int | None) -> None:
         state.max_epochs = math.ceil(total / state.epoch_length)
 
 
-def _step(
-    trainer: Engine, training: Training, output_transform: Callable[[Any], Any], loss_fn: LossFn | None, count: int
-) -> OwnStep:
+class _Iterations(DelegatedStep):
     """So many iterations of the trainer, which step its optimizer once."""
 
-    def take(draw: Draw) -> Any:
+    name = "the process function"
+
+    def __init__(
+        self, trainer: Engine, training: Training, told: Callable[[Any], Any], loss_fn: LossFn | None, count: int
+    ) -> None:
+        super().__init__(training, accumulation_steps=count)
+        self._trainer, self._told, self._loss_fn, self._count = trainer, told, loss_fn, count
+
+    def called(self, draw: Draw) -> Any:
+        """As the engine runs them, without its events."""
+        state = self._trainer.state
+
         def one() -> Any:
-            state = trainer.state
             state.epoch = 1 + (state.iteration // state.epoch_length if state.epoch_length else 0)
             state.iteration, state.batch = state.iteration + 1, draw()
-            state.output = trainer._process_function(trainer, state.batch)  # noqa: SLF001 - it has no public name
-            return told_loss(output_transform(state.output), *_NO_LOSS)
+            state.output = self._trainer._process_function(self._trainer, state.batch)  # noqa: SLF001 - no public name
+            return told_loss(self._told(state.output), *_NO_LOSS)
 
-        return step.mean_of(count, one)
+        return self.mean_of(self._count, one)
 
-    loss = None if loss_fn is None else partial(loss_fn, training.models[0])
-    step = OwnStep(training, take, loss, accumulation_steps=count)
-    step.name = "the process function"
-    return step
+    def loss(self, batch: Any) -> torch.Tensor:
+        """``loss_fn``'s of a batch."""
+        assert self._loss_fn is not None
+        return self._loss_fn(self._training.models[0], batch)
+
+    def why_no_loss(self) -> str | None:
+        """None where there is a ``loss_fn``."""
+        return super().why_no_loss() if self._loss_fn is None else None
 
 
 def _sorted(to_save: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:

@@ -20,7 +20,7 @@ from findlr.search.settings import Search
 from findlr.torch.arguments import check_counts
 from findlr.torch.deciding import decides
 from findlr.torch.losses import told_loss
-from findlr.torch.own_step import OwnStep
+from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import read_schedule, stairs
 from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.memory import TorchMemory
@@ -184,34 +184,48 @@ def _written_in(net: NeuralNet, training: Training, sweep: str, steps: int) -> d
     return {}
 
 
-class _Step(OwnStep):
+class _Step(DelegatedStep):
     """The net's own steps, and its loss of one batch in the mode that its module is in.
 
     It stays in its process: pickled in a net's own way, the net would have other parameters than the search.
     """
 
     def __init__(self, net: NeuralNet, training: Training, given: Mapping[str, Any], count: int) -> None:
-        super().__init__(training, self._taken, self._loss_of, accumulation_steps=count)
+        super().__init__(training, accumulation_steps=count)
         self._net, self._given, self._count = net, given, count
 
-    def _taken(self, draw: Draw) -> Any:
+    def called(self, draw: Draw) -> Any:
+        """So many batches, of which the last one steps."""
+
         def one() -> Any:
             self._net.history.new_batch()  # as ``fit`` does, by which a train_step may tell when it has accumulated
             return told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS)
 
         return self.mean_of(self._count, one)
 
-    def _loss_of(self, batch: Any) -> Any:
+    def loss(self, batch: Any) -> Any:
+        """The net's loss of a batch."""
         net = self._net
         inputs, targets = unpack_data(batch)
         return net.get_loss(net.infer(inputs, **self._given), targets, X=inputs, training=net.module_.training)
 
+    def why_no_loss(self) -> str | None:
+        """None, because the net has a loss of one batch."""
+        return None
+
     def remembered(self) -> Sequence[Any]:
-        """Itself, for the batches that the net's history counts."""
-        return [self]
+        """The batches that the net's history counts."""
+        return [_Counted(self._net)]
+
+
+class _Counted:
+    """The batches that a net's history counts."""
+
+    def __init__(self, net: NeuralNet) -> None:
+        self._net = net
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches the epoch has."""
+        """How many the epoch has."""
         return {"batches": len(self._net.history[-1]["batches"])}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from findlr.finding.schedulers import follows_metric, unwrapped
 from findlr.huggingface.memory import DATA, around, own
 from findlr.search.restoring import Unwritten, restored
 from findlr.torch.losses import kept_loss
-from findlr.torch.own_step import OwnStep
+from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import read_schedule
 from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.reach import reached_from
@@ -121,7 +121,7 @@ def trainable_of(
     return made
 
 
-class TrainerStep(OwnStep):
+class TrainerStep(DelegatedStep):
     """A step of the trainer's own: its batches, loss, backward pass, clipping and optimizer; no callbacks.
 
     Args:
@@ -133,7 +133,7 @@ class TrainerStep(OwnStep):
     draws_first = True
 
     def __init__(self, training: Training, trainer: Trainer) -> None:
-        super().__init__(training, self._step)
+        super().__init__(training)
         self._trainer = trainer
         self._count: int = trainer.args.gradient_accumulation_steps
         self.accumulation_steps = self._count
@@ -141,7 +141,8 @@ class TrainerStep(OwnStep):
         self.autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
         self._items: Any = None
 
-    def _step(self, draw: Draw) -> Loss:
+    def called(self, draw: Draw) -> Loss:
+        """As the trainer's inner loop does."""
         trainer, model, count = self._trainer, self._trainer.model_wrapped, self._count
         trainer.callback_handler.callbacks = []  # no logger hears of this step
         batches, self._items = trainer.get_batch_samples(self._drawn(draw), count, trainer.args.device)

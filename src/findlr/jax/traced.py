@@ -30,7 +30,7 @@ class Traced:
     def __init__(
         self, form: Form, step: Callable[..., Any], loss: Callable[..., Any] | None, rate: Rate, around: Around
     ) -> None:
-        self._form, self._step, self._loss, self._rate, self.around = form, step, loss, rate, around
+        self._parts, self.around = (form, step, loss, rate, around), around
         self._losses: dict[Any, Any] = {}  # by the leaves that are no arrays
         self._steps: dict[Any, Any] = {}
 
@@ -55,13 +55,14 @@ class Traced:
         fixed = _fixed(leaves)
         if fixed not in self._losses:
             kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+            form, step, own_loss, rate, around = self._parts  # not self, which keeps the function
 
             def loss(arrays: Sequence[jax.Array], batch: Any, lr: jax.Array) -> jax.Array:
-                live = self._form.live(_filled(kept, arrays))
-                with self.around.traced():
-                    if self._loss is not None:
-                        return jnp.asarray(loss_in(live.call(self._loss, batch)))
-                    return jnp.asarray(live.take(self._step, batch, *self._rate.arguments(lr)))
+                live = form.live(_filled(kept, arrays))
+                with around.traced():
+                    if own_loss is not None:
+                        return jnp.asarray(loss_in(live.call(own_loss, batch)))
+                    return jnp.asarray(live.take(step, batch, *rate.arguments(lr)))
 
             self._losses[fixed] = jax.jit(loss)
         return self._losses[fixed]
@@ -71,12 +72,13 @@ class Traced:
         fixed = _fixed(leaves)
         kept = [None if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
         if fixed not in self._steps:
+            form, step, _, rate, around = self._parts
 
             def stepped(arrays: Sequence[jax.Array], lr: jax.Array, batch: Any) -> tuple[list[Any], jax.Array]:
-                live = self._form.live(_filled(kept, arrays))
-                with self.around.traced():
-                    self._rate.write(live, lr)
-                    loss = live.take(self._step, batch, *self._rate.arguments(lr))
+                live = form.live(_filled(kept, arrays))
+                with around.traced():
+                    rate.write(live, lr)
+                    loss = live.take(step, batch, *rate.arguments(lr))
                 return _arrays(live.leaves()), jnp.asarray(loss)
 
             def together(arrays: Sequence[jax.Array], lrs: Sequence[Any], batch: Any) -> Any:

@@ -7,7 +7,7 @@ import pickle
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -153,12 +153,30 @@ def wraps_torch(model: keras.Model) -> bool:
     return any(isinstance(owner, getattr(keras.layers, "TorchModuleWrapper", ())) for owner in _Parts(model).owners)
 
 
+def _is_noted(seen: set[int], kinds: Iterable[tuple[Any, list[Any]]], value: Any) -> bool:
+    """Whether it was seen before, or is of one of the kinds, whose list notes it."""
+    if id(value) in seen:
+        return True
+    for kind, noted in kinds:
+        if isinstance(value, kind):
+            seen.add(id(value))
+            noted.append(value)
+            return True
+    return False
+
+
+def _is_kept(kinds: tuple[type, ...], value: Any, least_dims: int) -> bool:
+    if isinstance(value, (np.ndarray, keras.Variable, *kinds)):
+        return True
+    return keras.ops.is_tensor(value) and len(value.shape) >= least_dims
+
+
 class _Parts:
     """All objects of Keras's, and of torch's, that a model is made of; and what the user's own in it keep."""
 
     def __init__(self, model: keras.Model) -> None:
         torch = sys.modules.get("torch") if keras.backend.backend() == "torch" else None
-        self._kinds = _OWNERS if torch is None else (*_OWNERS, torch.nn.Module)
+        owners = _OWNERS if torch is None else (*_OWNERS, torch.nn.Module)
         self._tensor: tuple[Any, ...] = () if torch is None else (torch.Tensor,)
         self.owners: list[Any] = [model]
         self._containers: list[Any] = []
@@ -166,12 +184,14 @@ class _Parts:
         self._variables: list[Any] = []
         self._tensors: list[Any] = []
         self._generators: list[tuple[Callable[[], Any], str]] = []
-        self._seen = {id(model)}
-        self.kept = Kept(self._is_kept, self._is_known)
+        seen = {id(model)}
+        kinds = ((keras.Variable, self._variables), (self._tensor, self._tensors), (owners, self.owners))
+        is_noted = partial(_is_noted, seen, kinds)  # not of self, which would be a cycle
+        self.kept = Kept(partial(_is_kept, owners), lambda value: is_noted(value) or _is_keras(value))
         for owner in self.owners:  # which grows
             tracker = vars(owner).get("_tracker")
             for value in _nested([*vars(owner).values(), *getattr(tracker, "stored_ids", {}).values()]):
-                if self._is_noted(value):
+                if is_noted(value):
                     continue
                 if isinstance(value, _CONTAINERS):
                     self._containers.append(value)
@@ -182,28 +202,8 @@ class _Parts:
                 else:
                     self.kept.reach(value)
                     continue
-                self._seen.add(id(value))
+                seen.add(id(value))
             self.kept.reach(*_functions_of(type(owner)))
-
-    def _is_noted(self, value: Any) -> bool:
-        """Whether it was seen before, or is a variable, a tensor or an owner, which is noted."""
-        if id(value) in self._seen:
-            return True
-        kinds = ((keras.Variable, self._variables), (self._tensor, self._tensors), (self._kinds, self.owners))
-        for kind, noted in kinds:
-            if isinstance(value, kind):
-                self._seen.add(id(value))
-                noted.append(value)
-                return True
-        return False
-
-    def _is_known(self, value: Any) -> bool:
-        return self._is_noted(value) or _is_keras(value)
-
-    def _is_kept(self, value: Any, least_dims: int) -> bool:
-        if isinstance(value, (np.ndarray, keras.Variable, *self._kinds)):
-            return True
-        return keras.ops.is_tensor(value) and len(value.shape) >= least_dims
 
     def remember_attributes(self, memory: Memory) -> None:
         """The attributes of all objects, with the items of containers, arrays and generators among them."""

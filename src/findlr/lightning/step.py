@@ -13,7 +13,7 @@ import torch
 from findlr.errors import ConfigurationError, LossError
 from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
-from findlr.torch.own_step import OwnStep
+from findlr.torch.own_step import DelegatedStep
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.step import Draw
 from findlr.torch.training import Training
@@ -23,7 +23,19 @@ _MOST_BATCHES = 1000  # without a step
 _MOST_WITHOUT_LOSS = 10  # steps, before there was any
 
 
-class LightningStep(OwnStep):
+class _Next:
+    """The number of the next batch."""
+
+    index = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"index": self.index}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.index = state["index"]
+
+
+class LightningStep(DelegatedStep):
     """Goes through batches until the optimizer has stepped: the module's hooks, the strategy's precision and clipping.
 
     Args:
@@ -39,9 +51,9 @@ class LightningStep(OwnStep):
     name = "training_step"
 
     def __init__(self, training: Training, trainer: Any, package: str, *, validation_loaders: int) -> None:
-        super().__init__(training, self._taken)
+        super().__init__(training)
         self._trainer, self._module, self._validation_loaders = trainer, trainer.lightning_module, validation_loaders
-        self._index = 0  # of the next batch
+        self._next = _Next()
         self._indices: dict[int, int] = {}  # of the last step's batches, by their ids
         self._validated = 0  # batches of this evaluation
         self._has_no_loss = False  # the last step
@@ -64,17 +76,9 @@ class LightningStep(OwnStep):
         asks = {name for name in of_validation if takes(getattr(self._module, name), "dataloader_idx", explicit=True)}
         self._with_loader = asks if validation_loaders > 1 else set[str]()
 
-    def state_dict(self) -> dict[str, int]:
-        """The number of the next batch."""
-        return {"index": self._index}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go back to a batch's number."""
-        self._index = state["index"]
-
     def remembered(self) -> Sequence[Any]:
-        """Itself, for the number of the next batch."""
-        return [self]
+        """The number of the next batch."""
+        return [self._next]
 
     def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
         """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
@@ -92,7 +96,8 @@ class LightningStep(OwnStep):
         loss = super().take(draw)
         return None if self._has_no_loss else loss
 
-    def _taken(self, draw: Draw) -> Any:
+    def called(self, draw: Draw) -> Any:
+        """As many batches as the trainer accumulates, or until the training step has stepped by itself."""
         losses: list[Any] = []
         self._indices.clear()
         while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
@@ -101,14 +106,16 @@ class LightningStep(OwnStep):
         self._has_no_loss = self._is_automatic and not told
         self._had_loss = self._had_loss or bool(told)
         if self._has_no_loss:
-            if not self._had_loss and self._index >= _MOST_WITHOUT_LOSS * self._divisor:
-                raise LossError(f"training_step returned None for the first {self._index} batches: return the loss")
+            if not self._had_loss and self._next.index >= _MOST_WITHOUT_LOSS * self._divisor:
+                raise LossError(
+                    f"training_step returned None for the first {self._next.index} batches: return the loss"
+                )
             return 0.0
         return sum(told) / len(told) if len(told) == len(losses) or self._is_automatic else None
 
     def _loss_of_next(self, batch: Any) -> Any:
         """Go through one batch, with which a step may end, and return its loss."""
-        module, index = self._module, self._index
+        module, index = self._module, self._next.index
         self._indices[id(batch)] = index
         outputs, losses = list[dict[str, Any]](), list[Any]()
         module.on_train_batch_start(batch, index)
@@ -137,19 +144,19 @@ class LightningStep(OwnStep):
         if not outputs:
             raise LossError("optimizer_step did not call its closure, so there is no loss: call optimizer_closure()")
         module.on_train_batch_end(outputs[0], batch, index)
-        self._index += 1
+        self._next.index += 1
         self.passes += len(outputs) - 1
         return losses[0]
 
     def _zero_grad(self) -> None:
-        if self._index % self._divisor == 0:
+        if self._next.index % self._divisor == 0:
             optimizer = self._trainer.optimizers[0]  # automatic optimization has no other
             self._module.on_before_zero_grad(optimizer)
-            self._module.optimizer_zero_grad(self._trainer.current_epoch, self._index, optimizer)
+            self._module.optimizer_zero_grad(self._trainer.current_epoch, self._next.index, optimizer)
 
     def _output(self, batch: Any) -> dict[str, Any]:
         """What the training step returns, by name; nothing, if that is None."""
-        output = self._called("training_step", batch, self._indices.get(id(batch), self._index))
+        output = self._called("training_step", batch, self._indices.get(id(batch), self._next.index))
         return {} if output is None else dict(output) if isinstance(output, Mapping) else {"loss": output}
 
     def _called(self, step: str, batch: Any, index: int) -> Any:

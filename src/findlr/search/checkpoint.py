@@ -24,6 +24,10 @@ _TELLING = 5  # losses that tell one training from another
 _VARIED = 1e-3  # of the largest loss: losses that differ by less tell nothing
 
 
+def _no_passes() -> tuple[int, int]:
+    return 0, 0
+
+
 class Checkpoint:
     """Keeps the sweep and the runs of a race in a file, written whole after each; without a path it keeps nothing.
 
@@ -42,7 +46,7 @@ class Checkpoint:
         self,
         path: str | os.PathLike[str] | None = None,
         asked: Mapping[str, Any] | None = None,
-        passes: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        passes: Callable[[], tuple[int, int]] = _no_passes,
         several: OneOfSeveral | None = None,
     ) -> None:
         self.given = (0, 0)
@@ -173,7 +177,8 @@ class Checkpoint:
             self._own.write(self._data)
 
     def close(self) -> None:
-        """Let other searches have the file."""
+        """Let other searches have the file, and let go of the training."""
+        self._passes = _no_passes
         if self._own is not None:
             self._own.close()
 

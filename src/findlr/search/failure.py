@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -94,7 +95,8 @@ def carry(
 ) -> None:
     """Let an exception carry what was measured, and say where else it is; one that can't carry it stays as it is.
 
-    A RestoreError takes the place of the exception that broke the search off, so that one carries it, too.
+    It lets go of what the search had in hand: see ``let_go``. A RestoreError takes the place of the exception that
+    broke the search off, so that one carries it, too.
 
     Args:
         error: on its way to the user.
@@ -105,7 +107,7 @@ def carry(
     relief = getattr(snapshot, "relief", "")
     if relief and is_of_memory(error):
         note(error, relief)
-
+    let_go(error)
     if finding is None:
         return
     said = f"what was measured is in {where}" if len(finding.curve) else "no loss was measured yet"
@@ -127,6 +129,18 @@ def carry(
                 note(each, said)
         except Exception:  # noqa: BLE001 - it is frozen, say
             logger.debug("%s can't carry the Finding", type(each).__name__)
+
+
+def let_go(error: BaseException) -> None:
+    """Empty findlr's own frames that have ended: whoever keeps the exception, a notebook say, would keep their tensors.
+
+    The frames of other code stay as they are, so that a debugger shows what it had.
+    """
+    for each in _chain(error):
+        for frame, _ in walk_tb(each.__traceback__):
+            if frame.f_code.co_filename.startswith(_HOME):
+                with suppress(RuntimeError):  # it has not ended
+                    frame.clear()
 
 
 def note(error: BaseException, text: str) -> None:

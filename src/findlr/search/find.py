@@ -107,6 +107,7 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
     finally:
         turn.give()
         task.release(signals)
+        task.ended = task.recording.raised = None  # with them it would stay in memory until garbage is collected
 
 
 class _Search:
@@ -153,15 +154,15 @@ class _Search:
             if self.several is not None:
                 self._cost = self.several.first(self._spent())
         except BaseException as ended:
-            self.ended = error = self._settled(ended)
+            self.ended = self._settled(ended)  # in no local variable, because its traceback has this frame
             self.recording.interrupt()
             try:
                 self.finding = self._finding()
             except Exception as late:  # noqa: BLE001 - the rule's; the first error is the one to raise
                 self.finding = getattr(late, "finding", None)
-            carry(error, self.finding, snapshot=self._snapshot)
-            if error is not ended:
-                raise error from error.__cause__
+            carry(self.ended, self.finding, snapshot=self._snapshot)
+            if self.ended is not ended:
+                raise self.ended from self.ended.__cause__
             raise
         finally:
             if self._workers is not None:

@@ -111,12 +111,12 @@ class RangeTest(Points):
             progress=progress,
             on_step=on_step,
         )
-        self._training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
+        self._training = training = Training(model, optimizer, sweep=sweep, restore=restore, snapshot=snapshot)
 
         length = told_length(schedule, total_steps)
 
         def plan(steps: Any) -> Plan:
-            return self._training.planned(Plan(*read_schedule(schedule, steps, epochs_in(length)), warmup=warmup))
+            return training.planned(Plan(*read_schedule(schedule, steps, epochs_in(length)), warmup=warmup))
 
         self._plan = LoopPlan(plan, length)
         self._settings, self._rule = settings, chosen_rule(rule)
@@ -216,6 +216,7 @@ class RangeTest(Points):
         finally:
             self._turn.give()
             self._signals.release(self._carry)
+            del failure  # its traceback has this frame
 
     def _leave(self) -> None:
         """Leave the block because the one around it ends."""

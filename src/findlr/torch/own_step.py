@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -18,41 +19,32 @@ from findlr.torch.step import BY_A_FRAMEWORK, Draw, Loss, TrainStep
 from findlr.torch.training import Training
 
 
-class OwnStep:
-    """A step that the user's own function takes.
+class DelegatedStep(ABC):
+    """A step that code outside of findlr takes: a function of the user's own, or a framework.
 
-    The rate is written by a hook of the optimizer just before each of its steps, so nothing in the function, such as a
+    The rate is written by a hook of the optimizer just before each of its steps, so nothing in that code, such as a
     scheduler, can override it.
 
     Args:
-        training: the models and optimizers that the function steps.
-        function: ``train_step(draw)``: draws as many batches as it likes, takes one step, returns the loss.
-        loss: ``loss(batch)`` gives the loss of one batch under the present weights; None if only the function can.
-        accumulation_steps: the batches that the function draws, if it always draws as many; else None.
-
-    Raises:
-        ConfigurationError: ``function`` is no function.
+        training: the models and optimizers that are stepped.
+        accumulation_steps: the batches that a step draws, if it always draws as many; else None.
     """
 
     combine: Literal["mean", "sum"] = "mean"
     draws_first = False
     name = "train_step"
-    """What the function is called in messages."""
+    """What takes the step, in messages."""
 
-    def __init__(
-        self,
-        training: Training,
-        function: TrainStep,
-        loss: Callable[[Any], torch.Tensor] | None = None,
-        accumulation_steps: int | None = None,
-    ) -> None:
-        if not callable(function):
-            raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
+    def __init__(self, training: Training, accumulation_steps: int | None = None) -> None:
         self.passes = 0
         self.accumulation_steps = accumulation_steps
-        self._training, self._function, self._loss = training, function, loss
+        self._training = training
         self._counted = Counted()
         self._refused = 0  # calls in a row that tried no step
+
+    @abstractmethod
+    def called(self, draw: Draw) -> Any:
+        """Draw as many batches as are wanted, take one step, and return the loss."""
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
@@ -72,7 +64,7 @@ class OwnStep:
                 stack.callback(optimizer.register_step_post_hook(counted.stepped).remove)
             for scaler in training.scalers:
                 stack.callback(count_attempts(scaler, training.swept, counted.attempted))
-            returned = self._function(draw)
+            returned = self.called(draw)
             refuses = bool(self.passes) and training.ranks.is_alone and not self.tried
             if refuses and returned is None:
                 return None
@@ -127,21 +119,46 @@ class OwnStep:
 
     def loss(self, batch: Any) -> torch.Tensor:
         """The loss of a batch under the present weights; asked only where ``why_no_loss`` is None."""
-        assert self._loss is not None
-        return self._loss(batch)
+        raise NotImplementedError
 
     def why_no_loss(self) -> str | None:
         """None if there is a loss of one batch; else the function alone knows what its loss is made of."""
-        return "train_step has no loss of one batch by itself" if self._loss is None else None
+        return "train_step has no loss of one batch by itself"
 
     def why_not_together(self) -> str | None:
         """Nobody but the function knows what it does."""
         return "train_step is a function of your own"
 
     def why_not_packed(self) -> str | None:
-        """None where a plain function takes the step; a framework's own class of steps is bound to this process."""
-        return None if type(self) is OwnStep else BY_A_FRAMEWORK
+        """A framework's own class of steps is bound to this process."""
+        return BY_A_FRAMEWORK
 
     def remembered(self) -> Sequence[Any]:
         """Nothing: what else the function changes belongs in ``restore=``."""
         return []
+
+
+class OwnStep(DelegatedStep):
+    """A step that the user's own function takes.
+
+    Args:
+        training: the models and optimizers that the function steps.
+        function: ``train_step(draw)``: draws as many batches as it likes, takes one step, returns the loss.
+
+    Raises:
+        ConfigurationError: ``function`` is no function.
+    """
+
+    def __init__(self, training: Training, function: TrainStep) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
+        super().__init__(training)
+        self._function = function
+
+    def called(self, draw: Draw) -> Any:
+        """Call the function."""
+        return self._function(draw)
+
+    def why_not_packed(self) -> str | None:
+        """None: it goes where the function goes."""
+        return None

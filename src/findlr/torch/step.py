@@ -160,8 +160,8 @@ class LossStep:
         try:
             ran = stepper.step()
         except Exception as error:
-            tried = Tried(swept, error, versions)
-            self.by_closure = tried.wanted(scaled=stepper.scaler is not None) == "closure"
+            wanted = Tried(swept, error, versions).wanted(scaled=stepper.scaler is not None)
+            self.by_closure = wanted == "closure"
             stepper.with_graph = not self.by_closure
             states.put_back()
             if stepper.with_graph and not self._training.ranks.is_alone:

@@ -122,12 +122,15 @@ class Stepping:
             loss = self.taker.take(self._draw)
         except DataEndedError:
             raise  # as all ranks do
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised below
             mine = self._told_of(error)
             common = self.training.ranks.settle(mine)
-            if common is error:
-                raise
-            raise common from (None if common is mine else mine)
+            try:
+                if common is error:
+                    raise
+                raise common from (None if common is mine else mine)
+            finally:
+                del mine, common  # their tracebacks have this frame
         if self.training.ranks.is_untried:
             self.training.ranks.tried()
         if loss is not None:
