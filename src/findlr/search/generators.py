@@ -28,6 +28,7 @@ from findlr.search.objects import (
 )
 
 NAME_NONE = FOREIGN | {
+    "findlr",
     *("lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "torchmetrics"),
     *("transformers", "accelerate", "peft", "trl", "huggingface_hub", "tokenizers", "ignite", "skorch"),
     *("fastai", "fastcore", "keras", "flax", "equinox", "optax", "torchvision", "timm"),
