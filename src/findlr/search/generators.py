@@ -153,11 +153,9 @@ def generators_named(
         The others, each once.
 
     Example:
-        >>> class Noisy:
-        ...     generator = np.random.default_rng(0)
-        ...     def __getitem__(self, i):
-        ...         return self.generator.normal()
-        >>> generators_named([Noisy])
+        >>> def noisy(image, generator=np.random.default_rng(0)):
+        ...     return image + generator.normal()
+        >>> generators_named([noisy])
         [Generator(PCG64) at ...]
     """
     found, seen, todo = [], set(map(id, but)), list(code)
