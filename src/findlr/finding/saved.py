@@ -23,6 +23,7 @@ FORMAT = 1
 LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
 
 _DEEPEST = 32  # lists and objects of the facts in each other
+_PLAIN = {bool, int, float, str}
 _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
@@ -88,6 +89,38 @@ def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
             return list(value) if finite else [item if math.isfinite(item) else wrap(repr(item)) for item in value]
         return [strict(item, wrap) for item in value]
     return value
+
+
+def plain_facts(facts: Mapping[Any, Any]) -> dict[str, Any]:
+    """Facts as they are read back: names, texts, numbers, lists and dicts; of anything else, what ``repr`` says.
+
+    Example:
+        >>> plain_facts({"betas": (0.9, 0.999), 1: {"device": object}})
+        {'betas': [0.9, 0.999], '1': {'device': "<class 'object'>"}}
+    """
+    return {str(name): plain_fact(value) for name, value in facts.items()}
+
+
+def plain_fact(value: Any, depth: int = 0) -> Any:
+    """One of them."""
+    if value is None or type(value) in _PLAIN:
+        return value
+    if depth == _DEEPEST:  # or endless, where it holds itself
+        return _said(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain_fact(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        quick = set(map(type, value)) <= _PLAIN  # there may be many
+        return list(value) if quick else [plain_fact(item, depth + 1) for item in value]
+    numbers = getattr(value, "tolist", None)  # of NumPy's or torch's
+    return plain_fact(numbers(), depth + 1) if callable(numbers) else _said(value)
+
+
+def _said(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - its own code fails, or it is too deep
+        return f"<{type(value).__name__}>"
 
 
 def marked(text: str) -> dict[str, str]:
@@ -197,7 +230,7 @@ def damaged(error: Exception) -> FileFormatError:
 
 
 def write(path: str | PathLike[str], data: Mapping[str, Any]) -> None:
-    """Write data as JSON into a file; one that is there is replaced."""
+    """Write data as JSON into a file, whole or not at all; one that is there is replaced."""
     text = json.dumps(data, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write_bytes(text.encode()))  # at once: a text file is slow for a long curve
 

@@ -66,6 +66,7 @@ def draw(
     Raises:
         MissingExtraError: matplotlib is not installed.
         ConfigurationError: no rule has that name, or matplotlib writes no such picture.
+        OSError: the picture can't be written; names the file, and one that was there stays whole.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -94,6 +95,7 @@ def compare(
     Raises:
         MissingExtraError: matplotlib is not installed.
         ConfigurationError: there is no Finding, not one label for each, or matplotlib writes no such picture.
+        OSError: the picture can't be written; names the file, and one that was there stays whole.
 
     Example:
         >>> from matplotlib.figure import Figure
