@@ -233,7 +233,7 @@ class Finding:
         return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules, race=race)
 
     def report(self, path: str | PathLike[str]) -> Path:
-        """Write a page for the browser, whole in one file, as ``save`` does; see ``findlr.views.report.write_report``."""
+        """Write a page for the browser, one file, as ``save`` does; see ``findlr.views.report.write_report``."""
         from findlr.views.report import write_report
 
         return write_report([self], path)
@@ -256,7 +256,7 @@ class Finding:
         return table(self.columns())
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write the curve as comma-separated values, with the columns of ``columns()``, every digit; as ``save`` does."""
+        """Write the curve as comma-separated values: ``columns()``, with every digit; as ``save`` does."""
         write_csv(self.columns(), path)
 
     def to_jsonl(self, path: str | PathLike[str]) -> None:
