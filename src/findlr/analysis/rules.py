@@ -132,6 +132,7 @@ def _full_step(curve: Curve, name: str) -> Suggestion:
     lr = min(1, lr_k / 3),   k = argmin of the running median of 3 losses
     """
     part = curve.usable()
+    _need(len(part), 1, "quick")
     padded = np.pad(part.loss, 1, mode="edge")
     lowest = float(part.lr[int(np.argmin(np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)))])
     lr = min(1.0, lowest / 3)
