@@ -204,22 +204,23 @@ def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     suggestion, race, facts, cost = fields["suggestion"], fields["race"], fields["facts"], fields["cost"]
     if suggestion is not None:
         interval = suggestion["interval"]
-        yield "suggestion's rate", _is_rate(suggestion["lr"])
-        yield "interval", interval is None or (len(interval) == 2 and all(map(_is_rate, interval)))
+        yield "suggestion's rate", is_rate(suggestion["lr"])
+        yield "interval", interval is None or (len(interval) == 2 and all(map(is_rate, interval)))
     rates = fields["curve"]["lr"]
-    yield "curve's rates", not rates or (_is_rate(min(rates)) and _is_rate(max(rates)))
+    yield "curve's rates", not rates or (is_rate(min(rates)) and is_rate(max(rates)))
     yield "smoothing", 0 <= fields["curve"]["smoothing"] < 1
     yield "momentum", fields["plan"]["momentum"] is None or math.isfinite(fields["plan"]["momentum"])
     yield "cost", all(0 <= value < math.inf for value in cost.values())
     if race is not None:
         runs = race["runs"]
-        yield "race", bool(runs) and all(_is_rate(run["lr"]) and run["steps"] > 0 for run in runs)
-        yield "race's best rate", _is_rate(race["best_lr"])
+        yield "race", bool(runs) and all(is_rate(run["lr"]) and run["steps"] > 0 for run in runs)
+        yield "race's best rate", is_rate(race["best_lr"])
     if "ratios" in facts:
         yield "ratios", bool(facts["ratios"]) and all(0 <= ratio < math.inf for ratio in facts["ratios"])
 
 
-def _is_rate(value: float) -> bool:
+def is_rate(value: float) -> bool:
+    """Whether a rate can be saved, and shown."""
     return 1e-100 < value < 1e100  # beyond, a logarithmic axis overflows
 
 
