@@ -125,7 +125,9 @@ def _sweep(
 
     def is_too_high(error: Exception) -> bool:
         """Whether an exception says that the rate is too high; the sweep has ended then."""
-        return is_the_trainings(error) and is_the_rates(baseline, trainable.read) and recording.fail(error)
+        # Before the first point no rate has acted, and the control variate has no step that it could be checked by.
+        may_be = recording.steps > 0 and is_the_trainings(error)
+        return may_be and is_the_rates(baseline, trainable.read) and recording.fail(error)
 
     for taken, lr in enumerate(map(float, lrs), start=1):
         if interrupts.waiting:
