@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findlr.command.streams import finish, say, stdout_is_stderr
+from findlr.command.streams import drop_closed, finish, say, stdout_is_stderr
 from findlr.errors import ConfigurationError, FindlrError
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def run(
     outputs.check()
     with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target), _executor(workers) as executor:
         finding, code = _searched(target, {**options, **executor}, whole_traceback)
+    drop_closed()
     if finding is not None:
         outputs.write(finding, target)
     return code
