@@ -16,6 +16,7 @@ from findlr import (
     Curve,
     Finding,
     MissingExtraError,
+    Plan,
     RangeTest,
     Suggestion,
     compare,
@@ -80,7 +81,13 @@ def test_what_is_no_rule_is_refused_wherever_one_is_asked(finding, ask, rule, sa
 
 
 @pytest.mark.parametrize(
-    ("on_step", "says"), [(5, "on_step must be a function"), (later, "an async"), (one_by_one, "a generator")]
+    ("on_step", "says"),
+    [
+        (5, "on_step must be a function"),
+        (later, "an async"),
+        (one_by_one, "a generator"),
+        (console.LiveSweep, "got the class LiveSweep itself"),
+    ],
 )
 def test_what_would_watch_no_step_is_refused(on_step, says):
     with pytest.raises(ConfigurationError, match=says):
@@ -160,6 +167,25 @@ def test_a_file_shows_no_progress_and_stays_open(search, tmp_path):
 def test_a_display_that_gives_no_function_is_refused_before_the_first_step(search):
     with pytest.raises(ConfigurationError, match=r"progress must be .* gives a function.* this one gave list"):
         search(nullcontext([]))
+
+
+@pytest.mark.parametrize("name", ["smoothed", "raw", "race"])
+def test_what_a_plot_shows_is_true_or_false(finding, name):
+    with pytest.raises(ConfigurationError, match=f"{name} must be True or False, got 'no'"):
+        finding.plot(**{name: "no"})
+
+
+@pytest.mark.parametrize("given", [None, "0.5", math.nan, -0.1, 1.1, [0.5], 10**400])
+@pytest.mark.parametrize("plan", [Plan(), Plan("one_cycle", 100), Plan(lambda progress: 1 - progress)])
+def test_a_share_is_that_of_a_place_in_the_training(plan, given):
+    with pytest.raises(ConfigurationError, match="progress must be a number from 0 to 1"):
+        plan.share(given)
+
+
+@pytest.mark.parametrize("given", [None, "100", 0, -1, 0.5, math.nan, [3]])
+def test_shares_are_those_of_a_whole_number_of_steps(given):
+    with pytest.raises(ConfigurationError, match="num_steps must be a whole number of at least 1"):
+        Plan().shares(given)
 
 
 NO_FINDINGS = [None, 5, "run.json", {}, Finding]

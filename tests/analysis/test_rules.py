@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,13 @@ def test_valley_ends_on_a_curve_on_which_a_quadratic_one_would_not():
     n = 300_000
     losses = np.random.default_rng(0).normal(size=n) - np.linspace(0, 3, n)
     assert rules.valley(Curve(np.geomspace(1e-6, 1, n), losses)).lr > 1e-6
+
+
+@pytest.mark.parametrize("rule", rules.RULES.values(), ids=rules.RULES)
+@pytest.mark.parametrize("plan", [Plan(optimizer=name) for name in ("SGD", "AdamW", "LBFGS", "Prodigy", "")])
+@pytest.mark.parametrize("loss", [1.0, 0.0, 5e-324, 1e308, math.nan, math.inf])
+@pytest.mark.parametrize("points", [0, 1, 2, 5, 30])
+def test_whatever_the_curve_a_rule_answers_or_says_why_not(rule, plan, loss, points):
+    curve = Curve(10.0 ** np.linspace(-8, 1, points), [loss] * points)
+    with suppress(NoSuggestionError):
+        assert 1e-100 < rule(curve, plan).lr < 1e100

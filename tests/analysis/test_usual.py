@@ -113,7 +113,7 @@ def test_a_loss_that_is_scaled_scales_the_rate_of_an_sgd_and_of_no_other(scale):
     assert usual(adam, 2.3 * scale) == usual(adam, 2.3)
 
 
-@pytest.mark.parametrize("start", [0.0, -2.3, math.nan, math.inf])
+@pytest.mark.parametrize("start", [0.0, -2.3, math.nan, math.inf, 5e-324, 1e150])
 def test_a_start_without_a_scale_leaves_an_sgd_without_a_usual_rate(start):
     assert usual(PLAN, start) is None
     assert usual(replace(PLAN, optimizer="Adam"), start) == pytest.approx(-2.36)

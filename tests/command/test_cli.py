@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from findlr import __version__, find
+from findlr import Finding, __version__, find
 from findlr.analysis.plan import SCHEDULES
 from findlr.command import cli, demo
 from findlr.rules import RULES
@@ -44,6 +44,13 @@ class TestShow:
         assert f"suggestion    {finding.lr:.2g} " in out
         assert "learning rate" in out
         assert err == ""
+
+    def test_prints_it_where_the_width_is_not_known(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "0")
+        find(Quadratic()).save(tmp_path / "finding.json")
+        code, out, _ = run("show", tmp_path / "finding.json")
+        assert code == 0
+        assert "learning rate" in out
 
     def test_exits_with_1_if_there_is_no_suggestion(self, run, tmp_path):
         find(Quadratic(), max_lr=1e-4).save(tmp_path / "finding.json")
@@ -124,6 +131,14 @@ class TestReport:
         code, out, err = run("report", good, poor, "--label", "one", "--label", "two", "-o", tmp_path / "page.html")
         assert (code, out, err) == (0, "", "")
         assert (tmp_path / "page.html").read_text().lower().startswith("<!doctype html>")
+
+    @pytest.mark.parametrize("command", ["report", "compare"])
+    def test_replaces_no_finding_that_it_shows(self, run, saved, command):
+        finding, good, poor = saved
+        code, out, err = run(command, poor, good, "-o", good)
+        assert (code, out) == (2, "")
+        assert err == f"findlr: {good} has another use in this command, and would be lost: name another file\n"
+        assert Finding.load(good) == finding
 
     def test_needs_a_place_and_files_that_are_there(self, run, saved, tmp_path):
         assert "--output" in run("report", saved[1])[2]

@@ -328,6 +328,36 @@ def test_a_target_that_is_not_there_is_one_line(run, target, words):
     assert words in err
 
 
+def test_a_folder_that_the_training_enters_takes_no_file(run, file, tmp_path):
+    with (tmp_path / file).open("a") as opened:
+        opened.write("def elsewhere():\n    os.mkdir('sub')\n    os.chdir('sub')\n    return Quadratic()\n")
+        opened.write("def nowhere():\n    os.chdir('sub')\n    os.rmdir('../sub')\n    return Quadratic()\n")
+    for function in ("elsewhere", "nowhere"):
+        code, _, err = run(f"{file}:{function}", "-o", f"{function}.json", "--no-progress")
+        assert (code, err) == (0, f"findlr: written: {function}.json\n")
+        assert Finding.load(tmp_path / f"{function}.json").suggestion is not None
+
+
+def test_no_output_replaces_what_the_command_reads_or_has_written(run, file, tmp_path):
+    target, before = f"{file}:quadratic", (tmp_path / file).read_text()
+    (tmp_path / "run.yaml").write_text("max_lr: 1.0")
+    (tmp_path / "link.json").symlink_to(tmp_path / "run.yaml")
+    for options in (
+        ["-o", file],
+        ["--report", f"./{file}"],
+        ["--config", "run.yaml", "-o", "run.yaml"],
+        ["--config", "run.yaml", "-o", "link.json"],
+        ["-o", "run.html", "--report", "run.html"],
+        ["-o", "run.json", "--verify", "--total-steps", "400", "--checkpoint", "run.json"],
+    ):
+        code, out, err = run(target, *options)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(r"findlr: .* has another use in this command, and would be lost: name another file\n", err)
+    assert (tmp_path / file).read_text() == before
+    assert (tmp_path / "run.yaml").read_text() == "max_lr: 1.0"
+    assert not (tmp_path / "run.html").exists()
+
+
 def test_a_file_may_not_take_the_name_of_a_module(run, tmp_path):
     (tmp_path / "json.py").write_text("def f(): pass")
     code, _, err = run(f"{tmp_path / 'json.py'}:f")

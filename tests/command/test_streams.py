@@ -31,6 +31,11 @@ class Mine(Exception):
     finding = 3
 
 def quadratic(): return Quadratic()
+def closes_both():
+    import sys
+    sys.stdout.close()
+    sys.stderr.close()
+    return Quadratic()
 def mute(): raise Unspeakable
 def mine(): raise Mine("a finding of its own")
 """
@@ -69,6 +74,12 @@ def test_json_needs_a_standard_output_and_says_so_before_anything_is_run(findlr)
     done = findlr("run", "train.py:mute", "--json", closed=[1])
     assert done.returncode == 2
     assert "--json prints on standard output, which is closed" in one_clean_line(done.stderr)
+
+
+def test_a_training_that_closes_the_streams_leaves_the_files(findlr, tmp_path):
+    done = findlr("run", "train.py:closes_both", "-o", "out.json", "--no-progress")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert Finding.load(tmp_path / "out.json").suggestion is not None
 
 
 @pytest.mark.posix

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -168,3 +169,28 @@ def test_what_is_quoted_in_an_error_is_cut():
     with pytest.raises(ConfigurationError, match=r"^rule must be one of .*x \.\.\. x*'$") as caught:
         FINDING.suggest("x" * 100_000)
     assert len(str(caught.value)) < 1_000
+
+
+SEARCH = """
+import sys, warnings
+import torch
+import findlr.torch
+from findlr.views.report import write_report
+warnings.filterwarnings("error", category=EncodingWarning, module="findlr")
+net = torch.nn.Linear(1, 1)
+batches = [(torch.ones(4, 1), torch.ones(4, 1))] * 5
+optimizer = torch.optim.SGD(net.parameters(), 0.1)
+how = dict(num_steps=20, total_steps=200, verify=True, budget=200, progress=False)
+for _ in range(2):  # the second one reads the first one's checkpoint
+    finding = findlr.find_lr(net, optimizer, torch.nn.MSELoss(), batches, checkpoint="race.json", **how)
+finding.save("run.json")
+findlr.Finding.load("run.json").report("run.html")
+finding.to_csv("run.csv")
+finding.to_jsonl("run.jsonl")
+"""
+
+
+def test_no_file_is_in_the_encoding_of_whoever_runs(tmp_path):
+    strict = [sys.executable, "-X", "warn_default_encoding", "-c", SEARCH]
+    done = subprocess.run(strict, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

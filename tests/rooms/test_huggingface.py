@@ -925,6 +925,20 @@ def test_what_is_no_argument_is_refused(how, told):
         room.find_lr(trainer_of(**of_line()), **how)
 
 
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (dict(apply="no"), "apply must be True or False, got 'no'"),
+        (dict(at="100"), "at must be a whole number"),
+        (dict(at=-1), "at must be a whole number"),
+        (dict(at=None), "at must be a whole number"),
+    ],
+)
+def test_a_callback_knows_when_it_acts_and_whether(how, told):
+    with pytest.raises(ConfigurationError, match=told):
+        room.FindLR(trainer_of(**of_line()), **how)
+
+
 def test_what_is_missing_is_named():
     code = "import sys; sys.modules['transformers'] = None; import findlr.huggingface"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1233,6 +1233,10 @@ def test_bad_loaders_are_one_clear_error():
 # Bad input
 
 
+async def later(state, batch):
+    """What never runs unless somebody waits for it."""
+
+
 def test_bad_input_is_one_clear_error():
     state = state_of(adamw)
     for arguments, how, said in (
@@ -1241,6 +1245,14 @@ def test_bad_input_is_one_clear_error():
         ((donated_step, state_of(optax.adam(0.1))), {}, "no learning rate was found in the state"),
         ((donated_step, state), {"set_lr": 0.1}, "set_lr must be a function"),
         ((donated_step, state), {"evaluate": 0.1}, "evaluate must be a function"),
+        ((lambda state: (state, 0.0), state), {}, r"called as step\(state, batch\), and this one takes \(state\)"),
+        ((jax.jit(lambda state: (state, 0.0)), state), {}, r"called as step\(state, batch\)"),
+        ((later, state), {}, "step is an async function"),
+        ((donated_step, state), {"set_lr": lambda state: state}, r"called as set_lr\(state, lr\)"),
+        ((donated_step, state), {"evaluate": lambda: 0.0}, r"called as evaluate\(state\), and this one takes \(\)"),
+        ((donated_step, state), {"loss": lambda state: 0.0}, r"called as loss\(state, batch\)"),
+        ((donated_step, state), {"place": lambda: 0.0}, r"called as place\(batch\)"),
+        ((donated_step, state), {"consume": "no"}, "consume must be True or False, got 'no'"),
         ((donated_step, state), {"accumulation_steps": 0}, "accumulation_steps must be a whole number above 0"),
         ((donated_step, state), {"optimizer": optax.adam}, "optimizer must be a name"),
         ((donated_step, state), {"optimizer": "contrib"}, "optax.contrib is a module"),

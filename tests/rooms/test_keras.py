@@ -878,8 +878,14 @@ def test_all_of_this_on_jax(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("how", [{"num_it": 9}, {"max_lr": 0}, {"budget": 0.5}])
+@pytest.mark.parametrize("how", [{"num_it": 9}, {"max_lr": 0}, {"budget": 0.5}, {"apply": "no"}])
 def test_a_callback_is_told_at_once_of_a_setting_that_cannot_work(how):
     with pytest.raises(ConfigurationError):
         FindLR(X, Y, **how)
     assert FindLR(X, Y, batch_size=10, verify=True, budget=0.5).finding is None
+
+
+@pytest.mark.parametrize("name", ["shuffle", "consume"])
+def test_a_flag_is_true_or_false(name):
+    with pytest.raises(ConfigurationError, match=f"{name} must be True or False, got 'no'"):
+        find_lr(model_of(), X, Y, **{name: "no"})

@@ -1478,6 +1478,12 @@ def test_what_is_refused(arguments, how, kind, said, tmp_path):
         assert not any(isinstance(each, FindLR) for each in given[0].callbacks)
 
 
+@pytest.mark.parametrize("given", ["no", None, 1])
+def test_whether_the_rate_is_written_is_true_or_false(given):
+    with pytest.raises(ConfigurationError, match="apply must be True or False, got "):
+        FindLR(apply=given)
+
+
 def test_without_lightning_one_line_says_what_to_install(tmp_path):
     hidden = "import sys; sys.modules.update({'lightning': None, 'lightning.pytorch': None, 'pytorch_lightning': None})"
     done = subprocess.run(

@@ -237,3 +237,25 @@ def test_a_rule_that_suggests_no_rate_is_refused_and_carries_what_was_measured(l
     with pytest.raises(ConfigurationError, match=r"finite rate above 0; mine gave|a Suggestion is a rate") as caught:
         find(Quadratic(), rule=lambda curve, plan: Suggestion(lr, "mine", ""))
     assert len(caught.value.finding.curve) == 100
+
+
+class Asleep(Quadratic):
+    """A training whose optimizer refuses each step, and that has a control variate."""
+
+    asked = 0
+
+    def step(self, lr):
+        raise RuntimeError("the optimizer is in eval mode")
+
+    def prepare_baseline(self, snapshot):
+        return None
+
+    def baseline(self):
+        self.asked += 1
+
+
+def test_a_first_step_that_fails_says_nothing_of_a_control_variate():
+    training = Asleep()
+    with pytest.raises(RuntimeError, match="in eval mode"):
+        find(training, progress=False)
+    assert training.asked == 0

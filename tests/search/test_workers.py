@@ -182,6 +182,13 @@ def test_who_watches_sees_the_same_steps_in_the_same_order(forked):
     assert {step.run for step in there} == {None, 1, 2, 3, 4}
 
 
+def test_a_run_that_comes_back_as_something_else_is_made_here(caplog):
+    task = Future()
+    task.set_result(5)
+    assert found(noisy(), Gives(task)).race.runs == found(noisy(), HOME_ALONE).race.runs
+    assert "the executor gave int for the run at" in caplog.text
+
+
 @pytest.mark.parametrize("training", [Killed, RaisesWhatCannotBeSent])
 def test_a_run_that_is_lost_is_made_here(training, forked, caplog):
     with caplog.at_level(logging.WARNING, "findlr"):
@@ -280,6 +287,16 @@ class Here(Executor):
         return task
 
 
+class Gives(Executor):
+    """Does nothing, and gives this in place of a task."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def submit(self, fn, /, *args, **kwargs):
+        return self.task
+
+
 def shut_down():
     pool = pool_of("spawn")
     pool.shutdown()
@@ -295,6 +312,7 @@ def shut_down():
         (lambda: pool_of("spawn"), {"verify": False, "budget": None}, "give verify=True"),
         (lambda: pool_of("spawn"), {"one_pass": True}, "one_pass"),
         (shut_down, {}, "takes no task"),
+        (lambda: Gives(None), {}, "submit must return a Future, and returned NoneType"),
     ],
 )
 def test_what_cannot_make_runs_is_refused_before_the_first_step(make, how, words):

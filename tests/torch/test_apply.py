@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -343,3 +344,9 @@ def test_no_suggestion_writes_nothing():
     with pytest.raises(NoSuggestionError):
         find(Quadratic(curvature=1e-6)).apply(optimizer)
     assert optimizer.param_groups[0]["lr"] == 0.4
+
+
+@pytest.mark.parametrize("groups", [None, 5, [5], [{}], [{"params": []}], {"all": {"lr": 0.1}}])
+def test_what_only_looks_like_an_optimizer_is_told_what_to_write_instead(groups):
+    with pytest.raises(OptimizerError, match=r"SimpleNamespace has no param_groups to write the rate into; write this"):
+        FINDING.apply(SimpleNamespace(param_groups=groups))

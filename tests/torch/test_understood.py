@@ -452,10 +452,11 @@ def test_an_optimizer_that_is_given_twice_is_refused():
         find_lr(net, [optimizer, optimizer], nn.CrossEntropyLoss(), loader)
 
 
-def test_a_rate_without_digits_is_none():
+@pytest.mark.parametrize("given", [{"min_lr": 1e-320}, {"min_lr": 1e-200}, {"max_lr": 1e150}, {"max_lr": 1.7e308}])
+def test_a_rate_that_no_view_could_show_is_none(given):
     net, optimizer, loader = parts()
-    with pytest.raises(ConfigurationError, match="min_lr must be a finite rate above 0"):
-        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, min_lr=1e-320)
+    with pytest.raises(ConfigurationError, match=f"{next(iter(given))} must be a finite rate between 1e-100 and 1e100"):
+        find_lr(net, optimizer, nn.CrossEntropyLoss(), loader, **given)
 
 
 class TakesNoRate(optim.SGD):

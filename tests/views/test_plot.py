@@ -394,3 +394,9 @@ def test_a_long_curve_is_drawn_without_a_warning():
     figure = Figure()
     finding_of(replace(curve, loss=curve.loss + 0.1 * random.random(10_000))).plot(figure.subplots())
     figure.savefig(io.BytesIO())
+
+
+def test_a_long_name_leaves_room_for_the_curves(tmp_path):
+    finding = find(Quadratic(), num_steps=30)
+    compare({"x" * 100_000: finding, "y": finding}, ax=tmp_path / "both.png")  # matplotlib warns where none is left
+    assert (tmp_path / "both.png").exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,9 +132,7 @@ class Curve:
         num_steps: int | None = None,
         smoothing: float = 0.98,
     ) -> None:
-        def keep(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
-
+        keep = partial(object.__setattr__, self)
         keep("lr", _read_only("lr", lr))
         for name, values in (("loss", loss), ("baseline", baseline), ("validation", validation)):
             array = None if values is None and name != "loss" else _read_only(name, values)
@@ -175,6 +174,10 @@ class Curve:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[Curve], tuple[Any, ...]]:
+        """Made anew where it is copied or unpickled: NumPy's own copies could be written to."""
+        return Curve, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def log10_lr(self) -> Array:
@@ -294,6 +297,4 @@ def _count(name: str, given: Any) -> int:
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return np.array_equal(a, b, equal_nan=True)
+    return a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import (
     CO_ASYNC_GENERATOR,
     CO_COROUTINE,
@@ -14,7 +16,8 @@ from inspect import (
 from types import FunctionType
 from typing import Any, TypeVar
 
-from findlr.errors import ConfigurationError
+from findlr.analysis.numbers import plain, real
+from findlr.errors import ConfigurationError, FileFormatError, FindlrError
 
 _T = TypeVar("_T")
 _LATER = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR  # flags of a function whose call does not run it
@@ -47,6 +50,71 @@ def of_kind(given: Any, kind: type[_T], name: str, advice: str) -> _T:
 def kind_of(given: Any) -> str:
     """What something is, in a message: the name of its class, which may have been given itself."""
     return f"the class {given.__name__} itself" if isinstance(given, type) else type(given).__name__
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False, naming it: a text such as "no" would count as True.
+
+    Raises:
+        ConfigurationError: there is one.
+
+    Example:
+        >>> check_flags(verify="no")
+        Traceback (most recent call last):
+            ...
+        findlr.errors.ConfigurationError: verify must be True or False, got 'no'
+    """
+    for name, flag in flags.items():
+        if flag is not True and flag is not False and not isinstance(plain(flag), bool):
+            raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
+
+
+def keep_numbers(whole: object, *names: str) -> None:
+    """Keep these attributes of a value object as Python's numbers, whoever made them.
+
+    Raises:
+        ConfigurationError: one is no number.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> keep_numbers(SimpleNamespace(lr="0.1"), "lr")
+        Traceback (most recent call last):
+            ...
+        findlr.errors.ConfigurationError: a SimpleNamespace's lr must be a number, got '0.1'
+    """
+    for name in names:
+        value = getattr(whole, name)
+        if real(value) is None:
+            raise ConfigurationError(f"a {type(whole).__name__}'s {name} must be a number, got {value!r}")
+        if type(value) not in (int, float):
+            object.__setattr__(whole, name, plain(value))  # its class is frozen
+
+
+@contextmanager
+def reading(kind: str) -> Iterator[None]:
+    """Make what fails while plain values are read one clear error, whatever they lack, or are in place of a dict.
+
+    Args:
+        kind: what they describe.
+
+    Raises:
+        FileFormatError: they describe none.
+
+    Example:
+        >>> with reading("Plan"):
+        ...     {}["schedule"]
+        Traceback (most recent call last):
+            ...
+        findlr.errors.FileFormatError: these values are no Plan (KeyError: 'schedule'); give what to_dict() returned
+    """
+    try:
+        yield
+    except FindlrError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise FileFormatError(
+            f"these values are no {kind} ({type(error).__name__}: {error}); give what to_dict() returned"
+        ) from error
 
 
 def check_takes(function: Any, name: str, *given: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from findlr.analysis.families import family
+from findlr.analysis.given import reading
 from findlr.analysis.numbers import plain, real, whole
 from findlr.analysis.schedules import SCHEDULES, WARMUP, Shape, canonical, shape_of
 from findlr.errors import ConfigurationError
@@ -116,7 +117,14 @@ class Plan:
         return self.schedule.scheduler if isinstance(self.schedule, Samples) else ""
 
     def share(self, progress: float) -> float:
-        """The share of the peak rate at ``progress``, 0 at the first step and 1 at the last."""
+        """The share of the peak rate at ``progress``, 0 at the first step and 1 at the last.
+
+        Raises:
+            ConfigurationError: ``progress`` is no number from 0 to 1, or the user's own schedule gives none for it.
+        """
+        number = progress if type(progress) is float else real(progress)
+        if number is None or not 0 <= number <= 1:
+            raise ConfigurationError(f"progress must be a number from 0 to 1, got {progress!r}")
         if isinstance(self.schedule, str):
             return float(shape_of(self.schedule, self.warmup)(progress))
         try:
@@ -128,7 +136,12 @@ class Plan:
             ) from error
 
     def shares(self, num_steps: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The share of the peak rate at each of ``num_steps`` steps, shape (num_steps,)."""
+        """The share of the peak rate at each of ``num_steps`` steps, shape (num_steps,).
+
+        Raises:
+            ConfigurationError: ``num_steps`` is no whole number of at least 1.
+        """
+        num_steps = _count("num_steps", num_steps)
         last = max(num_steps - 1, 1)
         return np.array([self.share(i / last) for i in range(num_steps)], dtype=np.float64)
 
@@ -153,12 +166,17 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan that ``to_dict`` described."""
-        schedule = data["schedule"]
-        known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
-        known |= {name: data.get(name) for name in _MORE}
-        shape = schedule if isinstance(schedule, str) else Samples(schedule, data.get("scheduler", ""))
-        return cls(shape, **known)
+        """The plan that ``to_dict`` described.
+
+        Raises:
+            FileFormatError: it described none.
+        """
+        with reading("Plan"):
+            schedule = data["schedule"]
+            known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
+            known |= {name: data.get(name) for name in _MORE}
+            shape = schedule if isinstance(schedule, str) else Samples(schedule, data.get("scheduler", ""))
+            return cls(shape, **known)
 
 
 def _count(name: str, value: Any) -> int:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from findlr.analysis.given import check_flags, keep_numbers, reading
+from findlr.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Run:
@@ -14,6 +17,9 @@ class Run:
     lr: float
     steps: int
     loss: float
+
+    def __post_init__(self) -> None:
+        keep_numbers(self, "lr", "steps", "loss")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Race:
             "parallel", by an executor's workers.
         held_out: whether the losses are of examples that no run trained on; if not, they are the runs' last training
             losses, or of examples that the runs trained on, because there were too few.
+
+    Raises:
+        ConfigurationError: there is no run, or a value is of another kind.
     """
 
     runs: tuple[Run, ...]
@@ -38,6 +47,14 @@ class Race:
     bracketed: bool
     path: str = "sequential"
     held_out: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.runs, tuple) or not self.runs or not all(isinstance(run, Run) for run in self.runs):
+            raise ConfigurationError(f"a Race's runs must be a tuple of at least one Run, got {self.runs!r}")
+        keep_numbers(self, "start", "best_lr")
+        check_flags(bracketed=self.bracketed, held_out=self.held_out)
+        for name in ("bracketed", "held_out"):
+            object.__setattr__(self, name, bool(getattr(self, name)))  # of NumPy's, say
 
     @property
     def steps(self) -> int:
@@ -51,5 +68,10 @@ class Race:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Race:
-        """The race that ``to_dict`` described."""
-        return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})
+        """The race that ``to_dict`` described.
+
+        Raises:
+            FileFormatError: it described none.
+        """
+        with reading("Race"):
+            return cls(**{**data, "runs": tuple(Run(**run) for run in data["runs"])})

@@ -15,7 +15,7 @@ import numpy as np
 from findlr.analysis.belief import Belief, believe
 from findlr.analysis.curve import Curve
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
-from findlr.analysis.given import check_takes, of_kind
+from findlr.analysis.given import check_takes, of_kind, reading
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
 from findlr.analysis.smoothing import Array, bias_corrected
@@ -64,9 +64,14 @@ class Suggestion:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Suggestion:
-        """The Suggestion that ``vars`` described, its interval a list."""
-        low_high = data["interval"]
-        return cls(data["lr"], data["rule"], data["why"], None if low_high is None else (low_high[0], low_high[1]))
+        """The Suggestion that ``vars`` described, its interval a list.
+
+        Raises:
+            FileFormatError: it described none.
+        """
+        with reading("Suggestion"):
+            low_high = data["interval"]
+            return cls(data["lr"], data["rule"], data["why"], None if low_high is None else (low_high[0], low_high[1]))
 
 
 Rule = Callable[[Curve, Plan], Suggestion]
@@ -127,6 +132,7 @@ def _full_step(curve: Curve, name: str) -> Suggestion:
     lr = min(1, lr_k / 3),   k = argmin of the running median of 3 losses
     """
     part = curve.usable()
+    _need(len(part), 1, "quick")
     padded = np.pad(part.loss, 1, mode="edge")
     lowest = float(part.lr[int(np.argmin(np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)))])
     lr = min(1.0, lowest / 3)

@@ -46,6 +46,7 @@ _USUAL_RATES = {
     **dict.fromkeys(RATE_FREE, (0.0, 0.0)),  # the READMEs of prodigyopt, dadaptation and dog
 }
 _OF_THE_LOSS = ("SGD", "ASGD")  # whose steps grow with the loss: one scaled by 10 takes a tenth of the rate
+_SMALLEST = 1e-100  # loss; no view shows a rate that one beyond it, or beyond its inverse, would lead to
 # What is usual counts less for them. SGD's best rates lie farther from it than Adam's; the others lose less so.
 _LESS_USUAL = (*_OF_THE_LOSS, "RMSprop", "Adagrad")
 _LESS = 0.4
@@ -63,8 +64,8 @@ def usual(plan: Plan, start: float) -> float | None:
 
     Args:
         plan: the training; what it leaves open counts as 10,000 parameters, 1000 steps, 10 epochs and a fresh start.
-        start: the mean loss under the starting weights. One that is not above 0 has no scale: then nothing is usual for
-            an SGD.
+        start: the mean loss under the starting weights. One that is not above 0, or beyond any training's, has no
+            scale: then nothing is usual for an SGD.
 
     Returns:
         The decimal logarithm of the rate.
@@ -81,7 +82,7 @@ def usual(plan: Plan, start: float) -> float | None:
     if plan.optimizer in RATE_FREE:
         return base
     if plan.optimizer in _OF_THE_LOSS:
-        if not (start > 0 and math.isfinite(start)):
+        if not _SMALLEST < start < 1 / _SMALLEST:
             return None
         base += MOMENTUM * delay(plan) - math.log10(start)
     larger = math.log10(max(plan.parameters or 10_000, 1000) / 10_000)

@@ -144,8 +144,11 @@ def _add_searches(made: "Typer") -> None:
         traceback: Traceback = False,
         **search: Any,
     ) -> None:
+        from findlr.command.target import script_of
+
         options = chosen({**search, "progress": progress})
-        raise Exit(run(target, options, Outputs(json, output, plot, report), traceback, workers))
+        beside = tuple(file for file in (script_of(target), config, options.get("checkpoint")) if file is not None)
+        raise Exit(run(target, options, Outputs(json, output, plot, report, beside), traceback, workers))
 
     @made.command(help=help_texts.DOCTOR)
     @with_search
@@ -196,7 +199,7 @@ def _add_views(made: "Typer") -> None:
     ) -> None:
         from findlr.views.console import show_all
 
-        Outputs(picture=output).check()
+        Outputs(picture=output, beside=tuple(files)).check()
         findings, names = _labelled(files, label)
         show_all(findings, names)
         if output is not None:
@@ -212,7 +215,7 @@ def _add_views(made: "Typer") -> None:
     ) -> None:
         from findlr.views.report import write_report
 
-        Outputs(page=output).check()
+        Outputs(page=output, beside=tuple(files)).check()
         findings, names = _labelled(files, label)
         write_report(findings, output, labels=names, source=f"from {', '.join(file.name for file in files)}")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findlr.command.streams import finish, say, stdout_is_stderr
+from findlr.command.streams import drop_closed, finish, say, stdout_is_stderr
 from findlr.errors import ConfigurationError, FindlrError
 
 if TYPE_CHECKING:
@@ -30,30 +30,39 @@ class Outputs:
         saved: a file for ``Finding.save``, or None.
         picture: a file for ``Finding.plot``, or None.
         page: a file for ``Finding.report``, or None.
+        beside: files that the command reads, or keeps itself, which no output may replace.
     """
 
     as_json: bool = False
     saved: Path | None = None
     picture: Path | None = None
     page: Path | None = None
+    beside: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Refuse what could not be written, before anything is spent on it.
 
         Raises:
-            ConfigurationError: standard output is closed, a folder is missing, a file is a folder, or matplotlib writes
-                no such picture.
+            ConfigurationError: standard output is closed, a folder is missing, a file is a folder, or has another use
+                in the same command, or matplotlib writes no such picture.
             MissingExtraError: the picture needs matplotlib.
         """
         if self.as_json and sys.stdout is None:
             raise ConfigurationError(
                 "--json prints on standard output, which is closed: open it, or save with --output"
             )
+        used = {file.resolve() for file in self.beside}
         for path in self._paths():
             if not path.parent.is_dir():
                 raise ConfigurationError(f"{path} cannot be written: there is no folder {path.parent}; make it")
             if path.is_dir():
                 raise ConfigurationError(f"{path} cannot be written: it is a folder; name a file")
+            if path.resolve() in used:
+                raise ConfigurationError(
+                    f"{path} has another use in this command, and would be lost: name another file"
+                )
+            if path.is_file() or not path.exists():  # /dev/stdout takes several
+                used.add(path.resolve())
         if self.picture is not None:
             from findlr.views.figures import check_picture
 
@@ -126,6 +135,7 @@ def run(
     outputs.check()
     with stdout_is_stderr() if outputs.as_json else nullcontext(), as_script(target), _executor(workers) as executor:
         finding, code = _searched(target, {**options, **executor}, whole_traceback)
+    drop_closed()
     if finding is not None:
         outputs.write(finding, target)
     return code

@@ -34,8 +34,15 @@ def replace_letters() -> None:
 def say(text: str) -> None:
     """Print one clean line on standard error, if there is one: ``print`` would take standard output in its place."""
     if sys.stderr is not None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the training may have closed it
             print(f"findlr: {printable(text, _LONGEST)}", file=sys.stderr, flush=True)
+
+
+def drop_closed() -> None:
+    """Let a stream that the training has closed be none, as one is that was closed from the start."""
+    for name in ("stdout", "stderr"):
+        if getattr(getattr(sys, name), "closed", False):
+            setattr(sys, name, None)
 
 
 def finish() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def load(target: str) -> Callable[[], Any]:
             f"TARGET must be package.module:function or train.py:function, got {target!r}; "
             "the function returns what is to be trained"
         )
-    module = _file(Path(where)) if where.endswith(".py") else _module(where)
+    script = script_of(target)
+    module = _module(where) if script is None else _file(script)
     function: Any = module
     for part in name.split("."):
         if not hasattr(function, part):
@@ -134,16 +136,25 @@ def _raced_or_not(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def as_script(target: str) -> Iterator[None]:
-    """Run a target as ``python train.py`` would: Python looks in its folder, and sees no argument of findlr's."""
-    where = target.rpartition(":")[0]
-    arguments, path = sys.argv, list(sys.path)
-    folder = Path(where).parent if where.endswith(".py") else Path()
-    sys.argv = [where]
-    sys.path.insert(0, str(folder.resolve()))
+    """Run a target as ``python train.py`` would: Python looks in its folder, and sees no argument of findlr's.
+
+    Afterwards the command is in the folder that it was called in, where its files are to be written.
+    """
+    script = script_of(target)
+    arguments, path, here = sys.argv, list(sys.path), Path.cwd()
+    sys.argv = [target.rpartition(":")[0]]
+    sys.path.insert(0, str(here if script is None else script.parent.resolve()))
     try:
         yield
     finally:
         sys.argv, sys.path[:] = arguments, path
+        os.chdir(here)
+
+
+def script_of(target: str) -> Path | None:
+    """The file that a target names; None if it names a module."""
+    where = target.rpartition(":")[0]
+    return Path(where) if where.endswith(".py") else None
 
 
 def _file(path: Path) -> ModuleType:

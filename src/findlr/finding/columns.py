@@ -44,14 +44,22 @@ def table(columns: Columns) -> pandas.DataFrame:
 
 
 def write_csv(columns: Columns, path: str | PathLike[str]) -> None:
-    """Write comma-separated values; every digit is kept."""
+    """Write comma-separated values; every digit is kept.
+
+    Raises:
+        OSError: they can't be written; names the file.
+    """
     rows = np.column_stack(list(columns.values()))
     how: dict[str, Any] = {"fmt": "%.17g", "delimiter": ",", "header": ",".join(columns), "comments": ""}
     write_whole(path, lambda file: np.savetxt(file, rows, encoding="utf-8", **how))
 
 
 def write_jsonl(columns: Columns, path: str | PathLike[str]) -> None:
-    """Write JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
+    """Write JSON Lines, a point on each; NaN and infinity are null, as JSON has neither.
+
+    Raises:
+        OSError: they can't be written; names the file.
+    """
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     points = [strict(dict(zip(columns, row, strict=True)), lambda _: None) for row in rows]
     text = "".join(json.dumps(point, allow_nan=False) + "\n" for point in points)

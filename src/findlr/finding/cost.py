@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from findlr.analysis.given import keep_numbers
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -20,3 +22,6 @@ class Cost:
     forwards: int
     backwards: int
     seconds: float = field(compare=False)
+
+    def __post_init__(self) -> None:
+        keep_numbers(self, "steps", "forwards", "backwards", "seconds")

@@ -18,8 +18,8 @@ from findlr.errors import MissingExtraError, NoSuggestionError, OptimizerError
 from findlr.finding.code import code_for
 from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
 from findlr.finding.cost import Cost
-from findlr.finding.plain import fields_of, plain_of
-from findlr.finding.saved import parsed, read, write
+from findlr.finding.plain import check_parts, fields_of, plain_of
+from findlr.finding.saved import parsed, plain_facts, read, write
 from findlr.finding.telling import finding_text, repr_text
 from findlr.finding.writing import optimizers_in, write_rates
 
@@ -47,7 +47,7 @@ class Finding:
         cost: what was spent.
         race: the runs that verified the suggestion; None without ``verify``, or if the budget left too little.
         facts: what the training said about itself: batch size, accumulation, optimizer, ratios of its groups, versions;
-            ``findlr.finding.code`` says which of them make the code to paste.
+            ``findlr.finding.code`` says which of them make the code to paste. Kept as plain values.
 
     Example:
         >>> from findlr import find
@@ -70,6 +70,10 @@ class Finding:
     race: Race | None = None
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        check_parts(self)
+        object.__setattr__(self, "facts", plain_facts(self.facts))
 
     def __str__(self) -> str:
         return finding_text(self)
@@ -186,8 +190,7 @@ class Finding:
             OptimizerError: there are no groups, they differ in number, or the scheduler cannot be made to peak at the
                 suggested rates; says what to write instead, and nothing has been changed then.
         """
-        lrs = self.lrs
-        optimizers = optimizers_in(optimizer)
+        lrs, optimizers = self.lrs, optimizers_in(optimizer)
         if optimizers is None:
             kind = type(optimizer).__name__
             raise OptimizerError(
@@ -230,7 +233,7 @@ class Finding:
         return draw(self, ax, smoothed=smoothed, raw=raw, rules=rules, race=race)
 
     def report(self, path: str | PathLike[str]) -> Path:
-        """Write a page for the browser, whole in one file; see ``findlr.views.report.write_report``."""
+        """Write a page for the browser, one file, as ``save`` does; see ``findlr.views.report.write_report``."""
         from findlr.views.report import write_report
 
         return write_report([self], path)
@@ -253,11 +256,11 @@ class Finding:
         return table(self.columns())
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write the curve as comma-separated values, with the columns of ``columns()``; every digit is kept."""
+        """Write the curve as comma-separated values: ``columns()``, with every digit; as ``save`` does."""
         write_csv(self.columns(), path)
 
     def to_jsonl(self, path: str | PathLike[str]) -> None:
-        """Write the curve as JSON Lines, a point on each; NaN and infinity are null, as JSON has neither."""
+        """Write the curve as JSON Lines, a point on each; NaN and infinity are null; as ``save`` does."""
         write_jsonl(self.columns(), path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,7 +277,11 @@ class Finding:
         return cls(**fields_of(data))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the Finding as JSON; a file that is there is replaced, or stays whole where that fails."""
+        """Write the Finding as JSON; a file that is there is replaced, or stays whole where that fails.
+
+        Raises:
+            OSError: it can't be written; names the file.
+        """
         write(path, self.to_dict())
 
     @classmethod

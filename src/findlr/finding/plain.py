@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from findlr.analysis.curve import Curve, Stop
+from findlr.analysis.given import of_kind
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.rules import Suggestion
@@ -15,6 +16,30 @@ from findlr.finding.saved import FORMAT, checked, damaged, marked, strict
 
 if TYPE_CHECKING:
     from findlr.finding.finding import Finding
+
+_PARTS: dict[str, type] = {
+    "suggestion": Suggestion,
+    "verdict": Verdict,
+    "why": str,
+    "stop": Stop,
+    "curve": Curve,
+    "plan": Plan,
+    "cost": Cost,
+    "facts": Mapping,
+    "race": Race,
+}
+
+
+def check_parts(finding: Finding) -> None:
+    """Refuse a Finding that no view could show, and that could not be saved.
+
+    Raises:
+        ConfigurationError: a part is of another kind.
+    """
+    for name, kind in _PARTS.items():
+        part = getattr(finding, name)
+        if part is not None or name not in ("suggestion", "race"):
+            of_kind(part, kind, f"a Finding's {name}", "change one that find_lr returned with dataclasses.replace")
 
 
 def plain_of(finding: Finding) -> dict[str, Any]:

@@ -23,6 +23,7 @@ FORMAT = 1
 LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
 
 _DEEPEST = 32  # lists and objects of the facts in each other
+_PLAIN = {bool, int, float, str}
 _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
@@ -88,6 +89,38 @@ def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
             return list(value) if finite else [item if math.isfinite(item) else wrap(repr(item)) for item in value]
         return [strict(item, wrap) for item in value]
     return value
+
+
+def plain_facts(facts: Mapping[Any, Any]) -> dict[str, Any]:
+    """Facts as they are read back: names, texts, numbers, lists and dicts; of anything else, what ``repr`` says.
+
+    Example:
+        >>> plain_facts({"betas": (0.9, 0.999), 1: {"device": object}})
+        {'betas': [0.9, 0.999], '1': {'device': "<class 'object'>"}}
+    """
+    return {str(name): plain_fact(value) for name, value in facts.items()}
+
+
+def plain_fact(value: Any, depth: int = 0) -> Any:
+    """One of them."""
+    if value is None or type(value) in _PLAIN:
+        return value
+    if depth == _DEEPEST:  # or endless, where it holds itself
+        return _said(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain_fact(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        quick = set(map(type, value)) <= _PLAIN  # there may be many
+        return list(value) if quick else [plain_fact(item, depth + 1) for item in value]
+    numbers = getattr(value, "tolist", None)  # of NumPy's or torch's
+    return plain_fact(numbers(), depth + 1) if callable(numbers) else _said(value)
+
+
+def _said(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - its own code fails, or it is too deep
+        return f"<{type(value).__name__}>"
 
 
 def marked(text: str) -> dict[str, str]:
@@ -171,22 +204,23 @@ def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     suggestion, race, facts, cost = fields["suggestion"], fields["race"], fields["facts"], fields["cost"]
     if suggestion is not None:
         interval = suggestion["interval"]
-        yield "suggestion's rate", _is_rate(suggestion["lr"])
-        yield "interval", interval is None or (len(interval) == 2 and all(map(_is_rate, interval)))
+        yield "suggestion's rate", is_rate(suggestion["lr"])
+        yield "interval", interval is None or (len(interval) == 2 and all(map(is_rate, interval)))
     rates = fields["curve"]["lr"]
-    yield "curve's rates", not rates or (_is_rate(min(rates)) and _is_rate(max(rates)))
+    yield "curve's rates", not rates or (is_rate(min(rates)) and is_rate(max(rates)))
     yield "smoothing", 0 <= fields["curve"]["smoothing"] < 1
     yield "momentum", fields["plan"]["momentum"] is None or math.isfinite(fields["plan"]["momentum"])
     yield "cost", all(0 <= value < math.inf for value in cost.values())
     if race is not None:
         runs = race["runs"]
-        yield "race", bool(runs) and all(_is_rate(run["lr"]) and run["steps"] > 0 for run in runs)
-        yield "race's best rate", _is_rate(race["best_lr"])
+        yield "race", bool(runs) and all(is_rate(run["lr"]) and run["steps"] > 0 for run in runs)
+        yield "race's best rate", is_rate(race["best_lr"])
     if "ratios" in facts:
         yield "ratios", bool(facts["ratios"]) and all(0 <= ratio < math.inf for ratio in facts["ratios"])
 
 
-def _is_rate(value: float) -> bool:
+def is_rate(value: float) -> bool:
+    """Whether a rate can be saved, and shown."""
     return 1e-100 < value < 1e100  # beyond, a logarithmic axis overflows
 
 
@@ -197,7 +231,7 @@ def damaged(error: Exception) -> FileFormatError:
 
 
 def write(path: str | PathLike[str], data: Mapping[str, Any]) -> None:
-    """Write data as JSON into a file; one that is there is replaced."""
+    """Write data as JSON into a file, whole or not at all; one that is there is replaced."""
     text = json.dumps(data, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write_bytes(text.encode()))  # at once: a text file is slow for a long curve
 

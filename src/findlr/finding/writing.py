@@ -17,9 +17,14 @@ def optimizers_in(optimizer: Any) -> list[Any] | None:
     """An optimizer, or those of a list or dict; None where one has no groups to write into, or only copies of them."""
     given = list(optimizer.values()) if isinstance(optimizer, dict) else optimizer
     optimizers = list(given) if isinstance(given, (list, tuple)) else [given]
-    # A property that makes its groups anew gives copies, each time other ones.
-    writable = [hasattr(each, "param_groups") and each.param_groups is each.param_groups for each in optimizers]
-    return optimizers if writable and all(writable) else None
+    return optimizers if optimizers and all(map(_is_writable, optimizers)) else None
+
+
+def _is_writable(optimizer: Any) -> bool:
+    groups = getattr(optimizer, "param_groups", None)
+    if not isinstance(groups, Sequence) or groups is not optimizer.param_groups:
+        return False  # it is none; or a property, which makes them anew and gives copies, each time other ones
+    return all(isinstance(group, Mapping) and "lr" in group for group in groups)
 
 
 def write_rates(optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any = None) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
+from findlr.analysis.given import check_flags
+from findlr.analysis.numbers import whole
 from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
 from findlr.search.find import find
@@ -100,7 +102,10 @@ class FindLR(TrainerCallback):
 
     def __init__(self, trainer: Trainer, *, apply: bool = False, at: int = 0, **how: Unpack[How]) -> None:
         check(trainer, how)
-        self._trainer, self._apply, self._at, self._is_due = trainer, apply, at, False
+        check_flags(apply=apply)
+        if (steps := whole(at)) is None or steps < 0:
+            raise ConfigurationError(f"at must be a whole number of optimizer steps, at least 0, got {at!r}")
+        self._trainer, self._apply, self._at, self._is_due = trainer, apply, steps, False
         self._before: list[Any] | None = None  # the callbacks that decide what is trained, where ``train`` is left
         search: dict[str, Any] = dict(how)
         self._own = {name: search.pop(name) for name in ("validation_every", "restore", "snapshot") if name in how}

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from findlr.analysis.given import check_flags
 from findlr.errors import LoaderError
 from findlr.jax.state import ARRAYS
 from findlr.search.batches import Batches, Remembers, has_state
@@ -26,8 +27,10 @@ def batches_of(loader: Any, *, consume: bool) -> Batches:
         consume: take any other one-shot iterator, and use its batches up.
 
     Raises:
-        LoaderError: it is none of these.
+        ConfigurationError: ``consume`` is neither True nor False.
+        LoaderError: the loader is none of these.
     """
+    check_flags(consume=consume)
     if callable(loader) and not isinstance(loader, Iterable):
         loader = _Opened(loader)
     if isinstance(loader, Iterator) and not (isinstance(loader, Remembers) or has_state(loader)):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from findlr.errors import ConfigurationError, OptimizerError
-from findlr.jax.parameters import RATE, by_position, parameters_of
+from findlr.jax.parameters import RATE, by_position, check_takes_state, parameters_of
 from findlr.jax.state import ARRAYS, Form, Leaves, Live, is_real, number_in
 from findlr.search.rounding import rounded
 
@@ -42,22 +42,21 @@ class Rate(Protocol):
         """
 
 
-def rate_of(step: Callable[..., Any], form: Form, count: int, set_lr: Callable[..., Any] | None) -> Rate:
+def rate_of(step: Callable[..., Any], form: Form, set_lr: Callable[..., Any] | None) -> Rate:
     """The way in which a training takes its rate.
 
     Args:
         step: the step.
         form: of its state.
-        count: arguments that a step takes without a rate.
         set_lr: writes a rate into a state; None looks for another way.
 
     Raises:
-        ConfigurationError: there is no way, or there are two, or ``set_lr`` is no function.
+        ConfigurationError: there is no way, or there are two, or ``step`` or ``set_lr`` takes something else.
     """
-    name = _name_of_rate(step, count)
+    name = _name_of_rate(step, form.arguments + 1)
+    check_takes_state(step, "step", form.arguments, "batch", *([] if name is None else [name]))
     if set_lr is not None:
-        if not callable(set_lr):
-            raise ConfigurationError(f"set_lr must be a function, set_lr(state, lr) -> state, got {set_lr!r}")
+        check_takes_state(set_lr, "set_lr", form.arguments, "lr")
         if name is not None:
             raise ConfigurationError(f"step takes the rate itself, as {name!r}: leave set_lr out")
         return _Set(set_lr)

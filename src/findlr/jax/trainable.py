@@ -21,6 +21,7 @@ from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_tor
 from findlr.jax.forms import form_of
 from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
+from findlr.jax.parameters import check_functions
 from findlr.jax.rates import rate_of
 from findlr.jax.state import ARRAYS, Leaves, Live, Snapshot, copied, devices_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
@@ -52,16 +53,14 @@ class JaxTrainable:
         accumulation_steps: int = 1,
         consume: bool = False,
     ) -> None:
-        for name, function in (("step", step), ("evaluate", evaluate), ("loss", loss), ("place", place)):
-            if not (callable(function) or (function is None and name != "step")):
-                raise ConfigurationError(f"{name} must be a function, got {type(function).__name__}")
         if (whole(accumulation_steps) or 0) < 1:
             raise ConfigurationError(f"accumulation_steps must be a whole number above 0, got {accumulation_steps!r}")
         self._step = step
         self._form = form_of(state, step)
         self._known = Known(state, optimizer)
         self._model = model_names(state)
-        self._rate = rate_of(step, self._form, self._form.arguments + 1, set_lr)
+        self._rate = rate_of(step, self._form, set_lr)
+        check_functions(self._form.arguments, evaluate, loss, place)
         self._traced = Traced(self._form, step, loss, self._rate, Around(step, set_lr, evaluate, loss, place))
         self.batches = batches_of(loader, consume=consume)
         self._place = place or without_torch

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any, Unpack
 
+from findlr.analysis.given import check_flags
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, MissingExtraError
@@ -96,6 +97,7 @@ def find_lr(
         True
     """
     described.check_model(model)
+    check_flags(shuffle=shuffle, consume=consume)
     Settings.of(search, list(signature(find_lr).parameters)[:-1])
     if epochs is not None:
         if total_steps is not None:
@@ -154,6 +156,7 @@ class FindLR(keras.callbacks.Callback):
 
     def __init__(self, x: Any, y: Any = None, *, apply: bool = False, **how: Any) -> None:
         super().__init__()
+        check_flags(apply=apply)
         own = list(signature(find_lr).parameters)[:-1]
         Settings.of({name: value for name, value in how.items() if name not in own}, own)
         self.finding: Finding | None = None

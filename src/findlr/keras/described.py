@@ -18,9 +18,9 @@ from findlr.analysis.numbers import real
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.finding.code import OptimizerFacts
+from findlr.finding.saved import plain_fact
 from findlr.search import rounding
 
-_PLAIN = (bool, int, float, str, type(None))
 _NOT_ARGUMENTS = ("name", "learning_rate")
 
 
@@ -211,7 +211,7 @@ def weights_of(y: Any, class_weight: Mapping[int, float]) -> Any:
 
 def _optimizer(optimizer: Any) -> OptimizerFacts:
     kind = type(optimizer)
-    config = {key: _plain(value) for key, value in optimizer.get_config().items()}
+    config = {key: plain_fact(value) for key, value in optimizer.get_config().items()}
     if _is_automatic(str(config.get("name")), kind):
         del config["name"]
     public = getattr(keras.optimizers, kind.__name__, None)
@@ -221,7 +221,7 @@ def _optimizer(optimizer: Any) -> OptimizerFacts:
         defaults = made_by().get_config()
     except Exception:  # noqa: BLE001 - one that has no defaults
         defaults = {}
-    own = {name: v for name, v in config.items() if name not in _NOT_ARGUMENTS and v != _plain(defaults.get(name))}
+    own = {name: v for name, v in config.items() if name not in _NOT_ARGUMENTS and v != plain_fact(defaults.get(name))}
     return {
         "name": kind.__name__,
         "module": "keras.optimizers" if is_keras else kind.__module__,
@@ -235,9 +235,3 @@ def _optimizer(optimizer: Any) -> OptimizerFacts:
 def _is_automatic(name: str, kind: type) -> bool:
     """Whether Keras has made a name of the class's and a number, which is another one each time."""
     return re.sub(r"_\d+$", "", name).replace("_", "").lower() == kind.__name__.lower()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, _PLAIN) else real(value) if real(value) is not None else repr(value)

@@ -18,6 +18,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from findlr.analysis.given import check_flags
 from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
@@ -189,6 +190,7 @@ class FindLR(*_bases()):  # type: ignore[misc]
         for name in how:
             if name not in How.__annotations__:
                 raise ConfigurationError(f"find_lr: {unknown_name(name, list(How.__annotations__))}")
+        check_flags(apply=apply)
         Settings.of({name: value for name, value in how.items() if name in Search.__annotations__})
         restorable(how.get("restore", ()))
         check_kind(how.get("snapshot", "auto"))

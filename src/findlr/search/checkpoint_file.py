@@ -105,7 +105,7 @@ class OwnFile:
         text = json.dumps({"format": _FORMAT, "sha256": _digest(data), "checkpoint": data})
 
         try:
-            write_whole(self._path, lambda file: file.write_text(text))
+            write_whole(self._path, lambda file: file.write_text(text, encoding="ascii"))
             self._at = self._path.stat()
         except OSError as error:
             logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)

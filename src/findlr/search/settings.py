@@ -16,7 +16,7 @@ from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from findlr.analysis.curve import Step
-from findlr.analysis.given import check_takes
+from findlr.analysis.given import check_flags, check_takes, kind_of
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import RULES, Rule, rule_named
@@ -85,6 +85,10 @@ class SweepSettings:
             )
         if self.on_step is not None:
             check_takes(self.on_step, "on_step", "step")
+            if isinstance(self.on_step, type):
+                raise ConfigurationError(
+                    f"on_step must be a function, got {kind_of(self.on_step)}: make one, and give that"
+                )
 
     def stop_rule(self) -> StopRule:
         """A new stop rule with these settings."""
@@ -221,17 +225,6 @@ def chosen_rule(rule: Rule | str | None) -> Rule | None:
         ConfigurationError: it is neither, or a function that can't be called with a curve and a plan.
     """
     return None if rule is None else rule_named(rule)
-
-
-def check_flags(**flags: Any) -> None:
-    """Refuse what is neither True nor False, naming it.
-
-    Raises:
-        ConfigurationError: there is one.
-    """
-    for name, flag in flags.items():
-        if flag is not True and flag is not False and not isinstance(plain(flag), bool):
-            raise ConfigurationError(f"{name} must be True or False, got {flag!r}")
 
 
 def _is_display(progress: object) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from findlr.analysis.curve import Stop
 from findlr.analysis.numbers import plain, real
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError, DataEndedError, RankError
+from findlr.finding.saved import is_rate
 from findlr.search import interrupts
 from findlr.search.failure import is_the_rates, is_the_trainings
 from findlr.search.interrupts import signals_act
@@ -23,8 +23,6 @@ from findlr.search.trainable import HasActingRate, HasValidation, SkipsLater, Tr
 MOST_STEPS = 10_000_000  # more points would not fit into memory
 
 Spacing = Literal["exponential", "linear"]
-
-_LEAST = sys.float_info.min  # below it a rate loses its digits
 
 
 def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "exponential") -> Array:
@@ -52,10 +50,9 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
     """
     for name, value in (("min_lr", min_lr), ("max_lr", max_lr)):
         number = value if type(value) is float else real(value)
-        if number is None or not _LEAST <= number < math.inf:
-            raise ConfigurationError(
-                f"{name} must be a finite rate above 0, got {value!r}; the article uses 1e-8 to 10"
-            )
+        if number is None or not is_rate(number):
+            what = "between 1e-100 and 1e100" if number is not None and 0 < number < math.inf else "above 0"
+            raise ConfigurationError(f"{name} must be a finite rate {what}, got {value!r}; the article uses 1e-8 to 10")
     if type(min_lr) is not float or type(max_lr) is not float:
         min_lr, max_lr = plain(min_lr), plain(max_lr)
     if min_lr >= max_lr:
@@ -128,7 +125,9 @@ def _sweep(
 
     def is_too_high(error: Exception) -> bool:
         """Whether an exception says that the rate is too high; the sweep has ended then."""
-        return is_the_trainings(error) and is_the_rates(baseline, trainable.read) and recording.fail(error)
+        # Before the first point no rate has acted, and the control variate has no step that it could be checked by.
+        may_be = recording.steps > 0 and is_the_trainings(error)
+        return may_be and is_the_rates(baseline, trainable.read) and recording.fail(error)
 
     for taken, lr in enumerate(map(float, lrs), start=1):
         if interrupts.waiting:

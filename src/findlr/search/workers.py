@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
@@ -14,6 +14,7 @@ from io import BytesIO
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
+from findlr.analysis.given import kind_of
 from findlr.analysis.smoothing import Array
 from findlr.errors import ConfigurationError, FindlrError
 from findlr.search import interrupts
@@ -119,7 +120,7 @@ class Workers:
         """
         try:
             for _ in range(count):
-                self._woken.append(self._executor.submit(_import, type(self._trainable).__module__))
+                self._woken.append(self._task(_import, type(self._trainable).__module__))
         except Exception as error:
             raise ConfigurationError(
                 f"executor= takes no task ({told(error)}): give one that is not shut down or broken, and let what a "
@@ -148,7 +149,7 @@ class Workers:
         try:
             parcel = self._executor.share(packed) if isinstance(self._executor, Shares) else packed
             for lr in lrs:
-                self._runs[lr] = self._executor.submit(make, parcel, lr * shares, **how)
+                self._runs[lr] = self._task(make, parcel, lr * shares, **how)
         except Exception as error:  # noqa: BLE001 - of whatever kind: the runs can be made here
             logger.warning("the executor takes no run, so those that are left are made here: %s", told(error))
         return None
@@ -162,18 +163,34 @@ class Workers:
         if lr not in self._runs:
             return None
         try:
-            made: Made | Failed = _awaited(self._runs[lr])
+            made = _awaited(self._runs[lr])
         except Exception as error:  # noqa: BLE001 - the training's own come as a value
             logger.warning("the executor has lost the run at %.3g, so it is made here: %s", lr, told(error))
             return None
         if isinstance(made, Made):
             return made
+        if not isinstance(made, Failed):
+            logger.warning("the executor gave %s for the run at %.3g, so it is made here", kind_of(made), lr)
+            return None
         if made.error is None:
             logger.warning("the run at %.3g raised what can't be sent, so it is made here: %s", lr, made.text)
             return None
         if not isinstance(made.error, FindlrError):
             note(made.error, f"raised in a worker, in the run at {lr:.3g}:\n{made.trace}")
         raise made.error
+
+    def _task(self, function: Callable[..., object], *arguments: Any, **how: bool) -> Future[Any]:
+        """A task that the executor was given.
+
+        Raises:
+            TypeError: it gives no Future, without which nothing would come back.
+        """
+        task = self._executor.submit(function, *arguments, **how)
+        if not all(
+            callable(getattr(task, name, None)) for name in ("done", "result", "cancel")
+        ):  # Dask's is of its own
+            raise TypeError(f"its submit must return a Future, and returned {kind_of(task)}")
+        return task
 
     @signals_wait
     def close(self) -> None:

@@ -19,6 +19,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.errors import OptimizerError
 from findlr.finding.code import OptimizerFacts
+from findlr.finding.saved import plain_fact
 from findlr.search.rounding import rounded
 
 
@@ -232,11 +233,11 @@ def _described(optimizer: optim.Optimizer) -> OptimizerFacts:
     """Name, module, settings of each group, and those that are not the defaults, in plain values."""
     kind = type(optimizer)
     groups = [
-        {name: v if type(v) in _PLAIN else _plain(v) for name, v in group.items() if name != "params"}
+        {name: plain_fact(value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
     defaults = {
-        name: default if type(default) in _PLAIN else _plain(default)
+        name: plain_fact(default)
         for name, default in _defaults(kind.__init__).items()
         if default is not inspect.Parameter.empty and name != "lr"
     }
@@ -267,16 +268,3 @@ def versions(framework: str = "") -> dict[str, str]:
     """
     theirs = {framework: str(sys.modules[framework].__version__)} if framework else {}
     return {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__), **theirs}
-
-
-_PLAIN = {bool, int, float, str, type(None)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.item() if value.numel() == 1 else value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return repr(value)

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from findlr.analysis.given import check_flags
 from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.search.batches import MOST_KEPT_BYTES
-from findlr.search.settings import check_flags
 from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.baseline import Baseline

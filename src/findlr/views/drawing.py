@@ -13,6 +13,7 @@ import numpy as np
 from findlr.analysis.curve import Curve, Stop
 from findlr.analysis.dip import reading_of
 from findlr.analysis.families import QUASI_NEWTON, RATE_FREE
+from findlr.analysis.given import check_flags
 from findlr.analysis.rules import Rule
 from findlr.errors import ConfigurationError, NoSuggestionError
 from findlr.finding import Finding
@@ -54,6 +55,7 @@ def describe(
         >>> drawing.suggestion.rules, drawing.others[0].rules
         (('quick',), ('steep',))
     """
+    check_flags(smoothed=smoothed, raw=raw, race=race)
     curve = the_finding(finding).curve
     line = curve.smoothed().clipped() if smoothed else curve.usable()
     points = corrected = None

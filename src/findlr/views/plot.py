@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEGEND_WIDTH = 44  # letters
 _MANY = 500  # points
+_LONGEST_NAME = 80  # letters; a legend of more would leave the axes no room
 _LEAST_INCHES = 2.6  # of axes that have room for a legend
 
 # Okabe and Ito's, for the colour-blind; the first two lightened or darkened to stand out on white and on black. Shapes
@@ -66,6 +67,7 @@ def draw(
     Raises:
         MissingExtraError: matplotlib is not installed.
         ConfigurationError: no rule has that name, or matplotlib writes no such picture.
+        OSError: the picture can't be written; names the file, and one that was there stays whole.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -94,6 +96,7 @@ def compare(
     Raises:
         MissingExtraError: matplotlib is not installed.
         ConfigurationError: there is no Finding, not one label for each, or matplotlib writes no such picture.
+        OSError: the picture can't be written; names the file, and one that was there stays whole.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -126,7 +129,7 @@ def _draw_all(drawings: Sequence[Drawing], names: Sequence[str], ax: Axes) -> No
     handles: list[Artist] = []
     for drawing, name, (colour, dashes, shape) in zip(drawings, names, cycle(_RUNS), strict=False):
         mark = drawing.suggestion
-        label = f"{printable(name)}: {'no suggestion' if mark is None else rate_text(mark.lr)}"
+        label = f"{printable(name, _LONGEST_NAME)}: {'no suggestion' if mark is None else rate_text(mark.lr)}"
         if not one_plan:
             label += "\n" + fill(f"for {drawing.plan}", _LEGEND_WIDTH)
         sign = "" if mark is None else shape

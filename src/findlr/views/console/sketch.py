@@ -19,6 +19,7 @@ from findlr.views.parts import Drawing, Mark
 
 LINE, SUGGESTION = "cyan", "bold green"
 NARROWEST = 16  # columns
+_USUAL = 80  # columns
 
 
 def console_of(given: Console | None, *, stderr: bool = False) -> Console:
@@ -28,7 +29,9 @@ def console_of(given: Console | None, *, stderr: bool = False) -> Console:
         ConfigurationError: it is something else.
     """
     if given is None:
-        return Console(stderr=stderr)
+        made = Console(stderr=stderr)
+        made.width = made.width or _USUAL  # COLUMNS=0 says that it is not known, and rich would print nothing
+        return made
     return of_kind(given, Console, "console", "give a console of rich's, such as rich.console.Console(file=file)")
 
 

@@ -43,6 +43,7 @@ def write_report(
 
     Raises:
         ConfigurationError: there is no Finding, or not one label for each; nothing is written.
+        OSError: the page can't be written; names the file, and one that was there stays whole.
 
     Example:
         >>> from pathlib import Path
