@@ -84,10 +84,11 @@ def keep_numbers(whole: object, *names: str) -> None:
     """
     for name in names:
         value = getattr(whole, name)
+        if type(value) in (int, float):
+            continue
         if real(value) is None:
             raise ConfigurationError(f"a {type(whole).__name__}'s {name} must be a number, got {value!r}")
-        if type(value) not in (int, float):
-            object.__setattr__(whole, name, plain(value))  # its class is frozen
+        object.__setattr__(whole, name, plain(value))  # its class is frozen
 
 
 @contextmanager

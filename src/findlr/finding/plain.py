@@ -38,7 +38,7 @@ def check_parts(finding: Finding) -> None:
     """
     for name, kind in _PARTS.items():
         part = getattr(finding, name)
-        if part is not None or name not in ("suggestion", "race"):
+        if not (isinstance(part, kind) or (part is None and name in ("suggestion", "race"))):
             of_kind(part, kind, f"a Finding's {name}", "change one that find_lr returned with dataclasses.replace")
 
 

@@ -23,7 +23,7 @@ FORMAT = 1
 LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
 
 _DEEPEST = 32  # lists and objects of the facts in each other
-_PLAIN = {bool, int, float, str}
+_PLAIN = {bool, int, float, str, type(None)}
 _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
@@ -98,22 +98,29 @@ def plain_facts(facts: Mapping[Any, Any]) -> dict[str, Any]:
         >>> plain_facts({"betas": (0.9, 0.999), 1: {"device": object}})
         {'betas': [0.9, 0.999], '1': {'device': "<class 'object'>"}}
     """
-    return {str(name): plain_fact(value) for name, value in facts.items()}
+    return _plain_items(facts, 0)
 
 
 def plain_fact(value: Any, depth: int = 0) -> Any:
     """One of them."""
-    if value is None or type(value) in _PLAIN:
+    if type(value) in _PLAIN:
         return value
     if depth == _DEEPEST:  # or endless, where it holds itself
         return _said(value)
     if isinstance(value, Mapping):
-        return {str(key): plain_fact(item, depth + 1) for key, item in value.items()}
+        return _plain_items(value, depth + 1)
     if isinstance(value, (list, tuple)):
         quick = set(map(type, value)) <= _PLAIN  # there may be many
         return list(value) if quick else [plain_fact(item, depth + 1) for item in value]
     numbers = getattr(value, "tolist", None)  # of NumPy's or torch's
     return plain_fact(numbers(), depth + 1) if callable(numbers) else _said(value)
+
+
+def _plain_items(facts: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    plain = {}
+    for name, value in facts.items():
+        plain[str(name)] = value if type(value) in _PLAIN else plain_fact(value, depth)  # without a call for each
+    return plain
 
 
 def _said(value: Any) -> str:

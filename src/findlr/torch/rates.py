@@ -19,7 +19,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.errors import OptimizerError
 from findlr.finding.code import OptimizerFacts
-from findlr.finding.saved import plain_fact
+from findlr.finding.saved import plain_facts
 from findlr.search.rounding import rounded
 
 
@@ -233,14 +233,11 @@ def _described(optimizer: optim.Optimizer) -> OptimizerFacts:
     """Name, module, settings of each group, and those that are not the defaults, in plain values."""
     kind = type(optimizer)
     groups = [
-        {name: plain_fact(value) for name, value in group.items() if name != "params"}
+        plain_facts({name: value for name, value in group.items() if name != "params"})
         for group in optimizer.param_groups
     ]
-    defaults = {
-        name: plain_fact(default)
-        for name, default in _defaults(kind.__init__).items()
-        if default is not inspect.Parameter.empty and name != "lr"
-    }
+    own = _defaults(kind.__init__)
+    defaults = plain_facts({k: v for k, v in own.items() if v is not inspect.Parameter.empty and k != "lr"})
     arguments = {
         name: groups[0][name] for name, default in defaults.items() if name in groups[0] and groups[0][name] != default
     }
