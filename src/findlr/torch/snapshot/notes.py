@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
@@ -146,6 +147,8 @@ def note_stateful(stateful: Any, memory: TorchMemory) -> None:
     elif isinstance(stateful, Remembers):
         stateful.remember(memory)
     elif has_state(stateful):
+        if isinstance(stateful, LRScheduler):  # so that its lists stay the same objects, whatever it makes of its state
+            memory.note(vars(stateful))
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
         check_stateful(stateful)
