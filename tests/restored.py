@@ -191,7 +191,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "arrays of an object",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Worth-False-a loop]",
                 NOTES,
-                "        memory.note(*filter(is_small_array, self._reached.arrays))",
+                "            memory.note(*filter(is_small_array, self._reached.arrays))",
                 "        pass",
             ),
             Break(
@@ -966,7 +966,8 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "numbers of objects of your own classes that a module holds (their modules, optimizers and generators are put "
     "back)": (f"{REACH}an_object_of_a_module"),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
-    "of that size that are not trained (a warning names these)": f"{REACH}a_large_array_or_tensor",
+    "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
+    "changed)": f"{REACH}a_large_array_or_tensor",
     "tensors that an imported module of yours names, and what a `queue.Queue` holds": (
         f"{REACH}a_tensor_that_a_module_of_code_or_a_queue_holds"
     ),
