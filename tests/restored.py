@@ -139,6 +139,20 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "        return []",
             ),
             Break(
+                "tensors that only the class of an object keeps",
+                "torch/snapshot/test_reach.py::test_what_the_methods_of_an_object_name_and_what_its_class_keeps[criterion]",
+                OBJECTS,
+                '            yield type(value), f"{place}.__class__"',
+                "            pass",
+            ),
+            Break(
+                "tensors that only a method names",
+                "torch/snapshot/test_reach.py::test_what_the_methods_of_an_object_name_and_what_its_class_keeps[loop]",
+                OBJECTS,
+                '            yield method, f"{place}.{name}"',
+                "            pass",
+            ),
+            Break(
                 "modules that only a loss function holds",
                 "torch/snapshot/test_reach.py::test_a_module_that_only_the_loss_function_holds",
                 TRAINING,
@@ -177,7 +191,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "arrays of an object",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Worth-False-a loop]",
                 NOTES,
-                "        memory.note(*filter(is_small_array, self._reached.arrays))",
+                "            memory.note(*filter(is_small_array, self._reached.arrays))",
                 "        pass",
             ),
             Break(
@@ -209,6 +223,30 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            if True:",
             ),
         ],
+        "what hooks of modules, parameters and optimizers hold, as what a loss function holds; what parameters have as "
+        "attributes": [
+            Break(
+                "tensors that a hook writes into",
+                "torch/snapshot/test_hooks.py::test_what_hooks_hold[running_mean-find_lr]",
+                TRAINING,
+                "                self.include(replace(reached_from(*self.hooks), loaders=[]))",
+                "                pass",
+            ),
+            Break(
+                "tensors that a hook replaces",
+                "torch/snapshot/test_hooks.py::test_what_hooks_hold[centre-loop]",
+                TRAINING,
+                "                self.watched.append(Watched(*self.hooks))",
+                "                pass",
+            ),
+            Break(
+                "what a parameter has as an attribute",
+                "torch/snapshot/test_hooks.py::test_what_hooks_hold[attribute-find_lr]",
+                STATE,
+                "*filter(None, map(vars, parameters)), ",
+                "",
+            ),
+        ],
         "what the code around a `RangeTest` names: modules, optimizers, generators, trained tensors, and the objects "
         "that hold tensors, small arrays, modules or optimizers, with their numbers": [
             Break(
@@ -222,7 +260,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a pool that a loop fills",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a loop]",
                 LOOP,
-                "        training.watched = Around(reached)",
+                "        training.watched.append(Around(reached))",
                 "        pass",
             ),
             Break(
@@ -532,6 +570,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "the counters, orders and weights of all these": [
+            Break(
+                "a count that workers share",
+                "torch/snapshot/test_reach.py::test_a_count_that_workers_share_is_put_back[number-2]",
+                GENERATORS,
+                "            holders += [shared_bytes(value)]",
+                "            pass",
+            ),
             Break(
                 "the passes that a loader has counted",
                 "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back[0]",
@@ -916,13 +961,13 @@ REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
-    "numbers, and lists and dicts of numbers, that a loss function or a step of your own keeps by itself, or in an "
-    "object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the numbers "
-    "of objects of your own classes that a module holds (their modules, optimizers and generators are put back)": (
-        f"{REACH}an_object_of_a_module"
-    ),
+    "numbers, and lists and dicts of numbers, that a loss function, a step of your own or a hook keeps by itself, or "
+    "in an object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the "
+    "numbers of objects of your own classes that a module holds (their modules, optimizers and generators are put "
+    "back)": (f"{REACH}an_object_of_a_module"),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
-    "of that size that are not trained (a warning names these)": f"{REACH}a_large_array_or_tensor",
+    "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
+    "changed)": f"{REACH}a_large_array_or_tensor",
     "tensors that an imported module of yours names, and what a `queue.Queue` holds": (
         f"{REACH}a_tensor_that_a_module_of_code_or_a_queue_holds"
     ),

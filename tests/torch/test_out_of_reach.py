@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from findlr import find_lr
+from findlr import RangeTest, find_lr
 from tests.torch.training import Samples, Training, mlp
 
 
@@ -163,15 +163,46 @@ def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
 
 def test_a_large_array_or_tensor(caplog):
     training, array, tensor = Training(), np.zeros(300_000), torch.zeros(300_000)
+    same = np.ones((400_000, 2))
 
     def loss_fn(model, batch):
+        batch = [batch[0] * same[0, 0], batch[1]]
         array[0] += 1
         tensor[0] += 1
         return training.criterion(model(batch[0]), batch[1])
 
     find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss_fn, num_steps=5)
     assert array[0] == tensor[0] == 5
-    assert "tensor of shape (300000,)" in caplog.text
+    assert "a tensor of shape (300000,)" in caplog.text
+    assert "an array of shape (300000,)" in caplog.text
+    assert "(400000, 2)" not in caplog.text
+
+
+class Replay:
+    """Rows of what was seen, in a ring that is larger than what is put back."""
+
+    def __init__(self):
+        self.rows, self.at = np.zeros((100_000, 6)), 0
+
+    def add(self, row):
+        self.rows[self.at] = row
+        self.at += 1
+
+
+def test_a_replay_buffer_that_a_loop_fills(caplog):
+    training, replay = Training(), Replay()
+    with RangeTest(training.model, training.optimizer, num_steps=20, max_lr=1e-3) as test:
+        for inputs, targets in test(training.loader):
+            for row in inputs[:, :6]:
+                replay.add(row.numpy())
+            loss = training.criterion(training.model(inputs), targets)
+            training.optimizer.zero_grad()
+            loss.backward()
+            training.optimizer.step()
+            test.record(loss)
+    assert replay.at == 0
+    assert replay.rows.any()
+    assert "an array of shape (100000, 6)" in caplog.text
 
 
 class Environment:

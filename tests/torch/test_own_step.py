@@ -11,8 +11,9 @@ from torch import nn, optim
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import LossError, OptimizerError, Stop, TorchTrainable, find_lr
+from findlr import LossError, OptimizerError, RangeTest, Stop, TorchTrainable, find_lr
 from findlr.testing import TrainableConformance, TrainingConformance
+from findlr.torch import given
 from tests.torch.training import copied
 
 SNAPSHOTS = ["device", "cpu", "disk"]
@@ -241,6 +242,81 @@ def test_what_is_no_step_is_one_clear_error_and_nothing_is_lost():
         with pytest.raises(error, match=said):
             find_lr(made.models, made.optimizers, loader=made.loader, train_step=step)
         assert state_of(made) == before
+
+
+class CriticFirst(Gan):
+    """The generator, whose rate is swept, steps at some calls only."""
+
+    def __init__(self, every):
+        super().__init__()
+        self.every = every
+        self.models["discriminator"].register_buffer("calls", torch.zeros(()))
+
+    def step(self, draw):
+        generator, discriminator = self.models.values()
+        discriminator.calls += 1
+        fake = generator(torch.randn(10, 3))
+        loss = functional.softplus(-discriminator[:3](draw()[0])).mean()
+        loss = loss + functional.softplus(discriminator[:3](fake.detach())).mean()
+        self.optimizers["discriminator"].zero_grad()
+        loss.backward()
+        self.optimizers["discriminator"].step()
+        if discriminator.calls % self.every == 0:
+            self.optimizers["generator"].zero_grad()
+            functional.softplus(-discriminator[:3](fake)).mean().backward()
+            self.optimizers["generator"].step()
+        return loss
+
+
+def test_a_swept_optimizer_that_waits_for_another_one():
+    made = CriticFirst(every=5)
+    before = state_of(made)
+    finding = search(made, num_steps=12)
+    assert len(finding.curve) == 12
+    assert state_of(made) == before
+    with pytest.raises(OptimizerError, match="took no step"):
+        search(CriticFirst(every=1000))
+
+
+class Noisy(optim.Optimizer):
+    """Makes the gradients that it steps with, as differential privacy has it; torch's constructor never ran for it."""
+
+    def __init__(self, inner):
+        self.original, self.skips = inner, False
+
+    param_groups = property(lambda self: self.original.param_groups)
+    state = property(lambda self: self.original.state)
+    defaults = property(lambda self: self.original.defaults)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.add_(torch.randn_like(p.grad), alpha=1e-3)
+        return self.original.step(closure)
+
+
+def test_an_optimizer_that_only_wraps_another_and_was_never_built():
+    made = Sam()
+    made.optimizers = Noisy(optim.SGD(made.models.parameters(), lr=0.1))
+    before = [p.detach().clone() for p in made.models.parameters()]
+
+    def step(draw):
+        inputs, targets = draw()
+        made.optimizers.original.zero_grad()
+        loss = functional.mse_loss(made.models(inputs), targets)
+        loss.backward()
+        made.optimizers.step()
+        return loss
+
+    how = {"num_steps": 20, "min_lr": 1e-4, "max_lr": 1.0}
+    finding = find_lr(made.models, made.optimizers, loader=made.loader, train_step=step, **how)
+    with RangeTest(made.models, made.optimizers, **how) as test:
+        for batch in test(made.loader):
+            test.record(step(lambda batch=batch: batch))
+    assert finding.curve.loss.tolist() == test.finding.curve.loss.tolist()
+    assert all(map(torch.equal, before, made.models.parameters()))
+    with pytest.raises(OptimizerError, match="the steps of Noisy can't be seen"):
+        given.hooked(Noisy(None))
 
 
 class InTwoHalves(optim.SGD):

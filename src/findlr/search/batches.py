@@ -17,7 +17,7 @@ from findlr.search import splitting
 from findlr.search.failure import told
 from findlr.search.generators import generators_in
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
-from findlr.search.objects import refill_if_changed
+from findlr.search.objects import refill_if_changed, starts_over
 
 logger = logging.getLogger("findlr")
 
@@ -53,7 +53,7 @@ class Batches:
     def __init__(self, loader: Iterable[Any], *, consume: bool | None = None) -> None:
         if not isinstance(loader, Iterable) or getattr(loader, "ndim", 1) == 0:  # an array of one number is none
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
-        self.ends = isinstance(loader, Iterator) and iter(loader) is loader  # otherwise it starts over
+        self.ends = isinstance(loader, Iterator) and not starts_over(loader)
         if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):
             if not consume:
                 offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
@@ -82,7 +82,7 @@ class Batches:
 
         Raises:
             LoaderError: the loader is empty.
-            DataEndedError: a one-shot iterator has ended.
+            DataEndedError: a one-shot iterator has ended, or a second pass gives no batch.
         """
         if self._at < len(self.kept):
             self._at += 1
@@ -100,6 +100,8 @@ class Batches:
             except StopIteration:
                 if not self._drawn:
                     self.close()
+                    if self._ended:
+                        raise DataEndedError("the data ended: a second pass over the loader gave no batch") from None
                     raise LoaderError("loader is empty: it gave no batch; give one that has data") from None
                 self._ended += 1
                 self.close()

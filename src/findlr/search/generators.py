@@ -24,6 +24,7 @@ from findlr.search.objects import (
     is_foreign,
     is_plain,
     is_small_array,
+    shared_bytes,
     slots_of,
 )
 
@@ -67,8 +68,8 @@ def generators_in(
 
     Args:
         root: what to look into; containers of more than 1,000 items are data, and left alone.
-        holders: takes what else a pass may change: containers, such as a cache, and what the attributes of objects
-            are in, such as those of a dataset that counts its epochs.
+        holders: takes what else a pass may change: containers, such as a cache; what the attributes of objects are in,
+            such as those of a dataset that counts its epochs; the memory of a count that workers share.
         orders: whether ``holders`` takes what may be the order of the examples, too, which people shuffle in place:
             longer lists, and arrays of whole numbers; and what a function or an object keeps in small arrays.
         kinds: the classes of generators.
@@ -92,9 +93,11 @@ def generators_in(
         if isinstance(value, kinds):
             found.append(value)
         elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
-            if len(value) <= MOST_ITEMS:
-                held = value.values() if isinstance(value, dict) else value
-                holders += [value] if isinstance(value, (list, set, deque, dict)) else []
+            is_small = len(value) <= MOST_ITEMS
+            held = () if not is_small else value.values() if isinstance(value, dict) else value
+            holders += [value] if is_small and isinstance(value, (list, set, deque, dict)) else []
+        elif kind.__module__ == "multiprocessing.sharedctypes":
+            holders += [shared_bytes(value)]
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
             code += [value] if (value.__module__ or "").partition(".")[0] not in NAME_NONE else []

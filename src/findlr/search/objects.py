@@ -8,7 +8,9 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from inspect import CO_GENERATOR
 from operator import is_
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
+_MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
@@ -38,6 +41,15 @@ def is_plain(value: Any) -> bool:
 def is_foreign(module: str) -> bool:
     """Whether a module is Python's own, torch's or NumPy's."""
     return module.partition(".")[0] in FOREIGN
+
+
+@functools.cache
+def is_users(module: str) -> bool:
+    """Whether a module is the user's own: none of Python's, torch's, NumPy's or findlr's, and no package's."""
+    if is_foreign(module) or module.partition(".")[0] == "findlr":
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"}.intersection(Path(file).parts)
 
 
 def slots_of(value: Any) -> dict[str, Any]:
@@ -85,10 +97,24 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
     elif isinstance(value, type):
-        yield from ((item, f"{place}.{name}") for name, item in kept_by_class(value).items())
+        yield from _inside_class(value, place)
     elif is_plain(value):
         attributes = slots_of(value) | getattr(value, "__dict__", {})
         yield from ((item, f"{place}.{name}") for name, item in attributes.items())
+        if is_users(type(value).__module__):  # its methods may use what its class keeps, and what they name
+            yield type(value), f"{place}.__class__"
+
+
+def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
+    """What a class keeps; if it is the user's own, its bases, too, and the methods that a step may call."""
+    yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
+    if not is_users(kind.__module__):
+        return
+    yield from ((base, f"{place}.__base__") for base in kind.__bases__ if is_users(base.__module__))
+    for name, each in vars(kind).items():
+        method = getattr(each, "__func__", None) or getattr(each, "fget", None) or each  # of a static one, a property
+        if isinstance(method, FunctionType) and name not in _MAKES:
+            yield method, f"{place}.{name}"
 
 
 def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, str]]:
@@ -146,6 +172,11 @@ def is_small_array(value: Any) -> bool:
     return is_array and value.flags.writeable and value.nbytes <= SMALL_BYTES
 
 
+def shared_bytes(value: Any) -> Any:
+    """The memory of a number or an array that processes share, such as a count of epochs for workers."""
+    return np.frombuffer(value.get_obj(), np.uint8)
+
+
 def refill(target: Any, items: Any) -> None:
     """Give the container ``target`` back its items, in their order."""
     target.clear()
@@ -163,3 +194,23 @@ def refill_if_changed(container: Any, items: Any) -> None:
         same = all(map(is_, container.values(), items.values()))
     if not same:
         refill(container, items)
+
+
+def starts_over(iterator: Iterator[Any]) -> bool:
+    """Whether an iterator starts over where it is opened, and goes on as itself, as many loaders of one's own do.
+
+    It is not opened to see, because it may shuffle then. One that goes on from where it stands does nothing in its
+    ``__iter__``, so that names nothing.
+
+    Example:
+        >>> class Shuffled:
+        ...     def __iter__(self):
+        ...         self.at = 0
+        ...         return self
+        ...     def __next__(self):
+        ...         raise StopIteration
+        >>> starts_over(Shuffled()), starts_over(iter([1]))
+        (True, False)
+    """
+    opens = getattr(type(iterator).__iter__, "__code__", None)  # there is none where it is written in C
+    return opens is not None and bool(opens.co_names or opens.co_flags & CO_GENERATOR)

@@ -73,6 +73,33 @@ def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 )
 
 
+def steps_by_itself(optimizer: Any) -> bool:
+    """Whether it has step hooks of its own: then it was built as a torch optimizer, and does not only wrap one."""
+    return isinstance(optimizer, torch.optim.Optimizer) and "_optimizer_step_pre_hooks" in vars(optimizer)
+
+
+def hooked(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer whose hooks tell of a step: itself; or the one inside it, if torch never built it.
+
+    A wrapper that is an Optimizer by name only, such as one for differentially private gradients, has no hooks, and
+    steps the one that it holds.
+
+    Raises:
+        OptimizerError: there is none.
+    """
+    if steps_by_itself(optimizer):
+        return optimizer
+    for inner in vars(optimizer).values():
+        if isinstance(inner, torch.optim.Optimizer) and inner is not optimizer:
+            return hooked(inner)
+    name = type(optimizer).__name__
+    raise OptimizerError(
+        f"the steps of {name} can't be seen: it holds no optimizer of torch.optim, and was built without torch.optim."
+        f"Optimizer's own __init__: let its __init__ call super().__init__, or search without a loop or a step of your "
+        "own"
+    )
+
+
 def warn_of_strangers(
     parameters: Mapping[int, torch.Tensor],
     optimizers: Iterable[torch.optim.Optimizer],

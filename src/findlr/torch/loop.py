@@ -28,7 +28,7 @@ from findlr.search.sweep import Spacing, sweep_lrs
 from findlr.search.turns import Turn
 from findlr.search.watching import Progress, display, entered
 from findlr.torch.compiled import NoNewGraphs
-from findlr.torch.given import asked_of, check_free
+from findlr.torch.given import asked_of, check_free, hooked
 from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
@@ -166,7 +166,7 @@ class RangeTest(Points):
         check_free(training.swept)
         reached = reached_around()
         training.include(reached)
-        training.watched = Around(reached)
+        training.watched.append(Around(reached))
         training.include(Reached(statefuls=attached_to(training.optimizers)))
         if not training.ranks.is_alone:
             check_alike(training.ranks, {**self._settings.asked(), **asked_of(training)}, training.facts())
@@ -180,8 +180,8 @@ class RangeTest(Points):
         for scheduler in training.schedulers:
             exits.callback(make_endless(scheduler))
         for optimizer in training.swept:
-            exits.callback(optimizer.register_step_pre_hook(self._before_step).remove)
-            exits.callback(optimizer.register_step_post_hook(self._point.stepped).remove)
+            exits.callback(hooked(optimizer).register_step_pre_hook(self._before_step).remove)
+            exits.callback(hooked(optimizer).register_step_post_hook(self._point.stepped).remove)
 
     @signals_wait
     def __exit__(

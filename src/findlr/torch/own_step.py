@@ -12,6 +12,7 @@ import torch
 
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.search.recording import MOST_SKIPS
+from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
 from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
@@ -41,6 +42,7 @@ class DelegatedStep(ABC):
         self._training = training
         self._counted = Counted()
         self._refused = 0  # calls in a row that tried no step
+        self._has_stepped = False  # whether any call did
 
     @abstractmethod
     def called(self, draw: Draw) -> Any:
@@ -49,23 +51,31 @@ class DelegatedStep(ABC):
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite.
 
-        None also if the function has stepped before and leaves this step out by itself, as guards against bad losses
-        do. The last such call in a row that the sweep bears returns its loss if that is not finite, which ends it.
+        None also if the function leaves this step out by itself: it has stepped before, as guards against bad losses
+        have, or it steps another optimizer meanwhile, as a critic may be stepped five times for each step of its
+        generator. The last such call in a row that the sweep bears returns its loss if that is not finite, which ends
+        it.
 
         Raises:
             LossError: the function returned no loss.
             OptimizerError: it never stepped the optimizer that is swept.
         """
         training = self._training
-        counted = self._counted = Counted()
+        counted, others = Counted(), Counted()
+        self._counted = counted
         with ExitStack() as stack:
             for optimizer in training.swept:
-                stack.callback(optimizer.register_step_pre_hook(training.rewrite).remove)
-                stack.callback(optimizer.register_step_post_hook(counted.stepped).remove)
+                stack.callback(hooked(optimizer).register_step_pre_hook(training.rewrite).remove)
+                stack.callback(hooked(optimizer).register_step_post_hook(counted.stepped).remove)
             for scaler in training.scalers:
                 stack.callback(count_attempts(scaler, training.swept, counted.attempted))
+            if not self._has_stepped:
+                for optimizer in training.optimizers:
+                    stack.callback(hooked(optimizer).register_step_post_hook(others.stepped).remove)
             returned = self.called(draw)
-            refuses = bool(self.passes) and training.ranks.is_alone and not self.tried
+            waits = self._has_stepped or (others.steps > 0 and self._refused + 1 < MOST_SKIPS)
+            refuses = waits and training.ranks.is_alone and not self.tried
+            self._refused = self._refused + 1 if refuses else 0
             if refuses and returned is None:
                 return None
             loss = told_loss(
@@ -74,9 +84,9 @@ class DelegatedStep(ABC):
                 f"{self.name} must return the loss that its forward pass saw, got {{}}: return loss",
             )
         self.passes += 1
-        self._refused = self._refused + 1 if refuses else 0
         if refuses:
             return loss if self._refused == MOST_SKIPS and not math.isfinite(loss) else None
+        self._has_stepped = True
         if counted.steps and (training.ranks.is_alone or not training.scalers):
             return loss
         if counted.steps or counted.attempts:

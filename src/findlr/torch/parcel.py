@@ -144,6 +144,8 @@ class _Torchs(Looks):
                 "restore": thing.scalers,
                 "tensors": [],
                 "generators": [],
+                "hooks": [],
+                "watched": [],
                 "_parameters": {},
                 "_buffers": {},
             }

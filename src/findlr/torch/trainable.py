@@ -120,7 +120,7 @@ class TorchTrainable(Stepping):
         whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
         training = Training(model, optimizer, together=train_step is None, **whose)
         if not isinstance(criterion, nn.Module):  # which is put back whole
-            training.watched = Watched(criterion, loss_fn, train_step)
+            training.watched.append(Watched(criterion, loss_fn, train_step))
         training.include(reached_from(criterion, loss_fn, train_step), but=loader)
         training.check_parameters()
         taker: TakesSteps

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
-from findlr.torch.given import check_free, check_made, chosen, listed, restorable, warn_of_strangers
+from findlr.torch.given import check_free, check_made, chosen, listed, restorable, steps_by_itself, warn_of_strangers
 from findlr.torch.losses import read_losses
 from findlr.torch.pretrained import pretrained
 from findlr.torch.ranks import ALONE, Ranks, computes_on
@@ -34,10 +34,11 @@ from findlr.torch.rates import (
 )
 from findlr.torch.snapshot.drawn import warn_of_cudnn
 from findlr.torch.snapshot.heap import keep_freed_memory
+from findlr.torch.snapshot.hooks import OF_STEPS, look_into
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import Around, Watched, note_optimizer, note_stateful, note_tensors, remember_rng
-from findlr.torch.snapshot.reach import Reached
+from findlr.torch.snapshot.reach import Reached, reached_from
 from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, store_for
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -87,7 +88,9 @@ class Training:
         self.restore = restorable(restore)
         self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
         self._buffers: dict[int, torch.Tensor] = {}
-        self._look_into(self.modules)
+        self.hooks: list[Any] = []  # functions that a step calls, too
+        self._knows_hooks = False
+        look_into(self.modules, self._parameters, self._buffers, self.hooks)
         tensors = [*self._parameters.values(), *self._buffers.values(), *self.swept_parameters()]
         self.device = computes_on(tensors[0]) if tensors else torch.device("cpu")
         """Of the first parameter: batches go there."""
@@ -96,7 +99,7 @@ class Training:
         self.generators: list[Any] = []
         self.loaders: list[TorchBatches] = []
         self._out_of_reach: list[str] = []
-        self.watched: Watched | Around | None = None
+        self.watched: list[Watched | Around] = []
         self.batch_size: int | None = None
         """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
         self._is_of_all = False
@@ -109,7 +112,7 @@ class Training:
         if isinstance(optimizers, (list, tuple)):
             return [self._unwrapped(each) for each in optimizers]
         inner = getattr(optimizers, "optimizer", None)
-        if isinstance(inner, torch.optim.Optimizer) and not _steps_by_itself(optimizers):
+        if isinstance(inner, torch.optim.Optimizer) and not steps_by_itself(optimizers):
             self.wrappers.append(optimizers)
             scaler = getattr(optimizers, "scaler", None)
             self.scaler = scaler if isinstance(scaler, GradScaler) else self.scaler
@@ -154,7 +157,7 @@ class Training:
             inside = {id(module) for root in self.modules for module in root.modules()}
             new = [module for module in reached.modules if id(module) not in inside]
             self.modules += new
-            self._look_into(new)
+            look_into(new, self._parameters, self._buffers, self.hooks)
         self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
         self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
         theirs = self._parameters.keys() | self._buffers.keys()
@@ -162,12 +165,6 @@ class Training:
         self.generators += reached.generators
         if reached.loaders:
             self.loaders += [TorchBatches(each) for each in reached.loaders if each is not but]
-
-    def _look_into(self, modules: Iterable[nn.Module]) -> None:
-        for module in modules:
-            for where, tensors in ((self._parameters, module.parameters()), (self._buffers, module.buffers())):
-                for tensor in tensors:
-                    where[id(tensor)] = tensor
 
     def check_parameters(self) -> None:
         """Check that the optimizer fits the modules, and that all of it has numbers.
@@ -180,7 +177,7 @@ class Training:
         check_made((*theirs.values(), *self._buffers.values(), *swept))
         if not swept:
             raise OptimizerError("the optimizer has no parameters: build it with model.parameters()")
-        if theirs.keys().isdisjoint(map(id, swept)):
+        if {*theirs, *map(id, self.tensors)}.isdisjoint(map(id, swept)):  # a function may use tensors of no module
             raise OptimizerError(
                 "none of the optimizer's parameters are the model's or the criterion's: build it with "
                 "model.parameters()"
@@ -237,6 +234,14 @@ class Training:
         return memory
 
     def _remember(self, memory: TorchMemory, places: Iterable[TorchBatches]) -> None:
+        if not self._knows_hooks:  # before findlr adds some of its own
+            self._knows_hooks = True
+            for optimizer in self.optimizers:
+                for name in OF_STEPS:
+                    self.hooks += vars(optimizer).get(name, {}).values()
+            if self.hooks:
+                self.watched.append(Watched(*self.hooks))
+                self.include(replace(reached_from(*self.hooks), loaders=[]))
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)
@@ -245,8 +250,8 @@ class Training:
         for stateful in self.restore:
             note_stateful(stateful, memory)
         note_tensors(self.tensors, memory)
-        if self.watched is not None:
-            self.watched.remember(memory)
+        for watched in self.watched:
+            watched.remember(memory)
         memory.note(*self.generators)
         memory.copy(self._store)
         for batches in (*self.loaders, *places):
@@ -288,11 +293,6 @@ class Training:
             "versions": versions(self.framework),
             "batch_size": self.batch_size if self._is_of_all or self.ranks.is_alone else None,  # the same on all ranks
         }
-
-
-def _steps_by_itself(optimizer: Any) -> bool:
-    """Whether it has step hooks of its own: then it was built as a torch optimizer, and does not only wrap one."""
-    return isinstance(optimizer, torch.optim.Optimizer) and "_optimizer_step_pre_hooks" in vars(optimizer)
 
 
 def _among(thing: Any, things: Iterable[Any]) -> bool:

@@ -3,6 +3,7 @@
 import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -175,6 +176,64 @@ def test_a_bare_iterator_is_used_up_if_that_is_asked_for(caplog):
     assert len(list(data)) == 10
     assert "generator are used up" in caplog.text
     assert search(stream(8), consume=True).stop is Stop.DATA_ENDED
+
+
+class StartsOver:
+    """A loader of the user's own that shuffles where it is opened, and goes on as itself."""
+
+    def __init__(self, passes=1000):
+        self.order, self.at, self.passes = np.arange(12), 12, passes
+
+    def __iter__(self):
+        np.random.shuffle(self.order)
+        self.at, self.passes = 0 if self.passes else 12, self.passes - 1
+        return self
+
+    def __next__(self):
+        if self.at == 12:
+            raise StopIteration
+        self.at += 1
+        return torch.full((2, 3), float(self.order[self.at - 1])), torch.zeros(2, 1)
+
+
+class HandsOver(StartsOver):
+    """The same, but what it gives where it is opened comes from another function."""
+
+    begin = StartsOver.__iter__
+
+    def __iter__(self):
+        return self.begin()
+
+
+@pytest.mark.parametrize("call", [search, loop])
+@pytest.mark.parametrize("begun", [0, 3])
+@pytest.mark.parametrize("kind", [StartsOver, HandsOver])
+def test_an_iterator_that_starts_over_is_no_one_shot_one(call, begun, kind):
+    after = []
+    for searches in (False, True):
+        np.random.seed(0)
+        data = kind()
+        list(zip(iter(data) if begun else (), range(begun), strict=False))
+        if searches:
+            call(data)
+        after.append([data.at, data.order.tolist(), data.passes, *(int(batch[0, 0]) for batch, _ in (*data, *data))])
+    assert after[0] == after[1]
+
+
+def test_data_that_end_with_a_later_pass():
+    assert search(StartsOver(passes=1)).stop is Stop.DATA_ENDED
+
+
+def test_a_refusal_does_not_open_the_iterator():
+    class Once(StartsOver):
+        def __iter__(self):
+            return self
+
+    data = Once()
+    data.at = 3
+    with pytest.raises(LoaderError, match="one-shot iterator"):
+        search(data)
+    assert data.at == 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What only a loss function, a loader or an optimizer reaches is found, and put back."""
 
 import gc
+import multiprocessing
 import operator
 import pickle
 import random
@@ -20,7 +21,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
-from findlr import LossError, RangeTest, find_lr, rewindable
+from findlr import LossError, OptimizerError, RangeTest, find_lr, rewindable
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import generators_in, generators_named, reached_from
 from tests.torch.training import loop
@@ -73,6 +74,25 @@ def test_a_tensor_that_only_the_loss_function_trains():
     assert scale.item() == 0
     assert scale.grad is None
     assert found.curve.baseline is None
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
+def test_a_training_whose_tensors_are_no_modules(door):
+    _, batches = net_and_batches()
+    weights = {"matrix": torch.randn(4, 1, requires_grad=True), "bias": torch.zeros(1, requires_grad=True)}
+    before = bits(weights)
+    optimizer = optim.Adam(weights.values(), lr=0.1)
+    search_by(
+        door,
+        nn.Identity(),
+        optimizer,
+        batches,
+        lambda _, b: (b[0] @ weights["matrix"] + weights["bias"] - b[1]).square().mean(),
+    )
+    assert bits(weights) == before
+    assert not optimizer.state
+    with pytest.raises(OptimizerError, match="none of the optimizer's parameters are"):
+        find_lr(nn.Identity(), optimizer, nn.MSELoss(), batches, **QUICK)
 
 
 def test_a_tensor_that_only_the_loss_function_writes_into():
@@ -282,6 +302,50 @@ def test_what_a_class_of_the_users_keeps(door, steps, monkeypatch):
     assert bits({name: vars(State).get(name) for name in ("centre", "updates", "last")}) == before
     if steps:
         del State.last
+
+
+class OfItsClass:
+    """Its class keeps the centre, and its method names a module: only an instance of it leads to both."""
+
+    centre = torch.zeros(2)
+
+    def __call__(self, outputs, targets):
+        moving.step(outputs)
+        type(self).centre = 0.9 * self.centre + 0.1 * outputs.detach().mean(dim=0)
+        return (outputs - targets - self.centre).square().mean()
+
+
+class Moving(OfItsClass):
+    """What it changes is named by the class below it, by a property and by a static method."""
+
+    @property
+    def mean(self):
+        return noises["mean"]
+
+    @staticmethod
+    def trained():
+        return follower
+
+    def step(self, outputs):
+        self.mean.lerp_(outputs.detach().mean(), 0.1)
+        with torch.no_grad():
+            self.trained().weight.mul_(0.9)
+
+
+noises, follower, moving = {"mean": torch.zeros(())}, nn.Linear(2, 2), Moving()
+
+
+@pytest.mark.parametrize("door", ["criterion", "loss_fn", "train_step", "loop"])
+def test_what_the_methods_of_an_object_name_and_what_its_class_keeps(door, monkeypatch):
+    monkeypatch.setattr(OfItsClass, "centre", torch.zeros(2))
+    net, batches = net_and_batches()
+    optimizer, loss = optim.SGD(net.parameters(), lr=0.1), OfItsClass()
+    before = bits([OfItsClass.centre, noises, follower.state_dict()])
+    if door == "criterion":
+        find_lr(net, optimizer, loss, batches, **QUICK)
+    else:
+        search_by(door, net, optimizer, batches, lambda m, b: loss(m(b[0]), b[1]))
+    assert bits([OfItsClass.centre, noises, follower.state_dict()]) == before
 
 
 def test_a_queue_is_filled_once_a_step():
@@ -780,6 +844,30 @@ def test_what_a_dataset_counts_and_keeps_is_put_back():
     assert vars(data) == before
     assert data.last is last
     assert torch.allclose(torch.stack(list(loader)), whole + 1.1)
+
+
+class FewerAtFirst:
+    """A collate function that leaves out less and less, by a count that workers share."""
+
+    def __init__(self, kind):
+        self.count = multiprocessing.Value("i", 0) if kind == "number" else multiprocessing.Array("i", 2)
+
+    def __call__(self, rows):
+        with self.count.get_lock():
+            values = np.frombuffer(self.count.get_obj(), np.int32)
+            values += 1
+            return torch.stack(rows)[:, : 1 + values[-1] // 4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["number", "array"])
+def test_a_count_that_workers_share_is_put_back(kind, workers):
+    collate = FewerAtFirst(kind)
+    loader = DataLoader(torch.randn(64, 99), 8, collate_fn=collate, num_workers=workers)
+    net = nn.Linear(1, 1)
+    loss = dict(loader=loader, loss_fn=lambda m, b: m(b.mean().view(1, 1)).square().mean())
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
+    assert not np.frombuffer(collate.count.get_obj(), np.int32).any()
 
 
 class Reorders(torch.utils.data.IterableDataset):

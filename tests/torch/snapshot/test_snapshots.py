@@ -200,12 +200,13 @@ def storages():
 
 @pytest.mark.parametrize("snapshot", STORES)
 def test_a_snapshot_holds_once_what_it_copies_and_no_more_while_it_is_put_back(snapshot):
-    net, optimizer, criterion, loader, _ = parts()
+    net, optimizer, criterion, loader, average = parts()
     training = TorchTrainable(net, optimizer, criterion, loader, snapshot=snapshot)
     before = storages()
     memory = training.snapshot()
     made = {place: size for place, size in storages().items() if place not in before}
-    copies = sum(t.untyped_storage().nbytes() for t in unique(net, optimizer))
+    held = [*unique(net, optimizer), *average.mean]  # which a hook of the model's holds
+    copies = sum(t.untyped_storage().nbytes() for t in held)
     rng = torch.get_rng_state().nbytes
     assert sum(made.values()) == rng + (files.BUFFER if snapshot == "disk" else copies)
     called = []
@@ -221,7 +222,7 @@ def test_a_snapshot_holds_once_what_it_copies_and_no_more_while_it_is_put_back(s
             memory.put_back()
         views = {torch.ops.aten.detach, torch.ops.aten.as_strided}
         copying = [f for f in called if f is torch.ops.aten.copy_]
-        assert len(copying) == len(unique(net, optimizer))
+        assert len(copying) == len(held)
         assert set(called) - views == {torch.ops.aten.copy_}
     memory.close()
     assert not {place for place in storages() if place not in before} & set(made) or snapshot == "disk"
@@ -393,10 +394,11 @@ def test_auto_counts_what_the_store_will_keep(monkeypatch):
     monkeypatch.setattr("findlr.torch.training.free_memory", lambda _: 1 << 60)
     real = stores._chosen
     monkeypatch.setattr(stores, "_chosen", lambda nbytes, free: counted.append(nbytes) or real(nbytes, free))
-    net, optimizer, criterion, loader, _ = parts()
+    net, optimizer, criterion, loader, average = parts()
     TorchTrainable(net, optimizer, criterion, loader).snapshot().close()
     expanded = net.expanded.nbytes - net.expanded.untyped_storage().nbytes()
-    assert counted == [sum(t.nbytes for t in unique(net, optimizer)) - expanded]
+    held = [*unique(net, optimizer), *average.mean]
+    assert counted == [sum(t.nbytes for t in held) - expanded]
 
 
 def test_the_hosts_free_memory_is_known_on_linux():

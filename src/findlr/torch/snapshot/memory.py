@@ -196,10 +196,10 @@ class TorchMemory(Memory):
             for name, value in vars(module).items()
             if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
-        self.note(*other, worth=worth)
+        parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
+        self.note(*other, *filter(None, map(vars, parameters)), worth=worth)  # and what parameters have as attributes
         if code := [*set(map(type, new)) - NAMELESS, *filter(callable, other)]:
             self.note(*generators_named(code))
-        parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
         buffers = [b for m in plain for b in m._buffers.values() if b is not None and b.is_leaf]
         for module in scripted:
             attributes = attributes_of_scripted(module)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
@@ -25,6 +26,7 @@ from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
 from findlr.torch.snapshot.stores import bytes_of
+from findlr.torch.snapshot.written import warn_of_writes
 
 logger = logging.getLogger("findlr")
 
@@ -77,8 +79,10 @@ class Around:
         self._reached = reached
 
     def remember(self, memory: TorchMemory) -> None:
-        """Put them back with ``memory``; warn of iterators that were drawn from."""
-        memory.note(*filter(is_small_array, self._reached.arrays))
+        """Put them back with ``memory``; warn of iterators that were drawn from, and of large arrays that changed."""
+        if self._reached.arrays:
+            memory.note(*filter(is_small_array, self._reached.arrays))
+            warn_of_writes(self._reached.arrays, memory, memory.left)
         memory.each(_put_kept, self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
 
@@ -146,6 +150,8 @@ def note_stateful(stateful: Any, memory: TorchMemory) -> None:
     elif isinstance(stateful, Remembers):
         stateful.remember(memory)
     elif has_state(stateful):
+        if isinstance(stateful, LRScheduler):  # so that its lists stay the same objects, whatever it makes of its state
+            memory.note(vars(stateful))
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
     else:
         check_stateful(stateful)

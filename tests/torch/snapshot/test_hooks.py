@@ -1,0 +1,140 @@
+"""What hooks hold, at a module, a gradient or a step of the optimizer, is put back; and what parameters hold."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+
+from findlr import RangeTest, find_lr
+from findlr.testing.bits import bits
+
+QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
+
+
+def running_mean(net, _):
+    mean = torch.zeros(8)
+
+    def hook(_, __, outputs):
+        mean.lerp_(outputs.detach().mean(dim=0), 0.1)
+        return outputs - mean
+
+    net[0].register_forward_hook(hook)
+    return lambda: mean
+
+
+class Centre:
+    """A mean that is replaced at each pass, with the passes that it has seen."""
+
+    def __init__(self):
+        self.mean, self.passes = torch.zeros(4), 0
+
+    def __call__(self, _, inputs):
+        self.passes += 1
+        self.mean = self.mean + (inputs[0].mean(dim=0) - self.mean) / self.passes
+        return (inputs[0] - self.mean,)
+
+
+def centre(net, _):
+    hook = Centre()
+    net[0].register_forward_pre_hook(hook)
+    return lambda: vars(hook)
+
+
+def noise(net, _):
+    generator = torch.Generator().manual_seed(1)
+    net[0].register_forward_hook(lambda _, __, outputs: outputs + torch.randn(outputs.shape, generator=generator))
+    return generator.get_state
+
+
+def normalised(net, _):
+    layer = nn.BatchNorm1d(8)
+    net[0].register_forward_hook(lambda _, __, outputs: layer(outputs))
+    return lambda: [layer.state_dict(), layer.weight.grad]
+
+
+def gradient_noise(net, _):
+    generator = np.random.default_rng(2)
+    net[0].weight.register_hook(lambda gradient: gradient + 0.1 * generator.normal())
+    return lambda: generator.bit_generator.state
+
+
+def mask(net, _):
+    kept = torch.ones(8, 4)
+
+    def hook(parameter):
+        kept.mul_(0.9)
+        parameter.grad.mul_(kept)
+
+    net[0].weight.register_post_accumulate_grad_hook(hook)
+    return lambda: kept
+
+
+def before_steps(_, optimizer):
+    scale = torch.ones(1)
+
+    def hook(optimizer, *_):
+        scale.mul_(0.9)
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad.mul_(scale)
+
+    optimizer.register_step_pre_hook(hook)
+    return lambda: scale
+
+
+def after_steps(net, optimizer):
+    average = nn.Linear(4, 8)
+    optimizer.register_step_post_hook(lambda *_: average.weight.data.lerp_(net[0].weight.detach(), 0.1))
+    return average.state_dict
+
+
+def attribute(net, _):
+    for parameter in net.parameters():
+        parameter.mean = torch.zeros_like(parameter)
+        parameter.register_hook(lambda gradient, own=parameter: own.mean.lerp_(gradient, 0.1) + gradient)
+    return lambda: [parameter.mean for parameter in net.parameters()]
+
+
+KINDS = [running_mean, centre, noise, normalised, gradient_noise, mask, before_steps, after_steps, attribute]
+
+
+def made():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    return net, optim.SGD(net.parameters(), lr=0.1)
+
+
+def search_by(door, net, optimizer):
+    inputs = torch.linspace(-1, 2, 128).view(32, 4)
+    batches = [(inputs[i : i + 8], inputs[i : i + 8, :2]) for i in range(0, 32, 8)]
+    criterion = nn.MSELoss()
+    if door == "find_lr":
+        return find_lr(net, optimizer, criterion, batches, **QUICK)
+    with RangeTest(net, optimizer, **QUICK) as test:
+        for batch, targets in test(batches):
+            optimizer.zero_grad()
+            loss = criterion(net(batch), targets)
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+    return test.finding
+
+
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_hooks_hold(kind, door):
+    net, optimizer = made()
+    state = kind(net, optimizer)
+    before = bits([state(), net.state_dict()])
+    search_by(door, net, optimizer)
+    assert bits([state(), net.state_dict()]) == before
+
+
+def test_a_number_that_a_hook_keeps_is_named(caplog):
+    net, optimizer = made()
+    calls = SimpleNamespace(count=0)
+    net[0].register_forward_hook(lambda *_: setattr(calls, "count", calls.count + 1))
+    search_by("loop", net, optimizer)
+    assert calls.count == 6
+    assert "calls.count was 0 and is 6" in caplog.text
