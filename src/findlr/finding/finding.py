@@ -18,8 +18,8 @@ from findlr.errors import MissingExtraError, NoSuggestionError, OptimizerError
 from findlr.finding.code import code_for
 from findlr.finding.columns import columns_of, table, write_csv, write_jsonl
 from findlr.finding.cost import Cost
-from findlr.finding.plain import check_parts, fields_of, plain_of
-from findlr.finding.saved import parsed, plain_facts, read, write
+from findlr.finding.plain import fields_of, keep_parts, plain_of
+from findlr.finding.saved import parsed, read, write
 from findlr.finding.telling import finding_text, repr_text
 from findlr.finding.writing import optimizers_in, write_rates
 
@@ -72,8 +72,7 @@ class Finding:
     __hash__ = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        check_parts(self)
-        object.__setattr__(self, "facts", plain_facts(self.facts))
+        keep_parts(self)
 
     def __str__(self) -> str:
         return finding_text(self)

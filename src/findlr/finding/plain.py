@@ -12,6 +12,7 @@ from findlr.analysis.race import Race
 from findlr.analysis.rules import Suggestion
 from findlr.analysis.verdict import Verdict
 from findlr.finding.cost import Cost
+from findlr.finding.facts import plain_facts
 from findlr.finding.saved import FORMAT, checked, damaged, marked, strict
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ _PARTS: dict[str, type] = {
 }
 
 
-def check_parts(finding: Finding) -> None:
-    """Refuse a Finding that no view could show, and that could not be saved.
+def keep_parts(finding: Finding) -> None:
+    """Keep a new Finding's facts as plain values, and refuse one that no view could show or that could not be saved.
 
     Raises:
         ConfigurationError: a part is of another kind.
@@ -40,6 +41,7 @@ def check_parts(finding: Finding) -> None:
         part = getattr(finding, name)
         if not (isinstance(part, kind) or (part is None and name in ("suggestion", "race"))):
             of_kind(part, kind, f"a Finding's {name}", "change one that find_lr returned with dataclasses.replace")
+    object.__setattr__(finding, "facts", plain_facts(finding.facts))  # its class is frozen
 
 
 def plain_of(finding: Finding) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from findlr.analysis.text import printable
 from findlr.errors import FileFormatError
+from findlr.finding.facts import DEEPEST
 from findlr.finding.files import write_whole
 
 _Read = TypeVar("_Read")
@@ -22,8 +23,6 @@ _Read = TypeVar("_Read")
 FORMAT = 1
 LARGEST = 96 * 2**20  # bytes of a file: a million points with all that can be measured at each
 
-_DEEPEST = 32  # lists and objects of the facts in each other
-_PLAIN = {bool, int, float, str, type(None)}
 _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
@@ -91,53 +90,14 @@ def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
     return value
 
 
-def plain_facts(facts: Mapping[Any, Any]) -> dict[str, Any]:
-    """Facts as they are read back: names, texts, numbers, lists and dicts; of anything else, what ``repr`` says.
-
-    Example:
-        >>> plain_facts({"betas": (0.9, 0.999), 1: {"device": object}})
-        {'betas': [0.9, 0.999], '1': {'device': "<class 'object'>"}}
-    """
-    return _plain_items(facts, 0)
-
-
-def plain_fact(value: Any, depth: int = 0) -> Any:
-    """One of them."""
-    if type(value) in _PLAIN:
-        return value
-    if depth == _DEEPEST:  # or endless, where it holds itself
-        return _said(value)
-    if isinstance(value, Mapping):
-        return _plain_items(value, depth + 1)
-    if isinstance(value, (list, tuple)):
-        quick = set(map(type, value)) <= _PLAIN  # there may be many
-        return list(value) if quick else [plain_fact(item, depth + 1) for item in value]
-    numbers = getattr(value, "tolist", None)  # of NumPy's or torch's
-    return plain_fact(numbers(), depth + 1) if callable(numbers) else _said(value)
-
-
-def _plain_items(facts: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-    plain = {}
-    for name, value in facts.items():
-        plain[str(name)] = value if type(value) in _PLAIN else plain_fact(value, depth)  # without a call for each
-    return plain
-
-
-def _said(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - its own code fails, or it is too deep
-        return f"<{type(value).__name__}>"
-
-
 def marked(text: str) -> dict[str, str]:
     """A float of the facts, where a text could be just that text."""
     return {"float": text}
 
 
 def _unmarked(value: Any, depth: int = 0) -> Any:
-    if depth > _DEEPEST:
-        raise FileFormatError(f"this Finding is damaged: its facts are more than {_DEEPEST} deep; save it again")
+    if depth > DEEPEST:
+        raise FileFormatError(f"this Finding is damaged: its facts are more than {DEEPEST} deep; save it again")
     if isinstance(value, Mapping):
         if value.keys() == {"float"} and isinstance(value["float"], str) and value["float"] in _NOT_FINITE:
             return float(value["float"])

@@ -18,7 +18,7 @@ from findlr.analysis.numbers import real
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.finding.code import OptimizerFacts
-from findlr.finding.saved import plain_fact
+from findlr.finding.facts import plain_fact
 from findlr.search import rounding
 
 _NOT_ARGUMENTS = ("name", "learning_rate")

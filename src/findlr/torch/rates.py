@@ -19,7 +19,7 @@ from findlr.analysis.families import family
 from findlr.analysis.numbers import real
 from findlr.errors import OptimizerError
 from findlr.finding.code import OptimizerFacts
-from findlr.finding.saved import plain_facts
+from findlr.finding.facts import plain_facts
 from findlr.search.rounding import rounded
 
 
