@@ -9,6 +9,7 @@ from findlr import Curve, NoSuggestionError, Stop, Suggestion, Verdict, find, ru
 from findlr.analysis.answer import answer
 from findlr.analysis.curve import Ending
 from findlr.analysis.plan import Plan
+from findlr.analysis.race import Race, Run
 from findlr.analysis.verdict import judge
 from findlr.testing import Quadratic
 
@@ -407,3 +408,15 @@ def test_every_verdict_has_its_sentence(verdict):
 @pytest.mark.parametrize("stop", list(Stop))
 def test_every_stop_has_its_sentence(stop):
     assert stop.sentence.endswith(".")
+
+
+def test_a_race_that_learned_takes_the_place_of_a_refusals_advice():
+    noise = 0.1 * np.random.default_rng(0).normal(size=100)
+    flat, plan = Curve(10.0 ** np.linspace(-8, 1, 100), 2.3 + noise), Plan("constant", 1000, "AdamW")
+    runs = tuple(Run(lr, 200, loss) for lr, loss in ((1e-4, 2.0), (1e-3, 1.0), (1e-2, 1.9)))
+    alone, raced = answer(flat, plan), answer(flat, plan, race=Race(runs, 2.3, 1e-3, bracketed=True))
+    assert "check that the loss depends on the parameters" in alone.why
+    assert raced.verdict is Verdict.RACED
+    assert raced.why.endswith(
+        " at every rate up to 10. Short runs of the plan learn, though, and tell the rates apart."
+    )

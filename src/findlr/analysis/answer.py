@@ -61,8 +61,8 @@ def answer(
     if race is None or start is None or not learned(race):
         return swept
     verdict, why = swept.verdict, swept.why
-    if verdict in (Verdict.NOISY, Verdict.NO_EDGE, Verdict.MANY_EPOCHS, Verdict.PRETRAINED, Verdict.DISAGREE):
-        why, _ = parted(why)  # its advice, to verify, was taken
+    if verdict not in (Verdict.CLEAR, Verdict.NOT_FINITE):
+        why, _ = parted(why)  # its advice was to verify, or to mend what the runs show to be sound
     if end_alike(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
