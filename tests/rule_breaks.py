@@ -221,7 +221,7 @@ _USUAL = [
     (
         "usual: SGD's, of a loss without a scale",
         UNSCALED,
-        "if not (start > 0 and math.isfinite(start)):",
+        "if not _SMALLEST < start < 1 / _SMALLEST:",
         "if start <= 0:",
     ),
     ("usual: a rate that is found alone", RATE, "if plan.optimizer in RATE_FREE:", "if False:"),
