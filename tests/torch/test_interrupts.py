@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import time
+import types
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
@@ -217,3 +219,42 @@ def test_at_two_random_times(door):
             problems.append(problem)
     assert problems == []
     assert pressed
+
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def finalized():
+    gone = type("Gone", (), {})()
+    weakref.finalize(gone, signal.raise_signal, signal.SIGINT)
+    return gone
+
+
+@pytest.mark.parametrize("make", [Dying, finalized])
+@pytest.mark.parametrize("door", ["find_lr", "own-loop", "train_step", "race"])
+def test_where_python_drops_what_is_raised_it_waits_for_the_next_step(door, make):
+    search, count = Search(door, "device"), 0
+
+    def call(work):
+        nonlocal count
+        usual = torch.nn.functional.cross_entropy
+
+        def dies(*given, **how):
+            nonlocal count
+            count += 1
+            if count == 1:
+                make()  # nobody has it
+            return usual(*given, **how)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "cross_entropy", dies)
+            try:
+                return work()
+            except KeyboardInterrupt as error:
+                return error
+
+    error = search.interrupted(types.SimpleNamespace(call=call))
+    assert type(error) is KeyboardInterrupt
+    assert error.finding.race is None

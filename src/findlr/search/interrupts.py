@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  
 
 _WAITS: set[CodeType] = set()
 _ACTS: set[CodeType] = set()
+_SWALLOW = {weakref.__file__, weakref.WeakSet.__init__.__code__.co_filename}
+"""Files of callbacks that Python calls as an object dies. It drops what is raised there, and in ``__del__``."""
 
 
 def signals_wait(function: Function) -> Function:
@@ -190,11 +193,12 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _acts_in(frame: FrameType | None) -> bool:
-    """Whether a signal acts at once: the innermost function that is marked decides."""
+    """Whether a signal acts at once: the innermost function that is marked, or that can raise nothing, decides."""
     while frame is not None:
-        if frame.f_code in _WAITS:
+        code = frame.f_code
+        if code in _WAITS or code.co_name == "__del__" or code.co_filename in _SWALLOW:
             return False
-        if frame.f_code in _ACTS:
+        if code in _ACTS:
             return True
         frame = frame.f_back
     return True
