@@ -170,6 +170,10 @@ class _Iterations(DelegatedStep):
         """None where there is a ``loss_fn``."""
         return super().why_no_loss() if self._loss_fn is None else None
 
+    def why_not_packed(self) -> str | None:
+        """None: it goes where the process function goes."""
+        return None
+
 
 def _sorted(to_save: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
     """The modules, the one called "model" first; the optimizers; and what else a step changes, but for engines."""
