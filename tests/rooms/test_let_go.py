@@ -24,6 +24,7 @@ import findlr.jax
 import findlr.keras
 import findlr.lightning
 import findlr.skorch
+from tests.garbage import kinds_of_garbage
 
 X = np.random.default_rng(0).normal(size=(160, 8)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -158,10 +159,6 @@ def test_nothing_of_findlr_waits_for_the_collector(search, failing, tmp_path):
     else:
         assert not failing
     finally:
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        kinds = {type(each) for each in gc.garbage}
-        gc.set_debug(0)
-        gc.garbage.clear()
+        left = kinds_of_garbage("findlr")
         gc.enable()
-    assert not [kind for kind in kinds if kind.__module__.startswith("findlr")]
+    assert not left

@@ -8,6 +8,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
 from findlr import RangeTest, find_lr
+from tests.garbage import kinds_of_garbage
 
 EXITS = {"finish": None, "raise": ValueError("the loss exploded"), "memory": torch.OutOfMemoryError("out of memory")}
 EXITS["interrupt"] = KeyboardInterrupt()
@@ -66,18 +67,6 @@ def by_hand():
     gc.enable()
 
 
-def of_a_search():
-    """What waits for the collector and is findlr's, or a tensor."""
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        kinds = [type(each) for each in gc.garbage]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-    return sorted({kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] in ("findlr", "torch")})
-
-
 def tensors():
     return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
@@ -94,7 +83,7 @@ def test_nothing_of_a_search_waits_for_the_collector(door, end, failing):
         error.with_traceback(None)
     assert tensors() == before
     del training
-    assert not of_a_search()
+    assert not kinds_of_garbage("findlr", "torch")
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -125,4 +114,4 @@ def test_nothing_of_a_search_that_fails_at_its_first_step_waits(criterion, kind)
         error.with_traceback(None)
     assert tensors() == before
     del training, criterion
-    assert not of_a_search()
+    assert not kinds_of_garbage("findlr", "torch")

@@ -107,7 +107,7 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
     finally:
         turn.give()
         task.release(signals)
-        task.ended = task.recording.raised = None  # with them it would stay in memory until garbage is collected
+        task.ended = task.recording.raised = None  # their tracebacks hold the task, which holds them
 
 
 class _Search:

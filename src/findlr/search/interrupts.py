@@ -193,7 +193,7 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _acts_in(frame: FrameType | None) -> bool:
-    """Whether a signal acts at once: the innermost function that is marked, or that can raise nothing, decides."""
+    """Whether a signal acts at once: the innermost one that is marked, or whose exceptions Python drops, decides."""
     while frame is not None:
         code = frame.f_code
         if code in _WAITS or code.co_name == "__del__" or code.co_filename in _SWALLOW:

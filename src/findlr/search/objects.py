@@ -199,8 +199,8 @@ def refill_if_changed(container: Any, items: Any) -> None:
 def starts_over(iterator: Iterator[Any]) -> bool:
     """Whether an iterator starts over where it is opened, and goes on as itself, as many loaders of one's own do.
 
-    It is not opened to see, because it may shuffle then. One that goes on from where it stands does nothing in its
-    ``__iter__``, so that names nothing.
+    It is not opened to find out, because it may shuffle then. The code of its ``__iter__`` tells: one that goes on from
+    where it stands only returns itself there, which takes no name and no call.
 
     Example:
         >>> class Shuffled:

@@ -186,9 +186,8 @@ class Workers:
             TypeError: it gives no Future, without which nothing would come back.
         """
         task = self._executor.submit(function, *arguments, **how)
-        if not all(
-            callable(getattr(task, name, None)) for name in ("done", "result", "cancel")
-        ):  # Dask's is of its own
+        used = [getattr(task, name, None) for name in ("done", "result", "cancel")]
+        if not all(map(callable, used)):  # not by its class, because Dask has one of its own
             raise TypeError(f"its submit must return a Future, and returned {kind_of(task)}")
         return task
 

@@ -94,9 +94,8 @@ def hooked(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             return hooked(inner)
     name = type(optimizer).__name__
     raise OptimizerError(
-        f"the steps of {name} can't be seen: it holds no optimizer of torch.optim, and was built without torch.optim."
-        f"Optimizer's own __init__: let its __init__ call super().__init__, or search without a loop or a step of your "
-        "own"
+        f"the steps of {name} can't be seen: it holds no optimizer of torch.optim, and its __init__ does not call that "
+        "of torch.optim.Optimizer: let it call super().__init__, or search without a loop or a step of your own"
     )
 
 
