@@ -1,5 +1,6 @@
 """Ctrl-C at every place where it may come: everything is back, and what was measured is carried."""
 
+import ctypes
 import gc
 import os
 import random
@@ -232,7 +233,24 @@ def finalized():
     return gone
 
 
-@pytest.mark.parametrize("make", [Dying, finalized])
+def collected():
+    """Press as a pass of Python's over all objects ends, in a callback of it (JAX has one, and so has Hypothesis)."""
+
+    def ends(phase, _):
+        if phase == "stop":
+            gc.callbacks.remove(ends)
+            signal.raise_signal(signal.SIGINT)
+
+    gc.callbacks.append(ends)
+    gc.collect()
+
+
+def called_by_c():
+    """Press in a function that C calls."""
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+
+
+@pytest.mark.parametrize("make", [Dying, finalized, collected, called_by_c])
 @pytest.mark.parametrize("door", ["find_lr", "own-loop", "train_step", "race"])
 def test_where_python_drops_what_is_raised_it_waits_for_the_next_step(door, make):
     search, count = Search(door, "device"), 0

@@ -498,9 +498,10 @@ def check(make, before=4, after=9, call=lambda training: training.find(), never_
 
 @contextmanager
 def leaves_nothing():
-    """No worker process, no file, no handler of a signal is left of what the block does."""
+    """No worker process, no file, no handler of a signal or of a dropped exception is left of what the block does."""
     workers = set(multiprocessing.active_children())
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    hook = sys.unraisablehook
     usual = tempfile.tempdir
     # In a folder of its own, because other tests may run beside it.
     with tempfile.TemporaryDirectory() as own, chdir(own), tempfile.TemporaryDirectory() as folder:
@@ -511,6 +512,7 @@ def leaves_nothing():
             tempfile.tempdir = usual
         assert [*Path(folder).iterdir(), *Path().iterdir()] == []
     assert {number: signal.getsignal(number) for number in signal.valid_signals()} == handlers
+    assert sys.unraisablehook == hook
     assert interrupts.waiting == []
     assert set(multiprocessing.active_children()) <= workers
 

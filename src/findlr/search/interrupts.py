@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any, TypeVar
@@ -21,15 +20,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 waiting: list[int] = []
 """The numbers of the signals that wait. A loop in which they may act looks here, and calls ``deliver``."""
 
-_raised: list[BaseException] = []  # by handlers, in this search
+_raised: list[tuple[int, BaseException]] = []  # by the handlers of these signals, in this search
+_dropped: dict[int, BaseException] = {}  # those of them that Python could not pass on: they are raised again
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")  # that people have handlers for
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not each on every system
 
 _WAITS: set[CodeType] = set()
 _ACTS: set[CodeType] = set()
-_SWALLOW = {weakref.__file__, weakref.WeakSet.__init__.__code__.co_filename}
-"""Files of callbacks that Python calls as an object dies. It drops what is raised there, and in ``__del__``."""
 
 
 def signals_wait(function: Function) -> Function:
@@ -46,7 +44,12 @@ def signals_act(function: Function) -> Function:
 
 def is_a_signals(error: BaseException) -> bool:
     """Whether a handler has raised an exception in this search: then it is none of the training's own."""
-    return any(error is each for each in _raised)
+    return _number_of(error) is not None
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    """The signal whose handler has raised this."""
+    return next((number for number, each in _raised if each is error), None)
 
 
 def deliver(handlers: Mapping[int, Callable[[int, FrameType | None], Any]] | None = None) -> None:
@@ -75,6 +78,8 @@ def _handle(handlers: list[tuple[int, Any]]) -> None:
         return
     number, handler = handlers[0]
     try:
+        if number in _dropped:
+            raise _dropped.pop(number)
         if callable(handler):
             handler(number, sys._getframe())  # noqa: SLF001 - what Python itself would give it
     finally:
@@ -102,6 +107,7 @@ class HeldSignals:
         self.together = together
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._formers: dict[int, Any] = {}  # what is given back, which may be no handler of Python's
+        self._hook = sys.unraisablehook  # what Python told of exceptions that it drops, before the search
 
     @property
     def are_of_another_thread(self) -> bool:
@@ -118,9 +124,9 @@ class HeldSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         if HeldSignals.outermost is None:
-            waiting.clear()  # of a search whose end was broken off
-            _raised.clear()
+            _clear()  # what is left of a search whose end was broken off
             HeldSignals.outermost = self
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._drops
         HeldSignals.joint += self.together
         for number in _SIGNALS:
             former = handler = signal.getsignal(number)
@@ -148,6 +154,7 @@ class HeldSignals:
         if HeldSignals.outermost is self:
             HeldSignals.outermost = None
             _raised.clear()
+            self._put_hook_back()
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
@@ -169,16 +176,35 @@ class HeldSignals:
         try:
             self._handlers[number](number, frame)
         except BaseException as error:
-            _raised.append(error)
+            _raised.append((number, error))
             raise
+
+    def _drops(self, unraisable: Any) -> None:
+        """Python drops an exception: of a ``__del__``, or of a callback of weakref's, of gc's or of ctypes'."""
+        number = _number_of(unraisable.exc_value)
+        if number is None:
+            self._hook(unraisable)
+            return
+        _dropped[number] = unraisable.exc_value
+        waiting.append(number)
+
+    def _put_hook_back(self) -> None:
+        if sys.unraisablehook == self._drops:  # otherwise the training has put another one there
+            sys.unraisablehook = self._hook
+
+
+def _clear() -> None:
+    waiting.clear()
+    _raised.clear()
+    _dropped.clear()
 
 
 def _forget() -> None:
     """In a fork no search goes on, so each signal has the handler again that it had before the outermost one."""
     held, HeldSignals.outermost = HeldSignals.outermost, None
-    waiting.clear()
-    _raised.clear()
+    _clear()
     if held is not None:
+        held._put_hook_back()  # noqa: SLF001 - its own
         for number, former in held._formers.items():  # noqa: SLF001 - its own
             signal.signal(number, former)
 
@@ -193,10 +219,10 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _acts_in(frame: FrameType | None) -> bool:
-    """Whether a signal acts at once: the innermost one that is marked, or whose exceptions Python drops, decides."""
+    """Whether a signal acts at once: the innermost function that is marked decides."""
     while frame is not None:
         code = frame.f_code
-        if code in _WAITS or code.co_name == "__del__" or code.co_filename in _SWALLOW:
+        if code in _WAITS:
             return False
         if code in _ACTS:
             return True
