@@ -103,13 +103,16 @@ def raw_picture() -> Figure:
 
 def compare_picture() -> Figure:
     """The same network with four weight decays."""
-    runs = []
-    for weight_decay in (0.001, 0.01, 0.1, 0.5):
-        torch.manual_seed(SEED)
-        loader, net = digits(), simple_net()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=weight_decay)
-        runs.append(find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=300))
-    return figure_of(compare(runs))
+    return figure_of(compare([decayed(weight_decay) for weight_decay in (0.001, 0.01, 0.1, 0.5)]))
+
+
+@cache
+def decayed(weight_decay: float) -> Finding:
+    """A sweep with momentum and this weight decay."""
+    torch.manual_seed(SEED)
+    loader, net = digits(), simple_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=weight_decay)
+    return find_lr(net, optimizer, nn.NLLLoss(), loader, num_steps=300)
 
 
 def parabola_picture() -> Figure:
@@ -148,6 +151,7 @@ def rates_picture() -> Figure:
     return figure
 
 
+@cache
 def train(lr: float, steps: int) -> list[float]:
     """Losses of a training at one rate."""
     torch.manual_seed(SEED)
@@ -201,7 +205,13 @@ def smoothing_picture() -> Figure:
 
 
 def stop_picture() -> Figure:
-    """The stop rule on a loss that goes below zero: a network that predicts each pixel with an uncertainty."""
+    """The stop rule on a loss that goes below zero."""
+    return stop_plot(below_zero())
+
+
+@cache
+def below_zero() -> Finding:
+    """A sweep of a network that predicts each pixel with an uncertainty."""
     torch.manual_seed(SEED)
     loader = digits(32)
     net = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 128))
@@ -210,14 +220,13 @@ def stop_picture() -> Figure:
         mean, log_variance = outputs.chunk(2, dim=1)
         return nn.functional.gaussian_nll_loss(mean, images, log_variance.exp() + 1e-2)
 
-    finding = find_lr(
+    return find_lr(
         net,
         torch.optim.Adam(net.parameters()),
         loader=loader,
         loss_fn=lambda model, batch: surprise(model(batch[0]), batch[0]),
         num_steps=NUM_STEPS,
     )
-    return stop_plot(finding)
 
 
 def stop_plot(finding: Finding) -> Figure:
@@ -343,9 +352,8 @@ def race_picture() -> Figure:
     """The loss after one-cycle trainings of several lengths, over the peak rate."""
     figure, ax = plt.subplots(figsize=(7, 3.6))
     lrs = 0.02 * 2.0 ** np.arange(9)
-    shape = Plan("one_cycle")
     for steps, colour in ((30, GREY), (100, BLUE), (1000, ORANGE)):
-        starts = [one_cycle_loss(lr * shape.shares(steps)) for lr in lrs]
+        starts = [one_cycle_loss(lr, steps) for lr in lrs]
         losses = np.array([end for _, end in starts])
         start = starts[0][0]
         far = (losses - losses.min()) / (start - losses.min())
@@ -358,8 +366,9 @@ def race_picture() -> Figure:
     return figure
 
 
-def one_cycle_loss(lrs: np.ndarray) -> tuple[float, float]:
-    """The held-out loss before and after a training at these rates."""
+@cache
+def one_cycle_loss(lr: float, steps: int) -> tuple[float, float]:
+    """The held-out loss before and after a training of so many steps, with this peak rate."""
     torch.manual_seed(SEED)
     images, labels = load_digits(return_X_y=True)
     inputs, targets = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
@@ -373,9 +382,9 @@ def one_cycle_loss(lrs: np.ndarray) -> tuple[float, float]:
             return nn.functional.nll_loss(net(inputs[held_out]), targets[held_out]).item()
 
     start = score()
-    for lr in lrs:
+    for share in Plan("one_cycle").shares(steps):
         batch = rest[torch.randint(len(rest), (BATCH_SIZE,))]
-        optimizer.param_groups[0]["lr"] = float(lr)
+        optimizer.param_groups[0]["lr"] = float(lr * share)
         optimizer.zero_grad()
         nn.functional.nll_loss(net(inputs[batch]), targets[batch]).backward()
         optimizer.step()
