@@ -7,6 +7,7 @@ are the entries of functions of findlr's, contextlib's and of torch's modes, and
 import contextlib
 import dis
 import linecache
+import os
 import signal
 import sys
 from functools import cache
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import findlr
 from findlr import RangeTest
+
+EVERY = os.environ.get("FINDLR_PLACES") == "all"
+"""Press at every place, however often it is passed; else at some, drawn from a seed or spread evenly."""
 
 SOURCE = str(Path(findlr.__file__).parent)
 OTHERS = frozenset(

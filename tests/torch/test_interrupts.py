@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 import random
 import signal
 import time
@@ -18,14 +17,11 @@ import torch
 from findlr import Finding, find_lr
 from findlr.search import interrupts
 from findlr.torch import compiled
-from tests.interrupter import Interrupter
+from tests.interrupter import EVERY, Interrupter
 from tests.torch.training import OwnLoop, Training, check, without_a_call
 
 # A generator that Python closes can't raise: it says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-EVERY = os.environ.get("FINDLR_PLACES") == "all"
-"""Press at every place, however often it is passed; else at some, drawn from a seed."""
 
 SHORT = {"min_lr": 1e-6, "max_lr": 1e-3, "num_steps": 2}
 RACE = {**SHORT, "num_steps": 12, "verify": True, "total_steps": 40, "budget": 48, "control_variate": False}

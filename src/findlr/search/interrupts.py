@@ -124,7 +124,8 @@ class HeldSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         if HeldSignals.outermost is None:
-            _clear()  # what is left of a search whose end was broken off
+            for left in (waiting, _raised, _dropped):  # by a search whose end was broken off
+                left.clear()
             HeldSignals.outermost = self
             self._hook, sys.unraisablehook = sys.unraisablehook, self._drops
         HeldSignals.joint += self.together
@@ -154,7 +155,8 @@ class HeldSignals:
         if HeldSignals.outermost is self:
             HeldSignals.outermost = None
             _raised.clear()
-            self._put_hook_back()
+            is_own = sys.unraisablehook == self._drops  # otherwise the training has put another one there
+            sys.unraisablehook = self._hook if is_own else sys.unraisablehook
         try:
             for number in sorted(self._handlers, key=lambda number: number == signal.SIGINT):
                 if signal.getsignal(number) == self._arrived:  # otherwise the training has put another one there
@@ -188,23 +190,14 @@ class HeldSignals:
         _dropped[number] = unraisable.exc_value
         waiting.append(number)
 
-    def _put_hook_back(self) -> None:
-        if sys.unraisablehook == self._drops:  # otherwise the training has put another one there
-            sys.unraisablehook = self._hook
-
-
-def _clear() -> None:
-    waiting.clear()
-    _raised.clear()
-    _dropped.clear()
-
 
 def _forget() -> None:
     """In a fork no search goes on, so each signal has the handler again that it had before the outermost one."""
     held, HeldSignals.outermost = HeldSignals.outermost, None
-    _clear()
+    for left in (waiting, _raised, _dropped):
+        left.clear()
     if held is not None:
-        held._put_hook_back()  # noqa: SLF001 - its own
+        sys.unraisablehook = held._hook  # noqa: SLF001 - its own
         for number, former in held._formers.items():  # noqa: SLF001 - its own
             signal.signal(number, former)
 
