@@ -86,6 +86,11 @@ MAKES = {
 }
 
 
+UNSCALED = (Mined, MinedLoop)
+SOME = 1 if EVERY else 3
+"""Every how many steps are tried where it takes long."""
+
+
 def check_every_step(make, place, error, call=lambda training: training.find(), before=3, every=1):
     """Break at the first passing of ``place``, the ``every``-th after it, ... until it holds; give what each gave."""
     never_called, results = without_a_call(make, before), []
@@ -108,8 +113,10 @@ def check_every_step(make, place, error, call=lambda training: training.find(), 
 )
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 def test_at_every_step(make, place, error):
-    broken, whole = check_every_step(make, place, error)
-    assert list(dict.fromkeys(len(finding.curve) for finding in broken)) == list(STEPS)  # a scaler skips a few
+    every = SOME if place in ("loader", "forward-hook", "backward-hook", "pre-hook") and make in UNSCALED else 1
+    broken, whole = check_every_step(make, place, error, every=every)
+    lengths = dict.fromkeys(len(finding.curve) for finding in broken)  # a scaler skips a few steps
+    assert list(lengths) == list(STEPS[::every])
     assert whole.stop is Stop.FINISHED
     for finding in broken:
         assert finding.stop is Stop.INTERRUPTED
@@ -135,20 +142,21 @@ RACE = {"verify": True, "total_steps": 40, "budget": 48, "control_variate": Fals
 @errors
 @pytest.mark.parametrize("place", ["criterion", "baseline", "half-a-step"], ids=["steps", "evaluations", "half-a-step"])
 def test_in_every_step_and_evaluation_of_a_race(place, error):
-    broken, whole = check_every_step(Mined, place, error, lambda training: training.find(**RACE))
+    every = 1 if place == "baseline" else SOME
+    broken, whole = check_every_step(Mined, place, error, lambda training: training.find(**RACE), every=every)
     runs = len(whole.race.runs)
     assert runs == 3
     if place == "baseline":  # before the first run and after each, on one batch: a fifth of six
         assert len(broken) == runs + 1
         assert all(finding.stop is Stop.FINISHED for finding in broken)
     else:
-        assert len(broken) == len(STEPS) + sum(run.steps for run in whole.race.runs)
+        assert len(broken) == -(-(len(STEPS) + sum(run.steps for run in whole.race.runs)) // every)
     assert all(finding.race is None for finding in broken)
 
 
 @pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
 def test_a_dataset_that_raises_in_a_worker_at_every_batch(loader):
-    for at in range(0, 23, 4):  # each of two workers reads half of an epoch's 46 samples
+    for at in range(0, 23, 4 * SOME):  # each of two workers reads half of an epoch's 46 samples
         _, error = check(lambda at=at: Training(loader=loader, bomb=lambda: Bomb("dataset", at)))
         assert "boom" in str(error)
 
@@ -156,9 +164,8 @@ def test_a_dataset_that_raises_in_a_worker_at_every_batch(loader):
 @pytest.mark.parametrize("loader", WORKERS.values(), ids=WORKERS)
 @pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
 def test_no_worker_is_left_at_every_step(make, loader):
-    every = 1 if EVERY else 3  # workers take long to start
-    broken, _ = check_every_step(lambda **how: make(loader=loader, **how), "criterion", ctrl_c, every=every)
-    assert len(broken) == len(STEPS[::every])
+    broken, _ = check_every_step(lambda **how: make(loader=loader, **how), "criterion", ctrl_c, every=SOME)
+    assert len(broken) == len(STEPS[::SOME])
 
 
 # What is called with what was measured
@@ -289,7 +296,7 @@ class SecondCtrlC:
 @pytest.mark.parametrize(("make", "snapshot"), [(Training, "disk"), (OwnLoop, "device")], ids=["find_lr", "own-loop"])
 def test_a_second_ctrl_c_at_every_line_that_puts_back(make, snapshot):
     never_called = without_a_call(make)
-    for at in count(1, 1 if EVERY else 3):
+    for at in count(1, SOME):
         second = SecondCtrlC(at)
         bomb = partial(Bomb, "criterion", 5, second.first)
         error = check(partial(make, bomb=bomb), call=partial(second.call, snapshot), never_called=never_called)
