@@ -14,7 +14,7 @@ comma := ,
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 ROOM_FILES := $(patsubst %,src/findlr/%*,accelerate fastai huggingface ignite jax keras lightning ray skorch)
 
-.PHONY: help setup demo test test-rooms lint format docs bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-rooms bench-gpu study study-truth prove floors release-check clean
+.PHONY: help setup demo test test-rooms lint format docs pictures bench bench-memory bench-snapshot bench-growth bench-faults bench-passes bench-workers bench-cost bench-rooms bench-gpu study study-truth prove floors release-check clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,10 @@ docs: $(DOCS)/.ready ## Build the site of the documents into build/site; a warni
 	$(DOCS)/bin/zensical build --clean --strict
 	rm -f build/site/404.html # it looks for its style at the root of a server
 	$(DOCS)/bin/python scripts/check_site.py build/site
+
+pictures: setup ## Make the pictures of the documents anew, in build/pictures
+	$(RUN)/python docs/figures.py build/pictures
+	$(RUN)/python docs/gallery.py build/pictures
 
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py
