@@ -363,7 +363,7 @@ def sharded_ways(*_):  # noqa: C901 - a list of them
     uneven = [(inputs, torch.zeros(8, dtype=torch.long)) for inputs in torch.zeros(3 + 2 * dist.get_rank(), 8, 16)]
     wider = [(torch.ones(16, 16), torch.zeros(16, dtype=torch.long))] * 4  # than the training's batches
     held_out, torn = ({"validation_loader": each, "validation_every": 5} for each in (wider, Torn(wider)))
-    race = {"schedule": "one_cycle", "total_steps": 400, "verify": True}
+    race = {"schedule": "one_cycle", "total_steps": 200, "verify": True}
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     tried = {
         "clip and accumulate": (lambda t: search(t, clip_grad_norm=0.5, accumulation_steps=2), by_fsdp),
