@@ -910,6 +910,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "                signal.signal(number, self._formers[number])",
                 "                pass",
             ),
+            Break(
+                "the hook for exceptions that Python drops",
+                "torch/test_interrupts.py::"
+                "test_where_python_drops_what_is_raised_it_waits_for_the_next_step[find_lr-collected]",
+                INTERRUPTS,
+                "self._hook if is_own else sys.unraisablehook",
+                "sys.unraisablehook",
+            ),
         ],
     },
     "several processes": {
