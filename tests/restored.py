@@ -130,7 +130,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "what only a loss function holds: modules, optimizers, generators, small tensors and arrays, with the names, "
-        "lists, objects and classes that hold them, and the numbers of those objects": [
+        "lists, objects and classes that hold them, and the numbers of those objects, in lists, too": [
             Break(
                 "tensors that a class keeps",
                 "torch/snapshot/test_reach.py::test_what_a_class_of_the_users_keeps[loss_fn-0]",
@@ -177,8 +177,22 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "numbers of an object that keeps tensors",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a step]",
                 KEPT,
-                "        numbers = whole and ",
-                "        numbers = False and ",
+                "        counts = whole and ",
+                "        counts = False and ",
+            ),
+            Break(
+                "lists of numbers beside its tensors, such as rewards",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Rollout-False-a step]",
+                KEPT,
+                "same or not (is_owned or any(",
+                "same or not (False or any(",
+            ),
+            Break(
+                "a memory of thousands of steps",
+                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Long-False-a step]",
+                KEPT,
+                "_MOST_KEPT = 100_000",
+                "_MOST_KEPT = 1_000",
             ),
             Break(
                 "what an object keeps in slots",

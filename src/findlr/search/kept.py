@@ -1,7 +1,7 @@
 """What functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state, a teacher.
 
 The numbers of an object that keeps tensors, arrays, modules or optimizers tell of them, such as how many of a pool are
-used or how often an agent has learned, and belong to them.
+used or how often an agent has learned, and belong to them; so do its lists of numbers, such as rewards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
-    MOST_ITEMS,
     MOST_OBJECTS,
     bind,
     bound_in,
@@ -32,6 +31,7 @@ from findlr.search.objects import (
     slots_of,
 )
 
+_MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
 _NOTHING = object()
 _NUMBERS = {bool, int, float, str, type(None), object}
 
@@ -91,7 +91,8 @@ class Kept:
 
     def puts(self) -> list[Put]:
         """What puts back each thing as it is now."""
-        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept) for each in self._holders]
+        owned = set[int]()
+        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept, owned) for each in self._holders]
         puts += [partial(_put_array, array, array.copy()) for array in self._arrays]
         for generator in self._generators:
             undo, _ = undo_of_generator(generator) or (None, "")
@@ -105,7 +106,7 @@ def holders_of(value: Any) -> list[Any]:
     if isinstance(value, FunctionType):
         return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
     if isinstance(value, (dict, list, deque)):
-        return [value] if len(value) <= MOST_ITEMS else []
+        return [value] if len(value) <= _MOST_KEPT else []
     if isinstance(value, type):
         return [] if is_foreign(value.__module__) else [value]
     return [value] if _is_object(value) else []
@@ -122,10 +123,16 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
     return dict(holder) if isinstance(holder, dict) else list(holder)
 
 
-def put_kept(holder: Any, before: Any, is_kept: IsKept) -> bool:
+def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None = None) -> bool:
     """Give it back the tensors, arrays, modules and optimizers that it kept, and an object's numbers with them.
 
-    What else it counts stays, and so does a list of numbers, such as a log.
+    What else it counts stays, and so does a list of numbers, such as a log, that is no such object's.
+
+    Args:
+        holder: a function, a container, an object or a class.
+        before: what ``kept_in`` told of it.
+        is_kept: tells what is put back where it was replaced.
+        owned: the ids of the containers of such objects, which are put back whole; takes those of this one.
 
     Returns:
         Whether it had others.
@@ -141,28 +148,42 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept) -> bool:
         >>> len(queue), counts
         (1, {'calls': 2})
     """
+    owned = set() if owned is None else owned
     now: Any = kept_in(holder)
+    is_owned = id(holder) in owned
     if isinstance(before, list):
+        owned.update(map(id, filter(_is_container, before)) if is_owned else ())
         same = len(before) == len(now) and all(map(is_, before, now))
-        if same or not any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now)):
+        if same or not (is_owned or any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now))):
             return False
         refill(holder, before)
         return True
-    is_changed = False
-    whole = (_is_object(holder) or isinstance(holder, type)) and any(
-        _keeps(value, is_kept) for value in (*before.values(), *now.values())
+    whole = is_owned or (
+        (_is_object(holder) or isinstance(holder, type))
+        and any(_keeps(value, is_kept) for value in (*before.values(), *now.values()))
     )
+    owned.update(map(id, filter(_is_container, before.values())) if whole else ())
+    is_changed = False
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
-        numbers = whole and all(type(each) in _NUMBERS or isinstance(each, np.generic) for each in (old, new))
-        if old is not new and (numbers or _keeps(old, is_kept) or _keeps(new, is_kept)):
+        counts = whole and _counts(old) and _counts(new)
+        if old is not new and (counts or _keeps(old, is_kept) or _keeps(new, is_kept)):
             _put(holder, name, old)
             is_changed = True
     return is_changed
 
 
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (dict, list, deque))
+
+
+def _counts(value: Any) -> bool:
+    """Whether it may be a part of what an object counts: a number, or a container, such as its rewards."""
+    return type(value) in _NUMBERS or isinstance(value, (np.generic, tuple, set)) or _is_container(value)
+
+
 def _is_object(value: Any) -> bool:
-    return is_plain(value) and not isinstance(value, (dict, list, deque))
+    return is_plain(value) and not _is_container(value)
 
 
 def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+from collections import deque
 from contextlib import nullcontext
 
 import numpy as np
@@ -70,6 +71,32 @@ class Slotted:
     def swapped(self, image):
         before, self.last, self.count = self.last / self.count, image, self.count + 1
         return before
+
+
+class Rollout:
+    """Outputs, what each was worth and whether it was the last, in lists side by side, as PPO scripts have them."""
+
+    def __init__(self):
+        self.images, self.worth, self.last, self.counts, self.runs = [], [], [], {"all": 0}, [[0], [0]]
+
+    def swapped(self, image):
+        self.images.append(image)
+        self.worth.append(image.sum().item())
+        self.last = [*self.last, len(self.images) % 3 == 0]
+        self.counts["all"] += 1
+        self.runs[0].append(len(self.images))
+        return image + sum(self.worth) / len(self.worth) + len(self.runs[0]) + self.counts["all"] + sum(self.last)
+
+
+class Long:
+    """A replay memory of more steps than are looked at one by one."""
+
+    def __init__(self):
+        self.steps = deque(((torch.ones(2) * i, i) for i in range(3000)), maxlen=3000)
+
+    def swapped(self, image):
+        self.steps.append((image, len(self.steps)))
+        return self.steps[random.randrange(3000)][0] + self.steps[-5][0]
 
 
 class Target:
@@ -147,7 +174,7 @@ def trained(kind, search, fails=False):
 
 @pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("kind", [Pool, Ring, Worth, Slotted, Target])
+@pytest.mark.parametrize("kind", [Pool, Ring, Worth, Slotted, Rollout, Long, Target])
 def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
     assert trained(kind, search, fails) == trained(kind, None)
 

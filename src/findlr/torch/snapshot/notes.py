@@ -83,12 +83,12 @@ class Around:
         if self._reached.arrays:
             memory.note(*filter(is_small_array, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory, memory.left)
-        memory.each(_put_kept, self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(partial(_put_kept, set()), self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
 
 
-def _put_kept(holder: Any, before: Any) -> None:
-    put_kept(holder, before, _is_kept)
+def _put_kept(owned: set[int], holder: Any, before: Any) -> None:
+    put_kept(holder, before, _is_kept, owned)
 
 
 def _is_kept(value: Any, least_dims: int) -> bool:
