@@ -67,7 +67,8 @@ def described(batch: Any) -> str:
         '(float32 (8, 4), {ids: 3 x int}, 2 x str, None)'
     """
     if isinstance(batch, torch.Tensor):
-        return f"{_type(batch)} {tuple(batch.shape)}"
+        has_no_shape = batch.is_nested and batch.layout is torch.strided
+        return f"{_type(batch)} {f'nested ({batch.size(0)}, ...)' if has_no_shape else tuple(batch.shape)}"
     if isinstance(batch, np.ndarray):
         return f"a NumPy array {batch.dtype} {batch.shape}"
     if isinstance(batch, Mapping):

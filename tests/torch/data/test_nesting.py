@@ -242,3 +242,21 @@ def test_a_loss_of_ones_own_gives_the_same_curve_whatever_the_batch(pack, loss_f
         return finding.curve
 
     assert curve(pack, loss_fn) == curve(*LOSSES["several inputs"])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_batch_of_rows_of_any_length(layout, fits):
+    rows = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)], layout=layout)
+    net = nn.Linear(3 if fits else 2, 1)
+
+    def loss_fn(model, batch):
+        return sum(model(row).square().mean() for row in batch.unbind())
+
+    how = dict(loader=[rows], loss_fn=loss_fn, num_steps=5)
+    if fits:
+        assert find_lr(net, optim.SGD(net.parameters(), lr=0.1), **how).facts["batch_size"] == 3
+        return
+    with pytest.raises(LoaderError, match=r"float32 nested \(3, \.\.\.\)" if layout is torch.strided else "float32"):
+        find_lr(net, optim.SGD(net.parameters(), lr=0.1), **how)

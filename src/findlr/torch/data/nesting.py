@@ -163,5 +163,5 @@ def _size(leaf: Any) -> int:
 
 def batch_size(batch: Any) -> int | None:
     """The leading dimension of the first tensor in ``batch``."""
-    sizes = [tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim()]
+    sizes = [tensor.size(0) for tensor in tensors_in(batch) if tensor.dim()]  # a nested one may have no shape
     return sizes[0] if sizes else None
