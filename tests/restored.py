@@ -10,7 +10,8 @@ UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/traini
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
-KEPT = "search/kept.py"
+KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
+HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
 REWIND, MODES = "torch/data/rewind.py", "torch/snapshot/modes.py"
@@ -170,7 +171,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "tensors that a loss function keeps by name or in a list",
                 "torch/snapshot/test_reach.py::test_tensors_that_a_function_keeps_by_name_or_in_a_list[0-loss_fn]",
                 NOTES,
-                "        Around(reached).remember(memory)",
+                "        Around(reached, self._functions if self._own else ()).remember(memory)",
                 "        pass",
             ),
             Break(
@@ -243,15 +244,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "tensors that a hook writes into",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[running_mean-find_lr]",
                 TRAINING,
-                "                self.include(replace(reached_from(*self.hooks), loaders=[]))",
-                "                pass",
+                "                    self.include(replace(reached_from(*called), loaders=[]))",
+                "                    pass",
             ),
             Break(
                 "tensors that a hook replaces",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[centre-loop]",
                 TRAINING,
-                "                self.watched.append(Watched(*self.hooks))",
-                "                pass",
+                "                    self.watched.append(Watched(*called, own=called is self.called.objects))",
+                "                    pass",
             ),
             Break(
                 "what a parameter has as an attribute",
@@ -259,6 +260,44 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 STATE,
                 "*filter(None, map(vars, parameters)), ",
                 "",
+            ),
+        ],
+        "objects of your own that modules of your own hold, with their numbers, and functions; what the classes of "
+        "such modules keep and name": [
+            Break(
+                "a codebook in an object that a module holds",
+                f"{HELD}[codes-criterion]",
+                HOOKS,
+                "                    self.objects.append(each)",
+                "                    pass",
+            ),
+            Break(
+                "a mean in a function that a module holds",
+                f"{HELD}[a function in a list-criterion]",
+                HOOKS,
+                "                    self.functions.append(each)",
+                "                    pass",
+            ),
+            Break(
+                "numbers of an object that a module holds",
+                f"{HELD}[numbers-criterion]",
+                KEPT,
+                "    whole = is_owned or (",
+                "    whole = (",
+            ),
+            Break(
+                "what the class of a module keeps",
+                f"{HELD}[the class-criterion]",
+                HOOKS,
+                "        self.objects.append(type(module))",
+                "        pass",
+            ),
+            Break(
+                "what the class of an optimizer keeps",
+                "torch/snapshot/test_held.py::test_what_the_class_of_an_optimizer_keeps[criterion]",
+                HOOKS,
+                "                self.objects.append(type(optimizer))",
+                "                pass",
             ),
         ],
         "what the code around a `RangeTest` names: modules, optimizers, generators, trained tensors, and the objects "
@@ -984,9 +1023,9 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
     "numbers, and lists and dicts of numbers, that a loss function, a step of your own or a hook keeps by itself, or "
-    "in an object without tensors, arrays, modules and optimizers (a warning names a number that has changed); the "
-    "numbers of objects of your own classes that a module holds (their modules, optimizers and generators are put "
-    "back)": (f"{REACH}an_object_of_a_module"),
+    "in an object without tensors, arrays, modules and optimizers (a warning names a number that has changed)": (
+        f"{REACH}a_number_that_a_loss_function_keeps"
+    ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",

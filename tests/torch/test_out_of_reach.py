@@ -30,24 +30,6 @@ def test_an_array_in_a_dataset():
     assert data.reads.sum() > 0
 
 
-def test_an_object_of_a_module():
-    class Count:
-        passes = 0
-
-    class Counting(nn.Linear):
-        def __init__(self):
-            super().__init__(16, 4)
-            self.count = Count()
-
-        def forward(self, inputs):
-            self.count.passes += 1
-            return super().forward(inputs)
-
-    training = Training(Counting)
-    training.find()
-    assert training.model.count.passes > 0
-
-
 def test_a_stream_of_a_sampler(caplog):
     class Endless(torch.utils.data.Sampler):
         def __init__(self, n):

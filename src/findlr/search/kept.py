@@ -150,9 +150,9 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     """
     owned = set() if owned is None else owned
     now: Any = kept_in(holder)
-    is_owned = id(holder) in owned
+    is_owned = id(holder) in owned and not isinstance(holder, FunctionType)
     if isinstance(before, list):
-        owned.update(map(id, filter(_is_container, before)) if is_owned else ())
+        owned.update(map(id, before) if is_owned else ())
         same = len(before) == len(now) and all(map(is_, before, now))
         if same or not (is_owned or any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now))):
             return False
@@ -162,7 +162,7 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
         (_is_object(holder) or isinstance(holder, type))
         and any(_keeps(value, is_kept) for value in (*before.values(), *now.values()))
     )
-    owned.update(map(id, filter(_is_container, before.values())) if whole else ())
+    owned.update(map(id, before.values() if is_owned else filter(_is_container, before.values()) if whole else ()))
     is_changed = False
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)

@@ -106,14 +106,14 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
 
 
 def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
-    """What a class keeps; if it is the user's own, its bases, too, and the methods that a step may call."""
+    """What a class keeps; if it is the user's own, its bases and classes, too, and the methods that steps call."""
     yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
     if not is_users(kind.__module__):
         return
     yield from ((base, f"{place}.__base__") for base in kind.__bases__ if is_users(base.__module__))
     for name, each in vars(kind).items():
         method = getattr(each, "__func__", None) or getattr(each, "fget", None) or each  # of a static one, a property
-        if isinstance(method, FunctionType) and name not in _MAKES:
+        if isinstance(method, (FunctionType, type)) and name not in _MAKES:
             yield method, f"{place}.{name}"
 
 

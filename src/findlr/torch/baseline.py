@@ -38,7 +38,7 @@ class Baseline:
         self.variate: ControlVariate | None = None
         self.forwards = 0
         self._training, self._taker = training, taker
-        self._functions = [each for each in functions if not isinstance(each, nn.Module)]
+        self._functions = [each for each in functions if not isinstance(each, nn.Module)] + training.called.objects
         self._is_checked = False
         self._before: Any = None
         self._holders: list[Any] = []  # of what the functions count or keep with each call

@@ -41,6 +41,7 @@ from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs, compiled_in
 from findlr.torch.ranks import Alone
 from findlr.torch.snapshot.heap import keep_freed_memory
+from findlr.torch.snapshot.hooks import Called
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
 
@@ -144,7 +145,7 @@ class _Torchs(Looks):
                 "restore": thing.scalers,
                 "tensors": [],
                 "generators": [],
-                "hooks": [],
+                "called": Called(),
                 "watched": [],
                 "_parameters": {},
                 "_buffers": {},

@@ -34,7 +34,7 @@ from findlr.torch.rates import (
 )
 from findlr.torch.snapshot.drawn import warn_of_cudnn
 from findlr.torch.snapshot.heap import keep_freed_memory
-from findlr.torch.snapshot.hooks import OF_STEPS, look_into
+from findlr.torch.snapshot.hooks import Called, look_into
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
 from findlr.torch.snapshot.notes import Around, Watched, note_optimizer, note_stateful, note_tensors, remember_rng
@@ -88,9 +88,9 @@ class Training:
         self.restore = restorable(restore)
         self._parameters: dict[int, torch.Tensor] = {}  # of the modules, by id
         self._buffers: dict[int, torch.Tensor] = {}
-        self.hooks: list[Any] = []  # functions that a step calls, too
+        self.called = Called()
         self._knows_hooks = False
-        look_into(self.modules, self._parameters, self._buffers, self.hooks)
+        look_into(self.modules, self._parameters, self._buffers, self.called)
         tensors = [*self._parameters.values(), *self._buffers.values(), *self.swept_parameters()]
         self.device = computes_on(tensors[0]) if tensors else torch.device("cpu")
         """Of the first parameter: batches go there."""
@@ -157,7 +157,7 @@ class Training:
             inside = {id(module) for root in self.modules for module in root.modules()}
             new = [module for module in reached.modules if id(module) not in inside]
             self.modules += new
-            look_into(new, self._parameters, self._buffers, self.hooks)
+            look_into(new, self._parameters, self._buffers, self.called)
         self.optimizers += [each for each in reached.optimizers if not _among(each, self.optimizers)]
         self.restore += [each for each in reached.statefuls if not _among(each, self.restore)]
         theirs = self._parameters.keys() | self._buffers.keys()
@@ -236,12 +236,11 @@ class Training:
     def _remember(self, memory: TorchMemory, places: Iterable[TorchBatches]) -> None:
         if not self._knows_hooks:  # before findlr adds some of its own
             self._knows_hooks = True
-            for optimizer in self.optimizers:
-                for name in OF_STEPS:
-                    self.hooks += vars(optimizer).get(name, {}).values()
-            if self.hooks:
-                self.watched.append(Watched(*self.hooks))
-                self.include(replace(reached_from(*self.hooks), loaders=[]))
+            self.called.add_steps(self.optimizers)
+            for called in (self.called.functions, self.called.objects):
+                if called:
+                    self.watched.append(Watched(*called, own=called is self.called.objects))
+                    self.include(replace(reached_from(*called), loaders=[]))
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)
@@ -249,7 +248,8 @@ class Training:
             memory.note(*self.wrappers, objects=True)
         for stateful in self.restore:
             note_stateful(stateful, memory)
-        note_tensors(self.tensors, memory)
+        if self.tensors:
+            note_tensors(self.tensors, memory)
         for watched in self.watched:
             watched.remember(memory)
         memory.note(*self.generators)

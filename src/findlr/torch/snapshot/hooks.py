@@ -1,37 +1,81 @@
-"""The hooks of a training: functions of the user's own that its steps call, in a module, at a gradient, at a step.
+"""What a training calls and holds beside its loss function: hooks, functions and objects in its modules, their classes.
 
-A step changes what they hold, such as a mean of the activations or a generator of noise, as it changes what a loss
-function holds.
+A step changes what they hold, such as a mean of the activations, a codebook or a generator of noise, as it changes what
+a loss function holds.
 """
 
 # ruff: noqa: SLF001 - hooks have private names only
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import LRScheduler
 
-OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+from findlr.search.objects import MOST_ITEMS, is_plain, is_users
+
+_OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _OF_MODULES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_STANDARD = set(vars(nn.Module()))
+_CALLED = (FunctionType, MethodType, partial, torch.optim.Optimizer, GradScaler, LRScheduler)
+
+
+@dataclass
+class Called:
+    """What a step calls of the user's own.
+
+    Args:
+        functions: hooks, and what modules have as attributes.
+        objects: of classes of the user's own, that modules have as attributes; and the classes of modules and
+            optimizers, whose methods name what they change. Their numbers are put back as a module's are.
+    """
+
+    functions: list[Any] = field(default_factory=list)
+    objects: list[Any] = field(default_factory=list)
+
+    def add_steps(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Add the hooks of optimizers' steps, and their classes."""
+        for optimizer in optimizers:
+            for name in _OF_STEPS:
+                self.functions += vars(optimizer).get(name, {}).values()
+            if is_users(type(optimizer).__module__):
+                self.objects.append(type(optimizer))
+
+    def _look_into(self, module: nn.Module) -> None:
+        """A module of the user's own: its class, and what it holds."""
+        self.objects.append(type(module))
+        for name, value in vars(module).items():
+            if name in _STANDARD:
+                continue
+            is_container = isinstance(value, (dict, list, tuple, deque)) and len(value) <= MOST_ITEMS
+            items = (value.values() if isinstance(value, dict) else value) if is_container else (value,)
+            for each in items:
+                if isinstance(each, _CALLED):
+                    self.functions.append(each)
+                elif is_plain(each) and is_users(type(each).__module__) and not isinstance(each, nn.Module):
+                    self.objects.append(each)
 
 
 def look_into(
-    modules: Iterable[nn.Module],
-    parameters: dict[int, torch.Tensor],
-    buffers: dict[int, torch.Tensor],
-    hooks: list[Any],
+    modules: Iterable[nn.Module], parameters: dict[int, torch.Tensor], buffers: dict[int, torch.Tensor], called: Called
 ) -> None:
-    """Add the parameters and the buffers of ``modules`` and of those inside them, by their ids, and all hooks.
+    """Add the parameters and the buffers of ``modules`` and of those inside them, by their ids, and what they call.
 
     Example:
-        >>> parameters, buffers, hooks = {}, {}, []
-        >>> look_into([nn.BatchNorm1d(3)], parameters, buffers, hooks)
-        >>> len(parameters), len(buffers), hooks
+        >>> parameters, buffers, called = {}, {}, Called()
+        >>> look_into([nn.BatchNorm1d(3)], parameters, buffers, called)
+        >>> len(parameters), len(buffers), called.functions
         (2, 3, [])
     """
+    hooks = called.functions
     for root in modules:
         for module in root.modules():
             for where, tensors in ((parameters, module._parameters), (buffers, module._buffers)):
@@ -42,3 +86,5 @@ def look_into(
                         hooks += (tensor._post_accumulate_grad_hooks or {}).values()
             for name in _OF_MODULES:
                 hooks += getattr(module, name).values()
+            if is_users(type(module).__module__):
+                called._look_into(module)

@@ -73,17 +73,22 @@ def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -
 
 
 class Around:
-    """Tensors and small arrays that functions and objects keep, and iterators that they draw from."""
+    """Tensors and small arrays that functions and objects keep, and iterators that they draw from.
 
-    def __init__(self, reached: Reached) -> None:
-        self._reached = reached
+    Args:
+        reached: what was found.
+        owned: objects and classes that are put back with their numbers, whatever else they keep.
+    """
+
+    def __init__(self, reached: Reached, owned: Iterable[Any] = ()) -> None:
+        self._reached, self._owned = reached, set(map(id, owned))
 
     def remember(self, memory: TorchMemory) -> None:
         """Put them back with ``memory``; warn of iterators that were drawn from, and of large arrays that changed."""
         if self._reached.arrays:
             memory.note(*filter(is_small_array, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory, memory.left)
-        memory.each(partial(_put_kept, set()), self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(partial(_put_kept, self._owned), self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
 
 
@@ -99,16 +104,20 @@ class Watched:
     """What a training's functions keep: their tensors are put back; a number that has changed is named in a warning.
 
     Numbers are not put back, because what a function of the user's own counts may be meant to stay.
+
+    Args:
+        functions: functions, objects and classes.
+        own: whether they are a module's own, so that their numbers are put back, too.
     """
 
-    def __init__(self, *functions: Any) -> None:
-        self._functions = functions
+    def __init__(self, *functions: Any, own: bool = False) -> None:
+        self._functions, self._own = functions, own
         self._told: set[str] = set()
 
     def remember(self, memory: TorchMemory) -> None:
         """Put the tensors back with ``memory``, and look at the numbers again once all of it is."""
         reached = reached_from(*self._functions)
-        Around(reached).remember(memory)
+        Around(reached, self._functions if self._own else ()).remember(memory)
         if numbers := _counted(reached):
             memory.add(partial(self._look, numbers), Phase.RANDOM)
 
