@@ -178,8 +178,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "numbers of an object that keeps tensors",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a step]",
                 KEPT,
-                "        counts = whole and ",
-                "        counts = False and ",
+                "        counts = is_owned or (whole and ",
+                "        counts = is_owned or (False and ",
             ),
             Break(
                 "lists of numbers beside its tensors, such as rewards",
@@ -206,7 +206,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "arrays of an object",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Worth-False-a loop]",
                 NOTES,
-                "            memory.note(*filter(is_small_array, self._reached.arrays))",
+                "            memory.note(*filter(is_small, self._reached.arrays))",
                 "        pass",
             ),
             Break(

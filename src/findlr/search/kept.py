@@ -166,7 +166,7 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     is_changed = False
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
-        counts = whole and _counts(old) and _counts(new)
+        counts = is_owned or (whole and _counts(old) and _counts(new))
         if old is not new and (counts or _keeps(old, is_kept) or _keeps(new, is_kept)):
             _put(holder, name, old)
             is_changed = True

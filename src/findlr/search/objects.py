@@ -168,8 +168,12 @@ def global_names(code: CodeType) -> Iterable[str]:
 
 def is_small_array(value: Any) -> bool:
     """Whether it is an array that is copied without asking whose it is; one in a file or of objects is left alone."""
-    is_array = type(value) is np.ndarray and not value.dtype.hasobject
-    return is_array and value.flags.writeable and value.nbytes <= SMALL_BYTES
+    return is_small(value) and not value.dtype.hasobject
+
+
+def is_small(value: Any) -> bool:
+    """The same, or one of objects, such as the steps in a replay memory; which objects they are is copied."""
+    return type(value) is np.ndarray and value.flags.writeable and value.nbytes <= SMALL_BYTES
 
 
 def shared_bytes(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """What modules hold beside tensors: objects and functions of the user's own; their classes, and what these name."""
 
 from collections import deque
+from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -47,6 +48,22 @@ class Scale:
         self.times += 1
         self.inner.heat *= 0.9
         return inputs * self.inner.heat / self.times
+
+
+class Phase(Enum):
+    FIRST, SECOND, THIRD, FOURTH = 0, 1, 2, 3
+
+
+class Phases:
+    """A member of an enumeration, and a slice, by turns."""
+
+    def __init__(self):
+        self.phase, self.part = Phase.FIRST, slice(0, 2)
+
+    def __call__(self, inputs):
+        self.part = slice(self.phase.value, 4)
+        self.phase = Phase((self.phase.value + 1) % 4)
+        return torch.cat([inputs[:, : self.part.start], inputs[:, self.part] * self.phase.value], dim=1)
 
 
 class Noise:
@@ -134,6 +151,7 @@ KINDS = {
     "codes in a list": lambda: Holds(Codes(), "list"),
     "numbers": lambda: Holds(Scale(), "alone"),
     "numbers in a dict": lambda: Holds(Scale(), "dict"),
+    "phases": lambda: Holds(Phases(), "alone"),
     "an array": lambda: Holds(Noise(), "alone"),
     "a function": lambda: Holds(follower(), "alone"),
     "a function in a list": lambda: Holds(follower(), "list"),

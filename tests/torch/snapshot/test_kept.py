@@ -99,6 +99,18 @@ class Long:
         return self.steps[random.randrange(3000)][0] + self.steps[-5][0]
 
 
+class Tree:
+    """Steps and what each is worth, in an array of objects and one of numbers, as in prioritized replay."""
+
+    def __init__(self):
+        self.steps, self.worth, self.at = np.zeros(8, dtype=object), np.zeros(8), 0
+
+    def swapped(self, image):
+        self.steps[self.at], self.worth[self.at] = (image, self.at), image.sum().item()
+        self.at = (self.at + 1) % 8
+        return sum(step[0] for step in self.steps if step != 0) * self.worth.max()
+
+
 class Target:
     """A net that a copy of it takes the place of at every second step, as in deep Q-learning; and the best weights."""
 
@@ -174,7 +186,7 @@ def trained(kind, search, fails=False):
 
 @pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("kind", [Pool, Ring, Worth, Slotted, Rollout, Long, Target])
+@pytest.mark.parametrize("kind", [Pool, Ring, Worth, Slotted, Rollout, Long, Tree, Target])
 def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
     assert trained(kind, search, fails) == trained(kind, None)
 

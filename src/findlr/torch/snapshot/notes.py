@@ -21,7 +21,7 @@ from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
 from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
-from findlr.search.objects import SMALL_BYTES, is_small_array, refill_if_changed
+from findlr.search.objects import SMALL_BYTES, is_small, refill_if_changed
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
@@ -86,7 +86,7 @@ class Around:
     def remember(self, memory: TorchMemory) -> None:
         """Put them back with ``memory``; warn of iterators that were drawn from, and of large arrays that changed."""
         if self._reached.arrays:
-            memory.note(*filter(is_small_array, self._reached.arrays))
+            memory.note(*filter(is_small, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory, memory.left)
         memory.each(partial(_put_kept, self._owned), self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
