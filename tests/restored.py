@@ -301,7 +301,22 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "what the code around a `RangeTest` names: modules, optimizers, generators, trained tensors, and the objects "
-        "that hold tensors, small arrays, modules or optimizers, with their numbers": [
+        "that hold tensors, small arrays, modules or optimizers, with their numbers; tensors and small arrays that "
+        "functions keep which it names": [
+            Break(
+                "a mean that a function keeps by name",
+                "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[by_name-False]",
+                KEPT,
+                " or isinstance(value, CellType) else []",
+                " else []",
+            ),
+            Break(
+                "a list that a function keeps",
+                "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[in_list-False]",
+                REACHED,
+                ", *_kept_by_functions(found.holders, set(map(id, names.values())))",
+                "",
+            ),
             Break(
                 "what a loop holds beside what its test was given",
                 "torch/snapshot/test_reach.py::test_what_a_loop_holds_beside_what_its_test_was_given[False-SimpleNamespace]",

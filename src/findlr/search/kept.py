@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from operator import is_
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def holders_of(value: Any) -> list[Any]:
         return [value] if len(value) <= _MOST_KEPT else []
     if isinstance(value, type):
         return [] if is_foreign(value.__module__) else [value]
-    return [value] if _is_object(value) else []
+    return [value] if _is_object(value) or isinstance(value, CellType) else []
 
 
 def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
@@ -118,6 +118,8 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
         return bound_in(holder)
     if isinstance(holder, type):
         return kept_by_class(holder)
+    if isinstance(holder, CellType):
+        return {place: value for value, place in inside(holder, "")}
     if _is_object(holder):
         return slots_of(holder) | getattr(holder, "__dict__", {})
     return dict(holder) if isinstance(holder, dict) else list(holder)
@@ -194,7 +196,7 @@ def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0) -> bool:
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:
-    if isinstance(holder, FunctionType):
+    if isinstance(holder, (FunctionType, CellType)):
         if value is not _NOTHING:  # else the name stood for nothing
             bind(holder, name, value)
         return

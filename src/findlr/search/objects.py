@@ -11,7 +11,7 @@ from contextlib import suppress
 from inspect import CO_GENERATOR
 from operator import is_
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         yield value.__self__, f"{place}.self"
     elif isinstance(value, functools.partial):
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
-    elif isinstance(value, FunctionType):
+    elif isinstance(value, (FunctionType, CellType)):
         yield from _inside_function(value, place)
     elif isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
         if len(value) <= MOST_ITEMS:
@@ -117,8 +117,12 @@ def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
             yield method, f"{place}.{name}"
 
 
-def _inside_function(function: FunctionType, place: str) -> Iterator[tuple[Any, str]]:
-    """A function's closure, defaults, and the globals that it names."""
+def _inside_function(function: FunctionType | CellType, place: str) -> Iterator[tuple[Any, str]]:
+    """A function's closure, defaults, and the globals that it names; or what a closure's cell holds."""
+    if isinstance(function, CellType):
+        with suppress(ValueError):  # not bound yet
+            yield function.cell_contents, place
+        return
     if is_foreign(function.__module__ or ""):
         return
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
@@ -149,9 +153,11 @@ def _is_librarys(value: Any, module: Any) -> bool:
     return isinstance(value, ModuleType)
 
 
-def bind(function: FunctionType, name: str, value: Any) -> None:
-    """Let a name in a function's closure, or a global that it names, stand for something else."""
-    if name in function.__code__.co_freevars:
+def bind(function: FunctionType | CellType, name: str, value: Any) -> None:
+    """Let a name in a function's closure, or a global that it names, stand for something else; or a closure's cell."""
+    if isinstance(function, CellType):
+        function.cell_contents = value
+    elif name in function.__code__.co_freevars:
         cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
         cell.cell_contents = value
     else:

@@ -5,6 +5,7 @@ import itertools
 import random
 from collections import deque
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,6 +205,68 @@ def test_what_a_loop_writes_down_by_itself_stays():
     assert losses.all()
     assert len(means) == counts["steps"] == 9
     assert store.filled == 0
+
+
+QUEUE = []
+
+
+def made_of(kind):
+    """A function that keeps outputs of earlier steps: by name, in a list, in a dict, in a tensor, in a global."""
+    mean, seen, last, rows = torch.zeros(2), [torch.zeros(2)], {"mean": torch.zeros(2)}, torch.zeros(3, 2)
+    QUEUE[:] = [torch.zeros(2)]
+
+    def by_name(image):
+        nonlocal mean
+        mean = mean.lerp(image, 0.1)
+        return image - mean
+
+    def in_list(image):
+        seen.append(image)
+        return image - torch.stack(seen).mean(0)
+
+    def in_dict(image):
+        last["mean"] = last["mean"].lerp(image, 0.1)
+        return image - last["mean"]
+
+    def in_place(image):
+        rows[1:] = rows[:-1].clone()
+        rows[0] = image
+        return image - rows.mean(0)
+
+    def in_global(image):
+        QUEUE.append(image)
+        return image - torch.stack(QUEUE).mean(0)
+
+    def by_another(image):
+        return by_name(in_list(image))
+
+    function = locals()[kind]
+    return SimpleNamespace(swapped=function), lambda: [mean, *seen, last["mean"], rows, *QUEUE]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", ["by_name", "in_list", "in_dict", "in_place", "in_global", "by_another"])
+def test_what_a_function_that_a_loop_calls_keeps(kind, fails):
+    (store, state), (net, optimizer, loader) = made_of(kind), parts()
+    for (batch,), _ in zip(loader, range(3), strict=False):
+        a_step(store, net, optimizer, batch)
+    before = bits(state())
+    looped(store.swapped, net, optimizer, loader, fails)
+    assert bits(state()) == before
+
+
+def looped(swapped, net, optimizer, loader, fails):
+    """A loop that names only the function."""
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext(), RangeTest(net, optimizer, **QUICK) as test:
+        for i, (batch,) in enumerate(test(loader)):
+            outputs = net(batch)
+            loss = (outputs - swapped(outputs.detach().mean(0))).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
+            if fails and i == 5:
+                raise KeyboardInterrupt
 
 
 class Endless:

@@ -155,7 +155,8 @@ def reached_around() -> Reached:
     """What the code around a ``with`` block names of modules, optimizers and generators: its loop may change them.
 
     Of the tensors that it names itself only those that are trained: in the others the loop may write down what it sees.
-    Those that objects of the user's own hold, such as a pool of images, are all of them, and so are their arrays.
+    Those that objects of the user's own hold, such as a pool of images, are all of them, and so are their arrays; and
+    those that functions keep, and it does not name.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - which has no public name
     while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
@@ -168,11 +169,24 @@ def reached_around() -> Reached:
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
-    owned = reached_from(*(each for each in found.holders if is_plain(each) or isinstance(each, type)))
+    objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, type)]
+    owned = reached_from(*objects_kept, *_kept_by_functions(found.holders, set(map(id, names.values()))))
+    owned.holders = [each for each in owned.holders if not isinstance(each, FunctionType)]  # but for their cells
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
     return replace(found, modules=modules, tensors=tensors, arrays=owned.arrays, holders=owned.holders)
+
+
+def _kept_by_functions(holders: Iterable[Any], named: set[int]) -> list[Any]:
+    """The cells of functions, and what else they name, without what has one of these ids."""
+    kept: list[Any] = []
+    for function in holders:
+        if isinstance(function, FunctionType):
+            cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+            values = objects.bound_in(function)
+            kept += [cells.get(name, value) for name, value in values.items() if id(value) not in named]
+    return kept
 
 
 def _is_between(module: str) -> bool:
