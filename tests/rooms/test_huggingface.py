@@ -565,6 +565,22 @@ def test_the_line_to_paste_gives_a_scheduler_of_ones_own_its_peak(make, line):
         assert max(rates) == pytest.approx(found.lr, rel=0.05)
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
+def test_a_warmup_that_is_longer_than_the_training_ends_at_the_rate_that_was_found(kind):
+    how = of_line(max_steps=40, warmup_steps=500, lr_scheduler_type=kind)
+    trainer, rates = trainer_of(**how), []
+    found = room.find_lr(trainer, progress=False)
+    trainer.add_callback(Rates(rates))
+    exec(found.code(), {"trainer": trainer})
+    trainer.train()
+    assert rates[-1] == max(rates) == pytest.approx(found.lr, rel=0.05)
+    trainer, rates = trainer_of(**how), []
+    trainer.add_callback(room.FindLR(trainer, apply=True, progress=False))
+    trainer.add_callback(Rates(rates))
+    trainer.train()
+    assert rates[-1] == pytest.approx(found.lr)
+
+
 class Rates(TrainerCallback):
     """Notes the rate of each step."""
 

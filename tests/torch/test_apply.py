@@ -199,6 +199,29 @@ def test_a_frozen_factor_stays_at_zero():
     assert np.array(advance(optimizer, scheduler, 300)).max(axis=0) == pytest.approx([FINDING.lr, 0.0], rel=1e-6)
 
 
+LONGER = {
+    "a warmup": lambda o: schedulers.LambdaLR(o, lambda step: min(1.0, step / 90)),
+    "a warmup that waits": lambda o: schedulers.LambdaLR(o, lambda step: max(0.0, step - 10) / 90),
+    "a warmup in a sequence": lambda o: schedulers.SequentialLR(
+        o, [schedulers.LinearLR(o, 0.1, total_iters=70), schedulers.CosineAnnealingLR(o, 10)], [70]
+    ),
+    "stepped by hand": lambda o: schedulers.MultiplicativeLR(o, lambda step: 1.01),
+    "CyclicLR": lambda o: schedulers.CyclicLR(o, 0.01, 0.4, cycle_momentum=False),  # it climbs for 2,000 steps
+    "OneCycleLR": lambda o: schedulers.OneCycleLR(o, 0.4, total_steps=200),
+}
+
+
+@pytest.mark.parametrize("make", LONGER.values(), ids=LONGER)
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_rise_that_is_longer_than_the_training_peaks_within_it(make, taken):
+    finding = dataclasses.replace(FINDING, plan=dataclasses.replace(FINDING.plan, total_steps=50))
+    optimizer = optimizer_at([0.4])
+    scheduler = make(optimizer)
+    advance(optimizer, scheduler, taken)
+    finding.apply(optimizer, scheduler)
+    assert max(advance(optimizer, scheduler, 49 - taken))[0] == pytest.approx(finding.lr, rel=1e-6)
+
+
 def test_a_factor_that_grows_again_after_its_end_peaks_before_it():
     optimizer = optimizer_at([0.4])
     scheduler = schedulers.LambdaLR(optimizer, lambda step: min(1.0, step / 10) * (1 - step / 500) ** 2 * 2)

@@ -177,7 +177,8 @@ class Finding:
         """Write the suggested rates into ``optimizer``, and into a scheduler made for it.
 
         Each group's ``lr``, its ``initial_lr`` where a scheduler has put one, and the scheduler's ``base_lrs`` become
-        what they would be had the optimizer been built for it: the suggested rates are the highest of the schedule.
+        what they would be had the optimizer been built for it: the suggested rates are the highest of the schedule,
+        within the plan's ``total_steps`` if it has them.
 
         Args:
             optimizer: a PyTorch optimizer with as many groups as the one that was swept; or several, as a list or dict,
@@ -195,7 +196,7 @@ class Finding:
             raise OptimizerError(
                 f"{kind} has no param_groups to write the rate into; write this instead: {self.code()}"
             )
-        write_rates(optimizers, lrs, scheduler)
+        write_rates(optimizers, lrs, scheduler, self.plan.total_steps)
 
     def code(self) -> str:
         """The Python to paste: the optimizer as it was swept at the suggested rate, and the scheduler of the plan.

@@ -27,13 +27,16 @@ def _is_writable(optimizer: Any) -> bool:
     return all(isinstance(group, Mapping) and "lr" in group for group in groups)
 
 
-def write_rates(optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any = None) -> None:
+def write_rates(
+    optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any = None, within: int | None = None
+) -> None:
     """Write a rate per param group, as if the optimizer and its scheduler had been built for them.
 
     Args:
         optimizers: a PyTorch optimizer, or several.
         lrs: the rate of each group; the highest that a scheduler reaches.
         scheduler: a PyTorch scheduler on the one optimizer, or None.
+        within: steps of the training, where they are known: what the scheduler reaches later does not count.
 
     Raises:
         OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at ``lrs``; nothing is
@@ -45,10 +48,10 @@ def write_rates(optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any 
     schedulers = [] if scheduler is None else flattened(unwrapped(scheduler))
     for each in schedulers:
         _check_scheduler(each, optimizer)
-    if len(schedulers) == 1 and (kept := kept_peaks(schedulers[0])):
+    if len(schedulers) == 1 and (kept := kept_peaks(schedulers[0], within)):
         _scale(schedulers[0], optimizer, [lr / peak for lr, peak in zip(lrs, kept, strict=True)])
         return
-    bases = _bases(schedulers[0], lrs) if schedulers else lrs
+    bases = _bases(schedulers[0], lrs, within) if schedulers else lrs
     if not schedulers and any("initial_lr" in group for group in groups):
         logger.warning(
             "the optimizer has a scheduler, which may write its own rate over this one: give it to apply(), or "
@@ -110,12 +113,12 @@ def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
         )
 
 
-def _bases(scheduler: Any, lrs: Sequence[float]) -> Sequence[float]:
+def _bases(scheduler: Any, lrs: Sequence[float], within: int | None) -> Sequence[float]:
     """The base rates under which a scheduler peaks at ``lrs``; tried on a copy."""
     if follows_metric(scheduler):  # it starts at its peak
         return lrs
     name = type(scheduler).__name__
-    highest = peaks(scheduler, lrs)
+    highest = peaks(scheduler, lrs, within)
     if highest is None:
         raise OptimizerError(
             f"the rates of this {name} rise without an end, so it has no peak to put at the suggested rate: give one "
@@ -124,7 +127,7 @@ def _bases(scheduler: Any, lrs: Sequence[float]) -> Sequence[float]:
     if highest == list(lrs):
         return lrs
     bases = [lr * (lr / peak) if peak else lr for lr, peak in zip(lrs, highest, strict=True)]
-    again = peaks(scheduler, bases)
+    again = peaks(scheduler, bases, within)
     off = again is None or not all(
         peak == 0 or math.isclose(peak, lr, rel_tol=1e-3) for lr, peak in zip(lrs, again, strict=True)
     )

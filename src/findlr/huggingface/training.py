@@ -73,7 +73,7 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
                 for group, ratio in zip(trainer.optimizer.param_groups, ratios, strict=True):
                     group["lr"] = rate * ratio
             trainer.create_scheduler(num_training_steps=trainer.state.max_steps)
-        return made_rates(trainer.optimizer, trainer.lr_scheduler)
+        return made_rates(trainer.optimizer, trainer.lr_scheduler, within=trainer.state.max_steps)
 
     with Unwritten(restored(around(trainer))):
         try:

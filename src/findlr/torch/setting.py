@@ -50,12 +50,13 @@ def facts_of(where: str, share: float) -> dict[str, Any]:
     return {"sets": where} if share == 1.0 else {"sets": where, "sets_share": share}
 
 
-def made_rates(optimizer: torch.optim.Optimizer, *schedulers: Any) -> list[float]:
+def made_rates(optimizer: torch.optim.Optimizer, *schedulers: Any, within: int | None = None) -> list[float]:
     """The highest rate that each group gets in a training that begins.
 
     Args:
         optimizer: as it is made.
         schedulers: those that drive it, which may have peaks of their own; one that follows a metric begins at its own.
+        within: their steps in that training, where these are known.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -67,5 +68,5 @@ def made_rates(optimizer: torch.optim.Optimizer, *schedulers: Any) -> list[float
     rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     for each in map(unwrapped, schedulers):
         if not follows_metric(each):
-            rates = kept_peaks(each) or peaks(each, rates) or rates
+            rates = kept_peaks(each, within) or peaks(each, rates, within) or rates
     return rates
