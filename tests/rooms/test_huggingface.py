@@ -26,7 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from findlr import ConfigurationError, LoaderError, Stop, find_lr
+from findlr import ConfigurationError, LoaderError, LossError, OptimizerError, Stop, find_lr
 from findlr import huggingface as room
 from findlr.huggingface.training import plan_of, trainable_of
 from findlr.testing import TrainableConformance, TrainingConformance
@@ -939,6 +939,63 @@ def test_what_is_no_trainer_is_refused():
 def test_what_is_no_argument_is_refused(how, told):
     with pytest.raises(ConfigurationError, match=told):
         room.find_lr(trainer_of(**of_line()), **how)
+
+
+@pytest.mark.parametrize("none", [dict(max_steps=0), dict(max_steps=-1, num_train_epochs=0)])
+def test_a_training_without_a_step_is_refused(none):
+    with pytest.raises(ConfigurationError, match="is to take 0 steps: set max_steps or num_train_epochs"):
+        room.find_lr(trainer_of(**of_line(warmup_steps=0, **none)))
+
+
+def test_an_empty_dict_of_eval_sets_is_none():
+    how = of_line(parts={"eval_dataset": {}})
+    with pytest.raises(ConfigurationError, match="validation_every needs an eval set"):
+        room.find_lr(trainer_of(**how), validation_every=2)
+    own, plain = (
+        room.find_lr(trainer_of(**each), verify=True, budget=200, num_steps=40, progress=False)
+        for each in (how, of_line())
+    )
+    assert own == plain
+
+
+def test_a_model_that_is_frozen_is_refused():
+    def frozen():
+        return line().requires_grad_(False)
+
+    with pytest.raises(OptimizerError, match="has no parameters: unfreeze some"):
+        room.find_lr(trainer_of(**of_line(model=frozen)))
+
+
+class Wrong(Trainer):
+    """Returns something else than its loss."""
+
+    def training_step(self, *args, **how):
+        loss = super().training_step(*args, **how)
+        return {"none": None, "a dict": {"loss": loss}, "two": loss.repeat(2)}[self.kind]
+
+
+@pytest.mark.parametrize(("kind", "told"), [("none", "NoneType"), ("a dict", "dict"), ("two", r"shape \(2,\)")])
+def test_a_step_that_returns_no_loss_is_refused(kind, told):
+    trainer = trainer_of(**of_line(make=Wrong))
+    trainer.kind = kind
+    with pytest.raises(LossError, match=f"training_step must return .*{told}"):
+        room.find_lr(trainer)
+
+
+def test_a_callback_of_another_trainer_is_refused():
+    trainer, other = trainer_of(**of_line()), trainer_of(**of_line())
+    trainer.add_callback(room.FindLR(other))
+    with pytest.raises(ConfigurationError, match=r"this FindLR is another trainer's: trainer\.add_callback\("):
+        trainer.train()
+
+
+@pytest.mark.parametrize(("at", "told"), [(4, "has not searched: at=4, and this train() ended at 3"), (3, "")])
+def test_a_callback_that_has_not_searched_says_so(at, told, caplog):
+    trainer = trainer_of(**of_line(max_steps=3, warmup_steps=0))
+    trainer.add_callback(room.FindLR(trainer, at=at, num_steps=5, progress=False))
+    trainer.train()
+    assert told in caplog.text
+    assert bool(told) == ("has not searched" in caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ except ImportError:
     raise MissingExtraError.of("transformers", "huggingface") from None
 
 from findlr.huggingface.memory import deciding, protected
-from findlr.huggingface.training import ARGUMENT, plan_of, trainable_of
+from findlr.huggingface.training import ARGUMENT, eval_set, plan_of, trainable_of
 
 __all__ = ["FindLR", "find_lr"]
 
@@ -114,6 +114,8 @@ class FindLR(TrainerCallback):
 
     def on_train_begin(self, *given: Any, **parts: Any) -> None:
         """Search, if ``train`` goes no further."""
+        if given[1] is not self._trainer.state:
+            raise ConfigurationError("this FindLR is another trainer's: trainer.add_callback(FindLR(trainer))")
         self._is_due = self._at == 0
         if self._before is not None:
             for callback in self._before:
@@ -132,6 +134,11 @@ class FindLR(TrainerCallback):
         """Search, if it is to be after this step."""
         if self._at == state.global_step:
             self._search_and_apply()
+
+    def on_train_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        """Say so, if the training had no such step."""
+        if self.finding is None:
+            logger.warning("FindLR has not searched: at=%s, and this train() ended at %s", self._at, state.global_step)
 
     def _search_and_apply(self) -> None:
         trainer = self._trainer
@@ -190,5 +197,5 @@ def check(trainer: Any, how: Mapping[str, Any]) -> None:
     for name in how:
         if name in argument_names() and name not in How.__annotations__:
             raise ConfigurationError(f"{name} is read from the trainer: leave it out, and set it there")
-    if "validation_every" in how and trainer.eval_dataset is None:
+    if "validation_every" in how and eval_set(trainer) is None:
         raise ConfigurationError("validation_every needs an eval set, and the trainer has none: give it eval_dataset=")

@@ -12,11 +12,11 @@ import torch
 from transformers import Trainer
 
 from findlr.analysis.plan import Plan
-from findlr.errors import LoaderError
+from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import follows_metric, unwrapped
 from findlr.huggingface.memory import DATA, around, own
 from findlr.search.restoring import Unwritten, restored
-from findlr.torch.losses import kept_loss
+from findlr.torch.losses import told_loss
 from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import read_schedule
 from findlr.torch.setting import facts_of, made_rates, share_of
@@ -28,13 +28,21 @@ from findlr.torch.training import Training
 
 ARGUMENT = "trainer.args.learning_rate"
 
+_NO_LOSS = "training_step must return the loss, got {}: return what super().training_step(...) does, say"
+
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant_with_warmup": "constant"}
 _NOT_A_STEPS = (*DATA, "args", "callback_handler", "control", "model", "model_wrapped", "processing_class", "state")
 
 
 def plan_of(trainer: Trainer) -> Plan:
-    """The training that the trainer is set up for."""
+    """The training that the trainer is set up for.
+
+    Raises:
+        ConfigurationError: it has no step.
+    """
     args, scheduler, steps = trainer.args, unwrapped(trainer.lr_scheduler), trainer.state.max_steps
+    if steps < 1:
+        raise ConfigurationError(f"the trainer is to take {steps} steps: set max_steps or num_train_epochs in its args")
     if follows_metric(scheduler):
         return Plan("constant", steps)  # until the metric stalls
     name = _SCHEDULES.get(args.lr_scheduler_type)
@@ -86,6 +94,12 @@ def written_in(trainer: Trainer, training: Training, *, makes_optimizer: bool) -
     return facts_of(ARGUMENT, share)
 
 
+def eval_set(trainer: Trainer) -> Any:
+    """The eval set of a trainer, of several the first; None if it has none."""
+    given = trainer.eval_dataset
+    return next(iter(given.values()), None) if isinstance(given, dict) else given
+
+
 def trainable_of(
     trainer: Trainer,
     *,
@@ -109,10 +123,8 @@ def trainable_of(
     training = Training(trainer.model_wrapped, trainer.optimizer, **whose)
     training.include(reached_from({k: v for k, v in vars(trainer).items() if k not in _NOT_A_STEPS}))
     training.check_parameters()
-    held_out, loader = trainer.eval_dataset if scored else None, None
-    if held_out is not None:
-        first = next(iter(held_out.values())) if isinstance(held_out, dict) else held_out
-        loader = trainer.get_eval_dataloader(first)
+    held_out = eval_set(trainer) if scored else None
+    loader = None if held_out is None else trainer.get_eval_dataloader(held_out)
     step, data = TrainerStep(training, trainer), trainer.callback_handler.train_dataloader
     facts = written_in(trainer, training, makes_optimizer=makes_optimizer)
     scores: Any = {"validation_loader": loader, "validation_every": validation_every}
@@ -150,7 +162,8 @@ class TrainerStep(DelegatedStep):
         loss: Loss = 0.0
         for i, batch in enumerate(batches):
             trainer.accelerator.gradient_state._set_sync_gradients(i == count - 1)
-            loss += kept_loss(trainer.training_step(model, batch, self._items))
+            returned = trainer.training_step(model, batch, self._items)
+            loss += told_loss(returned, "training_step must return one number", _NO_LOSS)
         if self.clip_grad_norm:
             trainer.accelerator.clip_grad_norm_(model.parameters(), self.clip_grad_norm)
         trainer.optimizer.step()
