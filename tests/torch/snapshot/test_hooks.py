@@ -1,4 +1,4 @@
-"""What hooks hold, at a module, a gradient or a step of the optimizer, is put back; and what parameters hold."""
+"""What hooks hold, at a module, a gradient or a step, is put back; what parameters and objects of modules hold, too."""
 
 from types import SimpleNamespace
 
@@ -96,7 +96,69 @@ def attribute(net, _):
     return lambda: [parameter.mean for parameter in net.parameters()]
 
 
+class Moments:
+    """As reinforcement learning has them: arrays that are replaced, and a count."""
+
+    def __init__(self):
+        self.mean, self.count = np.zeros(4), 1e-4
+
+    def __call__(self, inputs):
+        self.count += len(inputs)
+        self.mean = self.mean + (inputs.mean(dim=0).numpy() - self.mean) / self.count
+        return inputs - torch.from_numpy(self.mean).float()
+
+
+class Parts:
+    """With a layer, an optimizer of its own and generators."""
+
+    def __init__(self):
+        self.norm, self.scale = nn.BatchNorm1d(4), nn.Linear(1, 1)
+        self.optimizer = optim.SGD(self.scale.parameters(), lr=0.1, momentum=0.9)
+        self.noise, self.mask = torch.Generator().manual_seed(1), np.random.default_rng(2)
+
+    def __call__(self, inputs):
+        with torch.enable_grad():
+            self.scale(torch.ones(1, 1)).square().sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return self.norm(inputs) + self.mask.normal() * torch.randn(inputs.shape, generator=self.noise)
+
+    def state(self):
+        optimizer = list(self.optimizer.state.values())
+        kept = [self.norm.state_dict(), self.scale.state_dict(), optimizer, self.norm.weight.grad]
+        return [*kept, self.noise.get_state(), self.mask.bit_generator.state]
+
+
+class Uses(nn.Linear):
+    """A layer that gives its inputs to an object, which it holds by itself or in a container."""
+
+    def __init__(self, held):
+        super().__init__(4, 8)
+        self.held = held
+
+    def forward(self, inputs):
+        held = self.held
+        held = held["one"][0] if isinstance(held, dict) else held
+        return super().forward(held(inputs))
+
+
+def an_object(net, _):
+    net[0] = Uses(moments := Moments())
+    return lambda: vars(moments)
+
+
+def an_object_in_a_container(net, _):
+    net[0] = Uses({"one": [moments := Moments()]})
+    return lambda: vars(moments)
+
+
+def an_object_with_parts(net, _):
+    net[0] = Uses(parts := Parts())
+    return parts.state
+
+
 KINDS = [running_mean, centre, noise, normalised, gradient_noise, mask, before_steps, after_steps, attribute]
+KINDS += [an_object, an_object_in_a_container, an_object_with_parts]
 
 
 def made():
@@ -126,6 +188,7 @@ def search_by(door, net, optimizer):
 def test_what_hooks_hold(kind, door):
     net, optimizer = made()
     state = kind(net, optimizer)
+    optimizer = optim.SGD(net.parameters(), lr=0.1) if kind.__name__.startswith("an_object") else optimizer
     before = bits([state(), net.state_dict()])
     search_by(door, net, optimizer)
     assert bits([state(), net.state_dict()]) == before

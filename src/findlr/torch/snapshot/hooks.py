@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from operator import methodcaller
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -20,11 +22,11 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.search.objects import MOST_ITEMS, is_plain, is_users
+from findlr.search.objects import MOST_ITEMS, SIMPLE, is_plain, is_users
 
 _OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-_OF_MODULES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_STANDARD = set(vars(nn.Module()))
+STANDARD = set(vars(nn.Module()))
+"""The attributes that each module has."""
 _CALLED = (FunctionType, MethodType, partial, torch.optim.Optimizer, GradScaler, LRScheduler)
 
 
@@ -49,19 +51,18 @@ class Called:
             if is_users(type(optimizer).__module__):
                 self.objects.append(type(optimizer))
 
-    def _look_into(self, module: nn.Module) -> None:
-        """A module of the user's own: its class, and what it holds."""
-        self.objects.append(type(module))
-        for name, value in vars(module).items():
-            if name in _STANDARD:
-                continue
-            is_container = isinstance(value, (dict, list, tuple, deque)) and len(value) <= MOST_ITEMS
-            items = (value.values() if isinstance(value, dict) else value) if is_container else (value,)
-            for each in items:
-                if isinstance(each, _CALLED):
-                    self.functions.append(each)
-                elif is_plain(each) and is_users(type(each).__module__) and not isinstance(each, nn.Module):
-                    self.objects.append(each)
+    def add_attributes(self, held: list[Any]) -> None:
+        """Add what modules have as attributes, in containers, too."""
+        seen = set[int]()
+        for each in held:  # which grows
+            if isinstance(each, _CALLED):
+                self.functions.append(each)
+            elif isinstance(each, (dict, list, tuple, set, deque)):
+                if len(each) <= MOST_ITEMS and id(each) not in seen:
+                    seen.add(id(each))
+                    held += each.values() if isinstance(each, dict) else each
+            elif is_plain(each) and is_users(type(each).__module__) and not isinstance(each, nn.Module):
+                self.objects.append(each)
 
 
 def look_into(
@@ -75,16 +76,22 @@ def look_into(
         >>> len(parameters), len(buffers), called.functions
         (2, 3, [])
     """
-    hooks = called.functions
-    for root in modules:
-        for module in root.modules():
-            for where, tensors in ((parameters, module._parameters), (buffers, module._buffers)):
-                for tensor in tensors.values():
-                    if tensor is not None:
-                        where[id(tensor)] = tensor
-                        hooks += (tensor._backward_hooks or {}).values()
-                        hooks += (tensor._post_accumulate_grad_hooks or {}).values()
-            for name in _OF_MODULES:
-                hooks += getattr(module, name).values()
-            if is_users(type(module).__module__):
-                called._look_into(module)
+    hooks, held, kinds = called.functions, list[Any](), dict[type, None]()
+    for module in chain.from_iterable(map(methodcaller("modules"), modules)):
+        for where, tensors in ((parameters, module._parameters), (buffers, module._buffers)):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    where[id(tensor)] = tensor
+                    hooks += (tensor._backward_hooks or {}).values()
+                    hooks += (tensor._post_accumulate_grad_hooks or {}).values()
+        hooks += (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        hooks += (*module._backward_pre_hooks.values(), *module._backward_hooks.values())
+        kinds[type(module)] = None
+        for name, value in vars(module).items():
+            if name not in STANDARD and type(value) not in SIMPLE:
+                held.append(value)
+    for kind in kinds:
+        if is_users(kind.__module__):
+            called.objects.append(kind)
+    if held:
+        called.add_attributes(held)

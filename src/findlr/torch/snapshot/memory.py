@@ -26,6 +26,7 @@ from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import is_plain, refill, set_slots, slots_of
 from findlr.torch.data.nesting import tensors_in
+from findlr.torch.snapshot.hooks import STANDARD
 from findlr.torch.snapshot.modules import (
     attributes_of_scripted,
     extras_of,
@@ -194,7 +195,7 @@ class TorchMemory(Memory):
             value
             for module in plain
             for name, value in vars(module).items()
-            if name not in _STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
+            if name not in STANDARD and type(value) not in _FIXED and not isinstance(value, nn.Module)
         ]
         parameters: list[torch.Tensor] = [p for m in plain for p in m._parameters.values() if p is not None]
         self.note(*other, *filter(None, map(vars, parameters)), worth=worth)  # and what parameters have as attributes
@@ -262,7 +263,6 @@ class TorchMemory(Memory):
 
 
 _set_gradient: Any = vars(torch._C.TensorBase)["grad"].__set__  # no Python call for each tensor
-_STANDARD = set(vars(nn.Module()))  # of which only _parameters and _buffers hold what changes in place
 
 _Worth = Callable[[Any], bool] | None
 _Names = list[tuple[dict[Any, Any], dict[Any, Any]]]
