@@ -410,6 +410,7 @@ WAYS = {
     "bf16": lambda: dict(**language, **twice, bf16=True),
     "Adafactor": lambda: dict(**language, optim="adafactor"),
     "LoRA": lambda: dict(data=texts, model=adapted),
+    "LoRA, gradient checkpointing": lambda: dict(data=texts, model=adapted, **twice, gradient_checkpointing=True),
     "DoRA": lambda: dict(data=texts, model=lambda: adapted(use_dora=True), **twice),
     "an optimizer of the user's": lambda: dict(make=in_pairs),
     "a model that is made anew": lambda: dict(make=made_anew),
@@ -491,6 +492,14 @@ def test_the_control_variate_follows_an_accumulation():
     assert found.curve.baseline is not None
     assert found.curve.baseline[0] == pytest.approx(found.curve.loss[0], rel=1e-5)
     assert found.curve.baseline[-1] > found.curve.loss[-1]
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_there_is_a_control_variate_with_checkpointed_activations(use_reentrant):
+    how = dict(gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    found = room.find_lr(trainer_of(adapted, texts, **how), num_steps=10, max_lr=0.01, progress=False)
+    assert found.curve.baseline is not None  # whose pass runs the hook that marks the embeddings, too
+    assert found.curve.baseline[0] == pytest.approx(found.curve.loss[0], rel=1e-5)
 
 
 def test_the_finding_says_what_to_paste():

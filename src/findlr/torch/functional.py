@@ -15,6 +15,8 @@ from findlr.errors import LossError
 from findlr.search.failure import told
 from findlr.torch.ranks import is_fully_sharded
 
+_MARKS = {"make_inputs_require_grads", "make_inputs_require_grad"}  # transformers' hook, and its recipes': they do that
+
 
 class WholeLoss(nn.Module):
     """All that lies between a batch and its loss, as one module; it borrows the modules, and changes no flag of theirs.
@@ -133,6 +135,7 @@ def obstacle(model: nn.Module) -> str | None:
         return "a compiled model does not take weights from outside"
     if any(is_fully_sharded(module) for module in model.modules()):
         return "a sharded model does not take weights from outside"
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+    hooks = [hook for m in model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    if any(getattr(hook, "__name__", "") not in _MARKS for hook in hooks):
         return "the model has forward hooks, which would run twice"
     return None
