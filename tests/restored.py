@@ -136,7 +136,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "tensors that a class keeps",
                 "torch/snapshot/test_reach.py::test_what_a_class_of_the_users_keeps[loss_fn-0]",
                 KEPT,
-                "        return [] if is_foreign(value.__module__) else [value]",
+                "        return [] if is_foreign(str(value.__module__)) else [value]",
                 "        return []",
             ),
             Break(
@@ -694,7 +694,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the generator of a loader that the loader's code names",
                 "torch/snapshot/test_reach.py::test_a_loader_that_the_code_of_the_loader_names",
                 GENERATORS,
-                "    if is_plain(value) or type(value).__module__.startswith(modules):\n        return [type",
+                "    if is_plain(value) or str(type(value).__module__).startswith(modules):\n        return [type",
                 "    if is_plain(value):\n        return [type",
             ),
         ],

@@ -102,7 +102,7 @@ cleared = []  # not an attribute of the optimizer: that would be put back
 
 class Counting(optim.SGD):
     def zero_grad(self, set_to_none=True):
-        cleared.append(self)
+        cleared.append(True)
         optim.Optimizer.zero_grad(self, set_to_none)
 
 

@@ -101,10 +101,10 @@ def generators_in(
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
             code += [value] if (value.__module__ or "").partition(".")[0] not in NAME_NONE else []
-        elif kind.__module__.startswith(modules) or isinstance(value, owners) or is_plain(value):
+        elif str(kind.__module__).startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
-            code += [kind] if kind.__module__.partition(".")[0] not in NAME_NONE else []
+            code += [kind] if str(kind.__module__).partition(".")[0] not in NAME_NONE else []
         held_kinds = set(map(type, held))  # at once, because there may be hundreds of numbers
         holders += _orders_in(value, held) if orders and held_kinds & {list, np.ndarray} else ()
         if not simple >= held_kinds:
@@ -179,7 +179,7 @@ def generators_named(
 def _named_by(value: Any, modules: tuple[str, ...]) -> Iterable[Any]:
     """What code of any kind names, and what values hold that it names."""
     if isinstance(value, type):
-        parts = (part for part in value.__mro__ if not names_none(part.__module__))
+        parts = (part for part in value.__mro__ if not names_none(str(part.__module__)))
         return [each for part in parts for each in vars(part).values()]
     if isinstance(value, FunctionType):
         return _named_by_function(value)
@@ -187,7 +187,7 @@ def _named_by(value: Any, modules: tuple[str, ...]) -> Iterable[Any]:
         return [getattr(value, name) for name in _WRAPPED if hasattr(value, name)]
     if isinstance(value, (list, tuple, set, frozenset, deque, dict)):
         return () if len(value) > MOST_ITEMS else value.values() if isinstance(value, dict) else value
-    if is_plain(value) or type(value).__module__.startswith(modules):
+    if is_plain(value) or str(type(value).__module__).startswith(modules):
         return [type(value), *slots_of(value).values(), *getattr(value, "__dict__", {}).values()]
     return ()
 

@@ -77,7 +77,7 @@ class Kept:
             if id(value) in self._seen or len(self._seen) > MOST_OBJECTS:
                 continue
             self._seen.add(id(value))
-            if type(value).__module__.startswith("findlr.") or self._is_known(value):
+            if str(type(value).__module__).startswith("findlr.") or self._is_known(value):
                 continue
             if isinstance(value, np.ndarray):
                 self._arrays += [value] if is_small_array(value) else []
@@ -108,7 +108,7 @@ def holders_of(value: Any) -> list[Any]:
     if isinstance(value, (dict, list, deque)):
         return [value] if len(value) <= _MOST_KEPT else []
     if isinstance(value, type):
-        return [] if is_foreign(value.__module__) else [value]
+        return [] if is_foreign(str(value.__module__)) else [value]
     return [value] if _is_object(value) or isinstance(value, CellType) else []
 
 

@@ -33,6 +33,8 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
         return False
     kind = type(value)
+    if type(kind.__module__) is not str:  # of a class in Cython, whose functions have one each
+        return False
     if kind.__module__ in HOLDS_THE_USERS or kind is SimpleNamespace:
         return True
     return not is_foreign(kind.__module__)
@@ -69,7 +71,7 @@ def slots_of(value: Any) -> dict[str, Any]:
 
 def kept_by_class(kind: type) -> dict[str, Any]:
     """The attributes of a class of the user's or a package's that are no part of its code, by name."""
-    if is_foreign(kind.__module__):
+    if type(kind.__module__) is not str or is_foreign(kind.__module__):
         return {}
     return {name: each for name, each in vars(kind).items() if not (name[:2] == "__" or isinstance(each, _CODE))}
 
@@ -108,7 +110,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
 def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
     """What a class keeps; if it is the user's own, its bases and classes, too, and the methods that steps call."""
     yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
-    if not is_users(kind.__module__):
+    if type(kind.__module__) is not str or not is_users(kind.__module__):
         return
     yield from ((base, f"{place}.__base__") for base in kind.__bases__ if is_users(base.__module__))
     for name, each in vars(kind).items():

@@ -238,3 +238,17 @@ def test_a_codebook_is_moved_once_a_step_and_a_number_of_a_function_is_named(mon
     assert passes[-1] <= 6
     assert net[0].held.passes == 0
     assert "calls['all'] was 0 and is" in caplog.text
+
+
+@pytest.mark.parametrize("door", ["criterion", "loop"])
+def test_a_function_of_cython_has_no_module_that_is_a_text(door):
+    net, function = nn.Linear(4, 2), np.random.normal
+
+    def hook(_, inputs):
+        return (inputs[0] + function(),)
+
+    net.register_forward_pre_hook(hook)
+    held = nn.Sequential(net, Holds(function, "alone"))
+    held[1].forward = lambda inputs: inputs
+    batches = [(torch.ones(3, 4), torch.zeros(3, 2))] * 4
+    searched(door, held, optim.SGD(net.parameters(), lr=0.01), batches)

@@ -80,7 +80,7 @@ def reached_from(*roots: Any) -> Reached:
             found.iterators.append((place, value))
         elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
             kept.append(value)
-        elif not type(value).__module__.startswith("findlr."):  # which is no user's
+        elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
             todo += inside(value, place)
             found.holders += holders_of(value)
             code.append(value if isinstance(value, FunctionType) else type(value))
@@ -127,7 +127,7 @@ NAMELESS: set[type] = set()
 def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
     """``findlr.search.generators.generators_named``, with torch's generators."""
     code = list(code)
-    NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(each.__module__)])
+    NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(str(each.__module__))])
     return generators.generators_named(code, _GENERATORS, _SIMPLE, but, _DATA)
 
 
