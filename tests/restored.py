@@ -244,14 +244,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "tensors that a hook writes into",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[running_mean-find_lr]",
                 TRAINING,
-                "                    self.include(replace(reached_from(*called), loaders=[]))",
-                "                    pass",
+                "self.include(replace(reached, modules=[] if own else reached.modules, loaders=[]))",
+                "pass",
             ),
             Break(
                 "tensors that a hook replaces",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[centre-loop]",
                 TRAINING,
-                "                    self.watched.append(Watched(*called, own=called is self.called.objects))",
+                "                    self.watched.append(Watched(*called, own=own))",
                 "                    pass",
             ),
             Break(
@@ -262,8 +262,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "",
             ),
         ],
-        "objects of your own that modules of your own hold, with their numbers, and functions; what the classes of "
-        "such modules keep and name": [
+        "objects of your own that modules hold, with their numbers, and functions; what the classes of "
+        "your own modules keep and name": [
             Break(
                 "a codebook in an object that a module holds",
                 f"{HELD}[codes-criterion]",
@@ -284,6 +284,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 KEPT,
                 "    whole = is_owned or (",
                 "    whole = (",
+            ),
+            Break(
+                "the net of an object that a module holds",
+                "torch/snapshot/test_hooks.py::test_what_objects_of_a_module_hold[list-find_lr]",
+                TRAINING,
+                "                    self.restore += reached.modules if own else []",
+                "                    self.restore += []",
             ),
             Break(
                 "what the class of a module keeps",

@@ -102,8 +102,7 @@ class Training:
         self.watched: list[Watched | Around] = []
         self.batch_size: int | None = None
         """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
-        self._is_of_all = False
-        self._lr = math.nan
+        self._is_of_all, self._lr = False, math.nan
 
     def _unwrapped(self, optimizers: Any) -> Any:
         """The torch optimizers inside wrappers that hold one as ``.optimizer``, such as Accelerate's; keeps these."""
@@ -237,10 +236,12 @@ class Training:
         if not self._knows_hooks:  # before findlr adds some of its own
             self._knows_hooks = True
             self.called.add_steps(self.optimizers)
-            for called in (self.called.functions, self.called.objects):
+            for called, own in ((self.called.functions, False), (self.called.objects, True)):
                 if called:
-                    self.watched.append(Watched(*called, own=called is self.called.objects))
-                    self.include(replace(reached_from(*called), loaders=[]))
+                    self.watched.append(Watched(*called, own=own))
+                    reached = reached_from(*called)
+                    self.restore += reached.modules if own else []  # whose modes no evaluation changes
+                    self.include(replace(reached, modules=[] if own else reached.modules, loaders=[]))
         memory.note_modules(self.modules)
         for optimizer in self.optimizers:
             note_optimizer(optimizer, memory)

@@ -1,5 +1,6 @@
 """What hooks hold, at a module, a gradient or a step, is put back; what parameters and objects of modules hold, too."""
 
+from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,47 @@ KINDS = [running_mean, centre, noise, normalised, gradient_noise, mask, before_s
 KINDS += [an_object, an_object_in_a_container, an_object_with_parts]
 
 
+class Agent:
+    """A model beside the one that is trained, with an optimizer, a scheduler, a generator and numbers of its own."""
+
+    def __init__(self):
+        self.net, self.norm, self.steps = nn.Linear(1, 1), nn.BatchNorm1d(1), 0
+        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+        self.schedule = optim.lr_scheduler.StepLR(self.optimizer, 2)
+        self.generator, self.seen = np.random.default_rng(3), torch.zeros(2)
+
+    def learn(self, *_):
+        self.optimizer.zero_grad()
+        self.net(torch.full((1, 1), self.generator.normal(), dtype=torch.float32)).square().sum().backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.norm(torch.tensor([[0.0], [1.0]]))
+        self.seen = self.seen + 1
+        self.steps += 1
+
+    def state(self):
+        parts = self.net, self.norm, self.optimizer, self.schedule
+        return [*(each.state_dict() for each in parts), self.generator.bit_generator.state, self.seen, self.steps]
+
+
+class Holder(nn.Module):
+    """A model whose passes let the agents of its own learn, and step an optimizer that it has as an attribute."""
+
+    def __init__(self, net, holds):
+        super().__init__()
+        self.net, self.agents = net, holds
+        self.memory = torch.zeros(1, requires_grad=True)
+        self.optimizer = optim.SGD([self.memory], lr=0.1, momentum=0.9)
+
+    def forward(self, inputs):
+        if self.training and torch.is_grad_enabled():
+            for agent in self.agents.values() if isinstance(self.agents, dict) else self.agents:
+                agent.learn()
+            self.memory.grad = torch.ones(1)
+            self.optimizer.step()
+        return self.net(inputs)
+
+
 def made():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -201,3 +243,30 @@ def test_a_number_that_a_hook_keeps_is_named(caplog):
     search_by("loop", net, optimizer)
     assert calls.count == 6
     assert "calls.count was 0 and is 6" in caplog.text
+
+
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+@pytest.mark.parametrize("holds", [list, lambda agents: dict(enumerate(agents)), deque])
+def test_what_objects_of_a_module_hold(holds, door):
+    net, optimizer = made()
+    agents = [Agent(), Agent()]
+    model = Holder(net, holds(agents))
+    for agent in agents:
+        agent.learn()
+    model(torch.ones(2, 4))
+    before = bits([[agent.state() for agent in agents], model.state_dict(), model.memory, model.optimizer.state_dict()])
+    search_by(door, model, optimizer)
+    after = bits([[agent.state() for agent in agents], model.state_dict(), model.memory, model.optimizer.state_dict()])
+    assert after == before
+
+
+def test_an_evaluation_leaves_the_modes_of_what_objects_of_a_module_hold():
+    net, optimizer = made()
+    agent, seen = Agent(), []
+    agent.learn = lambda *_: seen.append(agent.net.training)
+    model = Holder(net, [agent])
+    inputs = torch.linspace(-1, 2, 128).view(32, 4)
+    batches = [(inputs[i : i + 8], inputs[i : i + 8, :2]) for i in range(0, 32, 8)]
+    find_lr(model, optimizer, nn.MSELoss(), batches, validation_loader=batches, **QUICK)
+    assert all(seen)
+    assert agent.net.training

@@ -263,8 +263,8 @@ def _is_scalar(value: Any) -> bool:
 class Held:
     """What a user's objects hold that a framework calls while it prepares or draws, such as a split or a data module.
 
-    However deep: the attributes of objects, containers, random generators, modules; the numbers of small tensors and
-    arrays. Large ones may be data, and so may containers of many items.
+    However deep: the attributes of objects, containers, random generators, modules, optimizers; the numbers of small
+    tensors and arrays. Large ones may be data, and so may containers of many items.
 
     Args:
         roots: the objects.
@@ -292,8 +292,8 @@ class Held:
         for holder in holders:
             memory.add(partial(refill_if_changed, holder, copy(holder)), name="an attribute or a container")
             for value in holder.values() if isinstance(holder, dict) else holder:
-                if isinstance(value, nn.Module):
+                if isinstance(value, (nn.Module, torch.optim.Optimizer)):
                     if not any(value is each for each in self._but):
-                        memory.note(value)
+                        note_stateful(value, memory)
                 elif isinstance(value, (torch.Tensor, np.ndarray)) and bytes_of(value) <= SMALL_BYTES:
                     memory.note(value)
