@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack
@@ -25,6 +25,7 @@ from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw, Loss
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Training
+from findlr.torch.whole import hold
 
 try:
     from fastai.callback.core import (
@@ -37,13 +38,14 @@ try:
     from fastai.callback.progress import CSVLogger, ProgressCallback, ShowGraphCallback
     from fastai.callback.training import GradientAccumulation
     from fastai.learner import Learner, Metric, Recorder
-    from fastai.optimizer import OptimWrapper
+    from fastai.optimizer import Optimizer, OptimWrapper
 except ImportError:
     raise MissingExtraError.of("fastai", "fastai") from None
 
 _SHOWS = (ProgressCallback, ShowGraphCallback, CSVLogger)  # the others of fastai's look for an ``lr_finder``
 _REPLACES = ("ModelToHalf", "NonNativeMixedPrecision", "DistributedTrainer", "ParallelTrainer")
 _MOST_BATCHES = 1_000  # to one step of the optimizer
+_KNOWN = ("cbs", "dl", "dls", "model", "opt", "x", "y", "xb", "yb", "pred", "loss", "loss_grad")  # or made by a step
 _NO_LOSS = (
     "learn.loss_func must return one number",
     "learn.loss_func must return a loss, got {}: return one number, a tensor",
@@ -132,12 +134,21 @@ def _training(learn: Learner, watch: _Watch, restore: Sequence[Any], snapshot: S
     training = Training(learn.model, optimizer, restore=restore, snapshot=snapshot, framework="fastai")
     training.include(reached_from(learn.loss_func))
     training.check_parameters()
+    held = hold(training, *_held(learn), but=learn.dl)
+    training.wrappers += [each for each in held.holders if isinstance(each, Optimizer)]
     training.restore += [Attributes(learn, *learn.cbs), *filter(None, [vars(learn).get("scaler")])]
     watch.write = training.rewrite if wrapped else partial(optimizer.pass_on, training.rewrite)
     for callback in learn.cbs:
         callback.run = callback.run and not isinstance(callback, Recorder)
     learn.n_iter = len(learn.dl)
     return training
+
+
+def _held(learn: Learner) -> Iterator[Any]:
+    """What the Learner and its callbacks hold of their own, such as an average of the weights, or a teacher."""
+    for owner in (learn, *learn.cbs):
+        but = (*map(vars(learn).get, _KNOWN), learn, *learn.cbs)
+        yield [value for value in vars(owner).values() if not any(value is each for each in but)]
 
 
 class _Watch(Callback):

@@ -29,7 +29,7 @@ from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw
 from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Training
-from findlr.torch.whole import Whole
+from findlr.torch.whole import Whole, hold
 
 try:
     from skorch import NeuralNet
@@ -129,6 +129,7 @@ def find_lr(
             training = Training(modules, optimizers, **whose, framework="skorch")
             training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
             training.check_parameters()
+            hold(training, vars(net), *(vars(callback) for _, callback in net.callbacks_))
             facts = {"model": type(net.module_).__name__}
             trainable = TorchTrainable.of(
                 training,

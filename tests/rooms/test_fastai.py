@@ -3,7 +3,9 @@
 import random
 import subprocess
 import sys
+from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.load import DataLoader
 from fastai.learner import Learner, load_learner
-from fastai.optimizer import SGD, OptimWrapper, RMSProp, ranger
+from fastai.optimizer import SGD, Adam, OptimWrapper, RMSProp, ranger
 from torch import nn, optim
 
 from findlr import ConfigurationError, LossError, OptimizerError, Stop
@@ -86,17 +88,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("how", SETTINGS.values(), ids=SETTINGS)
-class TestTraining(TrainingConformance):
+class Conformance(TrainingConformance):
     before, after = 1, 2  # epochs
 
     @pytest.fixture(autouse=True)
     def _given(self, how):
         self.how = how
-
-    def training(self):
-        cbs = self.how.get("cbs")
-        return learner(**self.how | {"cbs": cbs() if isinstance(cbs, partial) else cbs})
 
     def train(self, training, steps):
         fit(training, steps)
@@ -105,14 +102,82 @@ class TestTraining(TrainingConformance):
         return find_lr(training, **how)
 
     def state(self, training):
-        state, rng = training.opt.state_dict(), training.dls.train.rng.getstate()
-        inner = (
-            training.opt.opt.state_dict()
-            if isinstance(training.opt, OptimWrapper)
-            else [dict(h) for h in state["hypers"]]
-        )
-        kept = inner if isinstance(training.opt, OptimWrapper) else [inner, [dict(each) for each in state["state"]]]
+        opt, rng = training.opt, training.dls.train.rng.getstate()
+        kept = opt.opt.state_dict() if isinstance(opt, OptimWrapper) else state_of(opt)
         return training.model.state_dict(), kept, told(training), repr(rng), training.train_iter
+
+
+def state_of(opt):
+    """Of an optimizer of fastai's, as plain containers."""
+    state = opt.state_dict()
+    return [[dict(each) for each in state[name]] for name in ("hypers", "state")]
+
+
+@pytest.mark.parametrize("how", SETTINGS.values(), ids=SETTINGS)
+class TestTraining(Conformance):
+    def training(self):
+        cbs = self.how.get("cbs")
+        return learner(**self.how | {"cbs": cbs() if isinstance(cbs, partial) else cbs})
+
+
+class Average(Callback):
+    """An average of the weights."""
+
+    order = 55
+
+    def before_fit(self):
+        if "copy" not in vars(self):
+            self.copy = deepcopy(self.model)
+
+    def after_batch(self):
+        if self.training:
+            for kept, p in zip(self.copy.parameters(), self.model.parameters(), strict=True):
+                kept.data.lerp_(p.detach(), 0.1)
+
+
+class Critic(Callback):
+    """A model beside the Learner's, with optimizers of its own, torch's and fastai's, and an object that counts."""
+
+    def __init__(self):
+        self.net, self.theirs = nn.Linear(1, 1), nn.Linear(1, 1)
+        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+        self.other = Adam(list(self.theirs.parameters()), lr=0.1)
+        self.pool = SimpleNamespace(steps=0, seen=torch.zeros(1), draws=np.random.default_rng(1))
+
+    def after_step(self):
+        self.pool.seen = self.pool.seen + self.pool.draws.normal()
+        self.pool.steps += 1
+        for net, optimizer in ((self.net, self.optimizer), (self.theirs, self.other)):
+            net(self.pool.seen).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+class Teaches(Learner):
+    """Has a model that is no part of its own."""
+
+    def one_batch(self, i, b):
+        if "teacher" not in vars(self):
+            self.teacher = nn.BatchNorm1d(4)
+        self.teacher(b[0])
+        super().one_batch(i, b)
+
+
+@pytest.mark.parametrize("how", [Average, Critic, Teaches])
+class TestWhatALearnerAndItsCallbacksHold(Conformance):
+    def training(self):
+        data = loaders()  # which seeds
+        kind, cbs = (Teaches, []) if self.how is Teaches else (Learner, [self.how()])
+        return kind(data, Net(), loss_func=mse, cbs=cbs)
+
+    def state(self, training):
+        held = [each for owner in (training, *training.cbs) for each in vars(owner).values()]
+        parts = [each.state_dict() for each in held if isinstance(each, (nn.Module, optim.Optimizer))]
+        for each in (each for each in training.cbs if isinstance(each, Critic)):
+            pool = each.pool
+            parts += [state_of(each.other), pool.steps, pool.seen, pool.draws.bit_generator.state]
+        assert len(parts) > 1  # the Learner's own model is one
+        return super().state(training), parts
 
 
 def test_a_learner_without_an_optimizer_is_as_it_was_and_says_nothing(capsys):
@@ -230,12 +295,12 @@ def test_a_race_is_scored_on_the_validation_loader_and_by_the_learners_callbacks
     class Seen(Callback):
         def before_batch(self):
             if not self.training:
-                seen.append(self.xb[0].clone())
+                seen.append(self.xb[0].sum().item())
 
     learn = learner(cbs=[Seen(), MixUp()])
     finding = find_lr(learn, total_steps="60 epochs", verify=True, control_variate=False, max_lr=1.0)
     assert len(finding.race.runs) >= 3
-    assert sorted({x.sum().item() for x in seen}) == sorted(x.sum().item() for x, _ in learn.dls.valid)
+    assert sorted(set(seen)) == sorted(x.sum().item() for x, _ in learn.dls.valid)
     assert find_lr(learner()).curve.validation is None
     assert find_lr(learner(), validation_every=5).curve.validation is not None
 

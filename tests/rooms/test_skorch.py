@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -352,6 +353,90 @@ def test_a_callback_that_is_asked_at_each_step_is_put_back():
     net = net_of(callbacks=[("counts", Counts())]).initialize()
     find_lr(net, X, Y)
     assert dict(net.callbacks_)["counts"].seen == [0]
+
+
+class Agent:
+    """A model with an optimizer of its own."""
+
+    def __init__(self):
+        self.net, self.steps = nn.Linear(1, 1), 0
+        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+    def learn(self):
+        self.net(torch.ones(1, 1)).square().sum().backward()
+        self.optimizer.step()
+        self.steps += 1
+
+    def state(self):
+        return [self.net.state_dict(), self.optimizer.state_dict(), self.steps]
+
+
+class Learns(Callback):
+    def __init__(self):
+        self.agent = Agent()
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self.agent.learn()
+
+
+class HasAgents(NeuralNetRegressor):
+    """Whose steps let agents learn, and keep an average of the weights."""
+
+    def initialize_module(self):
+        super().initialize_module()
+        self.average_ = deepcopy(self.module_)
+        return self
+
+    def initialize(self):
+        super().initialize()
+        self.agents = {"first": Agent()} if not hasattr(self, "agents") else self.agents
+        return self
+
+    def train_step(self, batch, **fit_params):
+        step = super().train_step(batch, **fit_params)
+        self.agents["first"].learn()
+        for kept, p in zip(self.average_.parameters(), self.module_.parameters(), strict=True):
+            kept.data.lerp_(p.detach(), 0.1)
+        return step
+
+
+class TestWhatANetAndItsCallbacksHold(TrainingConformance):
+    before, after = 1, 2  # epochs
+
+    def training(self):
+        torch.manual_seed(0)
+        self.callback = Learns()
+        return net_of(HasAgents, callbacks=[self.callback], max_epochs=1).initialize()
+
+    def train(self, training, steps):
+        for _ in range(steps):
+            training.fit(X, Y)
+
+    def search(self, training, **how):
+        return find_lr(training, X, Y, **how)
+
+    def state(self, training):
+        (agent,) = [each.agent for _, each in training.callbacks_ if isinstance(each, Learns)]
+        assert agent.steps
+        return [
+            training.module_.state_dict(),
+            training.average_.state_dict(),
+            agent.state(),
+            training.agents["first"].state(),
+        ]
+
+
+def test_each_run_of_a_race_begins_with_what_a_net_and_its_callbacks_held():
+    net, seen = net_of(HasAgents, callbacks=[Learns()], max_epochs=200).initialize(), []
+    (agent,) = [each.agent for _, each in net.callbacks_ if isinstance(each, Learns)]
+
+    def look(module, _):
+        if module.training:
+            seen.append((agent.steps, net.agents["first"].steps, agent.net.weight.grad is None))
+
+    net.module_.register_forward_pre_hook(look)
+    found = find_lr(net, X, Y, verify=True, max_lr=1.0, control_variate=False)
+    assert seen.count((0, 0, True)) == 1 + len(found.race.runs)
 
 
 def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():

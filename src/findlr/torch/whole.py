@@ -1,8 +1,9 @@
-"""A whole training of another framework, whose own call a search is made in: everything that this call may change."""
+"""A whole training of another framework: everything that its own call may change, and what its objects hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from findlr.torch.data.batches import TorchBatches
 from findlr.torch.given import check_made
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import Attributes, Held, remember_rng
+from findlr.torch.snapshot.notes import Around, Attributes, Held, remember_rng
+from findlr.torch.snapshot.reach import Reached, reached_from
 from findlr.torch.snapshot.stores import StoreKind, free_memory, store_for
+from findlr.torch.training import Training
 
 
 class Whole(Attributes):
@@ -79,3 +82,21 @@ class Whole(Attributes):
 
     def _free(self, kind: str) -> list[int | None]:
         return [free_memory(each) for each in (self._devices if kind == "device" else [torch.device("cpu")])]
+
+
+def hold(training: Training, *holders: Any, but: Any = None) -> Reached:
+    """Let a search put back what a framework's objects hold beside what is trained, such as an average or a teacher.
+
+    Args:
+        training: whose steps change it.
+        holders: containers of the attributes of such objects.
+        but: the loader of the training.
+
+    Returns:
+        What they reach.
+    """
+    reached = reached_from(*holders)
+    training.watched.append(Around(reached))
+    training.restore += reached.modules  # whose modes an evaluation leaves alone
+    training.include(replace(reached, modules=[]), but=but)
+    return reached
