@@ -617,6 +617,44 @@ class LastOfThree(Plain):
         return None if batch_idx % 3 < 2 else super().training_step(batch)
 
 
+class Agent:
+    """A model with an optimizer and numbers of its own."""
+
+    def __init__(self):
+        self.net, self.steps = nn.Linear(1, 1), 0
+        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+    def learn(self):
+        self.net(torch.ones(1, 1)).square().sum().backward()
+        self.optimizer.step()
+        self.steps += 1
+
+
+class HasAgents(Module):
+    def __init__(self):
+        super().__init__()
+        self.agents = [Agent()]
+
+    def training_step(self, batch, batch_idx):
+        self.agents[0].learn()
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("place", ["before", "among the callbacks"])
+def test_what_objects_of_a_module_hold_is_put_back(place, tmp_path):
+    states = []
+    for search in (True, False):
+        seeded()
+        module, found = HasAgents(), FindLR(**SWEEP)
+        trainer = trainer_of(tmp_path, *[found] * (search and place != "before"), max_epochs=1)
+        if search and place == "before":
+            find_lr(trainer, module, loader_of(), **SWEEP)
+        trainer.fit(module, loader_of())
+        (agent,) = module.agents
+        states.append([module.state_dict(), agent.net.state_dict(), agent.optimizer.state_dict(), agent.steps])
+    same(*states)
+
+
 # Data, plans, the line to paste
 
 

@@ -427,16 +427,17 @@ class TestWhatANetAndItsCallbacksHold(TrainingConformance):
 
 
 def test_each_run_of_a_race_begins_with_what_a_net_and_its_callbacks_held():
-    net, seen = net_of(HasAgents, callbacks=[Learns()], max_epochs=200).initialize(), []
-    (agent,) = [each.agent for _, each in net.callbacks_ if isinstance(each, Learns)]
+    seen = []
 
-    def look(module, _):
-        if module.training:
-            seen.append((agent.steps, net.agents["first"].steps, agent.net.weight.grad is None))
+    class Looks(HasAgents):
+        def train_step(self, batch, **fit_params):
+            agents = dict(self.callbacks_)["learns"].agent, self.agents["first"]
+            seen.append([(agent.steps, agent.net.weight.grad is None) for agent in agents])
+            return super().train_step(batch, **fit_params)
 
-    net.module_.register_forward_pre_hook(look)
-    found = find_lr(net, X, Y, verify=True, max_lr=1.0, control_variate=False)
-    assert seen.count((0, 0, True)) == 1 + len(found.race.runs)
+    net = net_of(Looks, callbacks=[("learns", Learns())], max_epochs=200).initialize()
+    found = find_lr(net, X, Y, verify=True, max_lr=1.0)
+    assert seen.count([(0, True), (0, True)]) == 1 + len(found.race.runs)
 
 
 def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():
