@@ -19,7 +19,7 @@ from findlr.torch.arguments import check_counts
 from findlr.torch.losses import told_loss
 from findlr.torch.own_step import DelegatedStep
 from findlr.torch.planned import planned
-from findlr.torch.snapshot.notes import Attributes
+from findlr.torch.snapshot.notes import Attributes, Held, Watched
 from findlr.torch.snapshot.reach import reached_from
 from findlr.torch.snapshot.stores import StoreKind
 from findlr.torch.step import Draw, LossFn
@@ -27,12 +27,14 @@ from findlr.torch.trainable import TorchTrainable
 from findlr.torch.training import Sweep, Training
 
 try:
-    from ignite.engine import Engine, State
+    from ignite.engine import Engine, Events, State
+    from ignite.handlers.base_logger import BaseHandler, BaseLogger
+    from ignite.handlers.checkpoint import Checkpoint
     from ignite.handlers.param_scheduler import BaseParamScheduler
 except ImportError:
     raise MissingExtraError.of("pytorch-ignite", "ignite") from None
 
-
+_LOGS = (BaseHandler, BaseLogger, Checkpoint)
 _NO_LOSS = (
     "output_transform must return one number",
     "output_transform must give the loss of an iteration, got {}: output_transform=lambda output: output['loss'], say",
@@ -58,7 +60,8 @@ def find_lr(
 ) -> Finding:
     """Find a learning rate for an Ignite trainer, and put everything back.
 
-    Steps are the trainer's own process function; none of its handlers runs.
+    Steps are the trainer's own process function. Of its handlers, only those run that this calls, by events that it
+    fires itself, and none of Ignite's that log, show or save.
 
     Args:
         trainer: the engine that trains.
@@ -114,11 +117,16 @@ def find_lr(
         )
     models, optimizers, others = _sorted(to_save)
     training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot, framework="ignite")
-    training.include(reached_from(trainer._process_function, loss_fn))  # noqa: SLF001
+    called = trainer._process_function, loss_fn  # noqa: SLF001
+    training.watched.append(Watched(*called))
+    training.include(reached_from(*called), but=loader)
     training.check_parameters()
-    state = Attributes(trainer.state, but=["dataloader"])
-    training.restore.append(state)
+    state = Attributes(trainer.state, trainer, but=["dataloader", "batch", "output"])
+    others = [trainer, trainer.state, loader, *training.modules, *training.optimizers]
+    training.restore += [state, Held(*_of_custom_events(trainer), but=others)]
     with Unwritten(restored(state)):
+        for handlers in _of_custom_events(trainer):
+            handlers[:] = [each for each in handlers if not isinstance(_own(each[0]), _LOGS)]
         trainer.state.iteration = 0  # from which gradients are accumulated
         count = int(gradient_accumulation_steps)
         step = _Iterations(trainer, training, output_transform, loss_fn, count)
@@ -126,9 +134,22 @@ def find_lr(
             training, step, loader, validation_loader=validation_loader, validation_every=validation_every
         )
         shape = getattr(schedule, "lr_scheduler", schedule)  # PyTorch's, inside an LRScheduler of Ignite's
-        plan = planned(shape, total_steps, warmup, trainable.steps_per_epoch)
+        length = trainer.state.epoch_length  # of a run that has begun
+        per_epoch = (lambda: math.ceil(length / count)) if length else trainable.steps_per_epoch
+        plan = planned(shape, total_steps, warmup, per_epoch)
         _begin(trainer.state, trainable.batches.length(), plan.total_steps and plan.total_steps * count)
         return find(trainable, plan, **search)
+
+
+def _of_custom_events(trainer: Engine) -> list[list[tuple[Any, ...]]]:
+    """The handlers of events that no run fires, each with its arguments, but only the process function."""
+    return [each for event, each in trainer._event_handlers.items() if not isinstance(event, Events)]  # noqa: SLF001
+
+
+def _own(handler: Any) -> Any:
+    """The handler inside a filter such as ``every=2``, or the object that it is a method of."""
+    handler = getattr(handler, "_parent", lambda: handler)()
+    return getattr(handler, "__self__", handler)
 
 
 def _begin(state: State, length: int | None, total: int | None) -> None:

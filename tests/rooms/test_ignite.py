@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 
 import ignite
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events, create_supervised_trainer
+from ignite.engine import Engine, EventEnum, Events, create_supervised_trainer
 from ignite.handlers import EMAHandler, LRScheduler, PiecewiseLinear, create_lr_scheduler_with_warmup
+from ignite.handlers.base_logger import BaseHandler, BaseLogger
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -84,6 +86,95 @@ class TestBetweenRuns(Conformance):
 
     def train(self, training, steps):
         training.trainer.run(training.loader, max_epochs=steps)
+
+
+class Parts(EventEnum):
+    """Of an iteration, which the process function fires."""
+
+    BACKWARD = "backward"
+    STEP = "step"
+
+
+class Log(BaseLogger):
+    """Whatever it is told is written down."""
+
+    told = None
+
+    def _create_output_handler(self, *args, **kwargs):
+        raise NotImplementedError
+
+    _create_opt_params_handler = _create_output_handler
+
+
+class Tells(BaseHandler):
+    def __call__(self, engine, logger, event_name):
+        logger.told.append(engine.state.iteration)
+
+
+class TestEventsOfTheProcessFunction(Conformance):
+    """Whose handlers clip, count, average and log."""
+
+    before, after, too_high = 1, 2, 1e12  # epochs; a rate at which clipped gradients are too much
+
+    def training(self):
+        training, norms = Training(momentum=0.9), []
+        training.hidden, training.norms, training.seen = torch.zeros(1), norms, {"steps": 0}
+
+        def process(engine, batch):
+            training.optimizer.zero_grad()
+            training.hidden = training.hidden * 0.9 + batch[0].mean()
+            loss = nn.functional.mse_loss(training.model(batch[0]) + 0.1 * training.hidden, batch[1])
+            loss.backward()
+            engine.fire_event(Parts.BACKWARD)
+            training.optimizer.step()
+            engine.fire_event(Parts.STEP)
+            if loss > 1e3:
+                engine.terminate()
+            return loss.item()
+
+        training.trainer, training.kept, training.logger = Engine(process), deepcopy(training.model), Log()
+        training.trainer.register_events(*Parts, event_to_attr={Parts.STEP: "stepped"})
+        training.logger.told = []
+
+        @training.trainer.on(Parts.BACKWARD)
+        def clip(engine):
+            norms.append(float(nn.utils.clip_grad_norm_(training.model.parameters(), 0.1)))
+
+        @training.trainer.on(Parts.STEP(every=2), training.kept)
+        def average(engine, kept):
+            training.seen["steps"] += 1
+            for mean, p in zip(kept.parameters(), training.model.parameters(), strict=True):
+                mean.data.lerp_(p.detach(), 0.1)
+
+        training.logger.attach(training.trainer, Tells(), Parts.STEP)
+        training.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: training.log.append(e.state.output))
+        return training
+
+    def train(self, training, steps):
+        training.trainer.run(training.loader, max_epochs=steps)
+        assert len(training.logger.told) == len(training.norms) == len(training.log)
+
+    def state(self, training):
+        held = [training.kept.state_dict(), training.hidden, training.norms, training.seen, training.logger.told]
+        return super().state(training), held, training.trainer.state.stepped, training.trainer.last_event_name
+
+
+def test_what_the_process_function_says_of_the_run_in_a_search_does_not_end_it():
+    training = Training()
+    update = training.trainer._process_function
+
+    def process(engine, batch):
+        loss = update(engine, batch)
+        if loss > 10:
+            engine.terminate()
+        return loss
+
+    training.trainer = Engine(process)
+    training.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=3), lambda: training.search(num_steps=8, min_lr=1e3, max_lr=1e6)
+    )
+    training.trainer.run(training.loader, max_epochs=2)
+    assert training.trainer.state.iteration == 12
 
 
 def stop(error, at):
@@ -228,7 +319,7 @@ def test_iterations_that_the_process_function_leaves_out_are_no_points():
     update = training.trainer._process_function
 
     def process(engine, batch):
-        calls.append(batch)
+        calls.append(len(batch))
         return nn.functional.mse_loss(training.model(batch[0]), batch[1]) if len(calls) == 4 else update(engine, batch)
 
     training.trainer = Engine(process)
@@ -276,6 +367,34 @@ def test_a_gans_optimizer_is_chosen_by_its_name():
     assert len(finding.curve) > 10
     with pytest.raises(OptimizerError, match="one of 'of_g', 'of_c'"):
         find_lr(Engine(process), loader_of(), to_save=to_save, **how)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_an_optimizer_that_waits_for_another_one(count):
+    generator, critic = nn.Linear(2, 4), nn.Linear(4, 1)
+    of_g, of_c = optim.Adam(generator.parameters(), lr=1e-3), optim.Adam(critic.parameters(), lr=1e-3)
+
+    def process(engine, batch):
+        made = generator(torch.ones(10, 2))
+        loss = (critic(made.detach()) - critic(batch[0])).mean()
+        optimizer = of_c
+        if engine.state.iteration % count == 0:
+            loss, optimizer = nn.functional.softplus(-critic(made)).mean(), of_g
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    to_save = {"critic": critic, "generator": generator, "of_g": of_g, "of_c": of_c}
+    finding = find_lr(Engine(process), loader_of(), to_save=to_save, sweep="of_g", num_steps=20, max_lr=1e-2)
+    assert len(finding.curve) == 20
+    assert (finding.curve.loss > 0).all()
+
+
+def test_an_epoch_is_that_of_the_run():
+    training = Training(steps=2)
+    training.trainer.run(training.loader, max_epochs=1, epoch_length=4)
+    assert training.search(total_steps="5 epochs").plan.total_steps == 10
 
 
 def test_the_line_to_paste_is_the_optimizers():

@@ -40,7 +40,7 @@ class DelegatedStep(ABC):
         self.passes = 0
         self.accumulation_steps = accumulation_steps
         self._training = training
-        self._counted = Counted()
+        self._counted, self._others = Counted(), Counted()  # steps of the swept optimizers, and at first of all
         self._refused = 0  # calls in a row that tried no step
         self._has_stepped = False  # whether any call did
 
@@ -62,7 +62,7 @@ class DelegatedStep(ABC):
         """
         training = self._training
         counted, others = Counted(), Counted()
-        self._counted = counted
+        self._counted, self._others = counted, others
         with ExitStack() as stack:
             for optimizer in training.swept:
                 stack.callback(hooked(optimizer).register_step_pre_hook(training.rewrite).remove)
@@ -107,10 +107,10 @@ class DelegatedStep(ABC):
             one: gives the function the next one, and returns its loss.
 
         Raises:
-            OptimizerError: the optimizer that is swept has never stepped.
+            OptimizerError: no optimizer has ever stepped.
         """
         losses = [one() for _ in range(count)]
-        if not (self.passes or self.tried):
+        if not (self.passes or self.tried or self._others.steps):
             raise OptimizerError(
                 f"{self.name} was given {count} of its batches, and the optimizer that is swept took no step: give "
                 "gradient_accumulation_steps=, or name the optimizer that does step with sweep="
