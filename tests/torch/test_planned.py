@@ -260,6 +260,39 @@ def test_a_scheduler_of_timms_is_read(in_epochs, total):
     assert plan.share(0.5) == pytest.approx(0.5, abs=0.03)  # each rate lasts for an epoch
 
 
+class Told:
+    """A scheduler of one's own, without attributes of timm's, that is told where it is."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.base = optimizer, optimizer.param_groups[0]["lr"]
+
+    def move(self, place):
+        self.optimizer.param_groups[0]["lr"] = self.base * (1 - place / 50)
+
+
+TOLD = {
+    "an epoch": lambda self, epoch, metric=None: self.move(epoch),
+    "updates": lambda self, num_updates: self.move(num_updates),
+    "a step": lambda self, step: self.move(step),
+}
+
+
+@pytest.mark.parametrize("step", TOLD.values(), ids=TOLD)
+def test_a_scheduler_whose_step_is_told_its_place_is_read(step):
+    optimizer = optimizer_at()
+    scheduler = type("Own", (Told,), {"step": step})(optimizer)
+    rate = optimizer.param_groups[0]["lr"]
+    shape, steps = read_schedule(scheduler, 50)
+    assert (steps, optimizer.param_groups[0]["lr"]) == (50, rate)
+    assert [shape(progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.02], abs=0.02)
+
+
+def test_a_scheduler_whose_step_is_told_anything_else_is_refused():
+    scheduler = type("Own", (Told,), {"step": lambda self, loss: self.move(loss)})(optimizer_at())
+    with pytest.raises(ConfigurationError, match=r"raised TypeError.*its shape as schedule="):
+        read_schedule(scheduler, 50)
+
+
 @pytest.mark.parametrize("length", [50, 1001, 5000])  # a share is read for each step, or for some
 def test_the_rates_of_a_scheduler_that_is_shorter_last_to_the_end_of_the_training(length):
     scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer_at(), T_max=length)

@@ -17,6 +17,7 @@ from findlr.analysis.schedules import follows_a_metric
 from findlr.errors import ConfigurationError
 
 _LENGTHS = ("total_steps", "T_max", "num_training_steps", "max_steps", "max_iters", "max_iter", "max_epochs")
+_PLACES = {"epoch", "step", "t", "iteration", "num_updates"}  # what a scheduler that is told its place may call it
 # Besides those that PyTorch gives a closed form.
 _DIRECT = {"LambdaLR", "OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts"}
 _KEEPING = {"OneCycleLR", "CyclicLR"}  # their peaks, apart from the base rates
@@ -213,7 +214,7 @@ def _start(copy: Any, *, is_inner: bool = False) -> None:
 
 def _is_direct(scheduler: Any) -> bool:
     """Whether the rates at any step can be asked for; others must be stepped to it."""
-    if hasattr(scheduler, "base_values"):  # timm's
+    if hasattr(scheduler, "base_values") or _is_told(scheduler):  # timm's, or like them
         return True
     name = type(scheduler).__name__
     if type(scheduler).__module__ != "torch.optim.lr_scheduler":
@@ -223,11 +224,23 @@ def _is_direct(scheduler: Any) -> bool:
     return hasattr(scheduler, "_get_closed_form_lr") or name in _DIRECT
 
 
+def _is_told(scheduler: Any) -> bool:
+    """Whether its ``step`` must be told which one it is."""
+    code = getattr(getattr(scheduler.step, "__func__", None), "__code__", None)
+    if code is None:
+        return False
+    needed = code.co_varnames[1 : code.co_argcount - len(scheduler.step.__defaults__ or ())]
+    return len(needed) == 1 and needed[0] in _PLACES
+
+
 def _direct(copy: Any, step: int) -> Sequence[Any]:
     rates: Sequence[Any]
     if hasattr(copy, "base_values"):
         rates = copy._get_lr(step)
         return rates
+    if _is_told(copy):
+        copy.step(step)
+        return [group["lr"] for group in copy.optimizer.param_groups]
     if hasattr(copy, "_milestones"):
         index = bisect_right(copy._milestones, step)
         return _direct(copy._schedulers[index], step - (copy._milestones[index - 1] if index else 0))

@@ -231,7 +231,7 @@ def _shares(scheduler: Any, steps: Any) -> Any:
     except Exception as error:
         raise ConfigurationError(
             f"this {type(scheduler).__name__} raised {error!r} in its {steps[-1] + 1} steps: give the total_steps that "
-            "it is made for, or a function of the progress"
+            "it is made for, or its shape as schedule=, a name or a function of the progress"
         ) from error
     highest = rates.max(axis=0)
     if not (np.isfinite(highest).all() and highest.max() > 0):
