@@ -655,6 +655,26 @@ def test_what_objects_of_a_module_hold_is_put_back(place, tmp_path):
     same(*states)
 
 
+class Cuts(Module):
+    """Ends each epoch before its fifth batch."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        return -1 if batch_idx == 4 else None
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_batch_before_which_the_module_ends_the_epoch_is_not_trained_on(accumulated, tmp_path):
+    seeded()
+    how = {"accumulate_grad_batches": accumulated}
+    found = find_lr(trainer_of(tmp_path, **how), Cuts(), DataLoader(dataset(), 8), **SWEEP)
+    seeded()
+    model, others = net(), [batch for i, batch in enumerate(DataLoader(dataset(), 8)) if i % 5 != 4]
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    plain = findlr.find_lr(model, optimizer, nn.MSELoss(), others, accumulation_steps=accumulated, **SWEEP)
+    assert found.curve.loss[: 10 // accumulated].tolist() == plain.curve.loss[: 10 // accumulated].tolist()
+    assert len(found.curve) == 8
+
+
 # Data, plans, the line to paste
 
 
@@ -1417,6 +1437,11 @@ def test_lazy_layers_are_refused_before_anything_is_copied(tmp_path):
 # What is refused
 
 
+class Ends(Plain):
+    def on_train_batch_start(self, batch, batch_idx):
+        return -1
+
+
 class Draws(Plain):
     def training_step(self, dataloader_iter):
         pass
@@ -1478,6 +1503,12 @@ REFUSED = {
         "training_step must return a tensor",
     ),
     "no closure": (lambda f: (trainer_of(f), Skips(), loader_of()), {}, LossError, "did not call its closure"),
+    "no batch": (
+        lambda f: (trainer_of(f), Ends(), loader_of()),
+        {},
+        OptimizerError,
+        "on_train_batch_start returned -1 for each of 1000 batches",
+    ),
     "an iterator's step": (
         lambda f: (trainer_of(f), Draws(), loader_of()),
         {},

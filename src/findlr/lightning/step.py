@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from findlr.errors import ConfigurationError, LossError
+from findlr.errors import ConfigurationError, LossError, OptimizerError
 from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.own_step import DelegatedStep
@@ -101,7 +101,7 @@ class LightningStep(DelegatedStep):
         losses: list[Any] = []
         self._indices.clear()
         while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
-            losses.append(self._loss_of_next(draw()))
+            losses.append(self._loss_of_next(self._begun(draw)))
         told = [loss for loss in losses if loss is not None]
         self._has_no_loss = self._is_automatic and not told
         self._had_loss = self._had_loss or bool(told)
@@ -113,12 +113,23 @@ class LightningStep(DelegatedStep):
             return 0.0
         return sum(told) / len(told) if len(told) == len(losses) or self._is_automatic else None
 
+    def _begun(self, draw: Draw) -> Any:
+        """The next batch to train on: where the module's hook returns -1, the epoch is over, and another one begins."""
+        for _ in range(_MOST_BATCHES):
+            batch = draw()
+            if self._module.on_train_batch_start(batch, self._next.index) != -1:
+                return batch
+            self._next.index = 0
+        raise OptimizerError(
+            f"on_train_batch_start returned -1 for each of {_MOST_BATCHES} batches, so fit takes no step: let it "
+            "return None for those to train on"
+        )
+
     def _loss_of_next(self, batch: Any) -> Any:
         """Go through one batch, with which a step may end, and return its loss."""
         module, index = self._module, self._next.index
         self._indices[id(batch)] = index
         outputs, losses = list[dict[str, Any]](), list[Any]()
-        module.on_train_batch_start(batch, index)
 
         def closure() -> torch.Tensor | None:  # which LBFGS calls several times
             outputs.append(self._output(batch))
