@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,6 @@ _LENGTHS = ("total_steps", "T_max", "num_training_steps", "max_steps", "max_iter
 _PLACES = {"epoch", "step", "t", "iteration", "num_updates"}  # what a scheduler that is told its place may call it
 # Besides those that PyTorch gives a closed form.
 _DIRECT = {"LambdaLR", "OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts"}
-_KEEPING = {"OneCycleLR", "CyclicLR"}  # their peaks, apart from the base rates
-_ASKED = sorted({*range(1000), *(int(1000 * 1.01**i) for i in range(695))})  # up to a million steps
-_STEPPED = 10_000  # steps, where it must be stepped to each
-_HIGHER = 1 + 1e-9  # more than rounding
 
 Rates = list[float]  # of each param group
 
@@ -43,17 +38,6 @@ def is_scheduler(thing: Any) -> bool:
 def follows_metric(scheduler: Any) -> bool:
     """Whether its rates depend on how the training goes."""
     return any(follows_a_metric(kind.__name__) for kind in type(scheduler).__mro__)
-
-
-def kept_peaks(scheduler: Any, within: int | None = None) -> Rates | None:
-    """The peak of each group, where a scheduler keeps it: a OneCycleLR in the groups, a CyclicLR itself; else None.
-
-    It is the highest that is reached: a ``gamma``, or a training of ``within`` steps, may keep it below ``max_lrs``.
-    """
-    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
-    if "OneCycleLR" in kinds and (within is None or within >= scheduler.total_steps):
-        return [float(group["max_lr"]) for group in scheduler.optimizer.param_groups]
-    return peaks(scheduler, list(map(float, scheduler.base_lrs)), within) if kinds & _KEEPING else None
 
 
 def flattened(scheduler: Any) -> list[Any]:
@@ -139,11 +123,11 @@ def rates_at(scheduler: Any, steps: Sequence[int], bases: Sequence[float] | None
             _rebase(copy, bases)
         if bases is not None or any(getattr(each, "last_epoch", 0) > 0 for each in flattened(copy)):
             _rewind(copy)
-    is_direct, taken = _is_direct(copy), 0
+    at_once, taken = is_direct(copy), 0
     for step in steps:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if is_direct:
+            if at_once:
                 rates = _direct(copy, step)
             else:
                 for _ in range(step - taken):
@@ -212,7 +196,7 @@ def _start(copy: Any, *, is_inner: bool = False) -> None:
         copy._initial_step()
 
 
-def _is_direct(scheduler: Any) -> bool:
+def is_direct(scheduler: Any) -> bool:
     """Whether the rates at any step can be asked for; others must be stepped to it."""
     if hasattr(scheduler, "base_values") or _is_told(scheduler):  # timm's, or like them
         return True
@@ -220,7 +204,7 @@ def _is_direct(scheduler: Any) -> bool:
     if type(scheduler).__module__ != "torch.optim.lr_scheduler":
         return False
     if name == "SequentialLR":
-        return all(_is_direct(each) and not hasattr(each, "_schedulers") for each in scheduler._schedulers)
+        return all(is_direct(each) and not hasattr(each, "_schedulers") for each in scheduler._schedulers)
     return hasattr(scheduler, "_get_closed_form_lr") or name in _DIRECT
 
 
@@ -251,61 +235,3 @@ def _direct(copy: Any, step: int) -> Sequence[Any]:
     else:
         rates = copy._get_closed_form_lr() if hasattr(copy, "_get_closed_form_lr") else copy.get_lr()
     return rates
-
-
-def peaks(scheduler: Any, bases: Sequence[float], within: int | None = None) -> list[float] | None:
-    """The highest rate that each group will get, had the scheduler been built with these base rates.
-
-    Where the rates end higher than ever, only what lies before their lowest point counts: (1 - step / n)**2 grows again
-    after its end.
-
-    Args:
-        scheduler: as ``rates_at`` takes it.
-        bases: the base rate of each group.
-        within: steps of the training, where they are known: it may end before a warmup does.
-
-    Returns:
-        A rate for each group; None if a group's rise without an end.
-    """
-    is_direct = _is_direct(scheduler)
-    steps: Sequence[int] = _ASKED if is_direct else range(length_of(scheduler) or _STEPPED)
-    ends = within is not None and within <= steps[-1]
-    if within is not None and ends:
-        steps = [*(step for step in steps if step < within - 1), within - 1]
-    found = _until_error(scheduler, steps, bases)
-    highest = []
-    for i in range(len(bases)):
-        top = _top([each[i] for each in found], ends=ends)
-        if top is None:
-            return None
-        highest.append(found[top][i])
-        if is_direct:
-            near = range(steps[max(top - 1, 0)], steps[min(top + 1, len(found) - 1)] + 1)
-            highest[i] = max(highest[i], *(each[i] for each in _until_error(scheduler, near, bases)))
-    return highest
-
-
-def _top(rates: Rates, *, ends: bool) -> int | None:
-    """Where the highest rate is that counts; None if they only rise, and do not end there."""
-    top = max(range(len(rates)), key=rates.__getitem__)
-    if top < len(rates) - 1 or not top or rates[top] <= max(rates[:top]) * _HIGHER:
-        return top
-    low = min(range(len(rates)), key=lambda at: (rates[at], -at))
-    before = max(range(low + 1), key=rates.__getitem__)
-    return before if rates[before] > rates[low] else top if ends else None
-
-
-def _until_error(scheduler: Any, steps: Sequence[int], bases: Sequence[float]) -> list[Rates]:
-    """The rates up to where the scheduler ends: in an error, or in what is no rate."""
-    found: list[Rates] = []
-    try:
-        for rates in rates_at(scheduler, steps, bases):
-            if not all(map(math.isfinite, rates)):
-                break
-            found.append(rates)
-    except ConfigurationError:
-        raise
-    except Exception:
-        if not found:
-            raise
-    return found

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findlr.errors import OptimizerError
-from findlr.finding.schedulers import flattened, follows_metric, kept_peaks, peaks, unwrapped
+from findlr.finding.peaks import kept_peaks, peaks
+from findlr.finding.schedulers import flattened, follows_metric, unwrapped
 
 logger = logging.getLogger("findlr")
 

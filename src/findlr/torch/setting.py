@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from findlr.finding.schedulers import follows_metric, kept_peaks, peaks, unwrapped
+from findlr.finding.peaks import kept_peaks, peaks
+from findlr.finding.schedulers import follows_metric, unwrapped
 
 logger = logging.getLogger("findlr")
 
