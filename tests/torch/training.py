@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import tempfile
+from array import array
 from contextlib import chdir, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -90,15 +91,14 @@ OPTIMIZERS = {
 class Bomb:
     """Goes off at the ``at``-th time that the ``place`` it lies in is passed; unarmed until find_lr is called."""
 
-    __slots__ = ("armed", "at", "error", "place")  # else a dataset's bomb would be put back, and count anew
-
     def __init__(self, place=None, at=0, error=RuntimeError):
-        self.place, self.at, self.error, self.armed = place, at, error, False
+        self.place, self.error, self.armed = place, error, False
+        self.left = array("q", [at])  # which no search puts back: numbers of its own would be, and count anew
 
     def passed(self, place):
         if self.armed and place == self.place:
-            self.at -= 1
-            if self.at < 0:
+            self.left[0] -= 1
+            if self.left[0] < 0:
                 error = self.error("boom")
                 if error is not None:  # a signal may wait
                     raise error
