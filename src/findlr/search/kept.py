@@ -189,10 +189,15 @@ def _is_object(value: Any) -> bool:
 
 
 def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0) -> bool:
-    if isinstance(value, (tuple, list, deque, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        return any(_keeps(item, is_kept, least_dims) for item in items)
-    return is_kept(value, least_dims)
+    todo, seen = [value], set[int]()
+    for each in todo:  # which grows
+        if not isinstance(each, (tuple, list, deque, dict)):
+            if is_kept(each, least_dims):
+                return True
+        elif id(each) not in seen:  # a list may hold itself
+            seen.add(id(each))
+            todo += each.values() if isinstance(each, dict) else each
+    return False
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:

@@ -192,6 +192,17 @@ def test_what_an_object_keeps_of_tensors_and_how_many(kind, fails, search):
     assert trained(kind, search, fails) == trained(kind, None)
 
 
+@pytest.mark.parametrize("search", [by_a_step, by_a_loop], ids=["a step", "a loop"])
+def test_a_list_that_holds_itself(search):
+    store, (net, optimizer, loader) = Pool(), parts()
+    knot = [None]
+    knot.append(knot)
+    store.__dict__ = {"knot": knot, **vars(store)}  # before what would end the look
+    search(store, net, optimizer, loader, fails=False)
+    assert store.filled == 0
+    assert store.knot[1] is store.knot is knot
+
+
 def test_what_a_loop_writes_down_by_itself_stays():
     store, (net, optimizer, loader) = Pool(), parts()
     seen, losses, means, counts = torch.zeros(9), np.zeros(9), [], {"steps": 0}
