@@ -60,8 +60,8 @@ def find_lr(
 ) -> Finding:
     """Find a learning rate for an Ignite trainer, and put everything back.
 
-    Steps are the trainer's own process function. Of its handlers, only those run that this calls, by events that it
-    fires itself, and none of Ignite's that log, show or save.
+    Steps are the trainer's own process function. Of the handlers, only those of events that this function itself fires
+    run, without Ignite's own that log, show or save.
 
     Args:
         trainer: the engine that trains.
@@ -142,7 +142,7 @@ def find_lr(
 
 
 def _of_custom_events(trainer: Engine) -> list[list[tuple[Any, ...]]]:
-    """The handlers of events that no run fires, each with its arguments, but only the process function."""
+    """The lists of handlers, each with its arguments, of events that only the process function can fire."""
     return [each for event, each in trainer._event_handlers.items() if not isinstance(event, Events)]  # noqa: SLF001
 
 

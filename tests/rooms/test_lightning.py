@@ -39,6 +39,7 @@ from findlr.testing import TrainableConformance, TrainingConformance
 from findlr.testing.bits import differing
 from findlr.testing.checks import breaks_off
 from findlr.testing.conformance import BrokenOffError
+from tests.agent import Agent
 from tests.torch.training import copied
 
 pytestmark = [
@@ -617,19 +618,6 @@ class LastOfThree(Plain):
         return None if batch_idx % 3 < 2 else super().training_step(batch)
 
 
-class Agent:
-    """A model with an optimizer and numbers of its own."""
-
-    def __init__(self):
-        self.net, self.steps = nn.Linear(1, 1), 0
-        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
-
-    def learn(self):
-        self.net(torch.ones(1, 1)).square().sum().backward()
-        self.optimizer.step()
-        self.steps += 1
-
-
 class HasAgents(Module):
     def __init__(self):
         super().__init__()
@@ -651,7 +639,7 @@ def test_what_objects_of_a_module_hold_is_put_back(place, tmp_path):
             find_lr(trainer, module, loader_of(), **SWEEP)
         trainer.fit(module, loader_of())
         (agent,) = module.agents
-        states.append([module.state_dict(), agent.net.state_dict(), agent.optimizer.state_dict(), agent.steps])
+        states.append([module.state_dict(), agent.state()])
     same(*states)
 
 

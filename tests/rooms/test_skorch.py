@@ -18,6 +18,7 @@ from findlr import find_lr as plain
 from findlr.skorch import find_lr
 from findlr.testing import TrainingConformance
 from findlr.testing.bits import differing
+from tests.agent import Agent
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
 Y = np.sin(X[:, :1])
@@ -353,22 +354,6 @@ def test_a_callback_that_is_asked_at_each_step_is_put_back():
     net = net_of(callbacks=[("counts", Counts())]).initialize()
     find_lr(net, X, Y)
     assert dict(net.callbacks_)["counts"].seen == [0]
-
-
-class Agent:
-    """A model with an optimizer of its own."""
-
-    def __init__(self):
-        self.net, self.steps = nn.Linear(1, 1), 0
-        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
-
-    def learn(self):
-        self.net(torch.ones(1, 1)).square().sum().backward()
-        self.optimizer.step()
-        self.steps += 1
-
-    def state(self):
-        return [self.net.state_dict(), self.optimizer.state_dict(), self.steps]
 
 
 class Learns(Callback):

@@ -108,7 +108,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
 
 
 def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
-    """What a class keeps; if it is the user's own, its bases and classes, too, and the methods that steps call."""
+    """What a class keeps; if it is the user's own, also its bases, the classes in it, and its methods."""
     yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
     if type(kind.__module__) is not str or not is_users(kind.__module__):
         return
@@ -180,7 +180,7 @@ def is_small_array(value: Any) -> bool:
 
 
 def is_small(value: Any) -> bool:
-    """The same, or one of objects, such as the steps in a replay memory; which objects they are is copied."""
+    """Whether it is such an array, or one of objects, such as a replay memory, of which the references are copied."""
     return type(value) is np.ndarray and value.flags.writeable and value.nbytes <= SMALL_BYTES
 
 

@@ -175,7 +175,7 @@ class Training:
         swept = self.swept_parameters()
         check_made((*theirs.values(), *self._buffers.values(), *swept))
         if not swept:
-            raise OptimizerError("the optimizer has no parameters: unfreeze some, build it with model.parameters()")
+            raise OptimizerError("the optimizer has no parameters: unfreeze some, or build it with model.parameters()")
         if {*theirs, *map(id, self.tensors)}.isdisjoint(map(id, swept)):  # a function may use tensors of no module
             raise OptimizerError(
                 "none of the optimizer's parameters are the model's or the criterion's: build it with "

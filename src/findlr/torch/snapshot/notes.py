@@ -88,7 +88,7 @@ class Around:
         if self._reached.arrays:
             memory.note(*filter(is_small, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory, memory.left)
-        memory.each(partial(_put_kept, self._owned), self._reached.holders, map(kept_in, self._reached.holders))
+        memory.each(partial(_put_kept, set(self._owned)), self._reached.holders, map(kept_in, self._reached.holders))
         warn_of_draws(self._reached.iterators, memory, memory.left)
 
 
