@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -17,6 +18,7 @@ from torch.distributed import distributed_c10d
 
 from findlr.errors import RankError
 from findlr.search.failure import is_the_trainings, told
+from findlr.torch.processes.failures import Failure, error_of, is_connection, said
 
 _LOOK_SECONDS = 0.25  # that a call may take before it is told where this process waits
 _PAUSE_SECONDS = 0.01  # between two looks into the store
@@ -25,14 +27,15 @@ _IMPATIENCE_SECONDS = 3.0  # the same, where they may wait in a layer of the mod
 _END_SECONDS = 300.0  # the same, where it has not failed, and the others may take their time
 _ROLL_CALL_SECONDS = 3.0
 _BEGIN_SECONDS = 25.0  # that a process which begins a search waits for the others to begin it
+_RELEASE_SECONDS = 1.0  # that a call waits for gloo's threads to release what it summed
 
 
-class Failure(NamedTuple):
-    """What ended a process's part of a search: its rank, the exception in a line, and whose that is."""
+class _Call(NamedTuple):
+    """A call that was begun: torch's handle, the sums, and the tensor of them that torch alone was given."""
 
-    rank: int
-    text: str
-    is_the_trainings: bool
+    work: Any
+    values: torch.Tensor
+    given: torch.Tensor
 
 
 class Calls:
@@ -56,7 +59,8 @@ class Calls:
         self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
         self._patience = _PATIENCE_SECONDS if calls_only else _IMPATIENCE_SECONDS
         self._made = 0  # calls that all have made
-        self._open: list[tuple[Any, torch.Tensor]] = []  # begun, and not waited for
+        self._open: list[_Call] = []  # begun, and not waited for
+        self._releases = self.device.type == "cpu"  # whether what was summed is released in a moment
         self.lost: RankError | None = None
 
     @cached_property
@@ -107,16 +111,19 @@ class Calls:
             raise self.lost
         try:
             _ = self._store  # all have begun
-            work = dist.all_reduce(values, group=self._group, async_op=True)
-            self._open.append((work, values))
+            self._open.append(self._begun(values))
             if wait or values.is_cpu:
                 self._finish()
             else:
-                work.wait()  # which only lets the device's stream wait
+                self._open[-1].work.wait()  # which only lets the device's stream wait
         except RankError:
             raise
         except RuntimeError as error:
             raise self._gone() from error
+
+    def _begun(self, values: torch.Tensor) -> _Call:
+        given = values.detach()
+        return _Call(dist.all_reduce(given, group=self._group, async_op=True), values, given)
 
     def _finish(self) -> None:
         """Wait for all calls that were begun, and look whether a process has marked one."""
@@ -128,15 +135,27 @@ class Calls:
                 is_told = True
             if is_told and self._store.check(["lost"]):
                 raise RuntimeError("another process has lost the others")
-        calls, self._open = self._open, []
-        for number, (_, values) in enumerate(calls, start=self._made):
-            if values[-1] > 0:
-                self._made += len(calls)
-                raise _error_of(self._failures(number), own=None)
-        self._made += len(calls)
+        first = self._made
+        for number, mark in enumerate(self._close(), start=first):
+            if mark > 0:
+                raise error_of(self._failures(number), own=None)
 
-    def _has_ended(self, call: tuple[Any, torch.Tensor]) -> bool:
-        work, values = call
+    def _close(self) -> list[torch.Tensor]:
+        """All calls that were begun have ended: count them, and return each one's mark.
+
+        Gloo's threads release what they were given a little later, for which they need Python's lock. Torch aborts a
+        process that ends meanwhile ("terminate called without an active exception"), so wait for them here.
+        """
+        marks, given = [call.values[-1] for call in self._open], [call.given for call in self._open]
+        self._made, self._open = self._made + len(marks), []
+        until = time.monotonic() + _RELEASE_SECONDS
+        while self._releases and _references(given) > _references([object()]):
+            time.sleep(0)  # in which they may have the lock
+            self._releases = time.monotonic() < until  # else somebody else keeps what is sent: wait no more
+        return marks
+
+    def _has_ended(self, call: _Call) -> bool:
+        work, values, _ = call
         if not values.is_cpu:
             if not work.is_completed():
                 time.sleep(_PAUSE_SECONDS / 10)
@@ -154,7 +173,7 @@ class Calls:
     def _tell(self) -> None:
         """Tell the store what this process waits in, for one that has failed and takes part all the same."""
         last = len(self._open) - 1
-        for i, (_, values) in enumerate(self._open):
+        for i, (_, values, _) in enumerate(self._open):
             form = values.numel(), str(values.dtype).removeprefix("torch."), values.device.type, i == last
             self._store.set(f"call {self._made + i}", json.dumps(form))
 
@@ -183,7 +202,7 @@ class Calls:
             return theirs if all_end else error
         except RuntimeError:
             return self._gone()
-        return self._left(failure, error) if failures is None else _error_of(failures, own=error)
+        return self._left(failure, error) if failures is None else error_of(failures, own=error)
 
     def _joined(self, failure: Failure, patience: float) -> list[Failure] | None:
         """Take part in the calls that the others wait in, marked; return all failures, or None if none comes there."""
@@ -192,7 +211,7 @@ class Calls:
             while not all(map(self._has_ended, self._open)):
                 if time.monotonic() > until:
                     return None
-            self._made, self._open = self._made + len(self._open), []
+            self._close()
         at = self._made
         store = self._store
         store.set(f"failed {at} {self.rank}", json.dumps(failure))
@@ -203,11 +222,11 @@ class Calls:
                 numel, dtype, kind, is_last = json.loads(store.get(f"call {self._made}"))
                 values = torch.zeros(numel, dtype=getattr(torch, dtype), device="cpu" if kind == "cpu" else self._model)
                 values[-1] = 1
-                work = dist.all_reduce(values, group=self._group, async_op=True)
-                while not self._has_ended((work, values)):
+                self._open = [self._begun(values)]
+                while not self._has_ended(self._open[-1]):
                     if time.monotonic() > until:
                         return None
-                self._made += 1
+                self._close()
                 if is_last:
                     break
             elif time.monotonic() > until:
@@ -222,7 +241,7 @@ class Calls:
         """The others can't be reached: they wait in a layer of the model, or are gone. Close what they wait at."""
         with suppress(RuntimeError):
             self._store.set("lost", "")
-        self.lost = _error_of([failure._replace(is_the_trainings=False)], own)
+        self.lost = error_of([failure._replace(is_the_trainings=False)], own)
         with suppress(Exception):  # it may not take notes
             own.add_note(
                 "findlr: the process group is closed, because the other ranks wait in a layer, where nothing reaches "
@@ -257,7 +276,7 @@ class Calls:
         while missing and time.monotonic() < until:
             words = [rank for rank in missing if store.check([f"word {rank}"])]
             if words:
-                return _said([Failure(*json.loads(store.get(f"word {rank}"))) for rank in words])
+                return said([Failure(*json.loads(store.get(f"word {rank}"))) for rank in words])
             missing = [rank for rank in missing if not store.check([f"here {rank}"])]
             time.sleep(_PAUSE_SECONDS)
         if not missing:
@@ -265,23 +284,6 @@ class Calls:
         return f"{self.named(missing)} ended without a word, killed perhaps"
 
 
-def _said(failures: list[Failure]) -> str:
-    by_text: dict[str, list[str]] = {}
-    for each in failures:
-        by_text.setdefault(each.text, []).append(str(each.rank))
-    return "; ".join(f"rank {' and '.join(ranks)} failed: {text}" for text, ranks in by_text.items())
-
-
-def _error_of(failures: list[Failure], own: BaseException | None) -> RankError:
-    """What all processes raise."""
-    error = RankError(_said(failures))
-    error.own, error.is_the_trainings = own, all(each.is_the_trainings for each in failures)
-    error.__cause__ = own
-    return error
-
-
-def is_connection(error: BaseException) -> bool:
-    """Whether an exception says that a connection to another process broke."""
-    if isinstance(error, dist.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo/transport", "[gloo]"))
+def _references(kept: list[Any]) -> int:
+    """The most references that one of them has."""
+    return max(sys.getrefcount(each) for each in kept)
