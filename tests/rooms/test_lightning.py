@@ -376,7 +376,7 @@ def test_apply_puts_the_schedulers_peak_there(tmp_path):
 def test_apply_moves_the_peak_that_a_scheduler_keeps(tmp_path):
     search = FindLR(apply=True, **SWEEP | {"num_steps": 100, "max_lr": 10.0})
     module = Cycled()
-    trainer_of(tmp_path, search, max_steps=3).fit(module, loader_of(100))
+    trainer_of(tmp_path, search, max_steps=60).fit(module, loader_of(100))
     assert module.trainer.optimizers[0].param_groups[0]["max_lr"] == pytest.approx(search.finding.lr)
 
 
@@ -1280,6 +1280,75 @@ def test_each_run_of_a_race_counts_its_batches_anew(tmp_path):
     how = {"sweep": "net", "verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
     found = find_lr(trainer_of(tmp_path, max_epochs=20), Tells(), loader_of(), **how)
     assert counted.count(0) == 1 + len(found.race.runs) > 2
+
+
+def annealed(*, by_hand=False):
+    """A module whose loss grows with global_step, as a VAE's does whose KL term is faded in; and the steps it saw."""
+    counted = []
+
+    class Anneals(Plain):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = not by_hand
+
+        def training_step(self, batch):
+            counted.append(self.trainer.global_step)
+            loss = super().training_step(batch) * (1 + 0.1 * self.trainer.global_step)
+            if by_hand:
+                self.manual_backward(loss)
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+            return loss
+
+    return Anneals(), counted
+
+
+@pytest.mark.parametrize(("by_hand", "accumulated"), [(False, 1), (False, 2), (True, 1)])
+def test_global_step_counts_the_steps_of_a_search(by_hand, accumulated, tmp_path):
+    module, counted = annealed(by_hand=by_hand)
+    trainer = trainer_of(tmp_path, accumulate_grad_batches=accumulated)
+    find_lr(trainer, module, loader_of(), **SWEEP | {"control_variate": False})
+    assert counted == [step for step in range(8) for _ in range(accumulated)]
+    assert trainer.global_step == 0
+
+
+def test_the_control_variate_sees_the_global_step_of_its_batch(tmp_path):
+    curves = []
+    for module in (annealed()[0], Plain()):
+        seeded()
+        curves.append(find_lr(trainer_of(tmp_path), module, loader_of(), **SWEEP).curve)
+    annealing, plain = curves
+    assert annealing.baseline == pytest.approx(plain.baseline * (1 + 0.1 * np.arange(8)), rel=1e-6)
+
+
+def test_each_run_of_a_race_counts_from_the_global_step_of_its_fit(tmp_path):
+    how = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False, "control_variate": False}
+    (module, counted), search = annealed(), FindLR(**how)
+    trainer_of(tmp_path, search, max_steps=40).fit(module, loader_of())
+    assert counted[-40:] == list(range(40))
+    begun = [i for i, step in enumerate(counted) if counted[i : i + 2] == [0, 1]]
+    assert len(begun) == 2 + len(search.finding.race.runs)
+
+
+def long_warmup(optimizer):
+    return optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 1000))
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_warmup_that_is_longer_than_the_fit_ends_at_the_rate_that_was_found(interval, tmp_path):
+    search = FindLR(apply=True, **SWEEP | {"num_steps": 40, "max_lr": 1.0})
+    module, rates = Module(long_warmup, interval=interval), []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer_of(tmp_path, search, Rates(), max_epochs=3).fit(module, loader_of(6))
+    assert max(rates) == pytest.approx(search.finding.lr)
+    again, rates[:] = Module(long_warmup, interval=interval), []
+    exec(search.finding.code(), {"model": again})
+    trainer_of(tmp_path, Rates(), max_epochs=3).fit(again, loader_of(6))
+    assert max(rates) == pytest.approx(search.finding.lr, rel=0.01)
 
 
 def test_a_step_may_take_its_batch_apart(tmp_path):

@@ -23,7 +23,7 @@ from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
 from findlr.finding.writing import write_rates
 from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silence
-from findlr.lightning.written import write_into
+from findlr.lightning.written import moves_of, write_into
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
@@ -225,7 +225,9 @@ class FindLR(*_bases()):  # type: ignore[misc]
             rates = iter(self.finding.lrs)
             for optimizer in training.swept:
                 scheduler = next((each for each in training.schedulers if each.optimizer is optimizer), None)
-                write_rates([optimizer], [next(rates) for _ in optimizer.param_groups], scheduler)
+                moved = [each for each in trainer.lr_scheduler_configs if each.scheduler is scheduler]
+                within = moves_of(trainer, moved[0], self.finding.plan.total_steps) if moved else None
+                write_rates([optimizer], [next(rates) for _ in optimizer.param_groups], scheduler, within)
             write_into(trainer.lightning_module, self.finding)  # for what reads it later: a warmup by hand, say
 
 

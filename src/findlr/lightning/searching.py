@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
@@ -19,7 +19,7 @@ from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.finding.schedulers import follows_metric, length_of, unwrapped
 from findlr.lightning.step import LightningStep
-from findlr.lightning.written import written_in
+from findlr.lightning.written import moves_of, unit_of, written_in
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import TorchBatches
@@ -87,8 +87,12 @@ def trainable_of(
     restore: Sequence[Any] = (),
     snapshot: StoreKind = "auto",
     verify: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> TorchTrainable:
-    """A Trainer that is in its ``fit``, past the hooks of its start; see ``findlr.lightning.find_lr``."""
+    """A Trainer that is in its ``fit``, past the hooks of its start; see ``findlr.lightning.find_lr``.
+
+    ``facts`` are those of the Finding, besides what is known of the training.
+    """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     others = [*(config.scheduler for config in trainer.lr_scheduler_configs), *([] if scaler is None else [scaler])]
     by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))
@@ -103,7 +107,6 @@ def trainable_of(
         training.restore.append(Held(trainer.datamodule, but=[trainer, *training.modules]))
     validation = leaves(trainer.val_dataloaders, package) if verify else []
     step = LightningStep(training, trainer, package, validation_loaders=len(validation))
-    facts = written_in(trainer.lightning_module, training, package)
     data = _loader(trainer)
     first = next(iter(validation), None)
     made = TorchTrainable.of(training, step, data, validation_loader=first, facts=facts, place=step.placed)
@@ -129,10 +132,12 @@ def searched(
         exits.callback(partial(vars(trainer).update, put))
         bar = trainer.progress_bar_callback  # whose thread looks for it there
         silence(trainer, [] if bar is None else [bar])
-        verify = search.get("verify", False)
-        trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify)
+        facts = dict[str, Any]()
+        whose: Any = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
+        trainable = trainable_of(trainer, **whose, verify=search.get("verify", False), facts=facts)
         length = _length(trainer, put["callbacks"]) if total_steps is None else total_steps
         plan = _planned(trainer, trainable, schedule, length, warmup)
+        facts |= written_in(trainer, trainable.training, package_of(trainer), plan.total_steps)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]
             exits.callback(partial(own.pop, name))
@@ -169,15 +174,14 @@ def _length(trainer: Any, callbacks: Sequence[Any]) -> int | None:
 def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps: Any, warmup: float | None) -> Plan:
     """The plan that was given, and what is left open from the Trainer and the scheduler that it steps."""
     total_steps = steps_in(total_steps, trainable.steps_per_epoch)
-    is_known = schedule is None and trainer.lightning_module.automatic_optimization
-    for config in trainer.lr_scheduler_configs if is_known else ():
-        by_step = config.interval == "step"
-        if by_step or math.isfinite(trainer.num_training_batches):
-            unit = config.frequency * (1 if by_step else trainable.steps_per_epoch())
+    for config in trainer.lr_scheduler_configs if schedule is None else ():
+        unit = unit_of(trainer, config)
+        if unit is not None:
             if follows_metric(unwrapped(config.scheduler)):
                 return Plan("constant", total_steps, warmup=warmup)  # until that stalls
-            if total_steps and not by_step:
-                _warn_of_steps(config.scheduler, total_steps, math.ceil(total_steps / unit))
+            moves = moves_of(trainer, config, total_steps)
+            if total_steps and moves and config.interval != "step":
+                _warn_of_steps(config.scheduler, total_steps, moves)
             return Plan(*read_schedule(config.scheduler, total_steps, unit=unit), warmup=warmup)
     return Plan(*read_schedule(schedule or "constant", total_steps), warmup=warmup)
 

@@ -54,13 +54,17 @@ class LightningStep(DelegatedStep):
         super().__init__(training)
         self._trainer, self._module, self._validation_loaders = trainer, trainer.lightning_module, validation_loaders
         self._next = _Next()
+        loop, self._is_automatic = trainer.fit_loop.epoch_loop, self._module.automatic_optimization
+        self._by_hand = None if self._is_automatic else loop.manual_optimization
+        by_loop = loop.automatic_optimization.optim_progress.optimizer.step
+        self._progress = by_loop if self._by_hand is None else self._by_hand.optim_step_progress
+        self._begun_at = 0  # the trainer's global_step at the last step's begin
         self._indices: dict[int, int] = {}  # of the last step's batches, by their ids
         self._validated = 0  # batches of this evaluation
         self._has_no_loss = False  # the last step
         self._had_loss = False  # any step
         self._metric = import_module("torchmetrics").Metric
         self._told: dict[str, Any] = {}  # by a validation step, to self.log
-        self._is_automatic = self._module.automatic_optimization
         self._divisor = trainer.accumulate_grad_batches if self._is_automatic else 1
         self.accumulation_steps = self._divisor if self._is_automatic else None
         self.autocast = _TYPES.get(trainer.precision_plugin.precision)
@@ -77,8 +81,8 @@ class LightningStep(DelegatedStep):
         self._with_loader = asks if validation_loaders > 1 else set[str]()
 
     def remembered(self) -> Sequence[Any]:
-        """The number of the next batch."""
-        return [self._next]
+        """The number of the next batch, and the trainer's global_step."""
+        return [self._next, self._progress]
 
     def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
         """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
@@ -100,6 +104,7 @@ class LightningStep(DelegatedStep):
         """As many batches as the trainer accumulates, or until the training step has stepped by itself."""
         losses: list[Any] = []
         self._indices.clear()
+        self._begun_at = self._progress.total.completed
         while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
             losses.append(self._loss_of_next(self._begun(draw)))
         told = [loss for loss in losses if loss is not None]
@@ -145,13 +150,19 @@ class LightningStep(DelegatedStep):
             outputs[-1]["loss"] = share.detach()
             return share
 
-        if not self._is_automatic:
-            outputs.append(self._output(batch))
+        if self._by_hand is not None:
+            self._by_hand.on_run_start()  # which lets global_step count
+            try:
+                outputs.append(self._output(batch))
+            finally:
+                self._by_hand.on_run_end()
             losses.append(outputs[0].get("loss"))
         elif (index + 1) % self._divisor:
             closure()
         else:
+            self._progress.increment_ready()
             module.optimizer_step(self._trainer.current_epoch, index, module.optimizers(), closure)
+            self._progress.increment_completed()
         if not outputs:
             raise LossError("optimizer_step did not call its closure, so there is no loss: call optimizer_closure()")
         module.on_train_batch_end(outputs[0], batch, index)
@@ -197,15 +208,19 @@ class LightningStep(DelegatedStep):
 
         What the module counts, it does not count here.
         """
-        attributes = vars(self._module)
+        attributes, total = vars(self._module), self._progress.total
+        steps = total.completed
         numbers = {name: value for name, value in attributes.items() if isinstance(value, (int, float))}
         try:
+            if id(batch) in self._indices:  # one of the last step's
+                total.completed = self._begun_at
             validates = self._validation_loaders and not self._module.training
             loss = self._validation_loss(batch) if validates else None
             loss = self._output(batch).get("loss") if loss is None else loss
             return torch.empty(0) if loss is None else torch.as_tensor(loss)
         finally:
             attributes.update(numbers)
+            total.completed = steps
 
     def _validation_loss(self, batch: Any) -> Any:
         """What the validation step returns or, if that is nothing, logs as its one loss; or None."""

@@ -1,9 +1,10 @@
-"""Where a module keeps its rate: found out by asking ``configure_optimizers`` for other rates."""
+"""Where a module keeps its rate, found out by asking ``configure_optimizers`` for other rates; and its highest one."""
 
 # ruff: noqa: SLF001 - what Lightning has no public name for; docs/lightning.md lists it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -17,14 +18,32 @@ from findlr.torch.training import Training
 _RATES = ("lr", "learning_rate")  # where Lightning's own finder looks, too
 
 
-def written_in(module: Any, training: Training, package: str) -> dict[str, Any]:
+def unit_of(trainer: Any, config: Any) -> int | None:
+    """Optimizer steps to each move of a scheduler; None if an epoch has no length, or the module moves it by itself."""
+    if not trainer.lightning_module.automatic_optimization:
+        return None
+    if config.interval == "step":
+        return int(config.frequency)
+    steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+    return config.frequency * math.ceil(steps) if math.isfinite(steps) else None
+
+
+def moves_of(trainer: Any, config: Any, total_steps: int | None) -> int | None:
+    """How often a scheduler moves in a training of so many steps; None where that is not known."""
+    unit = unit_of(trainer, config)
+    return None if unit is None or total_steps is None else math.ceil(total_steps / unit)
+
+
+def written_in(trainer: Any, training: Training, package: str, total_steps: int | None) -> dict[str, Any]:
     """The facts of where the rate is written: the first number whose change the swept optimizers' groups follow.
 
     Args:
-        module: in its ``fit``; it is as it was afterwards.
-        training: of it and its optimizers.
+        trainer: in its ``fit``; its module is as it was afterwards.
+        training: of the module and its optimizers.
         package: of Lightning's.
+        total_steps: of the fit, where they are known.
     """
+    module = trainer.lightning_module
     places = [next(i for i, each in enumerate(training.optimizers) if each is swept) for swept in training.swept]
     make = import_module(f"{package}.core.optimizer")._init_optimizers_and_lr_schedulers
 
@@ -34,8 +53,10 @@ def written_in(module: Any, training: Training, package: str) -> dict[str, Any]:
             holder[name] = rate
             optimizers, schedulers = make(module)
             for optimizer in (optimizers[place] for place in places):
-                own = (each.scheduler for each in schedulers if each.scheduler.optimizer is optimizer)
-                yield from made_rates(optimizer, *own)
+                own = [each for each in schedulers if each.scheduler.optimizer is optimizer]
+                moves = [moves_of(trainer, each, total_steps) for each in own]
+                within = min((each for each in moves if each is not None), default=None)
+                yield from made_rates(optimizer, *(each.scheduler for each in own), within=within)
 
         with Unwritten(restored(Attributes(structures=[module], devices=training.devices))):
             share = share_of(training.rates.ratios, made_at)

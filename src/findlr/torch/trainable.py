@@ -161,7 +161,7 @@ class TorchTrainable(Stepping):
         """
         made = cls.__new__(cls)
         made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume, place=place)  # noqa: SLF001
-        made._told = facts or {}  # noqa: SLF001
+        made._told = {} if facts is None else facts  # noqa: SLF001 - which a framework may still add to
         return made
 
     def _assemble(
