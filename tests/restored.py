@@ -207,7 +207,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Worth-False-a loop]",
                 NOTES,
                 "            memory.note(*filter(is_small, self._reached.arrays))",
-                "        pass",
+                "            pass",
             ),
             Break(
                 "nets that an object replaces, and numbers beside them",
@@ -282,8 +282,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "numbers of an object that a module holds",
                 f"{HELD}[numbers-criterion]",
                 KEPT,
-                "    whole = is_owned or (",
-                "    whole = (",
+                "        counts = is_owned or (",
+                "        counts = (",
             ),
             Break(
                 "the net of an object that a module holds",
@@ -489,7 +489,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "a module, such as an EMA, as above": [
             Break(
                 "an EMA",
-                f"{KINDS}[ema-finish-device]",
+                "torch/snapshot/test_hooks.py::test_what_hooks_hold[an_object_with_parts-find_lr]",
                 NOTES,
                 "        memory.note_modules([stateful])",
                 "        pass",
@@ -505,7 +505,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "the scaler that find_lr is given",
-                f"{KINDS}[fp16-scaler-finish-device]",
+                "torch/snapshot/test_reach.py::test_the_scaler_of_a_wrapper_around_the_optimizer",
                 TRAINABLE,
                 "        training.restore += taker.remembered()",
                 "        pass",
@@ -514,7 +514,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "of anything else, such as a scheduler, all of its `state_dict`": [
             Break(
                 "a scheduler in restore=",
-                f"{KINDS}[scheduler-finish-device]",
+                "torch/snapshot/test_statefuls.py::test_a_search_at_any_step_neither_advances_a_scheduler_nor_makes_it_forget"
+                "[SequentialLR-0-stepping_in_the_loss]",
                 STATE,
                 "    load(deepcopy(state))",
                 "    pass",
@@ -598,7 +599,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         "the generators of the loader and its samplers": [
             Break(
                 "the loader's generator",
-                "torch/snapshot/test_restore_matrix.py::test_every_loader[own-generator-fresh-finish]",
+                "torch/snapshot/test_restore_matrix.py::test_every_loader_with_every_exit"
+                "[nested-sampler-RuntimeError-criterion-0]",
                 PLACES,
                 "        if not isinstance(self.loader, Remembers):\n            self.remember_loader(memory)",
                 "        pass",
@@ -631,14 +633,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "a generator that a model's code names",
-                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_training_names[find_lr-model]",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_training_names[find_lr-model-holds-the-method]",
                 STATE,
                 "            self.note(*generators_named(code))",
                 "            pass",
             ),
             Break(
                 "a generator that an optimizer's code names",
-                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_a_training_names[find_lr-optimizer]",
+                "torch/snapshot/test_reach.py::test_a_generator_that_code_of_an_inner_optimizer_names[find_lr]",
                 NOTES,
                 "        memory.note(*generators_named([type(optimizer)]))",
                 "        pass",
@@ -907,7 +909,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
             Break(
                 "copies on disk: of what a state dict holds",
-                "torch/snapshot/test_snapshots.py::test_every_store_puts_everything_back[disk-warm-sweep]",
+                "torch/snapshot/test_snapshots.py::test_what_only_a_state_dict_tells_of[disk]",
                 STORES,
                 "self._store.read(self._copy).clone()",
                 "self._store.read(self._copy).clone().zero_()",

@@ -160,9 +160,8 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
             return False
         refill(holder, before)
         return True
-    whole = is_owned or (
-        (_is_object(holder) or isinstance(holder, type))
-        and any(_keeps(value, is_kept) for value in (*before.values(), *now.values()))
+    whole = (_is_object(holder) or isinstance(holder, type)) and any(
+        _keeps(value, is_kept) for value in (*before.values(), *now.values())
     )
     owned.update(map(id, before.values() if is_owned else filter(_is_container, before.values()) if whole else ()))
     is_changed = False

@@ -670,6 +670,25 @@ def test_a_generator_that_code_of_a_training_names(drawing, door):
     assert (mine.getstate(), DRAWS.getstate()) == before
 
 
+class Outer(optim.Optimizer):
+    """Steps the one inside it, as a Lookahead does."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self, closure=None):
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("door", [find_lr, loop])
+def test_a_generator_that_code_of_an_inner_optimizer_names(door):
+    _, batches = net_and_batches()
+    net, before = nn.Linear(4, 1), DRAWS.getstate()
+    door(net, Outer(StepsDrawing(net.parameters(), lr=0.1)), nn.MSELoss(), batches, **QUICK)
+    assert DRAWS.getstate() == before
+
+
 class Passes(Sampler):
     """Counts its passes, and shuffles by their number."""
 

@@ -114,6 +114,37 @@ def test_every_store_puts_everything_back(snapshot, steps, verify):
     assert same((state(net, optimizer, average)[0],), (state(other[0], other[1], other[4])[0],))
 
 
+class Packed:
+    """A mean that is kept as bytes, so that a state dict alone tells of it as a tensor."""
+
+    def __init__(self):
+        self.packed = torch.zeros(3).numpy().tobytes()
+
+    def state_dict(self):
+        return {"mean": torch.frombuffer(bytearray(self.packed), dtype=torch.float32)}
+
+    def load_state_dict(self, state):
+        self.packed = state["mean"].numpy().tobytes()
+
+    def follow(self, outputs):
+        self.load_state_dict({"mean": self.state_dict()["mean"] * 0.9 + outputs.detach().mean()})
+
+
+@pytest.mark.parametrize("snapshot", STORES)
+def test_what_only_a_state_dict_tells_of(snapshot):
+    net, optimizer, criterion, loader, _ = parts()
+    packed = Packed()
+    packed.follow(torch.ones(1))
+    before = packed.packed
+
+    def following(outputs, targets):
+        packed.follow(outputs)
+        return criterion(outputs, targets)
+
+    find_lr(net, optimizer, following, loader, num_steps=10, restore=[packed], snapshot=snapshot)
+    assert packed.packed == before
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("at", [0, 1, 5])
 @pytest.mark.parametrize("snapshot", STORES)
