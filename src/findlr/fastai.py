@@ -44,6 +44,7 @@ except ImportError:
 
 _SHOWS = (ProgressCallback, ShowGraphCallback, CSVLogger)  # the others of fastai's look for an ``lr_finder``
 _REPLACES = ("ModelToHalf", "NonNativeMixedPrecision", "DistributedTrainer", "ParallelTrainer")
+_COUNTED = "iter", "train_iter", "pct_train"  # by a Learner, at each batch
 _MOST_BATCHES = 1_000  # to one step of the optimizer
 _KNOWN = ("cbs", "dl", "dls", "model", "opt", "x", "y", "xb", "yb", "pred", "loss", "loss_grad")  # or made by a step
 _NO_LOSS = (
@@ -115,7 +116,10 @@ def find_lr(
             facts={"sets": "learn.lr[]" if len(set(training.rates.ratios)) > 1 else "learn.lr"},
         )
         shape, rises = ("one_cycle", 0.25 if warmup is None else warmup) if schedule is None else (schedule, warmup)
-        return find(trainable, planned(shape, total_steps, rises, trainable.steps_per_epoch), **search)
+        plan = planned(shape, total_steps, rises, trainable.steps_per_epoch)
+        if plan.total_steps is not None:  # as pct_train counts in the training that is planned
+            learn.n_epoch = math.ceil(plan.total_steps / trainable.steps_per_epoch())
+        return find(trainable, plan, **search)
 
     watch, shows = _Watch(begun), [each for each in learn.cbs if isinstance(each, _SHOWS)]
     with Unwritten(restored(_Around(learn))), learn.removed_cbs(shows), learn.no_logging():
@@ -191,6 +195,7 @@ class _Step(DelegatedStep):
         count = max(math.ceil(examples[0] / learn.dl.bs), 1) if examples else 1
         super().__init__(training, accumulation_steps=count)
         self._learn, self._watch = learn, watch
+        self._begun_at: dict[str, Any] = {}  # what the Learner counts, at the last step's begin
 
     def take(self, draw: Draw) -> Loss | None:
         """Take one step; None if a scaler skipped it, unless the loss is not finite."""
@@ -201,6 +206,7 @@ class _Step(DelegatedStep):
     def called(self, draw: Draw) -> Any:
         """As many batches as a step takes, which the Learner's callbacks tell."""
         watch, losses = self._watch, list[Any]()
+        self._begun_at = {name: vars(self._learn)[name] for name in _COUNTED if name in vars(self._learn)}
         watch.tried = watch.skipped = False
         while not watch.tried:
             if len(losses) == _MOST_BATCHES:
@@ -224,6 +230,8 @@ class _Step(DelegatedStep):
         learn, watch = self._learn, self._watch
         before = dict(vars(learn))
         learn.training, watch.only_loss = learn.model.training, True
+        if learn.training:  # on a batch of the last step
+            vars(learn).update(self._begun_at)
         try:
             return self._one(batch)
         finally:

@@ -239,6 +239,40 @@ def test_the_same_finding_as_the_plain_call(opt_func, optimizer):
     assert (finding.lr, finding.interval, finding.verdict) == (plainly.lr, plainly.interval, plainly.verdict)
 
 
+def fading(seen, by=1.0):
+    """A callback that lets the loss grow with the share of the training that is done; it tells the shares it saw."""
+
+    class Fades(Callback):
+        def after_loss(self):
+            if self.training:
+                seen.append(round(self.learn.pct_train, 6))
+                self.learn.loss_grad = self.learn.loss_grad * (1 + by * self.learn.pct_train)
+                self.learn.loss = self.learn.loss_grad.clone()
+
+    return Fades()
+
+
+def test_pct_train_counts_as_in_the_training_that_is_planned():
+    seen = []
+    learn = learner(cbs=fading(seen))
+    steps = 4 * len(learn.dls.train)
+    how = {"num_steps": steps, "max_lr": 1e-4, "progress": False, "control_variate": False}
+    find_lr(learn, total_steps="4 epochs", **how)
+    searched, seen[:] = list(seen), []
+    learn.fit(4, 1e-4)
+    assert searched == seen
+    assert len(seen) == steps
+
+
+def test_the_control_variate_sees_the_share_of_its_batch():
+    curves = []
+    for by in (1.0, 0.0):
+        learn = learner(cbs=fading([], by))
+        curves.append(find_lr(learn, total_steps="4 epochs", num_steps=8, max_lr=1e-2, progress=False).curve)
+    annealing, plain = curves
+    assert annealing.baseline == pytest.approx(plain.baseline * (1 + np.arange(8) / 20), rel=1e-6)
+
+
 def test_the_plan_is_fit_one_cycles():
     plan = find_lr(learner(), total_steps="4 epochs").plan
     assert (plan.total_steps, plan.optimizer, plan.momentum) == (20, "Adam", 0.9)

@@ -574,6 +574,47 @@ def test_the_line_to_paste_gives_a_scheduler_of_ones_own_its_peak(make, line):
         assert max(rates) == pytest.approx(found.lr, rel=0.05)
 
 
+def annealed(counted, by=0.1):
+    """A trainer's class whose loss grows with global_step, as one is faded in; it tells the steps and epochs it saw."""
+
+    class Anneals(Remembering):
+        def compute_loss(self, *args, **how):
+            counted.append((self.state.global_step, round(self.state.epoch, 6)))
+            return super().compute_loss(*args, **how) * (1 + by * self.state.global_step)
+
+    return Anneals
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_state_counts_the_steps_and_epochs_of_a_search_as_of_a_training(accumulated):
+    counted, how = [], {"num_steps": 14, "progress": False, "control_variate": False, "max_lr": 1e-4}
+    trainer = trainer_of(make=annealed(counted), max_steps=14, gradient_accumulation_steps=accumulated)
+    room.find_lr(trainer, **how)
+    searched, counted[:] = list(counted), []
+    assert trainer.state.global_step == 0
+    trainer.train()
+    assert searched == counted
+    assert counted[-1][0] == 13
+
+
+def test_the_control_variate_sees_the_global_step_of_its_batch():
+    curves = []
+    for by in (0.1, 0.0):
+        trainer = trainer_of(make=annealed([], by))
+        curves.append(room.find_lr(trainer, num_steps=8, max_lr=1e-2, progress=False).curve)
+    annealing, plain = curves
+    assert annealing.baseline == pytest.approx(plain.baseline * (1 + 0.1 * np.arange(8)), rel=1e-6)
+
+
+def test_each_run_of_a_race_counts_from_the_global_step_of_its_training():
+    counted = []
+    trainer = trainer_of(make=annealed(counted), max_steps=40)
+    how = {"num_steps": 30, "budget": 200, "max_lr": 0.1, "progress": False, "control_variate": False}
+    found = room.find_lr(trainer, verify=True, **how)
+    begun = [i for i in range(len(counted)) if [step for step, _ in counted[i : i + 2]] == [0, 1]]
+    assert len(begun) == 1 + len(found.race.runs)
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
 def test_a_warmup_that_is_longer_than_the_training_ends_at_the_rate_that_was_found(kind):
     how = of_line(max_steps=40, warmup_steps=500, lr_scheduler_type=kind)

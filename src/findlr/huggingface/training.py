@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import has_length
 
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError
@@ -152,11 +153,13 @@ class TrainerStep(DelegatedStep):
         self.clip_grad_norm = trainer.args.max_grad_norm or None
         self.autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
         self._items: Any = None
+        self._begun_at: dict[str, Any] = {}  # what the trainer's state counts, at the last step's begin
 
     def called(self, draw: Draw) -> Loss:
         """As the trainer's inner loop does."""
         trainer, model, count = self._trainer, self._trainer.model_wrapped, self._count
         trainer.callback_handler.callbacks = []  # no logger hears of this step
+        self._begun_at = {name: getattr(trainer.state, name) for name in ("global_step", "epoch")}
         batches, self._items = trainer.get_batch_samples(self._drawn(draw), count, trainer.args.device)
         trainer.current_gradient_accumulation_steps = count
         loss: Loss = 0.0
@@ -168,7 +171,14 @@ class TrainerStep(DelegatedStep):
             trainer.accelerator.clip_grad_norm_(model.parameters(), self.clip_grad_norm)
         trainer.optimizer.step()
         model.zero_grad()
+        trainer.state.global_step += 1  # by which a loss may be annealed
+        trainer.state.epoch = (trainer.state.epoch or 0) + count / self._length()
         return loss
+
+    def _length(self) -> int:
+        """The batches of an epoch; of endless data, those of the training, as the trainer has it."""
+        loader = self._trainer.callback_handler.train_dataloader
+        return len(loader) if has_length(loader) else self._trainer.state.max_steps * self._count
 
     def _drawn(self, draw: Draw) -> Iterator[Any]:
         """The batches of a step, on all ranks: the trainer then calls the others itself, to count their tokens."""
@@ -190,9 +200,15 @@ class TrainerStep(DelegatedStep):
             if held_out is None:
                 raise LoaderError("the eval set has no labels, so it has no loss: give it some, or leave it out")
             return held_out
-        with trainer.compute_loss_context_manager():
-            inputs = trainer._prepare_inputs(batch)
-            loss: torch.Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=self._items)
+        state = vars(trainer.state)
+        now = {name: state[name] for name in self._begun_at}
+        state.update(self._begun_at)
+        try:
+            with trainer.compute_loss_context_manager():
+                inputs = trainer._prepare_inputs(batch)
+                loss: torch.Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=self._items)
+        finally:
+            state.update(now)
         return loss.mean() / self._divisor()  # of several devices
 
     def _divisor(self) -> int:
