@@ -103,10 +103,7 @@ def find_lr(
         True
     """
     if not isinstance(net, NeuralNet):
-        raise ConfigurationError(
-            f"net must be a skorch NeuralNet, got {type(net).__name__}: of a Pipeline, give its net, pipe[-1], and the "
-            "X that it gets, pipe[:-1].fit_transform(X, y)"
-        )
+        raise ConfigurationError(f"net must be a skorch NeuralNet, got {type(net).__name__}{_where_in(net)}")
     check_counts(gradient_accumulation_steps=gradient_accumulation_steps)
     if fit_params is not None:
         of_kind(fit_params, dict, "fit_params", "give what fit takes besides X and y, by name")
@@ -139,11 +136,20 @@ def find_lr(
                 validation_every=1 if validation_every is None else validation_every,
                 facts=facts,
             )
+            if total_steps is None and net.max_epochs < 1:
+                raise ConfigurationError(f"max_epochs is {net.max_epochs}, so fit takes no step: set it on the net")
             epochs = f"{net.max_epochs} epochs"
             steps = steps_in(epochs if total_steps is None else total_steps, trainable.steps_per_epoch)
             facts |= _written_in(net, training, sweep, steps)  # the trainable tells this, too
             shape = _shape(net, steps) if schedule is None else schedule
             return find(trainable, Plan(*read_schedule(shape, steps), warmup=warmup), **search)
+
+
+def _where_in(estimator: Any) -> str:
+    """Where the net is in an estimator of scikit-learn's; nothing of anything else."""
+    if hasattr(estimator, "steps"):
+        return ": of a Pipeline, give its net, pipe[-1], and the X that it gets, pipe[:-1].fit_transform(X, y)"
+    return ": give the net in it, its estimator" if isinstance(getattr(estimator, "estimator", None), NeuralNet) else ""
 
 
 def _begin(net: NeuralNet, deciding: Sequence[Any], inputs: Any, targets: Any) -> None:

@@ -998,6 +998,10 @@ def test_a_training_without_a_step_is_refused(none):
 
 
 def test_an_empty_dict_of_eval_sets_is_none():
+    with pytest.raises(
+        ConfigurationError, match="validation_every needs an eval set, and the trainer has an empty one"
+    ):
+        room.find_lr(trainer_of(**of_line(parts={"eval_dataset": []})), validation_every=2)
     how = of_line(parts={"eval_dataset": {}})
     with pytest.raises(ConfigurationError, match="validation_every needs an eval set"):
         room.find_lr(trainer_of(**how), validation_every=2)

@@ -7,7 +7,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import ShuffleSplit
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Freezer, GradientNormClipping, Initializer, InputShapeSetter, LRScheduler
 from skorch.dataset import ValidSplit
@@ -444,9 +445,18 @@ def test_bad_input_is_one_clear_error_and_the_net_is_as_it_was():
             find_lr(net, X, Y, **how)
     assert vars(net) == before
     assert torch.equal(drawn, torch.get_rng_state())
+    with pytest.raises(ConfigurationError, match="max_epochs is 0, so fit takes no step: set it on the net"):
+        find_lr(net_of(max_epochs=0), X, Y)
     short = LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=1, total_steps=3, step_every="batch")
     with pytest.raises(ConfigurationError, match="can't be read over 25 steps"):
         find_lr(net_of(callbacks=[short]), X, Y)
+
+
+def test_an_estimator_that_holds_the_net_is_told_where_it_is():
+    with pytest.raises(ConfigurationError, match=r"got Pipeline: of a Pipeline, give its net, pipe\[-1\]"):
+        find_lr(Pipeline([("net", net_of())]), X, Y)
+    with pytest.raises(ConfigurationError, match="got GridSearchCV: give the net in it, its estimator"):
+        find_lr(GridSearchCV(net_of(), {"lr": [0.1]}), X, Y)
 
 
 def test_without_skorch_one_error_says_what_to_install():

@@ -19,6 +19,7 @@ from findlr.torch.snapshot.stores import StoreKind
 
 try:
     from transformers import Trainer, TrainerCallback
+    from transformers.trainer_utils import has_length
 except ImportError:
     raise MissingExtraError.of("transformers", "huggingface") from None
 
@@ -197,5 +198,9 @@ def check(trainer: Any, how: Mapping[str, Any]) -> None:
     for name in how:
         if name in argument_names() and name not in How.__annotations__:
             raise ConfigurationError(f"{name} is read from the trainer: leave it out, and set it there")
-    if "validation_every" in how and eval_set(trainer) is None:
-        raise ConfigurationError("validation_every needs an eval set, and the trainer has none: give it eval_dataset=")
+    held_out = eval_set(trainer)
+    if "validation_every" in how and (held_out is None or (has_length(held_out) and not len(held_out))):
+        lacking = "has none" if held_out is None else "has an empty one"
+        raise ConfigurationError(
+            f"validation_every needs an eval set, and the trainer {lacking}: give it eval_dataset="
+        )
