@@ -152,6 +152,14 @@ def test_at_a_place(door, snapshot):
     assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
 
 
+@pytest.mark.parametrize("door", ["find_lr", "own-loop"])
+def test_at_each_of_the_last_places(door):
+    """Once the handlers are given back, a Ctrl-C would carry no Finding: nothing is done after that."""
+    search = Search(door, "device")
+    numbers = range(len(search.places) - 60, len(search.places))
+    assert [problem for number in numbers if (problem := search.problem(Interrupter(number)))] == []
+
+
 def test_at_each_place_of_a_run_of_a_race():
     """Its steps come from a generator; one that Python closes swallows what is raised in it."""
     search = Search("race", "device")

@@ -127,9 +127,9 @@ def find_lr(
             steps = steps_in(total_steps, trainable.steps_per_epoch)
             plan = Plan(*described.shape_of(shape, steps, trainable.accumulation_steps), warmup=warmup)
             finding = find(trainable, plan, **search)
+        return finding
     finally:
         signals.release(lambda late: carry(late, finding))
-    return finding
 
 
 class FindLR(keras.callbacks.Callback):

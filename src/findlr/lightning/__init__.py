@@ -127,31 +127,25 @@ def find_lr(
     signals, interrupt = HeldSignals(), signal.getsignal(signal.SIGINT)
     signals.hold()
     try:
-        with Unwritten(restored(whole)) as memory, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # that callbacks are missing
-            callback.rewind = partial(memory.put_back, [Phase.RANDOM])
-            silence(trainer, [*deciding, callback])
-            trainer.num_sanity_val_steps = 0
-            vars(module)["configure_callbacks"] = lambda: _deciding(configured(), kit)
-            trainer.fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path)
-    except SystemExit as left:
-        if not isinstance(left.__context__, KeyboardInterrupt):
+        try:
+            with Unwritten(restored(whole)) as memory, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # that callbacks are missing
+                callback.rewind = partial(memory.put_back, [Phase.RANDOM])
+                silence(trainer, [*deciding, callback])
+                trainer.num_sanity_val_steps = 0
+                vars(module)["configure_callbacks"] = lambda: _deciding(configured(), kit)
+                trainer.fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path)
+        except SystemExit as left:
+            if not isinstance(left.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, interrupt)  # which Lightning has turned off
+            raise left.__context__ from None
+        except RestoreError as error:
+            carry(error, callback.finding)
             raise
-        signal.signal(signal.SIGINT, interrupt)  # which Lightning has turned off
-        raise left.__context__ from None
-    except RestoreError as error:
-        carry(error, callback.finding)
-        raise
+        return callback.told(trainer)
     finally:
         signals.release(lambda late: carry(late, callback.finding))
-    if callback.error is not None:
-        raise callback.error
-    if callback.finding is None:
-        raise ConfigurationError(
-            f"fit would take no step (the Trainer is at step {trainer.global_step}): raise trainer.fit_loop.max_epochs "
-            "or trainer.fit_loop.epoch_loop.max_steps, as for a fit that goes on"
-        )
-    return callback.finding
 
 
 def _bases() -> list[Any]:
@@ -236,6 +230,17 @@ class _Leaving(FindLR):
 
     error: BaseException | None = None
     rewind: Callable[[], None]
+
+    def told(self, trainer: Any) -> Finding:
+        """The Finding, once ``fit`` is left."""
+        if self.error is not None:
+            raise self.error
+        if self.finding is None:
+            raise ConfigurationError(
+                f"fit would take no step (the Trainer is at step {trainer.global_step}): raise "
+                "trainer.fit_loop.max_epochs or trainer.fit_loop.epoch_loop.max_steps, as for a fit that goes on"
+            )
+        return self.finding
 
     def _search(self, trainer: Any) -> None:
         self.rewind()  # to the random states before fit, which has opened the loader: a training draws from there

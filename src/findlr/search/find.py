@@ -105,9 +105,9 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
     finally:
-        turn.give()
-        task.release(signals)
         task.ended = task.recording.raised = None  # their tracebacks hold the task, which holds them
+        turn.give()
+        task.release(signals)  # last: from there on a Ctrl-C is the user's own
 
 
 class _Search:

@@ -214,9 +214,11 @@ class RangeTest(Points):
             if failure is not None and failure is not error:
                 raise failure
         finally:
+            del (
+                failure
+            )  # its traceback has this frame; and nothing follows the release, where a Ctrl-C is the user's own
             self._turn.give()
             self._signals.release(self._carry)
-            del failure  # its traceback has this frame
 
     def _leave(self) -> None:
         """Leave the block because the one around it ends."""
