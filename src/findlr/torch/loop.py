@@ -214,11 +214,9 @@ class RangeTest(Points):
             if failure is not None and failure is not error:
                 raise failure
         finally:
-            del (
-                failure
-            )  # its traceback has this frame; and nothing follows the release, where a Ctrl-C is the user's own
+            del failure  # its traceback has this frame
             self._turn.give()
-            self._signals.release(self._carry)
+            self._signals.release(self._carry)  # last: from there on a Ctrl-C is the user's own
 
     def _leave(self) -> None:
         """Leave the block because the one around it ends."""
