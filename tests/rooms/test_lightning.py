@@ -1330,6 +1330,14 @@ def test_each_run_of_a_race_counts_from_the_global_step_of_its_fit(tmp_path):
     assert len(begun) == 2 + len(search.finding.race.runs)
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize("given", [[1], -3, 2.5, True])
+def test_what_is_no_number_of_steps_is_refused_beside_a_scheduler(given, interval, tmp_path):
+    module = Module(lambda optimizer: optim.lr_scheduler.StepLR(optimizer, 1), interval=interval)
+    with pytest.raises(ConfigurationError, match="total_steps must be a whole number of at least 1, got"):
+        find_lr(trainer_of(tmp_path), module, loader_of(), total_steps=given, **SWEEP)
+
+
 def long_warmup(optimizer):
     return optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 1000))
 

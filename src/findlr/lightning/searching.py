@@ -179,10 +179,11 @@ def _planned(trainer: Any, trainable: TorchTrainable, schedule: Any, total_steps
         if unit is not None:
             if follows_metric(unwrapped(config.scheduler)):
                 return Plan("constant", total_steps, warmup=warmup)  # until that stalls
+            plan = Plan(*read_schedule(config.scheduler, total_steps, unit=unit), warmup=warmup)
             moves = moves_of(trainer, config, total_steps)
-            if total_steps and moves and config.interval != "step":
+            if moves is not None and config.interval != "step":
                 _warn_of_steps(config.scheduler, total_steps, moves)
-            return Plan(*read_schedule(config.scheduler, total_steps, unit=unit), warmup=warmup)
+            return plan
     return Plan(*read_schedule(schedule or "constant", total_steps), warmup=warmup)
 
 

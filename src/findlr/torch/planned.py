@@ -158,6 +158,8 @@ def read_schedule(
     if follows_metric(scheduler):
         raise ConfigurationError(metric_driven(name))
     own, given = length_of(scheduler), whole(total_steps)
+    if total_steps is not None and (given is None or given < 1):
+        return "constant", total_steps  # which a Plan refuses
     if given is not None and unit is not None:
         moves = math.ceil(given / unit)
         # Others go on beyond their length, as the framework lets them; a OneCycleLR raises there.
