@@ -1274,12 +1274,12 @@ def test_each_run_of_a_race_counts_its_batches_anew(tmp_path):
 
     class Tells(Manual):
         def training_step(self, batch, batch_idx):
-            counted.append(batch_idx)
+            counted.append((self.trainer.current_epoch, batch_idx))
             return super().training_step(batch, batch_idx)
 
     how = {"sweep": "net", "verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
     found = find_lr(trainer_of(tmp_path, max_epochs=20), Tells(), loader_of(), **how)
-    assert counted.count(0) == 1 + len(found.race.runs) > 2
+    assert counted.count((0, 0)) == 1 + len(found.race.runs) > 2
 
 
 def annealed(*, by_hand=False):
@@ -1310,6 +1310,29 @@ def test_global_step_counts_the_steps_of_a_search(by_hand, accumulated, tmp_path
     find_lr(trainer, module, loader_of(), **SWEEP | {"control_variate": False})
     assert counted == [step for step in range(8) for _ in range(accumulated)]
     assert trainer.global_step == 0
+
+
+def test_epochs_and_their_batches_count_in_a_search(tmp_path):
+    counted, curves = [], []
+
+    class Fades(Plain):
+        def training_step(self, batch, batch_idx):
+            counted.append((self.trainer.current_epoch, batch_idx))
+            return super().training_step(batch) * (1 + self.trainer.current_epoch)
+
+    in_epoch = len(loader_of())
+    how = SWEEP | {"num_steps": in_epoch + 3}
+    trainer = trainer_of(tmp_path, max_epochs=9)
+    seeded()
+    find_lr(trainer, Fades(), loader_of(), **how | {"control_variate": False})
+    assert counted == [divmod(step, in_epoch) for step in range(in_epoch + 3)]
+    assert trainer.current_epoch == 0
+    for module in (Fades(), Plain()):
+        seeded()
+        curves.append(find_lr(trainer_of(tmp_path), module, loader_of(), **how).curve)
+    fading, plain = curves
+    epochs = np.arange(in_epoch + 3) // in_epoch
+    assert fading.baseline == pytest.approx(plain.baseline * (1 + epochs), rel=1e-6)
 
 
 def test_the_control_variate_sees_the_global_step_of_its_batch(tmp_path):

@@ -24,15 +24,16 @@ _MOST_WITHOUT_LOSS = 10  # steps, before there was any
 
 
 class _Next:
-    """The number of the next batch."""
+    """Which batch is next: its number in the search, and in its epoch."""
 
     index = 0
+    in_epoch = 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"index": self.index}
+        return {"index": self.index, "in_epoch": self.in_epoch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.index = state["index"]
+        self.index, self.in_epoch = state["index"], state["in_epoch"]
 
 
 class LightningStep(DelegatedStep):
@@ -58,8 +59,9 @@ class LightningStep(DelegatedStep):
         self._by_hand = None if self._is_automatic else loop.manual_optimization
         by_loop = loop.automatic_optimization.optim_progress.optimizer.step
         self._progress = by_loop if self._by_hand is None else self._by_hand.optim_step_progress
+        self._epochs = trainer.fit_loop.epoch_progress
         self._begun_at = 0  # the trainer's global_step at the last step's begin
-        self._indices: dict[int, int] = {}  # of the last step's batches, by their ids
+        self._places: dict[int, tuple[int, int]] = {}  # number and epoch of the last step's batches, by their ids
         self._validated = 0  # batches of this evaluation
         self._has_no_loss = False  # the last step
         self._had_loss = False  # any step
@@ -81,8 +83,8 @@ class LightningStep(DelegatedStep):
         self._with_loader = asks if validation_loaders > 1 else set[str]()
 
     def remembered(self) -> Sequence[Any]:
-        """The number of the next batch, and the trainer's global_step."""
-        return [self._next, self._progress]
+        """The number of the next batch, and the trainer's global_step and current_epoch."""
+        return [self._next, self._progress, self._epochs]
 
     def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
         """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
@@ -103,7 +105,7 @@ class LightningStep(DelegatedStep):
     def called(self, draw: Draw) -> Any:
         """As many batches as the trainer accumulates, or until the training step has stepped by itself."""
         losses: list[Any] = []
-        self._indices.clear()
+        self._places.clear()
         self._begun_at = self._progress.total.completed
         while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
             losses.append(self._loss_of_next(self._begun(draw)))
@@ -122,18 +124,24 @@ class LightningStep(DelegatedStep):
         """The next batch to train on: where the module's hook returns -1, the epoch is over, and another one begins."""
         for _ in range(_MOST_BATCHES):
             batch = draw()
-            if self._module.on_train_batch_start(batch, self._next.index) != -1:
+            if self._next.in_epoch >= self._trainer.num_training_batches:
+                self._begin_epoch()
+            if self._module.on_train_batch_start(batch, self._next.in_epoch) != -1:
                 return batch
-            self._next.index = 0
+            self._begin_epoch()
         raise OptimizerError(
             f"on_train_batch_start returned -1 for each of {_MOST_BATCHES} batches, so fit takes no step: let it "
             "return None for those to train on"
         )
 
+    def _begin_epoch(self) -> None:
+        self._next.in_epoch = 0
+        self._epochs.current.completed += 1  # which is the trainer's current_epoch
+
     def _loss_of_next(self, batch: Any) -> Any:
         """Go through one batch, with which a step may end, and return its loss."""
-        module, index = self._module, self._next.index
-        self._indices[id(batch)] = index
+        module, index = self._module, self._next.in_epoch
+        self._places[id(batch)] = index, self._epochs.current.completed
         outputs, losses = list[dict[str, Any]](), list[Any]()
 
         def closure() -> torch.Tensor | None:  # which LBFGS calls several times
@@ -157,7 +165,7 @@ class LightningStep(DelegatedStep):
             finally:
                 self._by_hand.on_run_end()
             losses.append(outputs[0].get("loss"))
-        elif (index + 1) % self._divisor:
+        elif (self._next.index + 1) % self._divisor:
             closure()
         else:
             self._progress.increment_ready()
@@ -167,6 +175,7 @@ class LightningStep(DelegatedStep):
             raise LossError("optimizer_step did not call its closure, so there is no loss: call optimizer_closure()")
         module.on_train_batch_end(outputs[0], batch, index)
         self._next.index += 1
+        self._next.in_epoch += 1
         self.passes += len(outputs) - 1
         return losses[0]
 
@@ -174,11 +183,12 @@ class LightningStep(DelegatedStep):
         if self._next.index % self._divisor == 0:
             optimizer = self._trainer.optimizers[0]  # automatic optimization has no other
             self._module.on_before_zero_grad(optimizer)
-            self._module.optimizer_zero_grad(self._trainer.current_epoch, self._next.index, optimizer)
+            self._module.optimizer_zero_grad(self._trainer.current_epoch, self._next.in_epoch, optimizer)
 
     def _output(self, batch: Any) -> dict[str, Any]:
         """What the training step returns, by name; nothing, if that is None."""
-        output = self._called("training_step", batch, self._indices.get(id(batch), self._next.index))
+        number, _ = self._places.get(id(batch), (self._next.in_epoch, None))
+        output = self._called("training_step", batch, number)
         return {} if output is None else dict(output) if isinstance(output, Mapping) else {"loss": output}
 
     def _called(self, step: str, batch: Any, index: int) -> Any:
@@ -208,19 +218,19 @@ class LightningStep(DelegatedStep):
 
         What the module counts, it does not count here.
         """
-        attributes, total = vars(self._module), self._progress.total
-        steps = total.completed
+        attributes, total, current = vars(self._module), self._progress.total, self._epochs.current
+        counted = total.completed, current.completed
         numbers = {name: value for name, value in attributes.items() if isinstance(value, (int, float))}
         try:
-            if id(batch) in self._indices:  # one of the last step's
-                total.completed = self._begun_at
+            if id(batch) in self._places:  # one of the last step's
+                total.completed, current.completed = self._begun_at, self._places[id(batch)][1]
             validates = self._validation_loaders and not self._module.training
             loss = self._validation_loss(batch) if validates else None
             loss = self._output(batch).get("loss") if loss is None else loss
             return torch.empty(0) if loss is None else torch.as_tensor(loss)
         finally:
             attributes.update(numbers)
-            total.completed = steps
+            total.completed, current.completed = counted
 
     def _validation_loss(self, batch: Any) -> Any:
         """What the validation step returns or, if that is nothing, logs as its one loss; or None."""
