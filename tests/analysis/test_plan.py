@@ -212,6 +212,18 @@ def test_steps_that_are_no_number_are_refused(steps):
         Plan("cosine", parameters=steps)
 
 
+@pytest.mark.parametrize("epochs", ["a", 0, -1, math.nan, math.inf, [1, 2]])
+def test_epochs_that_are_no_number_above_0_are_refused(epochs):
+    with pytest.raises(ConfigurationError, match="epochs must be a number above 0, or None, got"):
+        Plan(epochs=epochs)
+
+
+@pytest.mark.parametrize("pretrained", ["a", -0.1, 1.1, math.nan, [0.5]])
+def test_a_pretrained_share_that_is_none_is_refused(pretrained):
+    with pytest.raises(ConfigurationError, match="pretrained must be a share from 0 to 1, True, False or None, got"):
+        Plan(pretrained=pretrained)
+
+
 @pytest.mark.parametrize("momentum", ["a", math.nan, math.inf])
 def test_a_momentum_that_is_no_number_is_refused(momentum):
     with pytest.raises(ConfigurationError, match="momentum must be a finite number"):

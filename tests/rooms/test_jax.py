@@ -696,6 +696,14 @@ def test_a_rate_that_set_lr_writes_in_vain_is_refused():
         find_lr(hand_written_step, hand_written(), batches(), set_lr=lambda state, lr: None)
 
 
+def test_a_step_that_takes_the_rate_needs_no_set_lr():
+    def step(state, batch, lr):
+        return hand_written_step(set_lr(state, lr), batch)
+
+    with pytest.raises(ConfigurationError, match="step takes the rate itself, as 'lr': leave set_lr out"):
+        find_lr(step, hand_written(), batches(), set_lr=set_lr)
+
+
 def test_groups_keep_the_ratio_of_their_rates():
     rates = {"first": 0.1, "second": 0.01}
     made = {name: optax.inject_hyperparams(optax.sgd)(learning_rate=lr) for name, lr in rates.items()}
@@ -997,6 +1005,8 @@ def test_a_schedule_of_optax_is_a_plan():
     assert plan.share(1.0) < 0.01
     with pytest.raises(ConfigurationError, match="does not say how long the training is"):
         find_lr(donated_step, state_of(adamw), batches(), schedule=schedule)
+    with pytest.raises(ConfigurationError, match="never gives a rate above 0"):
+        find_lr(donated_step, state_of(adamw), batches(), schedule=optax.constant_schedule(0.0), total_steps=100)
 
 
 def test_a_race_is_scored_by_evaluate_or_by_the_loss_that_is_given():

@@ -205,6 +205,35 @@ def test_a_step_is_traced_once_for_a_whole_search(eager):
     assert (len(counted) == 2) is (BACKEND == "jax" and not eager)  # and once for the loss under the first weights
 
 
+class Remembers(keras.layers.Layer):
+    """Keeps the mean of its inputs in an array, a queue of them, and a generator that it draws from."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.queue, self.rng = np.zeros(4), [], np.random.default_rng(0)
+
+    def call(self, inputs, training=False):
+        if training and not isinstance(inputs, keras.KerasTensor):
+            self.mean += 0.1 * (np.array(keras.ops.convert_to_numpy(inputs)).mean(0) - self.mean)
+            self.queue.append(self.mean.sum())
+        return inputs * (1 + 0.1 * self.rng.random())
+
+    def kept(self):
+        return self.mean.copy(), list(self.queue), self.rng.bit_generator.state["state"]["state"]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="a traced step has no numbers to keep there")
+def test_arrays_queues_and_generators_of_a_layer_are_put_back():
+    layer = Remembers()
+    model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse", run_eagerly=True)
+    fit(model)
+    before, mean, queue = layer.kept(), layer.mean, layer.queue
+    search(model)
+    same(layer.kept(), before)
+    assert (layer.mean is mean, layer.queue is queue) == (True, True)
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="it is")
 def test_torch_is_not_imported_where_the_backend_is_jax():
     code = """import sys
@@ -794,6 +823,20 @@ def test_models_that_can_not_be_searched():
     none.optimizer = None
     with pytest.raises(OptimizerError, match="no optimizer"):
         search(none)
+    zero = model_of(keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.0, 10, 0.9)))
+    with pytest.raises(ConfigurationError, match="this ExponentialDecay never gives a rate above 0"):
+        search(zero)
+
+
+def test_data_without_a_length_have_no_epoch():
+    class Endless(Pairs):
+        @property
+        def num_batches(self):
+            return None
+
+    with pytest.raises(LoaderError, match="the length of a pass over x is not known: give a number of steps, or"):
+        find_lr(model_of(), Endless(), num_steps="epoch", progress=False)
+    assert len(find_lr(model_of(), Endless(), num_steps=4, progress=False).curve) == 4
 
 
 def test_a_step_that_does_not_use_the_optimizer_is_refused():

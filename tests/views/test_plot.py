@@ -351,6 +351,12 @@ class TestCompare:
         with pytest.raises(ConfigurationError, match=told):
             compare(given)
 
+    def test_axes_that_are_none_are_refused(self):
+        run = find(Quadratic())
+        for draw in (run.plot, lambda ax: compare([run, run], ax=ax)):
+            with pytest.raises(ConfigurationError, match="ax must be matplotlib's axes, or the path of a picture, got"):
+                draw(ax=3)
+
     def test_a_single_one_is_told_to_plot_itself_and_a_generator_is_a_list(self):
         run = find(Quadratic())
         with pytest.raises(ConfigurationError, match=r"finding\.plot\(\)"):

@@ -1,5 +1,6 @@
 """What modules hold beside tensors: objects and functions of the user's own; their classes, and what these name."""
 
+from array import array
 from collections import deque
 from enum import Enum
 from functools import partial
@@ -102,6 +103,19 @@ class Holds(nn.Linear):
         return super().forward(held(inputs))
 
 
+class Counts(nn.Linear):
+    """Counts in Python's own arrays."""
+
+    def __init__(self):
+        super().__init__(4, 2)
+        self.sums, self.seen = array("d", [0.0] * 4), bytearray(4)
+
+    def forward(self, inputs):
+        self.sums.append(inputs.sum().item())
+        self.seen[len(self.sums) % 4] += 1
+        return super().forward(inputs) + sum(self.sums) + sum(self.seen)
+
+
 class OfClass(nn.Linear):
     """What its class keeps, and a function with a gradient of its own whose class keeps something."""
 
@@ -151,6 +165,7 @@ KINDS = {
     "codes in a list": lambda: Holds(Codes(), "list"),
     "numbers": lambda: Holds(Scale(), "alone"),
     "numbers in a dict": lambda: Holds(Scale(), "dict"),
+    "Python's arrays": Counts,
     "phases": lambda: Holds(Phases(), "alone"),
     "an array": lambda: Holds(Noise(), "alone"),
     "a function": lambda: Holds(follower(), "alone"),
