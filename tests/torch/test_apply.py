@@ -325,6 +325,25 @@ def test_a_scheduler_on_its_way_to_a_fixed_floor_is_refused_but_not_at_its_start
         FINDING.apply(optimizer, scheduler)
 
 
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_fixed_floor_behind_a_warmup_is_none_yet(taken):
+    def built(rate):
+        optimizer = optimizer_at([rate])
+        parts = [schedulers.LinearLR(optimizer, 0.1, 1, 10), schedulers.CosineAnnealingLR(optimizer, 30, eta_min=1e-5)]
+        scheduler = schedulers.SequentialLR(optimizer, parts, [10])
+        advance(optimizer, scheduler, taken)
+        return optimizer, scheduler
+
+    ours, theirs = built(0.4), built(FINDING.lr)
+    FINDING.apply(*ours)
+    for _ in range(40):
+        assert ours[0].param_groups[0]["lr"] == pytest.approx(theirs[0].param_groups[0]["lr"], rel=1e-9)
+        advance(*ours, 1)
+        advance(*theirs, 1)
+    with pytest.raises(OptimizerError, match="eta_min=1e-05"):
+        FINDING.apply(*ours)
+
+
 @pytest.mark.parametrize("lrs", [(0.1, 0.01), (3e-4, 1e-4)])
 def test_a_start_is_a_start_though_its_rates_are_rounded(lrs):
     optimizer = optimizer_at(lrs)

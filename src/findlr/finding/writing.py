@@ -102,7 +102,8 @@ def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
     groups = optimizer.param_groups
     if any("swa_lr" in group for group in groups):
         raise OptimizerError(f"a {name} anneals to a rate of its own: build it anew after finding.apply(optimizer)")
-    if getattr(scheduler, "eta_min", 0) and not all(math.isclose(_share(group), 1.0) for group in groups):
+    has_begun = getattr(scheduler, "eta_min", 0) and getattr(scheduler, "last_epoch", 0) > 0
+    if has_begun and not all(math.isclose(_share(group), 1.0) for group in groups):
         raise OptimizerError(
             f"this {name} is on its way to eta_min={scheduler.eta_min:g}, and a new peak would change its curve: "
             "build it anew after finding.apply(optimizer)"
