@@ -14,7 +14,7 @@ import numpy as np
 from findlr.analysis.families import family
 from findlr.analysis.given import reading
 from findlr.analysis.numbers import plain, real, whole
-from findlr.analysis.schedules import SCHEDULES, WARMUP, Shape, canonical, shape_of
+from findlr.analysis.schedules import OWN_WARMUP, SCHEDULES, WARMUP, Shape, canonical, shape_of
 from findlr.errors import ConfigurationError
 
 __all__ = ["SCHEDULES", "Plan", "Samples", "Shape"]
@@ -224,7 +224,7 @@ def _warmup(given: Any, total_steps: int | None, schedule: str, default: float |
     if real(warmup) is None or warmup < 0:
         raise ConfigurationError(f"warmup must be a share of the run, such as 0.1, or a number of steps, got {given!r}")
     if warmup == 0:
-        if schedule in ("one_cycle", "wsd", "inverse_sqrt"):
+        if schedule in OWN_WARMUP:
             raise ConfigurationError(f"{schedule} has a warmup: give more than 0, or another schedule")
         return None
     if isinstance(warmup, int):
