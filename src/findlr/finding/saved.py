@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from findlr.analysis.text import printable
 from findlr.errors import FileFormatError
 from findlr.finding.facts import DEEPEST
-from findlr.finding.files import write_whole
+from findlr.finding.files import file_named, write_whole
 
 _Read = TypeVar("_Read")
 
@@ -211,8 +211,6 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
         FileFormatError: it is no regular file, or ``build`` says so.
         OSError: the file cannot be read.
     """
-    from findlr.finding.files import file_named
-
     file = file_named(path)
     if file.exists() and not file.is_file():  # a pipe could keep us waiting
         raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
