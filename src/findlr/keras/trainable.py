@@ -105,7 +105,7 @@ class KerasTrainable:
             LoaderError: there is no batch.
         """
         if self._calls is None:
-            self._calls = int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001 - not the steps
+            self._calls = self._read_calls()
             self._skips = 0
         self._baseline.begin()
         losses = []
@@ -125,7 +125,7 @@ class KerasTrainable:
         return self._latest
 
     def _check_stepped(self) -> None:
-        if int(self._steps.of_variable(self._optimizer._iterations)) != self._calls:  # noqa: SLF001
+        if self._read_calls() != self._calls:
             raise OptimizerError(
                 "the model's train_step does not step model.optimizer once for each batch, so its rate can't be swept: "
                 "compile with the optimizer that trains, and call its apply() once"
@@ -176,7 +176,7 @@ class KerasTrainable:
         return described.rounded(lr, self.model)
 
     def _read_calls(self) -> int:
-        return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001
+        return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001 - not the steps
 
     def snapshot(self) -> Copies:
         """Copies of everything that a step can change."""
