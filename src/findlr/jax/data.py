@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -119,11 +118,7 @@ def without_torch(batch: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         return batch
-    return jax.tree.map(partial(_as_array, torch.Tensor), batch)
-
-
-def _as_array(tensor: Any, leaf: Any) -> Any:
-    return leaf.detach().cpu().numpy() if isinstance(leaf, tensor) else leaf
+    return jax.tree.map(lambda leaf: leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else leaf, batch)
 
 
 def batch_size(batch: Any) -> int | None:
