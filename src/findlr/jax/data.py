@@ -13,9 +13,8 @@ import numpy as np
 from findlr.analysis.given import check_flags
 from findlr.errors import LoaderError
 from findlr.jax.state import ARRAYS
-from findlr.search.batches import Batches, Remembers, has_state
+from findlr.search.batches import Batches, is_lost
 from findlr.search.memory import Memory, Phase
-from findlr.search.objects import starts_over
 
 
 def batches_of(loader: Any, *, consume: bool) -> Batches:
@@ -33,7 +32,7 @@ def batches_of(loader: Any, *, consume: bool) -> Batches:
     check_flags(consume=consume)
     if callable(loader) and not isinstance(loader, Iterable):
         loader = _Opened(loader)
-    if isinstance(loader, Iterator) and not (starts_over(loader) or isinstance(loader, Remembers) or has_state(loader)):
+    if is_lost(loader):
         if callable(getattr(loader, "get_state", None)) and callable(getattr(loader, "set_state", None)):
             loader = _Place(loader)
         elif not consume:
