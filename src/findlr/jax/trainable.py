@@ -25,7 +25,6 @@ from findlr.jax.parameters import check_functions
 from findlr.jax.rates import rate_of
 from findlr.jax.state import ARRAYS, Leaves, Live, Snapshot, copied, devices_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
-from findlr.search.batches import MOST_KEPT_BYTES
 from findlr.search.failure import told
 from findlr.search.memory import remember_host_rng
 from findlr.search.parcel import Base, Parcel
@@ -181,7 +180,7 @@ class JaxTrainable:
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
-        if not self.batches.keep(steps * self.accumulation_steps, MOST_KEPT_BYTES):
+        if not self.batches.keep(steps * self.accumulation_steps):
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def prepare_together(self, runs: int) -> str | None:  # noqa: ARG002 - the protocol's

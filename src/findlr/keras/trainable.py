@@ -20,7 +20,7 @@ from findlr.keras.control import Baseline
 from findlr.keras.data import as_in_fit, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_scopes, remember_variables, seeds_of
 from findlr.keras.steps import Data, loss_in, steps_of
-from findlr.search.batches import MOST_KEPT_BYTES, Batches
+from findlr.search.batches import Batches
 from findlr.search.failure import told
 from findlr.search.memory import Memory
 
@@ -266,7 +266,7 @@ class KerasTrainable:
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
-        if not self.batches.keep(steps * self.accumulation_steps, MOST_KEPT_BYTES):
+        if not self.batches.keep(steps * self.accumulation_steps):
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def steps_per_epoch(self) -> int:

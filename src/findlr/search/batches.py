@@ -137,7 +137,7 @@ class Batches:
         """Whether nothing that was set aside has been drawn again."""
         return self._aside_at in (None, self._ended)
 
-    def keep(self, count: int, most_bytes: int) -> bool:
+    def keep(self, count: int, most_bytes: int = MOST_KEPT_BYTES) -> bool:
         """Draw batches now; they come again each time that this place in the data is put back.
 
         Returns:
