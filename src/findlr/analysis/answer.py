@@ -14,7 +14,7 @@ from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule, Suggestion, quick, suggestion_of
 from findlr.analysis.runs import decide, end_alike, learned, own_budget
-from findlr.analysis.text import parted, rate_text
+from findlr.analysis.text import interval_text, parted, rate_text
 from findlr.analysis.verdict import Judgement, Verdict, judge
 from findlr.errors import ConfigurationError, NoSuggestionError
 
@@ -66,8 +66,7 @@ def answer(
     if end_alike(race):
         lrs = sorted(run.lr for run in race.runs)
         verdict = Verdict.BROAD
-        between = f"{rate_text(lrs[0])} to {rate_text(lrs[-1])}"
-        why = f"{why} Short runs of the plan end equally well at all rates from {between}."
+        why = f"{why} Short runs of the plan end equally well at all rates from {interval_text((lrs[0], lrs[-1]))}."
     elif not race.bracketed:
         verdict = Verdict.HORIZON_LIMITED
         best = rate_text(race.best_lr)
@@ -175,7 +174,7 @@ def if_swept(suggestion: Suggestion, curve: Curve) -> Suggestion:
         if suggestion.lr > high and len(curve) < (curve.num_steps or 0):
             more = "the sweep ended there, before max_lr"
         raise NoSuggestionError(
-            f"{suggestion.rule} answers {rate_text(suggestion.lr)}, outside the swept rates, {rate_text(low)} to "
-            f"{rate_text(high)}: {more}"
+            f"{suggestion.rule} answers {rate_text(suggestion.lr)}, outside the swept rates, "
+            f"{interval_text((low, high))}: {more}"
         )
     return suggestion

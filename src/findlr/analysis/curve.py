@@ -264,14 +264,9 @@ class Curve:
 
     def _part(self, where: slice | np.ndarray[Any, np.dtype[np.intp]]) -> Curve:
         """Those of the usable points, so that none of them is the one that tripped the stop rule."""
-        return replace(
-            self,
-            lr=self.lr[where],
-            loss=self.loss[where],
-            baseline=None if self.baseline is None else self.baseline[where],
-            validation=None if self.validation is None else self.validation[where],
-            diverged=False,
-        )
+        now = {name: getattr(self, name) for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: None if each is None else each[where] for name, each in now.items()}
+        return replace(self, **arrays, diverged=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The curve as plain lists and numbers."""

@@ -164,9 +164,9 @@ def _measured(points: Curve, losses: Array, start: float, at: int) -> tuple[floa
 def _scatter(losses: Array) -> float:
     """The standard deviation around the curve, from the steps between neighbours: a slope adds little to it."""
     steps = np.abs(np.diff(losses))
-    return float(median(steps)) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0
+    return float(median(steps) / (0.6745 * np.sqrt(2.0)))
 
 
 def _swings(losses: Array) -> float:
     """The same by the root mean square of those steps, which feels every outlier."""
-    return float(np.sqrt(np.mean(np.diff(losses) ** 2) / 2)) if len(losses) > 1 else 0.0
+    return float(np.sqrt(np.mean(np.diff(losses) ** 2) / 2))

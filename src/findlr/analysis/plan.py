@@ -14,11 +14,12 @@ import numpy as np
 from findlr.analysis.families import family
 from findlr.analysis.given import reading
 from findlr.analysis.numbers import plain, real, whole
-from findlr.analysis.schedules import SCHEDULES, WARMUP, Shape, canonical, shape_of
+from findlr.analysis.schedules import OWN_WARMUP, SCHEDULES, WARMUP, Shape, canonical, shape_of
 from findlr.errors import ConfigurationError
 
 __all__ = ["SCHEDULES", "Plan", "Samples", "Shape"]
 
+_ALWAYS = ("total_steps", "optimizer", "momentum", "parameters")  # written whether they are known or not
 _MORE = ("warmup", "epochs", "pretrained")  # written only where known
 SAMPLES = 1001  # how finely a function of the user's own is kept in a saved Finding
 
@@ -154,13 +155,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain numbers; a function of the user's own is kept as samples."""
         schedule = self.schedule if isinstance(self.schedule, str) else self.shares(SAMPLES).tolist()
-        plan = {
-            "schedule": schedule,
-            "total_steps": self.total_steps,
-            "optimizer": self.optimizer,
-            "momentum": self.momentum,
-            "parameters": self.parameters,
-        }
+        plan = {"schedule": schedule} | {name: getattr(self, name) for name in _ALWAYS}
         more = {name: getattr(self, name) for name in _MORE} | {"scheduler": self.scheduler or None}
         return plan | {name: value for name, value in more.items() if value is not None}
 
@@ -173,7 +168,7 @@ class Plan:
         """
         with reading("Plan"):
             schedule = data["schedule"]
-            known = {name: data[name] for name in ("total_steps", "optimizer", "momentum", "parameters")}
+            known = {name: data[name] for name in _ALWAYS}
             known |= {name: data.get(name) for name in _MORE}
             shape = schedule if isinstance(schedule, str) else Samples(schedule, data.get("scheduler", ""))
             return cls(shape, **known)
@@ -224,7 +219,7 @@ def _warmup(given: Any, total_steps: int | None, schedule: str, default: float |
     if real(warmup) is None or warmup < 0:
         raise ConfigurationError(f"warmup must be a share of the run, such as 0.1, or a number of steps, got {given!r}")
     if warmup == 0:
-        if schedule in ("one_cycle", "wsd", "inverse_sqrt"):
+        if schedule in OWN_WARMUP:
             raise ConfigurationError(f"{schedule} has a warmup: give more than 0, or another schedule")
         return None
     if isinstance(warmup, int):

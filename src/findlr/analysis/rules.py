@@ -18,7 +18,7 @@ from findlr.analysis.families import QUASI_NEWTON, RATE_FREE, rate_free
 from findlr.analysis.given import check_takes, of_kind, reading
 from findlr.analysis.numbers import real
 from findlr.analysis.plan import Plan
-from findlr.analysis.smoothing import Array, bias_corrected
+from findlr.analysis.smoothing import Array, bias_corrected, centred_median
 from findlr.analysis.text import rate_text
 from findlr.errors import ConfigurationError, NoSuggestionError
 
@@ -133,8 +133,7 @@ def _full_step(curve: Curve, name: str) -> Suggestion:
     """
     part = curve.usable()
     _need(len(part), 1, "quick")
-    padded = np.pad(part.loss, 1, mode="edge")
-    lowest = float(part.lr[int(np.argmin(np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)))])
+    lowest = float(part.lr[int(np.argmin(centred_median(part.loss, 3)))])
     lr = min(1.0, lowest / 3)
     why = f"{name} takes full steps at 1; the loss is lowest at {rate_text(lowest)}, and a third of that is the limit."
     return Suggestion(lr, "quick", why, (lr / 3, min(3 * lr, max(lowest, lr))))

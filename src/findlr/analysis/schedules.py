@@ -77,7 +77,7 @@ SCHEDULES: Mapping[str, Shape] = {
     shape.__name__: shape
     for shape in (constant, one_cycle, cosine, linear, wsd, cosine_with_min_lr, polynomial, inverse_sqrt)
 }
-_OWN_WARMUP: Mapping[str, Callable[..., float]] = {shape.__name__: shape for shape in (one_cycle, wsd, inverse_sqrt)}
+OWN_WARMUP: Mapping[str, Callable[..., float]] = {shape.__name__: shape for shape in (one_cycle, wsd, inverse_sqrt)}
 
 _OTHER_NAMES = {
     "constant": ("fixed", "flat", ""),
@@ -179,8 +179,8 @@ def shape_of(schedule: str, warmup: float | None) -> Shape:
     """
     if warmup is None:
         return SCHEDULES[schedule]
-    if schedule in _OWN_WARMUP:
-        return partial(_OWN_WARMUP[schedule], warmup=warmup)
+    if schedule in OWN_WARMUP:
+        return partial(OWN_WARMUP[schedule], warmup=warmup)
     return partial(_warmed_up, SCHEDULES[schedule], warmup)
 
 

@@ -69,62 +69,50 @@ Config = Annotated[
 ]
 Traceback = Annotated[bool, Option("--traceback", help="Print where the training's own code failed.")]
 
-_PLAN: dict[str, Any] = {"rich_help_panel": "The training that is planned"}
-_SWEEP: dict[str, Any] = {"rich_help_panel": "The sweep, and how it is read"}
-_RACE: dict[str, Any] = {"rich_help_panel": "The race"}
-_STEPS: dict[str, Any] = {"rich_help_panel": "How a step is taken; for a training of PyTorch"}
+_PLAN = "The training that is planned"
+_SWEEP = "The sweep, and how it is read"
+_RACE = "The race"
+_STEPS = "How a step is taken; for a training of PyTorch"
+
+
+def _option(kind: Any, panel: str, text: str, **how: Any) -> Any:
+    """An option that may be left out, in its panel of the help."""
+    return Annotated[kind | None, Option(help=text, rich_help_panel=panel, **how)]
+
 
 SEARCH: dict[str, Any] = {
-    "schedule": Annotated[
-        str | None,
-        Option(
-            help="constant, one_cycle, cosine, linear, wsd, cosine_with_min_lr, polynomial, inverse_sqrt.",
-            autocompletion=_schedules,
-            **_PLAN,
-        ),
-    ],
-    "total_steps": Annotated[
-        int | None, Option(parser=_count, metavar="STEPS", help="The training's steps, or '5 epochs'.", **_PLAN)
-    ],
-    "epochs": Annotated[float | None, Option(help="The same in epochs.", **_PLAN)],
-    "warmup": Annotated[
-        float | None, Option(parser=_number, metavar="STEPS|SHARE", help="500 is steps, 0.1 a share.", **_PLAN)
-    ],
-    "verify": Annotated[bool | None, Option(help="Race the suggestion against rates near it.", **_RACE)],
-    "budget": Annotated[
-        float | None,
-        Option(parser=_number, metavar="STEPS|SHARE", help="500 is steps, 0.5 a share of --total-steps.", **_RACE),
-    ],
-    "checkpoint": Annotated[
-        Path | None, Option(help="Keep the runs in this file; the same command then goes on with them.", **_RACE)
-    ],
-    "one_pass": Annotated[bool | None, Option(help="Make the first runs in one pass, for small models.", **_RACE)],
-    "min_lr": Annotated[float | None, Option(help="The first rate; by default 1e-8.", **_SWEEP)],
-    "max_lr": Annotated[float | None, Option(help="The last rate; by default 10.", **_SWEEP)],
-    "num_steps": Annotated[
-        int | None, Option(parser=_steps, metavar="STEPS|epoch", help="Steps of the sweep; by default 100.", **_SWEEP)
-    ],
-    "spacing": Annotated[str | None, Option(help="exponential (the default) or linear.", **_SWEEP)],
-    "divergence_threshold": Annotated[
-        float | None, Option(help="The sweep stops at this many times its best loss; by default 4.", **_SWEEP)
-    ],
-    "smoothing": Annotated[float | None, Option(help="Smoothing of that loss; by default 0.98.", **_SWEEP)],
-    "control_variate": Annotated[
-        bool | None, Option(help="Take the batches' differences out of the curve; by default where it can.", **_SWEEP)
-    ],
-    "rule": Annotated[
-        str | None,
-        Option(help="quick, article, valley, slide, steep, minimum.", autocompletion=_rules, **_SWEEP),
-    ],
-    "autocast": Annotated[str | None, Option(help="bf16 or fp16.", **_STEPS)],
-    "accumulation_steps": Annotated[int | None, Option(help="Batches to each optimizer step.", **_STEPS)],
-    "clip_grad_norm": Annotated[float | None, Option(help="The largest norm of all gradients together.", **_STEPS)],
-    "clip_grad_value": Annotated[float | None, Option(help="The largest absolute value of a gradient.", **_STEPS)],
-    "validation_every": Annotated[int | None, Option(help="Steps between two validation losses.", **_STEPS)],
-    "sweep": Annotated[
-        str | None, Option(parser=_count, metavar="INDEX|NAME", help="The optimizer to sweep, of several.", **_STEPS)
-    ],
-    "snapshot": Annotated[str | None, Option(help="Where the copies live: auto, device, cpu, disk.", **_STEPS)],
+    "schedule": _option(
+        str,
+        _PLAN,
+        "constant, one_cycle, cosine, linear, wsd, cosine_with_min_lr, polynomial, inverse_sqrt.",
+        autocompletion=_schedules,
+    ),
+    "total_steps": _option(int, _PLAN, "The training's steps, or '5 epochs'.", parser=_count, metavar="STEPS"),
+    "epochs": _option(float, _PLAN, "The same in epochs."),
+    "warmup": _option(float, _PLAN, "500 is steps, 0.1 a share.", parser=_number, metavar="STEPS|SHARE"),
+    "verify": _option(bool, _RACE, "Race the suggestion against rates near it."),
+    "budget": _option(
+        float, _RACE, "500 is steps, 0.5 a share of --total-steps.", parser=_number, metavar="STEPS|SHARE"
+    ),
+    "checkpoint": _option(Path, _RACE, "Keep the runs in this file; the same command then goes on with them."),
+    "one_pass": _option(bool, _RACE, "Make the first runs in one pass, for small models."),
+    "min_lr": _option(float, _SWEEP, "The first rate; by default 1e-8."),
+    "max_lr": _option(float, _SWEEP, "The last rate; by default 10."),
+    "num_steps": _option(int, _SWEEP, "Steps of the sweep; by default 100.", parser=_steps, metavar="STEPS|epoch"),
+    "spacing": _option(str, _SWEEP, "exponential (the default) or linear."),
+    "divergence_threshold": _option(float, _SWEEP, "The sweep stops at this many times its best loss; by default 4."),
+    "smoothing": _option(float, _SWEEP, "Smoothing of that loss; by default 0.98."),
+    "control_variate": _option(
+        bool, _SWEEP, "Take the batches' differences out of the curve; by default where it can."
+    ),
+    "rule": _option(str, _SWEEP, "quick, article, valley, slide, steep, minimum.", autocompletion=_rules),
+    "autocast": _option(str, _STEPS, "bf16 or fp16."),
+    "accumulation_steps": _option(int, _STEPS, "Batches to each optimizer step."),
+    "clip_grad_norm": _option(float, _STEPS, "The largest norm of all gradients together."),
+    "clip_grad_value": _option(float, _STEPS, "The largest absolute value of a gradient."),
+    "validation_every": _option(int, _STEPS, "Steps between two validation losses."),
+    "sweep": _option(str, _STEPS, "The optimizer to sweep, of several.", parser=_count, metavar="INDEX|NAME"),
+    "snapshot": _option(str, _STEPS, "Where the copies live: auto, device, cpu, disk."),
 }
 """Each argument of ``find_lr`` that can be said in a word; what is an object stands in the dict of the TARGET."""
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from findlr.analysis.text import printable
 from findlr.errors import FileFormatError
 from findlr.finding.facts import DEEPEST
-from findlr.finding.files import write_whole
+from findlr.finding.files import file_named, write_whole
 
 _Read = TypeVar("_Read")
 
@@ -27,7 +27,7 @@ _TOO_LARGE = 2**63  # for a whole number
 _NOT_FINITE = {"nan", "inf", "-inf"}
 _NUMBERS = [float]
 _MAYBE_NUMBERS = (_NUMBERS, None)
-_SHAPE: dict[str, Any] = {
+_SHAPE: dict[str, Any] = {  # what a name with a question mark stands for is there or not
     "format": int,
     "suggestion": ({"lr": float, "rule": str, "why": str, "interval": _MAYBE_NUMBERS}, None),
     "verdict": str,
@@ -48,6 +48,10 @@ _SHAPE: dict[str, Any] = {
         "optimizer": str,
         "momentum": (float, None),
         "parameters": (int, None),
+        "warmup?": float,
+        "epochs?": float,
+        "pretrained?": float,
+        "scheduler?": str,
     },
     "cost": {"steps": float, "forwards": int, "backwards": int, "seconds": float},
     "facts": Mapping,
@@ -58,22 +62,25 @@ _SHAPE: dict[str, Any] = {
             "best_lr": float,
             "bracketed": bool,
             "path": str,
+            "held_out?": bool,
         },
         None,
     ),
 }
-_MORE: dict[str, dict[str, Any]] = {  # there or not
-    "plan": {"warmup": float, "epochs": float, "pretrained": float, "scheduler": str},
-    "race": {"held_out": bool},
+_FACTS: dict[str, Any] = {  # those that findlr itself reads
+    "ratios?": _NUMBERS,
+    "optimizer?": {
+        "name": str,
+        "module": str,
+        "arguments": Mapping,
+        "groups": [Mapping],
+        "parameters?": str,
+        "rate?": str,
+    },
+    "sets?": str,
+    "optimizers?": int,
+    "sets_share?": float,
 }
-_FACTS: dict[str, Any] = {
-    "ratios": _NUMBERS,
-    "optimizer": {"name": str, "module": str, "arguments": Mapping, "groups": [Mapping]},
-    "sets": str,
-    "optimizers": int,
-    "sets_share": float,
-}
-_OPTIONAL = {"optimizer": {"parameters": str, "rate": str}}  # beside what must be there
 
 
 def strict(value: Any, wrap: Callable[[str], Any] = str) -> Any:
@@ -145,25 +152,12 @@ def checked(data: Any) -> dict[str, Any]:
             "reads every format that was released before"
         )
     result: dict[str, Any] = _fitted(data, _SHAPE, "")
-    for part, more in _MORE.items():
-        if result[part] is not None:
-            present = more.keys() & data[part].keys()
-            result[part] |= {key: _fitted(data[part][key], more[key], f"{part}.{key}") for key in present}
     facts = {key: _unmarked(value) for key, value in result["facts"].items()}
-    known = {key: _fact(key, facts[key]) for key in _FACTS.keys() & facts.keys()}
-    result["facts"] = {**facts, **known}
+    result["facts"] = {**facts, **_fitted(facts, _FACTS, "facts")}
     for where, holds in _holding(result):
         if not holds:
             raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
     return result
-
-
-def _fact(key: str, value: Any) -> Any:
-    """A fact that findlr itself reads, after a look at it; what it has beside its shape is left out."""
-    shape, optional = _FACTS[key], _OPTIONAL.get(key, {})
-    if isinstance(value, Mapping) and optional:
-        shape = {**shape, **{name: part for name, part in optional.items() if name in value}}
-    return _fitted(value, shape, f"facts.{key}")
 
 
 def _holding(fields: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
@@ -211,8 +205,6 @@ def read(path: str | PathLike[str], build: Callable[[bytes], _Read]) -> _Read:
         FileFormatError: it is no regular file, or ``build`` says so.
         OSError: the file cannot be read.
     """
-    from findlr.finding.files import file_named
-
     file = file_named(path)
     if file.exists() and not file.is_file():  # a pipe could keep us waiting
         raise FileFormatError(f"{path} is no regular file; use one that finding.save() wrote")
@@ -233,16 +225,18 @@ def _short(value: Any) -> str:
 
 
 def _fitted(value: Any, shape: Any, where: str) -> Any:
+    """A value after a look at it; what it has beside its shape is left out."""
     if isinstance(shape, tuple):
         chosen = next((each for each in shape if _is_a(value, each)), shape[0])
         return None if value is None and None in shape else _fitted(value, chosen, where)
     if not _is_a(value, shape):
         raise FileFormatError(f"this Finding is damaged: {where or 'it'} is {_short(value)}; save it again")
     if isinstance(shape, dict):
-        missing = shape.keys() - value.keys()
+        missing = {key for key in shape if not key.endswith("?")} - value.keys()
         if missing:
             raise FileFormatError(f"this Finding is damaged: {where or 'it'} lacks {min(missing)}; save it again")
-        return {key: _fitted(value[key], part, f"{where}.{key}".lstrip(".")) for key, part in shape.items()}
+        parts = {key.removesuffix("?"): part for key, part in shape.items()}
+        return {key: _fitted(value[key], parts[key], f"{where}.{key}".lstrip(".")) for key in parts if key in value}
     if isinstance(shape, list):
         if shape is _NUMBERS:  # which may be long
             kinds = set(map(type, value))

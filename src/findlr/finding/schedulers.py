@@ -217,11 +217,10 @@ def _is_told(scheduler: Any) -> bool:
     return len(needed) == 1 and needed[0] in _PLACES
 
 
-def _direct(copy: Any, step: int) -> Sequence[Any]:
-    rates: Sequence[Any]
+def _direct(copy: Any, step: int) -> Any:
+    """The rates at a step of a scheduler that ``is_direct``."""
     if hasattr(copy, "base_values"):
-        rates = copy._get_lr(step)
-        return rates
+        return copy._get_lr(step)
     if _is_told(copy):
         copy.step(step)
         return [group["lr"] for group in copy.optimizer.param_groups]
@@ -231,7 +230,5 @@ def _direct(copy: Any, step: int) -> Sequence[Any]:
     copy.last_epoch = step
     if hasattr(copy, "T_0"):
         copy.step(step)
-        rates = copy.get_last_lr()
-    else:
-        rates = copy._get_closed_form_lr() if hasattr(copy, "_get_closed_form_lr") else copy.get_lr()
-    return rates
+        return copy.get_last_lr()
+    return copy._get_closed_form_lr() if hasattr(copy, "_get_closed_form_lr") else copy.get_lr()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,9 +13,8 @@ import numpy as np
 from findlr.analysis.given import check_flags
 from findlr.errors import LoaderError
 from findlr.jax.state import ARRAYS
-from findlr.search.batches import Batches, Remembers, has_state
+from findlr.search.batches import Batches, is_lost
 from findlr.search.memory import Memory, Phase
-from findlr.search.objects import starts_over
 
 
 def batches_of(loader: Any, *, consume: bool) -> Batches:
@@ -34,7 +32,7 @@ def batches_of(loader: Any, *, consume: bool) -> Batches:
     check_flags(consume=consume)
     if callable(loader) and not isinstance(loader, Iterable):
         loader = _Opened(loader)
-    if isinstance(loader, Iterator) and not (starts_over(loader) or isinstance(loader, Remembers) or has_state(loader)):
+    if is_lost(loader):
         if callable(getattr(loader, "get_state", None)) and callable(getattr(loader, "set_state", None)):
             loader = _Place(loader)
         elif not consume:
@@ -119,11 +117,7 @@ def without_torch(batch: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         return batch
-    return jax.tree.map(partial(_as_array, torch.Tensor), batch)
-
-
-def _as_array(tensor: Any, leaf: Any) -> Any:
-    return leaf.detach().cpu().numpy() if isinstance(leaf, tensor) else leaf
+    return jax.tree.map(lambda leaf: leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else leaf, batch)
 
 
 def batch_size(batch: Any) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,23 @@ from findlr.search.rounding import rounded
 _AS_CLOSE = 1e-2  # relative: a rate may be rounded to bfloat16
 
 
-class Rate(Protocol):
-    """How a rate is written."""
+class Rate:
+    """How a rate is written; by itself, nowhere."""
 
-    ratios: tuple[float, ...]
-    name: str
+    ratios: tuple[float, ...] = (1.0,)
+    name = "learning_rate"
     """What the user calls it."""
 
     def write(self, live: Live, lr: Any) -> None:
         """Write a rate into a state; a number, or an array of one."""
 
-    def arguments(self, lr: Any, /) -> tuple[Any, ...]:
+    def arguments(self, lr: Any) -> tuple[Any, ...]:  # noqa: ARG002 - a subclass uses it
         """What a step is given besides the state and the batch."""
+        return ()
 
     def acting(self, lr: float) -> float:
         """The rate that acts when asked for ``lr``: rounded to an array's type."""
+        return _rounded(lr)
 
     def check(self, live: Live, lr: float) -> None:
         """Look at the state after a step at ``lr``.
@@ -97,7 +99,7 @@ def _name_of_rate(step: Callable[..., Any], count: int) -> str | None:
     return None
 
 
-class _Injected:
+class _Injected(Rate):
     """The rates that ``inject_hyperparams`` keeps, wherever they are; those of several groups keep their ratios.
 
     Args:
@@ -107,8 +109,6 @@ class _Injected:
     Raises:
         OptimizerError: a rate is no number, or of a type that holds none, or none is above 0.
     """
-
-    name = "learning_rate"
 
     def __init__(self, places: list[int], leaves: Leaves) -> None:
         self._places, self._leaves = places, [leaves[place] for place in places]
@@ -126,9 +126,6 @@ class _Injected:
         made = zip(self._places, self._leaves, self.ratios, strict=True)
         live.write({place: _like(leaf, lr * ratio) for place, leaf, ratio in made})
 
-    def arguments(self, _: Any) -> tuple[Any, ...]:
-        return ()
-
     def acting(self, lr: float) -> float:
         return self._asked(lr)[self.ratios.index(1.0)]
 
@@ -144,17 +141,15 @@ class _Injected:
             raise _overridden(asked, acted)
 
 
-class _Set:
+class _Set(Rate):
     """A rate that a function of the user's own writes.
 
     Args:
         set_lr: ``set_lr(state, lr)`` returns the state with that rate, or writes it into objects of nnx.
     """
 
-    ratios: tuple[float, ...] = (1.0,)
-
     def __init__(self, set_lr: Callable[..., Any]) -> None:
-        self._set, self.name = set_lr, "learning_rate"
+        self._set = set_lr
         self._is_held = False  # the rate, by the type of where it is written
 
     def write(self, live: Live, lr: Any) -> None:
@@ -169,12 +164,6 @@ class _Set:
         # Of the type that the state had: for another one the step would be traced again.
         live.write({place: _like(old, new) for place, old, new in _differing(before, live.leaves())})
 
-    def arguments(self, _: Any) -> tuple[Any, ...]:
-        return ()
-
-    def acting(self, lr: float) -> float:
-        return _rounded(lr)
-
     def check(self, live: Live, lr: float) -> None:
         after_step = live.leaves()
         self.write(live, lr)
@@ -187,29 +176,18 @@ class _Set:
         self.write(live, lr)
 
 
-class _Argument:
-    """A rate that the step takes itself.
+class _Argument(Rate):
+    """A rate that the step takes itself; nothing tells what it does with it.
 
     Args:
         name: of its parameter.
     """
 
-    ratios: tuple[float, ...] = (1.0,)
-
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def write(self, live: Live, lr: Any) -> None:
-        pass  # the step has it
-
     def arguments(self, lr: Any) -> tuple[Any, ...]:
         return (lr if isinstance(lr, jax.Array) else jnp.asarray(float(lr)),)
-
-    def acting(self, lr: float) -> float:
-        return _rounded(lr)
-
-    def check(self, live: Live, lr: float) -> None:
-        pass  # nothing tells what a step does with it
 
 
 def _check_holds(leaf: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,8 @@ from findlr.errors import LoaderError
 from findlr.keras.loaders import Arrays, Units, split
 from findlr.keras.memory import remember_rng
 from findlr.search import splitting
-from findlr.search.batches import Batches, Remembers, has_state
+from findlr.search.batches import Batches, is_lost
 from findlr.search.memory import Memory, Phase
-from findlr.search.objects import starts_over
 
 _BATCH_SIZE = 32  # fit's
 
@@ -58,7 +57,7 @@ def batches_of(
             f"x must be arrays, a PyDataset, a DataLoader, or an iterable of batches, got {type(x).__name__}"
         )
     _alone(f"a {type(x).__name__}", y, sample_weight)
-    if isinstance(x, Iterator) and not (starts_over(x) or consume or isinstance(x, Remembers) or has_state(x)):
+    if is_lost(x) and not consume:
         raise LoaderError(
             f"x is a one-shot iterator ({type(x).__name__}), so its batches could not be put back: give arrays or a "
             "PyDataset; or findlr.rewindable(x), trained on, too; or let find_lr use its batches up with consume=True"

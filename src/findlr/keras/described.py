@@ -215,7 +215,7 @@ def _optimizer(optimizer: Any) -> OptimizerFacts:
     if _is_automatic(str(config.get("name")), kind):
         del config["name"]
     public = getattr(keras.optimizers, kind.__name__, None)
-    is_keras = isinstance(optimizer, public) if isinstance(public, type) else False
+    is_keras = isinstance(public, type) and isinstance(optimizer, public)
     made_by: Any = public if is_keras else kind
     try:
         defaults = made_by().get_config()

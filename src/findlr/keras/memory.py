@@ -225,10 +225,10 @@ class _Parts:
     def remember_values(self, memory: Copies) -> None:
         """The values of variables, of tensors and of their gradients."""
         memory.values = remember_variables(self._variables, memory)
-        tensors = {id(tensor): tensor for tensor in self._tensors} if self._tensor else {}
         if self._tensor:
+            tensors = {id(tensor): tensor for tensor in self._tensors}
             theirs = {id(variable.value): variable.value for variable in self._variables}
-            for tensor in ({**tensors, **theirs}).values():
+            for tensor in {**tensors, **theirs}.values():
                 if tensor.is_leaf or tensor.retains_grad:  # torch warns of those that have none
                     memory.add(partial(_put_gradient, tensor, tensor.grad, _copied(tensor.grad)), name="a gradient")
             for key in tensors.keys() - theirs.keys():

@@ -20,7 +20,7 @@ from findlr.keras.control import Baseline
 from findlr.keras.data import as_in_fit, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_scopes, remember_variables, seeds_of
 from findlr.keras.steps import Data, loss_in, steps_of
-from findlr.search.batches import MOST_KEPT_BYTES, Batches
+from findlr.search.batches import Batches
 from findlr.search.failure import told
 from findlr.search.memory import Memory
 
@@ -105,7 +105,7 @@ class KerasTrainable:
             LoaderError: there is no batch.
         """
         if self._calls is None:
-            self._calls = int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001 - not the steps
+            self._calls = self._read_calls()
             self._skips = 0
         self._baseline.begin()
         losses = []
@@ -125,7 +125,7 @@ class KerasTrainable:
         return self._latest
 
     def _check_stepped(self) -> None:
-        if int(self._steps.of_variable(self._optimizer._iterations)) != self._calls:  # noqa: SLF001
+        if self._read_calls() != self._calls:
             raise OptimizerError(
                 "the model's train_step does not step model.optimizer once for each batch, so its rate can't be swept: "
                 "compile with the optimizer that trains, and call its apply() once"
@@ -176,7 +176,7 @@ class KerasTrainable:
         return described.rounded(lr, self.model)
 
     def _read_calls(self) -> int:
-        return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001
+        return int(self._steps.of_variable(self._optimizer._iterations))  # noqa: SLF001 - not the steps
 
     def snapshot(self) -> Copies:
         """Copies of everything that a step can change."""
@@ -266,7 +266,7 @@ class KerasTrainable:
 
     def keep_batches(self, steps: int) -> None:
         """Draw the batches of ``steps`` steps, to come again after each restore, unless they take too much memory."""
-        if not self.batches.keep(steps * self.accumulation_steps, MOST_KEPT_BYTES):
+        if not self.batches.keep(steps * self.accumulation_steps):
             logger.info("the batches of %d steps are drawn anew for each run, because they can't be kept", steps)
 
     def steps_per_epoch(self) -> int:

@@ -31,9 +31,14 @@ def check_alike(several: OneOfSeveral, asked: Mapping[str, Any], facts: Mapping[
     if found is not None:
         what, theirs, here = found
         error = ConfigurationError(f"{what} is {here}, and {theirs} on rank 0: make the same call on all ranks")
-        common = several.settle(error)
-        raise (common.own or common) if isinstance(common, RankError) else common
+        raise settled(several, error)
     several.first(None)  # the others have found no difference either
+
+
+def settled(several: OneOfSeveral | None, error: BaseException) -> BaseException:
+    """What to raise, once no other process waits for this one: its own exception, if it has one."""
+    common = error if several is None else several.settle(error)
+    return (common.own or common) if isinstance(common, RankError) else common
 
 
 def difference(kept: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:

@@ -38,6 +38,13 @@ def has_state(thing: Any) -> bool:
     return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
 
 
+def is_lost(loader: Any) -> bool:
+    """Whether a loader is a one-shot iterator whose batches could not be put back, because it can't tell its place."""
+    if not isinstance(loader, Iterator) or starts_over(loader):
+        return False
+    return not (isinstance(loader, Remembers) or has_state(loader))
+
+
 class Batches:
     """An endless stream of batches from a loader that may be shorter than the sweep.
 
@@ -54,7 +61,7 @@ class Batches:
         if not isinstance(loader, Iterable) or getattr(loader, "ndim", 1) == 0:  # an array of one number is none
             raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
         self.ends = isinstance(loader, Iterator) and not starts_over(loader)
-        if self.ends and not (isinstance(loader, Remembers) or has_state(loader)):
+        if self.ends and is_lost(loader):
             if not consume:
                 offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
                 raise LoaderError(
@@ -130,7 +137,7 @@ class Batches:
         """Whether nothing that was set aside has been drawn again."""
         return self._aside_at in (None, self._ended)
 
-    def keep(self, count: int, most_bytes: int) -> bool:
+    def keep(self, count: int, most_bytes: int = MOST_KEPT_BYTES) -> bool:
         """Draw batches now; they come again each time that this place in the data is put back.
 
         Returns:

@@ -53,17 +53,17 @@ class Checkpoint:
         """The passes that what was taken from the file had cost, or other processes have made."""
         self._passes, self._mark = passes, (0, 0)
         self._path = None if path is None else from_the_root(path)
-        self._asked = {} if path is None else through_json(asked or {})
-        self._data: dict[str, Any] = {"asked": self._asked, "race": {}}
+        now = {} if path is None else through_json(asked or {})
+        self._data: dict[str, Any] = {"asked": now, "race": {}}
         self._runs: list[dict[str, Any]] = []  # of the file, and not taken yet
-        self._writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
-        self._own = None if self._path is None or not self._writes else OwnFile(self._path)
+        writes = os.environ.get("RANK", "0") == "0" if several is None else several.rank == 0
+        self._own = OwnFile(self._path) if self._path is not None and writes else None
         kept = None if self._path is None else read(self._path, self._own, several)
         self.resumed = kept is not None
         if kept is not None:
             self._data = kept
             self._runs = list(self._data["race"].get("runs", ()))
-            self._compare("asked", self._asked)
+            self._compare("asked", now)
 
     def __len__(self) -> int:
         """Runs of the file that have not been taken yet, those of a pass among them."""

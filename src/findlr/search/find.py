@@ -14,9 +14,9 @@ from findlr.analysis.answer import starting_point
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.runs import AT_ONCE
-from findlr.errors import ConfigurationError, DataEndedError, FindlrError, RankError
+from findlr.errors import ConfigurationError, DataEndedError, FindlrError
 from findlr.finding import Cost, Finding
-from findlr.search.alike import check_alike
+from findlr.search.alike import check_alike, settled
 from findlr.search.checkpoint import Checkpoint
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
@@ -154,7 +154,7 @@ class _Search:
             if self.several is not None:
                 self._cost = self.several.first(self._spent())
         except BaseException as ended:
-            self.ended = self._settled(ended)  # in no local variable, because its traceback has this frame
+            self.ended = settled(self.several, ended)  # in no local variable, because its traceback has this frame
             self.recording.interrupt()
             try:
                 self.finding = self._finding()
@@ -171,12 +171,6 @@ class _Search:
                 self._checkpoint.close()
         self.finding = self._finding()
         return self.finding
-
-    def _settled(self, error: BaseException) -> BaseException:
-        """What to raise, once no other process waits for this one: its own exception, if it has one."""
-        common = error if self.several is None else self.several.settle(error)
-        own = common.own if isinstance(common, RankError) else None
-        return own or common
 
     def release(self, signals: HeldSignals) -> None:
         """Let signals act again, those that waited first: what they raise carries what was measured."""

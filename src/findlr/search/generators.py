@@ -37,6 +37,7 @@ NAME_NONE = FOREIGN | {
 }
 """Packages whose code names no generator of its own: a search of their modules found none. It draws from Python's
 state, torch's or NumPy's. Going through their thousands of functions took a third of a search in Lightning."""
+_CONTAINERS = (list, tuple, set, frozenset, deque, dict)
 _WRAPPERS = (
     staticmethod,
     classmethod,
@@ -92,7 +93,7 @@ def generators_in(
         held: Iterable[Any] = ()
         if isinstance(value, kinds):
             found.append(value)
-        elif isinstance(value, (list, tuple, set, frozenset, deque, dict)):
+        elif isinstance(value, _CONTAINERS):
             is_small = len(value) <= MOST_ITEMS
             held = () if not is_small else value.values() if isinstance(value, dict) else value
             holders += [value] if is_small and isinstance(value, (list, set, deque, dict)) else []
@@ -116,7 +117,7 @@ def generators_in(
 
 def _orders_in(owner: Any, held: Iterable[Any]) -> list[Any]:
     """What may be the order of the examples, or few of them, and no data; those in a container may be a batch."""
-    is_container = isinstance(owner, (list, tuple, set, frozenset, deque, dict))
+    is_container = isinstance(owner, _CONTAINERS)
     return [each for each in held if _is_order(each) or (not is_container and is_small_array(each))]
 
 
@@ -185,7 +186,7 @@ def _named_by(value: Any, modules: tuple[str, ...]) -> Iterable[Any]:
         return _named_by_function(value)
     if isinstance(value, _WRAPPERS):
         return [getattr(value, name) for name in _WRAPPED if hasattr(value, name)]
-    if isinstance(value, (list, tuple, set, frozenset, deque, dict)):
+    if isinstance(value, _CONTAINERS):
         return () if len(value) > MOST_ITEMS else value.values() if isinstance(value, dict) else value
     if is_plain(value) or str(type(value).__module__).startswith(modules):
         return [type(value), *slots_of(value).values(), *getattr(value, "__dict__", {}).values()]

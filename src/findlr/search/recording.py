@@ -111,6 +111,9 @@ class Recording:
     def skip(self) -> None:
         """The optimizer skipped a step, which is no point; too many in a row end the sweep."""
         self.steps += 1
+        self._skip()
+
+    def _skip(self) -> None:
         self._skips += 1
         self._skipped += 1
         if self._skips == MOST_SKIPS:
@@ -138,10 +141,7 @@ class Recording:
             if self.stop is not None:
                 return
             if skipped and math.isfinite(loss):  # a loss that is not finite is no matter of the scaler's
-                self._skips += 1
-                self._skipped += 1
-                if self._skips == MOST_SKIPS:
-                    self.stop = Stop.OVERFLOW
+                self._skip()
                 continue
             if skipped is not None:
                 self._skips = 0

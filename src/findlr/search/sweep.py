@@ -66,15 +66,13 @@ def sweep_lrs(min_lr: float, max_lr: float, num_steps: int, spacing: Spacing = "
             "the default"
         )
     num_steps = count
-    if not isinstance(spacing, str):
+    if not isinstance(spacing, str) or spacing not in ("exponential", "linear"):
         raise ConfigurationError(f"spacing must be 'exponential' or 'linear', got {spacing!r}")
     if spacing == "linear":
         result = np.linspace(min_lr, max_lr, num_steps)
-    elif spacing == "exponential":
+    else:
         exponents = np.arange(num_steps) / (num_steps - 1)
         result = min_lr * (max_lr / min_lr) ** exponents
-    else:
-        raise ConfigurationError(f"spacing must be 'exponential' or 'linear', got {spacing!r}")
     result[0], result[-1] = min_lr, max_lr
     return result
 

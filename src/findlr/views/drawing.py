@@ -221,7 +221,7 @@ def _stop(finding: Finding) -> StopPoint | None:
 
 
 def _race(finding: Finding) -> RaceRuns | None:
-    if (race := finding.race) is None or not race.runs:
+    if (race := finding.race) is None:
         return None
     runs = tuple(sorted(race.runs, key=lambda run: run.lr))
     losses = [run.loss for run in runs if np.isfinite(run.loss)]

@@ -48,7 +48,7 @@ def run_data(finding: Finding, label: str, betas: Sequence[float]) -> dict[str, 
         "smoothing": finding.curve.smoothing,
         "limits": drawing.limits,
         **_points(finding.curve, drawing, betas),
-        "stop": None if drawing.stop is None else {"lr": drawing.stop.lr, "text": _stop_text(drawing)},
+        "stop": _stop(drawing),
         "race": _race(finding, drawing),
         "code": None if finding.suggestion is None else finding.code(),
         "facts": [[title, [list(pair) for pair in pairs]] for title, pairs in _facts(finding) if pairs],
@@ -116,9 +116,10 @@ def _packed(values: npt.ArrayLike, kind: Literal["<f4", "<f8", "<i4"]) -> str:
         return b64encode(np.asarray(values).astype(kind).tobytes()).decode()
 
 
-def _stop_text(drawing: Drawing) -> str:
-    assert drawing.stop is not None
-    return f"{drawing.stop.why} at lr {rate_text(drawing.stop.lr)}, loss {drawing.stop.loss:.4g}"
+def _stop(drawing: Drawing) -> dict[str, Any] | None:
+    if (stop := drawing.stop) is None:
+        return None
+    return {"lr": stop.lr, "text": f"{stop.why} at lr {rate_text(stop.lr)}, loss {stop.loss:.4g}"}
 
 
 def _race(finding: Finding, drawing: Drawing) -> dict[str, Any] | None:
