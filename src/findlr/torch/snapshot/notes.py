@@ -87,9 +87,9 @@ class Around:
         """Put them back with ``memory``; warn of iterators that were drawn from, and of large arrays that changed."""
         if self._reached.arrays:
             memory.note(*filter(is_small, self._reached.arrays))
-            warn_of_writes(self._reached.arrays, memory, memory.left)
+            warn_of_writes(self._reached.arrays, memory)
         memory.each(partial(_put_kept, set(self._owned)), self._reached.holders, map(kept_in, self._reached.holders))
-        warn_of_draws(self._reached.iterators, memory, memory.left)
+        warn_of_draws(self._reached.iterators, memory)
 
 
 def _put_kept(owned: set[int], holder: Any, before: Any) -> None:
