@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from findlr.errors import ConfigurationError, OptimizerError
+from findlr.errors import OptimizerError
 from findlr.search.recording import MOST_SKIPS
 from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
@@ -154,14 +154,9 @@ class OwnStep(DelegatedStep):
     Args:
         training: the models and optimizers that the function steps.
         function: ``train_step(draw)``: draws as many batches as it likes, takes one step, returns the loss.
-
-    Raises:
-        ConfigurationError: ``function`` is no function.
     """
 
     def __init__(self, training: Training, function: TrainStep) -> None:
-        if not callable(function):
-            raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
         super().__init__(training)
         self._function = function
 
