@@ -199,7 +199,7 @@ class _Step(DelegatedStep):
 
     def __init__(self, net: NeuralNet, training: Training, given: Mapping[str, Any], count: int) -> None:
         super().__init__(training, accumulation_steps=count)
-        self._net, self._given, self._count = net, given, count
+        self._net, self._given = net, given
 
     def called(self, draw: Draw) -> Any:
         """So many batches, of which the last one steps."""
@@ -208,7 +208,7 @@ class _Step(DelegatedStep):
             self._net.history.new_batch()  # as ``fit`` does, by which a train_step may tell when it has accumulated
             return told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS)
 
-        return self.mean_of(self._count, one)
+        return self.mean_of(one)
 
     def loss(self, batch: Any) -> Any:
         """The net's loss of a batch."""

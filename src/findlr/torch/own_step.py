@@ -99,16 +99,16 @@ class DelegatedStep(ABC):
             "restore="
         )
 
-    def mean_of(self, count: int, one: Callable[[], Any]) -> Any:
+    def mean_of(self, one: Callable[[], Any]) -> Any:
         """The mean loss of as many batches as make a step, of a function that is given one at a time.
 
         Args:
-            count: the batches.
             one: gives the function the next one, and returns its loss.
 
         Raises:
             OptimizerError: no optimizer has ever stepped.
         """
+        count = self.accumulation_steps or 1
         losses = [one() for _ in range(count)]
         if not (self.passes or self.tried or self._others.steps):
             raise OptimizerError(
