@@ -56,9 +56,9 @@ class LightningStep(DelegatedStep):
         self._trainer, self._module, self._validation_loaders = trainer, trainer.lightning_module, validation_loaders
         self._next = _Next()
         loop, self._is_automatic = trainer.fit_loop.epoch_loop, self._module.automatic_optimization
-        self._by_hand = None if self._is_automatic else loop.manual_optimization
+        self._by_hand = loop.manual_optimization
         by_loop = loop.automatic_optimization.optim_progress.optimizer.step
-        self._progress = by_loop if self._by_hand is None else self._by_hand.optim_step_progress
+        self._progress = by_loop if self._is_automatic else self._by_hand.optim_step_progress
         self._epochs = trainer.fit_loop.epoch_progress
         self._begun_at = 0  # the trainer's global_step at the last step's begin
         self._places: dict[int, tuple[int, int]] = {}  # number and epoch of the last step's batches, by their ids
@@ -107,7 +107,7 @@ class LightningStep(DelegatedStep):
         losses: list[Any] = []
         self._places.clear()
         self._begun_at = self._progress.total.completed
-        while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
+        while not self.tried and len(losses) < _MOST_BATCHES:
             losses.append(self._loss_of_next(self._begun(draw)))
         told = [loss for loss in losses if loss is not None]
         self._has_no_loss = self._is_automatic and not told
@@ -158,7 +158,7 @@ class LightningStep(DelegatedStep):
             outputs[-1]["loss"] = share.detach()
             return share
 
-        if self._by_hand is not None:
+        if not self._is_automatic:
             self._by_hand.on_run_start()  # which lets global_step count
             try:
                 outputs.append(self._output(batch))
