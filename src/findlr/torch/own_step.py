@@ -89,7 +89,7 @@ class DelegatedStep(ABC):
         self._has_stepped = True
         if counted.steps and (training.ranks.is_alone or not training.scalers):
             return loss
-        if counted.steps or counted.attempts:
+        if counted.tried:
             return None if is_skipped(training.ranks, loss, taken=counted.steps > 0) else loss
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
@@ -120,7 +120,7 @@ class DelegatedStep(ABC):
     @property
     def tried(self) -> bool:
         """Whether, in the step that is being taken, the optimizer has stepped or a scaler was asked to step it."""
-        return self._counted.steps > 0 or self._counted.attempts > 0
+        return self._counted.tried
 
     @property
     def skipped(self) -> torch.Tensor | None:
