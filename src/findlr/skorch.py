@@ -122,8 +122,9 @@ def find_lr(
             parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
             optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
             modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-            whose: Any = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
-            training = Training(modules, optimizers, **whose, framework="skorch")
+            training = Training(
+                modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot, framework="skorch"
+            )
             training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
             training.check_parameters()
             hold(training, vars(net), *(vars(callback) for _, callback in net.callbacks_))
