@@ -150,8 +150,9 @@ def _training(learn: Learner, watch: _Watch, restore: Sequence[Any], snapshot: S
 
 def _held(learn: Learner) -> Iterator[Any]:
     """What the Learner and its callbacks hold of their own, such as an average of the weights, or a teacher."""
-    for owner in (learn, *learn.cbs):
-        but = (*map(vars(learn).get, _KNOWN), learn, *learn.cbs)
+    owners = (learn, *learn.cbs)
+    but = (*map(vars(learn).get, _KNOWN), *owners)
+    for owner in owners:
         yield [value for value in vars(owner).values() if not any(value is each for each in but)]
 
 

@@ -168,7 +168,7 @@ class _Iterations(DelegatedStep):
         self, trainer: Engine, training: Training, told: Callable[[Any], Any], loss_fn: LossFn | None, count: int
     ) -> None:
         super().__init__(training, accumulation_steps=count)
-        self._trainer, self._told, self._loss_fn, self._count = trainer, told, loss_fn, count
+        self._trainer, self._told, self._loss_fn = trainer, told, loss_fn
 
     def called(self, draw: Draw) -> Any:
         """As the engine runs them, without its events."""
@@ -180,7 +180,7 @@ class _Iterations(DelegatedStep):
             state.output = self._trainer._process_function(self._trainer, state.batch)  # noqa: SLF001 - no public name
             return told_loss(self._told(state.output), *_NO_LOSS)
 
-        return self.mean_of(self._count, one)
+        return self.mean_of(one)
 
     def loss(self, batch: Any) -> torch.Tensor:
         """``loss_fn``'s of a batch."""

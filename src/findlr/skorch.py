@@ -122,8 +122,9 @@ def find_lr(
             parts = {name.removesuffix("_"): part for name, part in vars(net).items() if name.endswith("_")}
             optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
             modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-            whose: Any = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
-            training = Training(modules, optimizers, **whose, framework="skorch")
+            training = Training(
+                modules, optimizers, sweep=sweep, restore=restore, snapshot=snapshot, framework="skorch"
+            )
             training.restore.append(Attributes(*[callback for _, callback in net.callbacks_]))
             training.check_parameters()
             hold(training, vars(net), *(vars(callback) for _, callback in net.callbacks_))
@@ -199,7 +200,7 @@ class _Step(DelegatedStep):
 
     def __init__(self, net: NeuralNet, training: Training, given: Mapping[str, Any], count: int) -> None:
         super().__init__(training, accumulation_steps=count)
-        self._net, self._given, self._count = net, given, count
+        self._net, self._given = net, given
 
     def called(self, draw: Draw) -> Any:
         """So many batches, of which the last one steps."""
@@ -208,7 +209,7 @@ class _Step(DelegatedStep):
             self._net.history.new_batch()  # as ``fit`` does, by which a train_step may tell when it has accumulated
             return told_loss(self._net.train_step(draw(), **self._given)["loss"], *_NO_LOSS)
 
-        return self.mean_of(self._count, one)
+        return self.mean_of(one)
 
     def loss(self, batch: Any) -> Any:
         """The net's loss of a batch."""

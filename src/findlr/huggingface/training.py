@@ -120,16 +120,18 @@ def trainable_of(
         restore: what else a step changes.
         snapshot: where the copies live.
     """
-    whose: Any = {"restore": restore, "snapshot": snapshot, "framework": "transformers"}
-    training = Training(trainer.model_wrapped, trainer.optimizer, **whose)
+    training = Training(
+        trainer.model_wrapped, trainer.optimizer, restore=restore, snapshot=snapshot, framework="transformers"
+    )
     training.include(reached_from({k: v for k, v in vars(trainer).items() if k not in _NOT_A_STEPS}))
     training.check_parameters()
     held_out = eval_set(trainer) if scored else None
     loader = None if held_out is None else trainer.get_eval_dataloader(held_out)
     step, data = TrainerStep(training, trainer), trainer.callback_handler.train_dataloader
     facts = written_in(trainer, training, makes_optimizer=makes_optimizer)
-    scores: Any = {"validation_loader": loader, "validation_every": validation_every}
-    made = TorchTrainable.of(training, step, data, **scores, facts=facts)
+    made = TorchTrainable.of(
+        training, step, data, validation_loader=loader, validation_every=validation_every, facts=facts
+    )
     made.ends_short = True
     return made
 
@@ -146,10 +148,9 @@ class TrainerStep(DelegatedStep):
     draws_first = True
 
     def __init__(self, training: Training, trainer: Trainer) -> None:
-        super().__init__(training)
-        self._trainer = trainer
         self._count: int = trainer.args.gradient_accumulation_steps
-        self.accumulation_steps = self._count
+        super().__init__(training, accumulation_steps=self._count)
+        self._trainer = trainer
         self.clip_grad_norm = trainer.args.max_grad_norm or None
         self.autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
         self._items: Any = None

@@ -97,9 +97,11 @@ def trainable_of(
     others = [*(config.scheduler for config in trainer.lr_scheduler_configs), *([] if scaler is None else [scaler])]
     by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))
     optimizers = trainer.optimizers if by_place else _named(trainer.optimizers, trainer.lightning_module)
-    whose: Any = {"sweep": sweep, "restore": [*restore, *others], "snapshot": snapshot}
-    package = package_of(trainer)
-    training = Training(trainer.lightning_module, optimizers, **whose, framework=package.partition(".")[0])
+    package, restore = package_of(trainer), [*restore, *others]
+    framework = package.partition(".")[0]
+    training = Training(
+        trainer.lightning_module, optimizers, sweep=sweep, restore=restore, snapshot=snapshot, framework=framework
+    )
     if trainer.strategy.model is not trainer.lightning_module:  # a wrapper around it
         training.include(Reached(modules=[trainer.strategy.model]))
     training.check_parameters()
@@ -133,8 +135,8 @@ def searched(
         bar = trainer.progress_bar_callback  # whose thread looks for it there
         silence(trainer, [] if bar is None else [bar])
         facts = dict[str, Any]()
-        whose: Any = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
-        trainable = trainable_of(trainer, **whose, verify=search.get("verify", False), facts=facts)
+        verify = search.get("verify", False)
+        trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify, facts=facts)
         length = _length(trainer, put["callbacks"]) if total_steps is None else total_steps
         plan = _planned(trainer, trainable, schedule, length, warmup)
         facts |= written_in(trainer, trainable.training, package_of(trainer), plan.total_steps)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,25 +16,13 @@ from findlr.torch.data.nesting import own
 from findlr.torch.losses import checked, kept_loss
 from findlr.torch.own_step import DelegatedStep
 from findlr.torch.snapshot.memory import TorchMemory
+from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.step import Draw
 from findlr.torch.training import Training
 
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _MOST_BATCHES = 1000  # without a step
 _MOST_WITHOUT_LOSS = 10  # steps, before there was any
-
-
-class _Next:
-    """Which batch is next: its number in the search, and in its epoch."""
-
-    index = 0
-    in_epoch = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"index": self.index, "in_epoch": self.in_epoch}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.index, self.in_epoch = state["index"], state["in_epoch"]
 
 
 class LightningStep(DelegatedStep):
@@ -54,11 +43,11 @@ class LightningStep(DelegatedStep):
     def __init__(self, training: Training, trainer: Any, package: str, *, validation_loaders: int) -> None:
         super().__init__(training)
         self._trainer, self._module, self._validation_loaders = trainer, trainer.lightning_module, validation_loaders
-        self._next = _Next()
+        self._next = SimpleNamespace(index=0, in_epoch=0)  # the number of the next batch: in the search, in its epoch
         loop, self._is_automatic = trainer.fit_loop.epoch_loop, self._module.automatic_optimization
-        self._by_hand = None if self._is_automatic else loop.manual_optimization
+        self._by_hand = loop.manual_optimization
         by_loop = loop.automatic_optimization.optim_progress.optimizer.step
-        self._progress = by_loop if self._by_hand is None else self._by_hand.optim_step_progress
+        self._progress = by_loop if self._is_automatic else self._by_hand.optim_step_progress
         self._epochs = trainer.fit_loop.epoch_progress
         self._begun_at = 0  # the trainer's global_step at the last step's begin
         self._places: dict[int, tuple[int, int]] = {}  # number and epoch of the last step's batches, by their ids
@@ -84,7 +73,7 @@ class LightningStep(DelegatedStep):
 
     def remembered(self) -> Sequence[Any]:
         """The number of the next batch, and the trainer's global_step and current_epoch."""
-        return [self._next, self._progress, self._epochs]
+        return [Attributes(self._next), self._progress, self._epochs]
 
     def log(self, name: Any = None, value: Any = None, *_: Any, dictionary: Any = None, **__: Any) -> None:
         """In place of the module's ``log`` and ``log_dict``: no logger sees it, and no metric is reduced."""
@@ -107,7 +96,7 @@ class LightningStep(DelegatedStep):
         losses: list[Any] = []
         self._places.clear()
         self._begun_at = self._progress.total.completed
-        while not (self._counted.steps or self._counted.attempts or len(losses) == _MOST_BATCHES):
+        while not self.tried and len(losses) < _MOST_BATCHES:
             losses.append(self._loss_of_next(self._begun(draw)))
         told = [loss for loss in losses if loss is not None]
         self._has_no_loss = self._is_automatic and not told
@@ -158,7 +147,7 @@ class LightningStep(DelegatedStep):
             outputs[-1]["loss"] = share.detach()
             return share
 
-        if self._by_hand is not None:
+        if not self._is_automatic:
             self._by_hand.on_run_start()  # which lets global_step count
             try:
                 outputs.append(self._output(batch))

@@ -109,19 +109,19 @@ def check_ways(criterion: Any, loss_fn: Any, train_step: Any, model: Any) -> Non
             "criterion(outputs, targets) for a loader of pairs, loss_fn(model, batch) for any other batch, "
             "train_step(draw) for a step of your own"
         )
-    if isinstance(ways[given[0]], type):
-        name = ways[given[0]].__name__
-        raise ConfigurationError(f"{given[0]} is the class {name} itself: give one of it, {name}()")
-    if not callable(ways[given[0]]):
-        got = f"{type(ways[given[0]]).__name__}{_order(ways[given[0]])}"
-        raise ConfigurationError(f"{given[0]} must be a function or a module, got {got}")
+    chosen, way = given[0], ways[given[0]]
+    if isinstance(way, type):
+        name = way.__name__
+        raise ConfigurationError(f"{chosen} is the class {name} itself: give one of it, {name}()")
+    if not callable(way):
+        raise ConfigurationError(f"{chosen} must be a function or a module, got {type(way).__name__}{_order(way)}")
     if getattr(loss_fn, "__module__", None) in ("torch.nn.functional", "torch.nn.modules.loss"):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         raise ConfigurationError(
             f"loss_fn is called as loss_fn(model, batch), and {name} takes outputs and targets: give it as criterion"
         )
-    if not isinstance(ways[given[0]], nn.Module):  # whose call hands on all that it is given
-        check_takes(ways[given[0]], given[0], *_GIVEN[given[0]])
+    if not isinstance(way, nn.Module):  # whose call hands on all that it is given
+        check_takes(way, chosen, *_GIVEN[chosen])
     if train_step is None and not isinstance(model, nn.Module):
         several = "; several models need train_step" if isinstance(model, (list, tuple, Mapping)) else ""
         got = f"the class {model.__name__} itself" if isinstance(model, type) else type(model).__name__

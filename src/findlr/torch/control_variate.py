@@ -110,6 +110,7 @@ class ControlVariate:
     def _loss(self, batch: Any, draws: Memory | None) -> torch.Tensor:
         if draws is not None:
             draws.put_back()
+        batch = spare(batch) if self._copies else batch
         going_on = self._whole.kept
         # A normalisation writes into its own.
         buffers = {name: going_on.get(name, buffer).clone() for name, buffer in self._buffers.items()}
@@ -118,12 +119,12 @@ class ControlVariate:
             weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in weights.items()}
         if self._is_scripted:
             with Unwritten(values_lent(self._whole, {**weights, **buffers})):
-                lent = self._whole.forward(spare(batch) if self._copies else batch)
+                lent = self._whole.forward(batch)
             for name, kept in self._kept.items():  # what a forward pass has written into them can't be told
                 self._weights[name].copy_(kept)
             return lent
         self._places.lend({**weights, **buffers})
-        return self._whole.forward(spare(batch) if self._copies else batch)
+        return self._whole.forward(batch)
 
     def _mend(self) -> None:
         """Give weights that a forward pass has written into their values again."""

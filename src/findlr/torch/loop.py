@@ -149,7 +149,7 @@ class RangeTest(Points):
             self._signals.hold()
             self._turn.take()
             self._turn.leave = WeakMethod(self._leave)
-            self._begin(self._exits)
+            self._begin()
         except BaseException:
             try:
                 self._exits.close()
@@ -160,9 +160,9 @@ class RangeTest(Points):
         self._open, self._start = True, time.perf_counter()
         return self
 
-    def _begin(self, exits: ExitStack) -> None:
-        """Remember everything, and hook into the optimizers' steps; ``exits`` undoes it all."""
-        training = self._training
+    def _begin(self) -> None:
+        """Remember everything, and hook into the optimizers' steps; ``_exits`` undoes it all."""
+        training, exits = self._training, self._exits
         check_free(training.swept)
         reached = reached_around()
         training.include(reached)

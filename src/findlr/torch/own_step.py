@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from findlr.errors import ConfigurationError, OptimizerError
+from findlr.errors import OptimizerError
 from findlr.search.recording import MOST_SKIPS
 from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
@@ -89,7 +89,7 @@ class DelegatedStep(ABC):
         self._has_stepped = True
         if counted.steps and (training.ranks.is_alone or not training.scalers):
             return loss
-        if counted.steps or counted.attempts:
+        if counted.tried:
             return None if is_skipped(training.ranks, loss, taken=counted.steps > 0) else loss
         names = ", ".join(type(optimizer).__name__ for optimizer in training.swept)
         raise OptimizerError(
@@ -99,16 +99,16 @@ class DelegatedStep(ABC):
             "restore="
         )
 
-    def mean_of(self, count: int, one: Callable[[], Any]) -> Any:
+    def mean_of(self, one: Callable[[], Any]) -> Any:
         """The mean loss of as many batches as make a step, of a function that is given one at a time.
 
         Args:
-            count: the batches.
             one: gives the function the next one, and returns its loss.
 
         Raises:
             OptimizerError: no optimizer has ever stepped.
         """
+        count = self.accumulation_steps or 1
         losses = [one() for _ in range(count)]
         if not (self.passes or self.tried or self._others.steps):
             raise OptimizerError(
@@ -120,7 +120,7 @@ class DelegatedStep(ABC):
     @property
     def tried(self) -> bool:
         """Whether, in the step that is being taken, the optimizer has stepped or a scaler was asked to step it."""
-        return self._counted.steps > 0 or self._counted.attempts > 0
+        return self._counted.tried
 
     @property
     def skipped(self) -> torch.Tensor | None:
@@ -154,14 +154,9 @@ class OwnStep(DelegatedStep):
     Args:
         training: the models and optimizers that the function steps.
         function: ``train_step(draw)``: draws as many batches as it likes, takes one step, returns the loss.
-
-    Raises:
-        ConfigurationError: ``function`` is no function.
     """
 
     def __init__(self, training: Training, function: TrainStep) -> None:
-        if not callable(function):
-            raise ConfigurationError(f"train_step must be a function of draw, got {type(function).__name__}")
         super().__init__(training)
         self._function = function
 

@@ -23,14 +23,10 @@ class Point(Counted):
         super().__init__()
         self._losses: list[torch.Tensor | float] = []
 
-    def __bool__(self) -> bool:
-        """Whether the optimizer has stepped, or a scaler was asked to step it."""
-        return self.steps > 0 or self.attempts > 0
-
     @property
     def is_whole(self) -> bool:
-        """Whether a loss was recorded, too."""
-        return bool(self) and bool(self._losses)
+        """Whether a step was tried, and a loss recorded."""
+        return self.tried and bool(self._losses)
 
     def record(self, loss: torch.Tensor | float) -> None:
         """Take the loss of a forward pass.

@@ -159,7 +159,7 @@ class Points:
 
     def _close_point(self) -> None:
         """End a point, if the optimizer has stepped since the last one, or a scaler was asked to step it."""
-        if not self._point:
+        if not self._point.tried:
             self._idle.look()
             return
         self._idle.stepped()

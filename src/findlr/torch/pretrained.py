@@ -62,9 +62,8 @@ def is_pretrained(models: Iterable[nn.Module]) -> bool:
 
     Source: original.
     """
-    some: list[
-        tuple[int, float, torch.Tensor, torch.Tensor]
-    ] = []  # of each layer: how many weights, their bound, and some of them
+    # Of each layer: how many weights, their bound, all of them, and some.
+    some: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
     for model in models:
         for module in model.modules():
             # Not module.weight: a parametrization computes that, and spectral_norm's changes as it does.

@@ -101,6 +101,11 @@ class Counted:
         self.skipped: torch.Tensor | None = None
         """A value above 0 if a fused kernel skipped a step; None if none is fused."""
 
+    @property
+    def tried(self) -> bool:
+        """Whether an optimizer has stepped, or a scaler was asked to step one."""
+        return self.steps > 0 or self.attempts > 0
+
     def stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Count a step that an optimizer has taken; this is its hook."""
         self.steps += 1

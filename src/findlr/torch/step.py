@@ -21,7 +21,7 @@ from findlr.torch.rates import needs_closure
 from findlr.torch.scaler import Stepper
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.training import Training
-from findlr.torch.two_passes import Tried, closure_step, versions_of
+from findlr.torch.two_passes import closure_step, versions_of, wanted
 
 Criterion = Callable[[Any, Any], torch.Tensor]
 LossFn = Callable[[nn.Module, Any], torch.Tensor]
@@ -160,8 +160,7 @@ class LossStep:
         try:
             ran = stepper.step()
         except Exception as error:
-            wanted = Tried(swept, error, versions).wanted(scaled=stepper.scaler is not None)
-            self.by_closure = wanted == "closure"
+            self.by_closure = wanted(swept, error, versions, scaled=stepper.scaler is not None) == "closure"
             stepper.with_graph = not self.by_closure
             states.put_back()
             if stepper.with_graph and not self._training.ranks.is_alone:

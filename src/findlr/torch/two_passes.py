@@ -18,52 +18,49 @@ from findlr.errors import OptimizerError
 from findlr.search.failure import told
 from findlr.torch.rates import parameters_of, takes_closure
 
-Wanted = Literal["closure", "graph"]
 Loss = float | torch.Tensor
 
 
-class Tried:
-    """One try of an optimizer's step."""
+def wanted(
+    optimizers: list[optim.Optimizer], error: Exception, versions: list[int], *, scaled: bool
+) -> Literal["closure", "graph"]:
+    """What to step with in place of a call of ``step`` that has failed.
 
-    def __init__(self, optimizers: list[optim.Optimizer], error: Exception, versions: list[int]) -> None:
-        self._optimizers, self._error = optimizers, error
-        self._has_moved = versions != versions_of(optimizers)
+    Args:
+        optimizers: those that were stepped.
+        error: what the step raised.
+        versions: of the parameters, before it.
+        scaled: a gradient scaler drives the steps.
 
-    def wanted(self, *, scaled: bool) -> Wanted:
-        """What to step with instead.
-
-        Args:
-            scaled: a gradient scaler drives the steps.
-
-        Raises:
-            OptimizerError: something is wanted that can't be given; it says what to do.
-            Exception: the step's own error, if it asks for nothing.
-        """
-        error, text = self._error, told(self._error, 10_000).lower()
-        graph = isinstance(error, RuntimeError) and any(each in text for each in ("create_graph", "grad_fn"))
-        asserted = isinstance(error, AssertionError)  # often without a word
-        no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
-        closure = "closure" in text or asserted or no_call
-        lacks = isinstance(error, TypeError) and "missing" in text and "step()" in text
-        takes = [takes_closure(each) for each in self._optimizers]
-        if asserted and not any(takes):
-            raise error
-        if not (graph or closure or lacks or isinstance(error, NotImplementedError)):
-            raise error
-        if self._has_moved and asserted:  # of something else, perhaps
-            raise error
-        name, alone = type(self._optimizers[0]).__name__, len(self._optimizers) == 1
-        if alone and not scaled and not self._has_moved and (graph or (closure and takes[0])):
-            return "graph" if graph else "closure"
-        wants = "gradients with a graph" if graph else "a closure" if closure else "more than a call of step()"
-        why = "" if alone else ", and several are swept together"
-        why = ", which a GradScaler can't step" if scaled else why
-        why = ", and fails without it once it has moved the weights" if self._has_moved else why
-        raise OptimizerError(
-            f"{', '.join(type(each).__name__ for each in self._optimizers)}: a step wants {wants}{why} "
-            f"({told(error)}): take the whole step in train_step=, or in a RangeTest's loop, and "
-            f"give the optimizer whose step() that calls, {name}'s base optimizer say"
-        ) from error
+    Raises:
+        OptimizerError: something is wanted that can't be given; it says what to do.
+        Exception: the step's own error, if it asks for nothing.
+    """
+    has_moved, text = versions != versions_of(optimizers), told(error, 10_000).lower()
+    graph = isinstance(error, RuntimeError) and any(each in text for each in ("create_graph", "grad_fn"))
+    asserted = isinstance(error, AssertionError)  # often without a word
+    no_call = isinstance(error, TypeError) and "'nonetype' object is not callable" in text
+    closure = "closure" in text or asserted or no_call
+    lacks = isinstance(error, TypeError) and "missing" in text and "step()" in text
+    takes = [takes_closure(each) for each in optimizers]
+    if asserted and not any(takes):
+        raise error
+    if not (graph or closure or lacks or isinstance(error, NotImplementedError)):
+        raise error
+    if has_moved and asserted:  # of something else, perhaps
+        raise error
+    name, alone = type(optimizers[0]).__name__, len(optimizers) == 1
+    if alone and not scaled and not has_moved and (graph or (closure and takes[0])):
+        return "graph" if graph else "closure"
+    wants = "gradients with a graph" if graph else "a closure" if closure else "more than a call of step()"
+    why = "" if alone else ", and several are swept together"
+    why = ", which a GradScaler can't step" if scaled else why
+    why = ", and fails without it once it has moved the weights" if has_moved else why
+    raise OptimizerError(
+        f"{', '.join(type(each).__name__ for each in optimizers)}: a step wants {wants}{why} "
+        f"({told(error)}): take the whole step in train_step=, or in a RangeTest's loop, and "
+        f"give the optimizer whose step() that calls, {name}'s base optimizer say"
+    ) from error
 
 
 def versions_of(optimizers: Iterable[optim.Optimizer]) -> list[int]:

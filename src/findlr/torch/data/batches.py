@@ -83,7 +83,7 @@ class TorchBatches(Batches):
             assert isinstance(memory, TorchMemory)
             kept = getattr(keeper, "__dict__", {}).items()
             streams = [(f"{name} of {type(keeper).__name__}", value) for name, value in kept if is_open(value)]
-            warn_of_draws(streams, memory, memory.left, "let its __iter__ make one for each pass")
+            warn_of_draws(streams, memory, "let its __iter__ make one for each pass")
 
     def remember_loader(self, memory: Memory) -> None:
         """The loader's attributes, its samplers, and its state; a DataLoader's state is kept by its sibling."""

@@ -42,15 +42,14 @@ class Rewindable(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
-        again = self._at < self._first + len(self._kept)
-        if again:
+        if self._at < self._first + len(self._kept):
             batch, _, draws = self._kept[self._at - self._first]
             if draws is not None:
                 self._repeat(draws)
+            if self._marks:
+                batch = copied(batch)  # it may come a third time
         else:
             batch = self._drawn()
-        if again and self._marks:
-            batch = copied(batch)  # it may come a third time
         self._at += 1
         self._let_go()
         return batch

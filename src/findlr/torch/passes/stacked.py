@@ -119,9 +119,8 @@ class _SGD:
 class _Adam:
     """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), m and v the averages of g and g^2."""
 
-    def __init__(self, group: Group, *, decoupled: bool = False) -> None:
+    def __init__(self, group: Group) -> None:
         self._group = group
-        self._decoupled = decoupled or group.setting("decoupled_weight_decay")
         self._steps = group.steps_taken()
         self._mean = group.state("exp_avg") or [torch.zeros_like(param) for param in group.params]
         self._square = group.state("exp_avg_sq") or [torch.zeros_like(param) for param in group.params]
@@ -133,7 +132,7 @@ class _Adam:
         setting, params = self._group.setting, self._group.params
         self._steps = [step + 1 for step in self._steps]
         if decay := setting("weight_decay"):
-            if self._decoupled:
+            if setting("decoupled_weight_decay"):  # as AdamW's groups say
                 torch._foreach_sub_(params, torch._foreach_mul(torch._foreach_mul(params, lrs), decay))
             else:
                 torch._foreach_add_(grads, params, alpha=decay)
@@ -153,14 +152,7 @@ class _Adam:
         torch._foreach_sub_(params, torch._foreach_mul(moves, lrs))
 
 
-class _AdamW(_Adam):
-    """Adam with a weight decay that does not go through the averages."""
-
-    def __init__(self, group: Group) -> None:
-        super().__init__(group, decoupled=True)
-
-
-_KINDS: dict[type[optim.Optimizer], type[_SGD | _Adam]] = {optim.SGD: _SGD, optim.Adam: _Adam, optim.AdamW: _AdamW}
+_KINDS: dict[type[optim.Optimizer], type[_SGD | _Adam]] = {optim.SGD: _SGD, optim.Adam: _Adam, optim.AdamW: _Adam}
 
 
 def clip_norms(grads: Tensors, largest: float) -> None:

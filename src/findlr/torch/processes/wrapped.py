@@ -32,8 +32,11 @@ def ranks_of(modules: Iterable[nn.Module], device: torch.device) -> Ranks:
     inside = list({id(each): each for module in modules for each in module.modules()}.values())
     wrapped = [each for each in inside if isinstance(each, DistributedDataParallel)]
     sharded = [p for each in inside for p in each.parameters(recurse=False) if is_sharded(p)]
-    for each in inside:
-        _check(each)
+    if any(type(each).__name__ == "FullyShardedDataParallel" for each in inside):
+        raise ConfigurationError(
+            "FullyShardedDataParallel keeps its parameters in flat ones of its own, which can't be put back: shard the "
+            "model by torch.distributed.fsdp.fully_shard instead"
+        )
     if not wrapped and not sharded:
         if dist.get_world_size() > 1:
             logger.warning(
@@ -67,14 +70,6 @@ def _outermost(module: nn.Module) -> list[nn.Module]:
     if is_fully_sharded(module):
         return [module]
     return [root for child in module.children() for root in _outermost(child)]
-
-
-def _check(module: nn.Module) -> None:
-    if type(module).__name__ == "FullyShardedDataParallel":
-        raise ConfigurationError(
-            "FullyShardedDataParallel keeps its parameters in flat ones of its own, which can't be put back: shard the "
-            "model by torch.distributed.fsdp.fully_shard instead"
-        )
 
 
 def _check_wrapper(module: Any) -> None:

@@ -56,20 +56,17 @@ def place_of(iterator: Any, depth: int = _DEEPEST) -> list[Any]:
     return [*place, *held, *(part for each in inner for part in place_of(each, depth - 1))]
 
 
-def warn_of_draws(
-    iterators: Iterable[tuple[str, Any]], memory: Memory, left: list[str], advice: str = _REWINDABLE
-) -> None:
+def warn_of_draws(iterators: Iterable[tuple[str, Any]], memory: Memory, advice: str = _REWINDABLE) -> None:
     """Warn, once ``memory`` is put back, of those of ``iterators`` that were drawn from meanwhile.
 
     Args:
         iterators: with their places, as ``reached_from`` tells them.
-        memory: of the training.
-        left: takes what could not be put back.
+        memory: of the training; its ``left`` takes what could not be put back.
         advice: what to do instead.
     """
     before = [(place, iterator, place_of(iterator)) for place, iterator in iterators]
     if before:
-        memory.add(partial(_look, before, left, advice))
+        memory.add(partial(_look, before, memory.left, advice))
 
 
 def _look(before: list[tuple[str, Any, list[Any]]], left: list[str], advice: str) -> None:

@@ -213,9 +213,9 @@ class TorchMemory(Memory):
         self.each(put_extras, [parameters], [extras_of(parameters)])
         self.note_gradients(leaves, worth)
 
-    def note_gradients(self, parameters: Iterable[torch.Tensor | None], worth: _Worth = None) -> None:
+    def note_gradients(self, parameters: Iterable[torch.Tensor], worth: _Worth = None) -> None:
         """Note the gradients of these parameters, present or None."""
-        new = {id(p): p for p in parameters if p is not None and id(p) not in self._seen}
+        new = {id(p): p for p in parameters if id(p) not in self._seen}
         self._seen.update(new)
         gradients = [parameter.grad for parameter in new.values()]
         self.each(_set_gradient, new.values(), gradients)

@@ -87,13 +87,10 @@ class Around:
         """Put them back with ``memory``; warn of iterators that were drawn from, and of large arrays that changed."""
         if self._reached.arrays:
             memory.note(*filter(is_small, self._reached.arrays))
-            warn_of_writes(self._reached.arrays, memory, memory.left)
-        memory.each(partial(_put_kept, set(self._owned)), self._reached.holders, map(kept_in, self._reached.holders))
-        warn_of_draws(self._reached.iterators, memory, memory.left)
-
-
-def _put_kept(owned: set[int], holder: Any, before: Any) -> None:
-    put_kept(holder, before, _is_kept, owned)
+            warn_of_writes(self._reached.arrays, memory)
+        holders, owned = self._reached.holders, set(self._owned)  # which grows
+        memory.each(lambda each, kept: put_kept(each, kept, _is_kept, owned), holders, map(kept_in, holders))
+        warn_of_draws(self._reached.iterators, memory)
 
 
 def _is_kept(value: Any, least_dims: int) -> bool:
@@ -158,12 +155,11 @@ def note_stateful(stateful: Any, memory: TorchMemory) -> None:
         memory.note(vars(stateful))
     elif isinstance(stateful, Remembers):
         stateful.remember(memory)
-    elif has_state(stateful):
+    else:
+        check_stateful(stateful)
         if isinstance(stateful, LRScheduler):  # so that its lists stay the same objects, whatever it makes of its state
             memory.note(vars(stateful))
         memory.note_state(stateful.state_dict(), stateful.load_state_dict, f"the {type(stateful).__name__}")
-    else:
-        check_stateful(stateful)
 
 
 def check_stateful(stateful: Any) -> None:

@@ -124,9 +124,8 @@ NAMELESS: set[type] = set()
 """Classes that were asked about and name no generators: asking again would take a call for each."""
 
 
-def generators_named(code: Iterable[Any], but: Iterable[Any] = ()) -> list[Any]:
+def generators_named(code: list[Any], but: Iterable[Any] = ()) -> list[Any]:
     """``findlr.search.generators.generators_named``, with torch's generators."""
-    code = list(code)
     NAMELESS.update([each for each in code if isinstance(each, type) and generators.names_none(str(each.__module__))])
     return generators.generators_named(code, _GENERATORS, _SIMPLE, but, _DATA)
 
@@ -138,7 +137,7 @@ def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
     """
     known = set(map(id, optimizers))
     accelerator = getattr(sys.modules.get("accelerate"), "Accelerator", None)
-    kinds = (GradScaler, LRScheduler) if accelerator is None else (GradScaler, LRScheduler, accelerator)
+    kinds = tuple(filter(None, (GradScaler, LRScheduler, accelerator)))
     attached: list[Any] = []
     for each in gc.get_referrers(*set[type]().union(*map(_with_subclasses, kinds))):
         kind = type(each)

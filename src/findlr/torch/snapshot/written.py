@@ -19,7 +19,7 @@ _MOST_ARRAYS = 20
 _MOST_NUMBERS = 1 << 17  # that are looked at, of each
 
 
-def warn_of_writes(arrays: Iterable[Any], memory: Memory, left: list[str]) -> None:
+def warn_of_writes(arrays: Iterable[Any], memory: Memory) -> None:
     """Warn, once ``memory`` is put back, of those of ``arrays`` that are too large to be in it and have changed.
 
     An array has no count of what was written into it, so some of its numbers are compared, all along it: a row that is
@@ -27,12 +27,11 @@ def warn_of_writes(arrays: Iterable[Any], memory: Memory, left: list[str]) -> No
 
     Args:
         arrays: all that a training's functions use.
-        memory: of the training.
-        left: takes what could not be put back.
+        memory: of the training; its ``left`` takes what could not be put back.
     """
     large = [each for each in arrays if _is_large(each)][:_MOST_ARRAYS]
     if large:
-        memory.add(partial(_look, [(array, _sum_of(array)) for array in large], left))
+        memory.add(partial(_look, [(array, _sum_of(array)) for array in large], memory.left))
 
 
 def _is_large(value: Any) -> bool:
