@@ -11,6 +11,7 @@ TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/valida
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
 KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
+REPLACED = "torch/snapshot/test_replaced.py::test_"
 HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
@@ -130,8 +131,9 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
         ],
-        "what only a loss function holds: modules, optimizers, generators, small tensors and arrays, with the names, "
-        "lists, objects and classes that hold them, and the numbers of those objects, in lists, too": [
+        "what only a loss function holds: modules, optimizers, schedulers, loaders, generators, small tensors and "
+        "arrays, with the names, lists, objects and classes that hold them, and what else those objects keep, such as "
+        "numbers; and the functions that its names stand for": [
             Break(
                 "tensors that a class keeps",
                 "torch/snapshot/test_reach.py::test_what_a_class_of_the_users_keeps[loss_fn-0]",
@@ -178,8 +180,50 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "numbers of an object that keeps tensors",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a step]",
                 KEPT,
-                "        counts = is_owned or (whole and ",
-                "        counts = is_owned or (False and ",
+                "(is_owned or whole or is_function",
+                "(is_owned or is_function",
+            ),
+            Break(
+                "objects that are replaced, and that hold tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[State-train_step]",
+                KEPT,
+                "            todo += kept_in(each).values()",
+                "            pass",
+            ),
+            Break(
+                "functions that are replaced",
+                f"{REPLACED}what_a_global_name_stands_for",
+                KEPT,
+                " or is_function or _keeps(old",
+                " or _keeps(old",
+            ),
+            Break(
+                "schedulers and loaders that are replaced",
+                f"{REPLACED}what_a_global_name_stands_for",
+                NOTES,
+                "torch.optim.Optimizer, LRScheduler, GradScaler, DataLoader, ",
+                "torch.optim.Optimizer, ",
+            ),
+            Break(
+                "attributes of a dict",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Mappings-loss_fn]",
+                KEPT,
+                "[vars(value)] if type(value).__dictoffset__ else []",
+                "[]",
+            ),
+            Break(
+                "dicts of more than 1,000 tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Mappings-train_step]",
+                OBJECTS,
+                "(MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS)",
+                "MOST_ITEMS",
+            ),
+            Break(
+                "what stands behind long lists of data",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Averaged-train_step]",
+                REACHED,
+                "(data if _is_long(value) else todo)",
+                "todo",
             ),
             Break(
                 "lists of numbers beside its tensors, such as rewards",
@@ -210,11 +254,11 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            pass",
             ),
             Break(
-                "nets that an object replaces, and numbers beside them",
-                "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Target-False-a loop]",
+                "nets that are replaced",
+                f"{REPLACED}what_a_global_name_stands_for",
                 NOTES,
-                "    return isinstance(value, _KEPT) or ",
-                "    return ",
+                "_KEPT = (nn.Module, ",
+                "_KEPT = (",
             ),
             Break(
                 "a queue: not filled twice a step",
@@ -282,8 +326,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "numbers of an object that a module holds",
                 f"{HELD}[numbers-criterion]",
                 KEPT,
-                "        counts = is_owned or (",
-                "        counts = (",
+                "old is not new and (is_owned or ",
+                "old is not new and (",
             ),
             Break(
                 "the net of an object that a module holds",

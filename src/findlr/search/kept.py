@@ -1,7 +1,7 @@
 """What functions and objects of the user's own keep by name or in a list: a queue, a centre, a hidden state, a teacher.
 
-The numbers of an object that keeps tensors, arrays, modules or optimizers tell of them, such as how many of a pool are
-used or how often an agent has learned, and belong to them; so do its lists of numbers, such as rewards.
+What else an object keeps beside tensors, arrays, modules or optimizers tells of them, such as how many of a pool are
+used or how often an agent has learned, and belongs to them; so do its lists of numbers, such as rewards.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from operator import is_
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
+    MOST_ITEMS,
     MOST_OBJECTS,
     bind,
     bound_in,
@@ -32,8 +33,9 @@ from findlr.search.objects import (
 )
 
 _MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
+_MOST_NEAR = 20  # objects that are looked into to tell whether another one keeps tensors
+_FUNCTIONS = (FunctionType, MethodType)
 _NOTHING = object()
-_NUMBERS = {bool, int, float, str, type(None), object}
 
 IsKept = Callable[[Any, int], bool]
 """``is_kept(value, least_dims)``: whether it is one of a framework's, or an array of so many dimensions at least."""
@@ -105,8 +107,9 @@ def holders_of(value: Any) -> list[Any]:
     """What of it may be given other tensors: a function and its attributes, a small container, an object, a class."""
     if isinstance(value, FunctionType):
         return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
-    if isinstance(value, (dict, list, deque)):
-        return [value] if len(value) <= _MOST_KEPT else []
+    if _is_container(value):
+        attributes = [vars(value)] if type(value).__dictoffset__ else []
+        return [value, *attributes] if len(value) <= _MOST_KEPT else attributes
     if isinstance(value, type):
         return [] if is_foreign(str(value.__module__)) else [value]
     return [value] if _is_object(value) or isinstance(value, CellType) else []
@@ -126,9 +129,10 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
 
 
 def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None = None) -> bool:
-    """Give it back the tensors, arrays, modules and optimizers that it kept, and an object's numbers with them.
+    """Give it back the tensors, arrays, modules and optimizers that it kept, and all that an object keeps beside them.
 
-    What else it counts stays, and so does a list of numbers, such as a log, that is no such object's.
+    So it is given back objects that keep such. What else it counts stays, and so does a list of numbers, such as a log,
+    that is no such object's.
 
     Args:
         holder: a function, a container, an object or a class.
@@ -161,41 +165,40 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
         refill(holder, before)
         return True
     whole = (_is_object(holder) or isinstance(holder, type)) and any(
-        _keeps(value, is_kept) for value in (*before.values(), *now.values())
+        _keeps(value, is_kept, most=_MOST_NEAR) for value in (*before.values(), *now.values())
     )
     owned.update(map(id, before.values() if is_owned else filter(_is_container, before.values()) if whole else ()))
     is_changed = False
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
-        counts = is_owned or (whole and _counts(old) and _counts(new))
-        if old is not new and (counts or _keeps(old, is_kept) or _keeps(new, is_kept)):
+        is_function = isinstance(old, _FUNCTIONS) or isinstance(new, _FUNCTIONS)
+        if old is not new and (is_owned or whole or is_function or _keeps(old, is_kept) or _keeps(new, is_kept)):
             _put(holder, name, old)
             is_changed = True
     return is_changed
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, (dict, list, deque))
-
-
-def _counts(value: Any) -> bool:
-    """Whether it may be a part of what an object counts: a number, or a container, such as its rewards."""
-    return type(value) in _NUMBERS or isinstance(value, (np.generic, tuple, set)) or _is_container(value)
+    return isinstance(value, (dict, list, deque, set, bytearray))
 
 
 def _is_object(value: Any) -> bool:
     return is_plain(value) and not _is_container(value)
 
 
-def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0) -> bool:
+def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0, most: int = MOST_ITEMS) -> bool:
+    """Whether it is to be put back where it was replaced: something that is kept, or what holds such."""
     todo, seen = [value], set[int]()
     for each in todo:  # which grows
-        if not isinstance(each, (tuple, list, deque, dict)):
-            if is_kept(each, least_dims):
-                return True
-        elif id(each) not in seen:  # a list may hold itself
+        if isinstance(each, (tuple, list, deque, set, dict)):
+            if id(each) not in seen:  # a list may hold itself
+                seen.add(id(each))
+                todo += each.values() if isinstance(each, dict) else each
+        elif is_kept(each, least_dims) or undo_of_generator(each) is not None:
+            return True
+        elif id(each) not in seen and len(seen) < most and _is_object(each):
             seen.add(id(each))
-            todo += each.values() if isinstance(each, dict) else each
+            todo += kept_in(each).values()
     return False
 
 

@@ -11,7 +11,16 @@ from contextlib import suppress
 from inspect import CO_GENERATOR
 from operator import is_
 from pathlib import Path
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
@@ -22,6 +31,7 @@ MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)  # another mapping may make its items
 _MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
@@ -94,10 +104,11 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
     elif isinstance(value, (FunctionType, CellType)):
         yield from _inside_function(value, place)
-    elif isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
-        if len(value) <= MOST_ITEMS:
+    elif isinstance(value, _CONTAINERS):
+        if len(value) <= (MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS):  # a dict may have weights
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
+        yield from ((item, f"{place}.{name}") for name, item in getattr(value, "__dict__", {}).items())
     elif isinstance(value, type):
         yield from _inside_class(value, place)
     elif is_plain(value):

@@ -33,7 +33,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def _moved(value: Any, device: torch.device, where: str) -> Any:
-    if isinstance(value, torch.Tensor) or (hasattr(value, "to") and not isinstance(value, Mapping)):
+    if isinstance(value, torch.Tensor) or (not isinstance(value, Mapping) and hasattr(value, "to")):
         try:
             return _sent(value, device)
         except Exception as error:

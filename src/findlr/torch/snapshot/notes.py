@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
@@ -30,7 +31,8 @@ from findlr.torch.snapshot.written import warn_of_writes
 
 logger = logging.getLogger("findlr")
 
-_KEPT = (nn.Module, torch.optim.Optimizer, np.ndarray)  # where it was replaced, it is put back; and so are tensors
+# Where it was replaced, it is put back; and so are tensors, and NumPy's and Python's generators.
+_KEPT = (nn.Module, torch.optim.Optimizer, LRScheduler, GradScaler, DataLoader, torch.Generator, np.ndarray)
 
 
 def note_optimizer(optimizer: torch.optim.Optimizer, memory: TorchMemory) -> None:

@@ -29,6 +29,7 @@ from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
+_MOST_NAMED = 100  # items of a container that is looked into in its turn
 
 
 @dataclass
@@ -68,20 +69,21 @@ def reached_from(*roots: Any) -> Reached:
     found, seen, code = Reached(), set[int](), list[Any]()
     kinds = _kinds(found)
     todo = deque((root, f"{i}") for i, root in enumerate(roots) if root is not None)
-    while todo and len(seen) < objects.MOST_OBJECTS:
-        value, place = todo.popleft()
+    data = deque[tuple[Any, str]]()  # what long containers hold: looked at last, because it may be more than we look at
+    while (todo or data) and len(seen) < objects.MOST_OBJECTS:
+        value, place = (todo or data).popleft()
         if isinstance(value, (bool, int, float, str, type(None))):
             found.numbers[place] = value
             continue
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if hasattr(value, "__next__") and is_open(value):
+        if hasattr(type(value), "__next__") and is_open(value):
             found.iterators.append((place, value))
         elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
             kept.append(value)
         elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
-            todo += inside(value, place)
+            (data if _is_long(value) else todo).extend(inside(value, place))
             found.holders += holders_of(value)
             code.append(value if isinstance(value, FunctionType) else type(value))
     if code:
@@ -90,6 +92,10 @@ def reached_from(*roots: Any) -> Reached:
         again = [each.iterator for each in found.statefuls if isinstance(each, Rewindable)]  # its batches come again
         found.iterators = [(place, each) for place, each in found.iterators if not any(each is one for one in again)]
     return found
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, (list, tuple, deque, dict, set)) and len(value) > _MOST_NAMED
 
 
 def _kinds(found: Reached) -> dict[type, list[Any]]:
