@@ -187,7 +187,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "objects that are replaced, and that hold tensors",
                 f"{REPLACED}what_a_step_replaces_is_put_back[State-train_step]",
                 KEPT,
-                "            todo += kept_in(each).values()",
+                "            todo += attributes.values()",
                 "            pass",
             ),
             Break(

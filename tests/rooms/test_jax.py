@@ -1,5 +1,6 @@
 """JAX: the user's state is never touched, a search is one trace, and the rate that acts is the one asked for."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -259,9 +260,28 @@ def kept_by_name():
     return step
 
 
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    key: jax.Array
+    count: int = 0
+
+
+def kept_in_a_dataclass():
+    draws = Draws(jax.random.key(0))
+
+    def step(state, batch):
+        nonlocal draws
+        key, now = jax.random.split(draws.key)
+        draws = Draws(key, draws.count + 1)
+        return donated_step(state, (batch[0] + jax.random.normal(now, batch[0].shape), batch[1]))
+
+    return step
+
+
 KEPT = {
     "an object": lambda: Kept().step,
     "a name": kept_by_name,
+    "a dataclass": kept_in_a_dataclass,
 }
 
 

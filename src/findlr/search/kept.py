@@ -198,7 +198,8 @@ def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0, most: int = MOST_IT
             return True
         elif id(each) not in seen and len(seen) < most and _is_object(each):
             seen.add(id(each))
-            todo += kept_in(each).values()
+            attributes: Any = kept_in(each)
+            todo += attributes.values()
     return False
 
 
