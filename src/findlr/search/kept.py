@@ -33,7 +33,7 @@ from findlr.search.objects import (
 )
 
 _MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
-_MOST_NEAR = 20  # objects that are looked into to tell whether another one keeps tensors
+_MOST_NEAR = 4  # objects that are looked into to tell whether another one keeps tensors
 _FUNCTIONS = (FunctionType, MethodType)
 _NOTHING = object()
 
