@@ -837,6 +837,68 @@ def test_an_eval_set_without_labels_is_refused():
         room.find_lr(trainer_of(**of_line(parts={"eval_dataset": data})), validation_every=5, progress=False)
 
 
+# A step of ones own
+
+
+class Aside(Trainer):
+    """Computes the loss in its step; ``compute_loss`` can't."""
+
+    def training_step(self, model, inputs, *args, **how):
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        loss = (model(inputs["inputs"])["logits"] - inputs["labels"]).square().mean()
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def compute_loss(self, *args, **how):
+        raise ValueError("no loss here")
+
+
+class AroundTheStep(Trainer):
+    def training_step(self, *args, **how):
+        self.steps = True
+        try:
+            return super().training_step(*args, **how)
+        finally:
+            self.steps = False
+
+
+class OnlyInAStep(AroundTheStep):
+    def compute_loss(self, *args, **how):
+        if not self.steps:
+            raise ValueError("no step is taken")
+        return super().compute_loss(*args, **how)
+
+
+def test_a_step_that_never_calls_compute_loss_has_no_control_variate_and_no_held_out_score(caplog):
+    caplog.set_level("INFO", "findlr")
+    trainer = trainer_of(**of_line(make=Aside, parts={"eval_dataset": points(20)}))
+    found = room.find_lr(trainer, verify=True, budget=200, num_steps=40, max_lr=1.0, progress=False)
+    assert "no control variate: training_step never calls compute_loss" in caplog.text
+    assert found.curve.baseline is None
+    assert len(found.race.runs) >= 3
+    assert not found.race.held_out
+    assert "compute_loss" not in vars(trainer)
+
+
+def test_a_step_around_the_trainers_own_keeps_its_control_variate():
+    trainer = trainer_of(**of_line(make=AroundTheStep, gradient_accumulation_steps=2))
+    trainer.compute_loss = given = trainer.compute_loss
+    callback = room.FindLR(trainer, num_steps=8, max_lr=1e-2, progress=False)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert callback.finding.curve.baseline is not None
+    assert trainer.compute_loss is given
+
+
+def test_a_loss_that_fails_outside_of_a_step_ends_no_search(caplog):
+    caplog.set_level("INFO", "findlr")
+    trainer = trainer_of(**of_line(make=OnlyInAStep))
+    found = room.find_lr(trainer, num_steps=8, max_lr=1e-2, progress=False)
+    assert "no control variate: the loss of a batch can't be had by itself (ValueError: no step" in caplog.text
+    assert len(found.curve) == 8
+
+
 # In a training
 
 
