@@ -932,6 +932,38 @@ def test_a_curve_that_refuses_changes_no_rate(caplog):
     assert "the training keeps its rate" in caplog.text
 
 
+class Annealed(Remembering):
+    """Whose scheduler can't be given a new peak on its way."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_training_steps, eta_min=1e-5)
+        return self.lr_scheduler
+
+
+def test_a_rate_that_can_not_be_written_ends_no_training(caplog):
+    ended = []
+    for search in (False, True):
+        trainer = trainer_of(make=Annealed, max_steps=6)
+        if search:
+            how = {"num_steps": 60, "max_lr": 1.0, "progress": False}
+            trainer.add_callback(callback := room.FindLR(trainer, apply=True, at=3, **how))
+        trainer.train()
+        ended.append([trainer.model.state_dict(), trainer.lr_scheduler.state_dict(), trainer.args.learning_rate])
+    assert callback.finding.suggestion is not None
+    assert "the training keeps its rate, because" in caplog.text
+    assert not list(differing(*ended))
+
+
+def test_a_rate_that_could_not_be_written_is_refused_before_the_search():
+    trainer_of(make=Annealed, max_steps=6, save_strategy="steps", save_steps=3).train()
+    trainer = trainer_of(make=Annealed, max_steps=6)
+    trainer.add_callback(room.FindLR(trainer, apply=True, progress=False))
+    with pytest.raises(ConfigurationError, match=r"CosineAnnealingLR is on its way.*Leave apply out, and build"):
+        trainer.train(resume_from_checkpoint="out/checkpoint-3")
+    assert not trainer.seen
+
+
 class Freezes(TrainerCallback):
     """Freezes all but the head, in one of its hooks."""
 

@@ -66,13 +66,12 @@ class Baseline:
         if self.variate is None:
             return None
         if not self._is_checked:
-            reason: str | None = "the loss function changes something each time that it is called"
+            none = self._taker.why_no_loss()  # as the first step may have shown
+            reason: str | None = none or "the loss function changes something each time that it is called"
             (written, kept), now = self._before, self._side_effects()
-            if (own := self._taker.why_no_loss()) is not None:  # which a first step may tell
-                reason = own
-            elif now[0] == written:
+            if now[0] == written:
                 self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
-                reason = self._checked(self.variate, latest)
+                reason = none or self._checked(self.variate, latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
