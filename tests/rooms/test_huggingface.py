@@ -779,6 +779,19 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left():
     assert (finding.plan.total_steps, finding.plan.epochs) == (trainer.state.global_step, 3)
 
 
+def test_a_step_has_no_more_batches_than_an_epoch():
+    trainer = trainer_of(max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=64)
+    finding = room.find_lr(trainer, num_steps=3, max_lr=1e-2, progress=False, control_variate=False)
+    assert finding.facts["accumulation_steps"] == 10
+    assert len(finding.curve) == 3
+    trainer.seen = []
+    trainer.train()
+    assert len(trainer.seen) == 10 * trainer.state.global_step
+    plain = trainer_of(max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=10)
+    alike = room.find_lr(plain, num_steps=3, max_lr=1e-2, progress=False, control_variate=False)
+    assert list(finding.curve.loss) == list(alike.curve.loss)
+
+
 def test_epochs_are_the_length():
     assert plan_of(stopped(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=4)).total_steps == 9
 

@@ -429,6 +429,24 @@ def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):
     assert training.trainer.optimizers[0].param_groups[0]["lr"] == training.module.lr
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_step_has_no_more_batches_than_an_epoch(limit, tmp_path):
+    counted = []
+
+    class Counted(Module):
+        def training_step(self, batch, batch_idx):
+            counted.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    trainer = trainer_of(tmp_path, max_steps=4, limit_train_batches=limit, accumulate_grad_batches=64)
+    module, loader = Counted(), loader_of(5)
+    found = find_lr(trainer, module, loader, control_variate=False, **SWEEP | {"num_steps": 4})
+    searched, counted[:] = list(counted), []
+    trainer.fit(module, loader)
+    assert searched == counted
+    assert found.facts["accumulation_steps"] * 4 == len(searched)
+
+
 # The same Finding as that of the plain call
 
 

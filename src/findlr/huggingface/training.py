@@ -150,6 +150,9 @@ class TrainerStep(DelegatedStep):
 
     def __init__(self, training: Training, trainer: Trainer) -> None:
         self._count: int = trainer.args.gradient_accumulation_steps
+        loader = trainer.callback_handler.train_dataloader
+        if has_length(loader):  # a training steps at the end of each epoch, too
+            self._count = min(self._count, max(len(loader), 1))
         super().__init__(training, accumulation_steps=self._count, loss_method=(trainer, "compute_loss"))
         self._trainer = trainer
         self.clip_grad_norm = trainer.args.max_grad_norm or None
