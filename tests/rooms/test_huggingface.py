@@ -1119,6 +1119,15 @@ def test_an_empty_dict_of_eval_sets_is_none():
     assert own == plain
 
 
+def test_an_optimizer_that_sets_its_own_rate_is_refused():
+    trainer = trainer_of()
+    optimizer = transformers.Adafactor(trainer.model.parameters(), lr=None, relative_step=True, warmup_init=True)
+    trainer.optimizer = optimizer
+    trainer.lr_scheduler = transformers.optimization.AdafactorSchedule(optimizer)
+    with pytest.raises(OptimizerError, match=r"has lr=None.*relative_step=False, lr=1e-3"):
+        room.find_lr(trainer)
+
+
 def test_a_model_that_is_frozen_is_refused():
     def frozen():
         return line().requires_grad_(False)
