@@ -199,7 +199,7 @@ class _Step(DelegatedStep):
     """
 
     def __init__(self, net: NeuralNet, training: Training, given: Mapping[str, Any], count: int) -> None:
-        super().__init__(training, accumulation_steps=count)
+        super().__init__(training, accumulation_steps=count, loss_method=(net, "get_loss"))
         self._net, self._given = net, given
 
     def called(self, draw: Draw) -> Any:
@@ -216,10 +216,6 @@ class _Step(DelegatedStep):
         net = self._net
         inputs, targets = unpack_data(batch)
         return net.get_loss(net.infer(inputs, **self._given), targets, X=inputs, training=net.module_.training)
-
-    def why_no_loss(self) -> str | None:
-        """None, because the net has a loss of one batch."""
-        return None
 
     def remembered(self) -> Sequence[Any]:
         """The batches that the net's history counts."""

@@ -779,6 +779,19 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left():
     assert (finding.plan.total_steps, finding.plan.epochs) == (trainer.state.global_step, 3)
 
 
+def test_a_step_has_no_more_batches_than_an_epoch():
+    trainer = trainer_of(max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=64)
+    finding = room.find_lr(trainer, num_steps=3, max_lr=1e-2, progress=False, control_variate=False)
+    assert finding.facts["accumulation_steps"] == 10
+    assert len(finding.curve) == 3
+    trainer.seen = []
+    trainer.train()
+    assert len(trainer.seen) == 10 * trainer.state.global_step
+    plain = trainer_of(max_steps=-1, num_train_epochs=2, gradient_accumulation_steps=10)
+    alike = room.find_lr(plain, num_steps=3, max_lr=1e-2, progress=False, control_variate=False)
+    assert list(finding.curve.loss) == list(alike.curve.loss)
+
+
 def test_epochs_are_the_length():
     assert plan_of(stopped(max_steps=-1, num_train_epochs=3, gradient_accumulation_steps=4)).total_steps == 9
 
@@ -837,6 +850,68 @@ def test_an_eval_set_without_labels_is_refused():
         room.find_lr(trainer_of(**of_line(parts={"eval_dataset": data})), validation_every=5, progress=False)
 
 
+# A step of ones own
+
+
+class Aside(Trainer):
+    """Computes the loss in its step; ``compute_loss`` can't."""
+
+    def training_step(self, model, inputs, *args, **how):
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        loss = (model(inputs["inputs"])["logits"] - inputs["labels"]).square().mean()
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def compute_loss(self, *args, **how):
+        raise ValueError("no loss here")
+
+
+class AroundTheStep(Trainer):
+    def training_step(self, *args, **how):
+        self.steps = True
+        try:
+            return super().training_step(*args, **how)
+        finally:
+            self.steps = False
+
+
+class OnlyInAStep(AroundTheStep):
+    def compute_loss(self, *args, **how):
+        if not self.steps:
+            raise ValueError("no step is taken")
+        return super().compute_loss(*args, **how)
+
+
+def test_a_step_that_never_calls_compute_loss_has_no_control_variate_and_no_held_out_score(caplog):
+    caplog.set_level("INFO", "findlr")
+    trainer = trainer_of(**of_line(make=Aside, parts={"eval_dataset": points(20)}))
+    found = room.find_lr(trainer, verify=True, budget=200, num_steps=40, max_lr=1.0, progress=False)
+    assert "no control variate: training_step never calls compute_loss" in caplog.text
+    assert found.curve.baseline is None
+    assert len(found.race.runs) >= 3
+    assert not found.race.held_out
+    assert "compute_loss" not in vars(trainer)
+
+
+def test_a_step_around_the_trainers_own_keeps_its_control_variate():
+    trainer = trainer_of(**of_line(make=AroundTheStep, gradient_accumulation_steps=2))
+    trainer.compute_loss = given = trainer.compute_loss
+    callback = room.FindLR(trainer, num_steps=8, max_lr=1e-2, progress=False)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert callback.finding.curve.baseline is not None
+    assert trainer.compute_loss is given
+
+
+def test_a_loss_that_fails_outside_of_a_step_ends_no_search(caplog):
+    caplog.set_level("INFO", "findlr")
+    trainer = trainer_of(**of_line(make=OnlyInAStep))
+    found = room.find_lr(trainer, num_steps=8, max_lr=1e-2, progress=False)
+    assert "no control variate: the loss of a batch can't be had by itself (ValueError: no step" in caplog.text
+    assert len(found.curve) == 8
+
+
 # In a training
 
 
@@ -868,6 +943,38 @@ def test_a_curve_that_refuses_changes_no_rate(caplog):
     trainer.train()
     assert trainer.args.learning_rate == 1e-3
     assert "the training keeps its rate" in caplog.text
+
+
+class Annealed(Remembering):
+    """Whose scheduler can't be given a new peak on its way."""
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_training_steps, eta_min=1e-5)
+        return self.lr_scheduler
+
+
+def test_a_rate_that_can_not_be_written_ends_no_training(caplog):
+    ended = []
+    for search in (False, True):
+        trainer = trainer_of(make=Annealed, max_steps=6)
+        if search:
+            how = {"num_steps": 60, "max_lr": 1.0, "progress": False}
+            trainer.add_callback(callback := room.FindLR(trainer, apply=True, at=3, **how))
+        trainer.train()
+        ended.append([trainer.model.state_dict(), trainer.lr_scheduler.state_dict(), trainer.args.learning_rate])
+    assert callback.finding.suggestion is not None
+    assert "the training keeps its rate, because" in caplog.text
+    assert not list(differing(*ended))
+
+
+def test_a_rate_that_could_not_be_written_is_refused_before_the_search():
+    trainer_of(make=Annealed, max_steps=6, save_strategy="steps", save_steps=3).train()
+    trainer = trainer_of(make=Annealed, max_steps=6)
+    trainer.add_callback(room.FindLR(trainer, apply=True, progress=False))
+    with pytest.raises(ConfigurationError, match=r"CosineAnnealingLR is on its way.*Leave apply out, and build"):
+        trainer.train(resume_from_checkpoint="out/checkpoint-3")
+    assert not trainer.seen
 
 
 class Freezes(TrainerCallback):
@@ -1010,6 +1117,15 @@ def test_an_empty_dict_of_eval_sets_is_none():
         for each in (how, of_line())
     )
     assert own == plain
+
+
+def test_an_optimizer_that_sets_its_own_rate_is_refused():
+    trainer = trainer_of()
+    optimizer = transformers.Adafactor(trainer.model.parameters(), lr=None, relative_step=True, warmup_init=True)
+    trainer.optimizer = optimizer
+    trainer.lr_scheduler = transformers.optimization.AdafactorSchedule(optimizer)
+    with pytest.raises(OptimizerError, match=r"has lr=None.*relative_step=False, lr=1e-3"):
+        room.find_lr(trainer)
 
 
 def test_a_model_that_is_frozen_is_refused():

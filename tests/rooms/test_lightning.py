@@ -396,6 +396,30 @@ def test_apply_acts_where_the_module_writes_its_rate_itself(tmp_path):
     assert module.trainer.optimizers[0].param_groups[0]["lr"] == search.finding.lr == module.lr
 
 
+def annealing_to(floor):
+    return Module(lambda optimizer: optim.lr_scheduler.CosineAnnealingLR(optimizer, 60, eta_min=floor), interval="step")
+
+
+def test_apply_is_refused_before_the_search_where_a_scheduler_is_on_its_way(tmp_path):
+    first = Fitting(tmp_path / "1", annealing_to(1e-5), loader_of())
+    first.fit(2)
+    seen = []
+    search = FindLR(apply=True, on_step=seen.append, **SWEEP)
+    resumed = Fitting(tmp_path / "2", annealing_to(1e-5), loader_of(), search)
+    with pytest.raises(ConfigurationError, match=r"CosineAnnealingLR is on its way.*Leave apply out, and build"):
+        resumed.fit(4, ckpt_path=tmp_path / "1" / "step=2.ckpt")
+    assert not seen
+
+
+def test_apply_says_so_where_the_rate_that_is_found_can_not_be_written(tmp_path, caplog):
+    search, module = FindLR(apply=True, **SWEEP | {"num_steps": 100, "max_lr": 10.0}), annealing_to(50.0)
+    module.lr = 100.0
+    trainer_of(tmp_path, search, max_steps=30).fit(module, loader_of(100))
+    assert search.finding.suggestion is not None
+    assert "the training goes on at its own rate" in caplog.text
+    assert module.lr == module.trainer.optimizers[0].param_groups[0]["initial_lr"] == 100.0
+
+
 def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):
     search = FindLR(apply=True, **SWEEP | {"max_lr": 1e-4})
     training = Fitting(tmp_path, Module(), loader_of(), search)
@@ -403,6 +427,24 @@ def test_apply_says_so_where_no_rate_is_found(tmp_path, caplog):
     assert search.finding.suggestion is None
     assert "no rate was found, and the training goes on at its own" in caplog.text
     assert training.trainer.optimizers[0].param_groups[0]["lr"] == training.module.lr
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_step_has_no_more_batches_than_an_epoch(limit, tmp_path):
+    counted = []
+
+    class Counted(Module):
+        def training_step(self, batch, batch_idx):
+            counted.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    trainer = trainer_of(tmp_path, max_steps=4, limit_train_batches=limit, accumulate_grad_batches=64)
+    module, loader = Counted(), loader_of(5)
+    found = find_lr(trainer, module, loader, control_variate=False, **SWEEP | {"num_steps": 4})
+    searched, counted[:] = list(counted), []
+    trainer.fit(module, loader)
+    assert searched == counted
+    assert found.facts["accumulation_steps"] * 4 == len(searched)
 
 
 # The same Finding as that of the plain call

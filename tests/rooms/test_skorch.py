@@ -13,6 +13,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Freezer, GradientNormClipping, Initializer, InputShapeSetter, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn, optim
+from torch.nn import functional
 
 from findlr import ConfigurationError, OptimizerError
 from findlr import find_lr as plain
@@ -173,6 +174,69 @@ def test_each_run_of_a_race_counts_its_batches_anew():
 def test_an_accumulation_that_is_not_told_is_named():
     with pytest.raises(OptimizerError, match=r"given 1 of its batches.*gradient_accumulation_steps"):
         find_lr(net_of(Accumulates), X, Y)
+
+
+class Gan(NeuralNetRegressor):
+    """Steps a critic of its own, too; the criterion does not fit, and no step calls it."""
+
+    def initialize_module(self):
+        super().initialize_module()
+        self.critic_ = nn.Linear(4, 1)
+        return self
+
+    def initialize_optimizer(self, *args, **how):
+        super().initialize_optimizer(*args, **how)
+        self.second_ = optim.SGD(self.critic_.parameters(), 0.01)
+        return self
+
+    def train_step(self, batch, **fit_params):
+        real, fake = batch[0], self.module_(torch.randn(len(batch[0]), 4)).expand(-1, 4)
+        judged = (
+            functional.softplus(-self.critic_(real)).mean() + functional.softplus(self.critic_(fake.detach())).mean()
+        )
+        self.second_.zero_grad()
+        judged.backward()
+        self.second_.step()
+        loss = functional.softplus(-self.critic_(fake)).mean()
+        self.optimizer_.zero_grad()
+        loss.backward()
+        self.optimizer_.step()
+        return {"loss": loss, "y_pred": fake}
+
+
+def test_a_step_that_never_calls_get_loss_has_no_control_variate_and_no_held_out_score(caplog):
+    caplog.set_level("INFO", "findlr")
+    labels = np.arange(60) % 3
+    net = net_of(Gan, criterion=nn.NLLLoss)
+    found = find_lr(net, X, labels, verify=True, total_steps=300, num_steps=100, max_lr=10.0)
+    assert "no control variate: train_step never calls get_loss" in caplog.text
+    assert found.curve.baseline is None
+    assert len(found.race.runs) >= 3
+    assert not found.race.held_out
+
+
+class CriticFirst(Gan):
+    """Steps its critic alone at every second batch, the first among them."""
+
+    turns = 0
+
+    def train_step(self, batch, **fit_params):
+        self.turns += 1
+        if self.turns % 2 == 0:
+            return NeuralNetRegressor.train_step(self, batch, **fit_params)
+        loss = self.critic_(batch[0]).square().mean()
+        loss.backward()
+        self.second_.step()
+        return {"loss": loss, "y_pred": None}
+
+
+@pytest.mark.parametrize("kind", [Accumulates, CriticFirst])
+def test_whether_get_loss_is_called_is_judged_by_the_first_step_that_was_taken(kind):
+    net = net_of(kind, module__width=4, train_split=None).initialize()
+    net.get_loss = given = net.get_loss
+    found = find_lr(net, X, Y, num_steps=8, max_lr=1e-2, gradient_accumulation_steps=steps_of(net))
+    assert found.curve.baseline is not None
+    assert net.get_loss is given
 
 
 class Shaped(Net):

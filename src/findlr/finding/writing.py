@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from findlr.errors import OptimizerError
+from findlr.analysis.numbers import real
+from findlr.errors import ConfigurationError, OptimizerError
 from findlr.finding.peaks import kept_peaks, peaks
 from findlr.finding.schedulers import flattened, follows_metric, unwrapped
 
@@ -43,6 +45,48 @@ def write_rates(
         OptimizerError: the groups differ in number, or the scheduler cannot be made to peak at ``lrs``; nothing is
             changed.
     """
+    writer(optimizers, lrs, scheduler, within)()
+
+
+def check_apply(optimizer: Any, scheduler: Any = None, within: int | None = None) -> None:
+    """Refuse, before a callback searches, what it could write no rate into afterwards.
+
+    Args:
+        optimizer: a PyTorch optimizer.
+        scheduler: a PyTorch scheduler on it, or None.
+        within: as in ``write_rates``.
+
+    Raises:
+        ConfigurationError: it says what to do.
+    """
+    if optimizers_in(optimizer) is None:
+        return  # a search says what is wrong
+    rates = [real(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    numbers = [rate for rate in rates if rate is not None]
+    if len(numbers) < len(rates) or not any(numbers):
+        return  # as above
+    try:
+        try:
+            writer([optimizer], [2 * rate for rate in numbers], scheduler, within)
+        except ConfigurationError:  # a cap on the rates, say
+            writer([optimizer], [rate / 2 for rate in numbers], scheduler, within)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"FindLR(apply=True) can't write its rate: {why_of(error)}. Leave apply out, and build the optimizer and "
+            "its scheduler for the rate that is found; or take a scheduler whose rates are shares of the optimizer's, "
+            "with eta_min=0 say"
+        ) from None
+
+
+def why_of(error: ConfigurationError) -> str:
+    """Why a rate can't be written; what to do about it, after the colon, is for a call of ``apply``."""
+    return str(error).partition(": ")[0]
+
+
+def writer(
+    optimizers: Sequence[Any], lrs: Sequence[float], scheduler: Any = None, within: int | None = None
+) -> Callable[[], None]:
+    """What writes the rates once it is called; see ``write_rates``, whose errors are raised here."""
     groups = [group for each in optimizers for group in each.param_groups]
     _check_groups(optimizers, groups, lrs, scheduler)
     optimizer = optimizers[0]
@@ -50,9 +94,12 @@ def write_rates(
     for each in schedulers:
         _check_scheduler(each, optimizer)
     if len(schedulers) == 1 and (kept := kept_peaks(schedulers[0], within)):
-        _scale(schedulers[0], optimizer, [lr / peak for lr, peak in zip(lrs, kept, strict=True)])
-        return
+        return partial(_scale, schedulers[0], optimizer, [lr / peak for lr, peak in zip(lrs, kept, strict=True)])
     bases = _bases(schedulers[0], lrs, within) if schedulers else lrs
+    return partial(_write_bases, groups, bases, schedulers)
+
+
+def _write_bases(groups: Sequence[Any], bases: Sequence[float], schedulers: Sequence[Any]) -> None:
     if not schedulers and any("initial_lr" in group for group in groups):
         logger.warning(
             "the optimizer has a scheduler, which may write its own rate over this one: give it to apply(), or "

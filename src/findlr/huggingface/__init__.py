@@ -9,8 +9,9 @@ from typing import Any, Unpack
 
 from findlr.analysis.given import check_flags
 from findlr.analysis.numbers import whole
-from findlr.errors import ConfigurationError, MissingExtraError
+from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
+from findlr.finding.writing import check_apply, why_of
 from findlr.search.find import find
 from findlr.search.interrupts import signals_act
 from findlr.search.settings import Search, Settings
@@ -114,9 +115,16 @@ class FindLR(TrainerCallback):
         self._makes_optimizer = trainer.optimizer is None or trainer.model_init is not None
 
     def on_train_begin(self, *given: Any, **parts: Any) -> None:
-        """Search, if ``train`` goes no further."""
+        """Search, if ``train`` goes no further.
+
+        Raises:
+            ConfigurationError: the rate is to be written, and the scheduler can't be given one.
+        """
         if given[1] is not self._trainer.state:
             raise ConfigurationError("this FindLR is another trainer's: trainer.add_callback(FindLR(trainer))")
+        if self._apply:
+            trainer = self._trainer
+            check_apply(trainer.optimizer, trainer.lr_scheduler, max(trainer.state.max_steps, 1))
         self._is_due = self._at == 0
         if self._before is not None:
             for callback in self._before:
@@ -151,7 +159,13 @@ class FindLR(TrainerCallback):
         if self._apply and self.finding.suggestion is None:
             logger.warning("the training keeps its rate: %s", self.finding.why)
         elif self._apply:
-            self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
+            try:
+                self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
+            except OptimizerError as error:  # of a scheduler that was at its start as the training began
+                logger.warning(
+                    "the training keeps its rate, because %s can't be written: %s", self.finding.lr, why_of(error)
+                )
+                return
             if self.finding.facts.get("sets") == ARGUMENT:  # for what reads it later; elsewhere it does not act
                 trainer.args.learning_rate = max(self.finding.lrs) * self.finding.facts.get("sets_share", 1.0)
 

@@ -146,10 +146,14 @@ class TrainerStep(DelegatedStep):
 
     combine: Literal["mean", "sum"] = "sum"  # each batch's loss is its share of the step's
     draws_first = True
+    name = "training_step"
 
     def __init__(self, training: Training, trainer: Trainer) -> None:
         self._count: int = trainer.args.gradient_accumulation_steps
-        super().__init__(training, accumulation_steps=self._count)
+        loader = trainer.callback_handler.train_dataloader
+        if has_length(loader):  # a training steps at the end of each epoch, too
+            self._count = min(self._count, max(len(loader), 1))
+        super().__init__(training, accumulation_steps=self._count, loss_method=(trainer, "compute_loss"))
         self._trainer = trainer
         self.clip_grad_norm = trainer.args.max_grad_norm or None
         self.autocast = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
@@ -220,10 +224,6 @@ class TrainerStep(DelegatedStep):
             by_items = trainer.model_accepts_loss_kwargs and self._items is not None
             scaled = by_items or trainer.compute_loss_func is not None
         return 1 if scaled else self._count
-
-    def why_no_loss(self) -> str | None:
-        """None, because the trainer has a loss of one batch."""
-        return None
 
     def why_not_together(self) -> str | None:
         """The trainer alone takes its steps."""

@@ -21,9 +21,8 @@ from torch import nn
 from findlr.analysis.given import check_flags
 from findlr.errors import ConfigurationError, MissingExtraError, RestoreError
 from findlr.finding import Finding
-from findlr.finding.writing import write_rates
 from findlr.lightning.searching import PACKAGES, check, leaves, package_of, searched, silence
-from findlr.lightning.written import moves_of, write_into
+from findlr.lightning.written import write_all
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals
 from findlr.search.memory import Phase
@@ -209,20 +208,14 @@ class FindLR(*_bases()):  # type: ignore[misc]
         how: Any = {} if trainer.progress_bar_callback is None else {"progress": False}  # theirs is on the screen
         try:
             check(trainer)
-            training, self.finding = searched(trainer, **{**how, **self._how})
+            training, self.finding = searched(trainer, applies=self._apply, **{**how, **self._how})
         except BaseException as error:
             self.finding = getattr(error, "finding", None)
             raise
         if self._apply and self.finding.suggestion is None:
             logger.warning("no rate was found, and the training goes on at its own: %s", self.finding.why)
         elif self._apply:
-            rates = iter(self.finding.lrs)
-            for optimizer in training.swept:
-                scheduler = next((each for each in training.schedulers if each.optimizer is optimizer), None)
-                moved = [each for each in trainer.lr_scheduler_configs if each.scheduler is scheduler]
-                within = moves_of(trainer, moved[0], self.finding.plan.total_steps) if moved else None
-                write_rates([optimizer], [next(rates) for _ in optimizer.param_groups], scheduler, within)
-            write_into(trainer.lightning_module, self.finding)  # for what reads it later: a warmup by hand, say
+            write_all(trainer, training, self.finding)
 
 
 class _Leaving(FindLR):

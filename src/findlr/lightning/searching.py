@@ -18,8 +18,9 @@ from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError
 from findlr.finding import Finding
 from findlr.finding.schedulers import follows_metric, length_of, unwrapped
+from findlr.finding.writing import check_apply
 from findlr.lightning.step import LightningStep
-from findlr.lightning.written import moves_of, unit_of, written_in
+from findlr.lightning.written import moves_of, schedulers_of, unit_of, written_in
 from findlr.search.find import find
 from findlr.search.settings import Search
 from findlr.torch.data.batches import TorchBatches
@@ -119,6 +120,7 @@ def trainable_of(
 def searched(
     trainer: Any,
     *,
+    applies: bool,
     schedule: Any = None,
     total_steps: int | str | None = None,
     warmup: float | None = None,
@@ -127,7 +129,11 @@ def searched(
     snapshot: StoreKind = "auto",
     **search: Unpack[Search],
 ) -> tuple[Training, Finding]:
-    """Search in it; the module's ``log`` and ``log_dict`` reach nobody meanwhile."""
+    """Search in it; the module's ``log`` and ``log_dict`` reach nobody meanwhile.
+
+    Raises:
+        ConfigurationError: the rate is to be applied, and a scheduler can't be given one; no step has been taken.
+    """
     own = vars(trainer.lightning_module)
     with ExitStack() as exits:
         put = {"callbacks": trainer.callbacks, "_loggers": trainer._loggers, "profiler": trainer.profiler}
@@ -139,6 +145,8 @@ def searched(
         trainable = trainable_of(trainer, sweep=sweep, restore=restore, snapshot=snapshot, verify=verify, facts=facts)
         length = _length(trainer, put["callbacks"]) if total_steps is None else total_steps
         plan = _planned(trainer, trainable, schedule, length, warmup)
+        for parts in schedulers_of(trainer, trainable.training, plan.total_steps) if applies else ():
+            check_apply(*parts)
         facts |= written_in(trainer, trainable.training, package_of(trainer), plan.total_steps)
         for name in ("log", "log_dict"):
             own[name] = trainable.taker.log  # type: ignore[attr-defined]

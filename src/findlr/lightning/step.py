@@ -57,7 +57,9 @@ class LightningStep(DelegatedStep):
         self._metric = import_module("torchmetrics").Metric
         self._told: dict[str, Any] = {}  # by a validation step, to self.log
         self._divisor = trainer.accumulate_grad_batches if self._is_automatic else 1
-        self.accumulation_steps = self._divisor if self._is_automatic else None
+        # The loop steps at the end of each epoch, too; each loss is divided by all the same.
+        self._batches = int(min(self._divisor, max(trainer.num_training_batches, 1)))
+        self.accumulation_steps = self._batches if self._is_automatic else None
         self.autocast = _TYPES.get(trainer.precision_plugin.precision)
         takes = import_module(f"{package}.utilities.signature_utils").is_param_in_hook_signature
         if takes(self._module.training_step, "dataloader_iter", explicit=True):
@@ -102,7 +104,7 @@ class LightningStep(DelegatedStep):
         self._has_no_loss = self._is_automatic and not told
         self._had_loss = self._had_loss or bool(told)
         if self._has_no_loss:
-            if not self._had_loss and self._next.index >= _MOST_WITHOUT_LOSS * self._divisor:
+            if not self._had_loss and self._next.index >= _MOST_WITHOUT_LOSS * self._batches:
                 raise LossError(
                     f"training_step returned None for the first {self._next.index} batches: return the loss"
                 )
@@ -154,7 +156,7 @@ class LightningStep(DelegatedStep):
             finally:
                 self._by_hand.on_run_end()
             losses.append(outputs[0].get("loss"))
-        elif (self._next.index + 1) % self._divisor:
+        elif (self._next.index + 1) % self._batches:
             closure()
         else:
             self._progress.increment_ready()
@@ -169,7 +171,7 @@ class LightningStep(DelegatedStep):
         return losses[0]
 
     def _zero_grad(self) -> None:
-        if self._next.index % self._divisor == 0:
+        if self._next.index % self._batches == 0:
             optimizer = self._trainer.optimizers[0]  # automatic optimization has no other
             self._module.on_before_zero_grad(optimizer)
             self._module.optimizer_zero_grad(self._trainer.current_epoch, self._next.in_epoch, optimizer)

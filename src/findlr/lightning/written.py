@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
 
+from findlr.errors import OptimizerError
 from findlr.finding import Finding
+from findlr.finding.writing import why_of, writer
 from findlr.search.restoring import Unwritten, restored
 from findlr.torch.setting import facts_of, made_rates, share_of
 from findlr.torch.snapshot.notes import Attributes
 from findlr.torch.training import Training
+
+logger = logging.getLogger("findlr")
 
 _RATES = ("lr", "learning_rate")  # where Lightning's own finder looks, too
 
@@ -65,7 +70,36 @@ def written_in(trainer: Any, training: Training, package: str, total_steps: int 
     return {}
 
 
-def write_into(module: Any, finding: Finding) -> None:
+def schedulers_of(trainer: Any, training: Training, total_steps: int | None) -> Iterator[tuple[Any, Any, int | None]]:
+    """Each swept optimizer, its scheduler or None, and how often that moves in a training of so many steps."""
+    for optimizer in training.swept:
+        scheduler = next((each for each in training.schedulers if each.optimizer is optimizer), None)
+        moved = [each for each in trainer.lr_scheduler_configs if each.scheduler is scheduler]
+        yield optimizer, scheduler, moves_of(trainer, moved[0], total_steps) if moved else None
+
+
+def write_all(trainer: Any, training: Training, finding: Finding) -> None:
+    """Write the rates into the swept optimizers and their schedulers, and into the module's number.
+
+    Into none of them, with a warning, where one can't be given its rate.
+    """
+    rates = iter(finding.lrs)
+    try:
+        writes = [
+            writer([optimizer], [next(rates) for _ in optimizer.param_groups], scheduler, within)
+            for optimizer, scheduler, within in schedulers_of(trainer, training, finding.plan.total_steps)
+        ]
+    except OptimizerError as error:  # such as of a floor that is above the rate
+        logger.warning(
+            "the training goes on at its own rate, because %s can't be written: %s", finding.lr, why_of(error)
+        )
+        return
+    for write in writes:
+        write()
+    _write_into(trainer.lightning_module, finding)  # for what reads it later: a warmup by hand, say
+
+
+def _write_into(module: Any, finding: Finding) -> None:
     """Write the rate that was found into the number that sets it, if there is one, as the line to paste does."""
     for where, holder, name in _numbers(module):
         if where == finding.facts.get("sets"):

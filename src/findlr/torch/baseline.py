@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from findlr.errors import LossError
+from findlr.search.failure import is_the_trainings, told
 from findlr.search.kept import kept_in, put_kept
 from findlr.search.objects import is_small_array
 from findlr.torch.control_variate import ControlVariate
@@ -65,19 +66,12 @@ class Baseline:
         if self.variate is None:
             return None
         if not self._is_checked:
-            reason: str | None = "the loss function changes something each time that it is called"
+            none = self._taker.why_no_loss()  # as the first step may have shown
+            reason: str | None = none or "the loss function changes something each time that it is called"
             (written, kept), now = self._before, self._side_effects()
             if now[0] == written:
                 self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
-                self.forwards += 2
-                try:
-                    reason = self._once(partial(self.variate.disagrees, latest))
-                except LossError as error:
-                    reason = str(error)
-                changed = {} if reason is not None else self.variate.changed()
-                if changed:
-                    self.forwards += 1
-                    reason = self._once(partial(self.variate.remember, changed, latest))
+                reason = none or self._checked(self.variate, latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
                 self.variate = None
@@ -85,6 +79,23 @@ class Baseline:
             self._is_checked = True
         self.forwards += 1
         return self._once(self.variate.loss) if self._holders else self.variate.loss()
+
+    def _checked(self, variate: ControlVariate, latest: Loss) -> str | None:
+        """The reason why it can't be trusted; or None."""
+        try:
+            self.forwards += 2
+            reason: str | None = self._once(partial(variate.disagrees, latest))
+            if reason is None and (changed := variate.changed()):
+                self.forwards += 1
+                reason = self._once(partial(variate.remember, changed, latest))
+        except LossError as error:
+            return str(error)
+        except Exception as error:
+            # The step itself has worked. Another rank may not have failed, and waits for this one.
+            if not (self._training.ranks.is_alone and is_the_trainings(error)):
+                raise
+            return f"the loss of a batch can't be had by itself ({told(error)})"
+        return reason
 
     def _once(self, measure: Callable[[], Any]) -> Any:
         """What ``measure`` gives, with nothing counted or kept by the functions: the step has done so already."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,8 @@ class DelegatedStep(ABC):
     Args:
         training: the models and optimizers that are stepped.
         accumulation_steps: the batches that a step draws, if it always draws as many; else None.
+        loss_method: an object of a framework's and the name of its method that gives the loss of a batch, unless a
+            step of the user's own never calls it; None where there is no such loss.
     """
 
     combine: Literal["mean", "sum"] = "mean"
@@ -36,13 +39,17 @@ class DelegatedStep(ABC):
     name = "train_step"
     """What takes the step, in messages."""
 
-    def __init__(self, training: Training, accumulation_steps: int | None = None) -> None:
+    def __init__(
+        self, training: Training, accumulation_steps: int | None = None, loss_method: tuple[Any, str] | None = None
+    ) -> None:
         self.passes = 0
         self.accumulation_steps = accumulation_steps
         self._training = training
         self._counted, self._others = Counted(), Counted()  # steps of the swept optimizers, and at first of all
         self._refused = 0  # calls in a row that tried no step
         self._has_stepped = False  # whether any call did
+        self._loss_method = loss_method
+        self._loss_calls: list[Any] = []  # of that method, in the first step
 
     @abstractmethod
     def called(self, draw: Draw) -> Any:
@@ -72,6 +79,8 @@ class DelegatedStep(ABC):
             if not self._has_stepped:
                 for optimizer in training.optimizers:
                     stack.callback(hooked(optimizer).register_step_post_hook(others.stepped).remove)
+                if self._loss_method is not None:
+                    self._loss_calls = stack.enter_context(_calls_of(*self._loss_method))
             returned = self.called(draw)
             waits = self._has_stepped or (others.steps > 0 and self._refused + 1 < MOST_SKIPS)
             refuses = waits and training.ranks.is_alone and not self.tried
@@ -133,7 +142,11 @@ class DelegatedStep(ABC):
 
     def why_no_loss(self) -> str | None:
         """None if there is a loss of one batch; else the function alone knows what its loss is made of."""
-        return "train_step has no loss of one batch by itself"
+        if self._loss_method is None:
+            return "train_step has no loss of one batch by itself"
+        if not self._has_stepped or self._loss_calls:
+            return None
+        return f"{self.name} never calls {self._loss_method[1]}, so a batch has no loss by itself"
 
     def why_not_together(self) -> str | None:
         """Nobody but the function knows what it does."""
@@ -146,6 +159,26 @@ class DelegatedStep(ABC):
     def remembered(self) -> Sequence[Any]:
         """Nothing: what else the function changes belongs in ``restore=``."""
         return []
+
+
+@contextmanager
+def _calls_of(owner: Any, name: str) -> Iterator[list[Any]]:
+    """The calls of an object's method meanwhile; an attribute of the object covers it, and is taken away again."""
+    calls: list[Any] = []
+    own, method = vars(owner), getattr(owner, name)
+    before = {name: own[name]} if name in own else {}
+
+    @wraps(method)
+    def seen(*args: Any, **how: Any) -> Any:
+        calls.append(name)
+        return method(*args, **how)
+
+    try:
+        own[name] = seen
+        yield calls
+    finally:
+        own.pop(name, None)
+        own.update(before)
 
 
 class OwnStep(DelegatedStep):

@@ -153,6 +153,8 @@ def _base_rate(optimizer: optim.Optimizer, number: int) -> float:
         raise OptimizerError(
             f"{name} cannot be swept: its param group {number} has no 'lr'; choose an optimizer that takes a rate"
         )
+    if group.get("relative_step") is True and not group["lr"]:  # AdafactorSchedule writes 0 over the None
+        group = {**group, "lr": None}
     for key in ("lr", "initial_lr"):
         if group.get(key, 0.0) is None:
             raise OptimizerError(
