@@ -10,6 +10,7 @@ UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/traini
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
+IMPORTED = "torch/snapshot/test_imported.py::test_what_an_imported_function_or_class_keeps"
 KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
 HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
@@ -236,6 +237,37 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 BASELINE,
                 "            if now[0] == written:",
                 "            if True:",
+            ),
+        ],
+        "all this in other files of your own, too, but in no installed library; attributes of functions; what a "
+        "`functools.cache` holds": [
+            Break(
+                "what an imported class keeps",
+                f"{IMPORTED}[a class-loss_fn]",
+                OBJECTS,
+                " and not (isinstance(home, str) and is_users(home))",
+                "",
+            ),
+            Break(
+                "what a function keeps that is an attribute of an imported module",
+                f"{IMPORTED}[a name of a module-loss_fn]",
+                OBJECTS,
+                "    return kept if len(kept) == len(found) else kept | _in_modules(found, code)",
+                "    return kept",
+            ),
+            Break(
+                "attributes of a function",
+                f"{IMPORTED}[attributes of a function-loss_fn]",
+                OBJECTS,
+                ", *vars(function).items())",
+                ",)",
+            ),
+            Break(
+                "what a cache holds",
+                f"{IMPORTED}[caches-loss_fn]",
+                OBJECTS,
+                "each in gc.get_referents(function) if",
+                "each in () if",
             ),
         ],
         "what hooks of modules, parameters and optimizers hold, as what a loss function holds; what parameters have as "
@@ -1053,8 +1085,9 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",
-    "tensors that an imported module of yours names, and what a `queue.Queue` holds": (
-        f"{REACH}a_tensor_that_a_module_of_code_or_a_queue_holds"
+    "what a `queue.Queue` holds": f"{REACH}a_tensor_in_a_queue",
+    "what a `functools.lru_cache` with a `maxsize` first takes during a search (what it held before is put back)": (
+        f"{REACH}what_a_cache_with_a_bound_first_takes_in_a_search"
     ),
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
