@@ -270,14 +270,21 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "each in () if",
             ),
         ],
-        "what hooks of modules, parameters and optimizers hold, as what a loss function holds; what parameters have as "
-        "attributes": [
+        "what hooks of modules, parameters and optimizers hold, and hooks of all of them, as what a loss function "
+        "holds; what parameters have as attributes": [
             Break(
                 "tensors that a hook writes into",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[running_mean-find_lr]",
                 TRAINING,
                 "self.include(replace(reached, modules=[] if own else reached.modules, loaders=[]))",
                 "pass",
+            ),
+            Break(
+                "what a hook of all modules replaces",
+                "torch/snapshot/test_hooks.py::test_what_hooks_of_all_modules_and_optimizers_hold",
+                HOOKS,
+                "            self.functions += filter(callable, hooks.values())",
+                "            pass",
             ),
             Break(
                 "tensors that a hook replaces",
@@ -590,7 +597,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the grad mode",
                 f"{MODE}[grad mode-find_lr]",
                 MODES,
-                '    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")\n',
+                "    (torch.is_grad_enabled, torch.set_grad_enabled),\n",
                 "",
             ),
         ],
@@ -617,6 +624,44 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "    pass",
             ),
         ],
+        "the detection of anomalies; deterministic algorithms; cuDNN's flags; the precision of products; the default "
+        "type": [
+            Break(
+                "whether anomalies are detected",
+                f"{MODE}[anomalies-find_lr]",
+                MODES,
+                "    (torch.is_anomaly_enabled, lambda on: ",
+                "    (torch.is_anomaly_enabled, lambda on: None and ",
+            ),
+            Break(
+                "whether algorithms are deterministic",
+                f"{MODE}[determinism-find_lr]",
+                MODES,
+                "    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),\n",
+                "",
+            ),
+            Break(
+                "cuDNN's flags",
+                f"{MODE}[cudnn-own-loop]",
+                MODES,
+                '"benchmark", ',
+                "",
+            ),
+            Break(
+                "the precision of products",
+                f"{MODE}[precision-find_lr]",
+                MODES,
+                " if before else None),",
+                " if not before else None),",
+            ),
+            Break(
+                "the default type",
+                f"{MODE}[default type-find_lr]",
+                MODES,
+                "    (torch.get_default_dtype, torch.set_default_dtype),\n",
+                "",
+            ),
+        ],
         "the stance of `torch.compile`": [
             Break(
                 "the stance of torch.compile",
@@ -641,7 +686,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a generator of NumPy's in a sampler",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 UNDOS,
-                '        return partial(setattr, value.bit_generator, "state", value.bit_generator.state), '
+                "        return partial(_put_bits, value.bit_generator, *_bits_of(value.bit_generator)), "
                 '"a NumPy Generator"',
                 "        return None",
             ),
@@ -1000,6 +1045,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "no hook": [
+            Break(
+                "hooks of all modules that a step registers",
+                "torch/snapshot/test_hooks.py::"
+                "test_a_hook_of_all_modules_or_optimizers_that_a_step_registers_is_taken_away",
+                MODES,
+                "    *((hooks.copy, partial(refill, hooks)) for hooks in GLOBAL),\n",
+                "",
+            ),
             Break(
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
