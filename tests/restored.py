@@ -1138,6 +1138,9 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",
+    "what code in another file of yours keeps, more than eight calls away from a function of the training": (
+        "torch/snapshot/test_imported.py::test_code_of_a_large_package_is_looked_into_for_eight_calls"
+    ),
     "what a `queue.Queue` holds": f"{REACH}a_tensor_in_a_queue",
     "what a `functools.lru_cache` with a `maxsize` first takes during a search (what it held before is put back)": (
         f"{REACH}what_a_cache_with_a_bound_first_takes_in_a_search"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 MOST_ITEMS = 1_000  # of a container; a longer one is data
+_MOST_CALLS = 8  # from a function to those of another file that are looked into: a package of the user's may be large
 MOST_OBJECTS = 5_000  # that are looked at, in all
 MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
@@ -136,8 +137,10 @@ def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
         return
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
         yield default, f"{place}.default{i}"
+    is_far = place.count(".") >= _MOST_CALLS
     for name, value in (*bound_in(function).items(), *vars(function).items()):
-        yield value, f"{place}.{name}"
+        if not (is_far and isinstance(value, (FunctionType, type)) and value.__module__ != function.__module__):
+            yield value, f"{place}.{name}"
 
 
 def bound_in(function: FunctionType) -> dict[str, Any]:

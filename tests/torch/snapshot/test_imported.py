@@ -90,3 +90,14 @@ def test_what_an_installed_library_holds_is_left_alone(folder, found, monkeypatc
     names = {"__name__": "a_script", "used": library.used, "library": library}
     exec("def step(): return used() + library.used() + library.other", names)
     assert len(reached_from(names["step"]).tensors) == found
+
+
+@pytest.mark.parametrize(("files", "found"), [(8, 1), (9, 0)])
+def test_code_of_a_large_package_is_looked_into_for_eight_calls(files, found):
+    names = {"__name__": "file0", "mean": torch.zeros(2)}
+    exec("def function0(): return mean", names)
+    for i in range(1, files):
+        names = {"__name__": f"file{i}", f"function{i - 1}": names[f"function{i - 1}"]}
+        exec(f"def function{i}(): return function{i - 1}()", names)
+    called = names[f"function{files - 1}"]
+    assert len(reached_from(lambda: called() + 1).tensors) == found
