@@ -10,6 +10,7 @@ UNDOS, PLACES, TRAINING = "search/memory.py", "search/batches.py", "torch/traini
 TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/validation.py"
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
+IMPORTED = "torch/snapshot/test_imported.py::test_what_an_imported_function_or_class_keeps"
 KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
 REPLACED = "torch/snapshot/test_replaced.py::test_"
 HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
@@ -282,14 +283,52 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "            if True:",
             ),
         ],
-        "what hooks of modules, parameters and optimizers hold, as what a loss function holds; what parameters have as "
-        "attributes": [
+        "all this in other files of your own, too, but in no installed library; attributes of functions; what a "
+        "`functools.cache` holds": [
+            Break(
+                "what an imported class keeps",
+                f"{IMPORTED}[a class-loss_fn]",
+                OBJECTS,
+                " and not (isinstance(home, str) and is_users(home))",
+                "",
+            ),
+            Break(
+                "what a function keeps that is an attribute of an imported module",
+                f"{IMPORTED}[a name of a module-loss_fn]",
+                OBJECTS,
+                "    return kept if len(kept) == len(found) else kept | _in_modules(found, code)",
+                "    return kept",
+            ),
+            Break(
+                "attributes of a function",
+                f"{IMPORTED}[attributes of a function-loss_fn]",
+                OBJECTS,
+                ", *vars(function).items())",
+                ",)",
+            ),
+            Break(
+                "what a cache holds",
+                f"{IMPORTED}[caches-loss_fn]",
+                OBJECTS,
+                "each in gc.get_referents(function) if",
+                "each in () if",
+            ),
+        ],
+        "what hooks of modules, parameters and optimizers hold, and hooks of all of them, as what a loss function "
+        "holds; what parameters have as attributes": [
             Break(
                 "tensors that a hook writes into",
                 "torch/snapshot/test_hooks.py::test_what_hooks_hold[running_mean-find_lr]",
                 TRAINING,
                 "self.include(replace(reached, modules=[] if own else reached.modules, loaders=[]))",
                 "pass",
+            ),
+            Break(
+                "what a hook of all modules replaces",
+                "torch/snapshot/test_hooks.py::test_what_hooks_of_all_modules_and_optimizers_hold",
+                HOOKS,
+                "            self.functions += filter(callable, hooks.values())",
+                "            pass",
             ),
             Break(
                 "tensors that a hook replaces",
@@ -602,7 +641,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the grad mode",
                 f"{MODE}[grad mode-find_lr]",
                 MODES,
-                '    memory.add(partial(torch.set_grad_enabled, torch.is_grad_enabled()), name="the grad mode")\n',
+                "    (torch.is_grad_enabled, torch.set_grad_enabled),\n",
                 "",
             ),
         ],
@@ -629,6 +668,44 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "    pass",
             ),
         ],
+        "the detection of anomalies; deterministic algorithms; cuDNN's flags; the precision of products; the default "
+        "type": [
+            Break(
+                "whether anomalies are detected",
+                f"{MODE}[anomalies-find_lr]",
+                MODES,
+                "    (torch.is_anomaly_enabled, lambda on: ",
+                "    (torch.is_anomaly_enabled, lambda on: None and ",
+            ),
+            Break(
+                "whether algorithms are deterministic",
+                f"{MODE}[determinism-find_lr]",
+                MODES,
+                "    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),\n",
+                "",
+            ),
+            Break(
+                "cuDNN's flags",
+                f"{MODE}[cudnn-own-loop]",
+                MODES,
+                '"benchmark", ',
+                "",
+            ),
+            Break(
+                "the precision of products",
+                f"{MODE}[precision-find_lr]",
+                MODES,
+                " if before else None),",
+                " if not before else None),",
+            ),
+            Break(
+                "the default type",
+                f"{MODE}[default type-find_lr]",
+                MODES,
+                "    (torch.get_default_dtype, torch.set_default_dtype),\n",
+                "",
+            ),
+        ],
         "the stance of `torch.compile`": [
             Break(
                 "the stance of torch.compile",
@@ -653,7 +730,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a generator of NumPy's in a sampler",
                 "torch/snapshot/test_restore_matrix.py::test_every_loader[homemade-sampler-fresh-finish]",
                 UNDOS,
-                '        return partial(setattr, value.bit_generator, "state", value.bit_generator.state), '
+                "        return partial(_put_bits, value.bit_generator, *_bits_of(value.bit_generator)), "
                 '"a NumPy Generator"',
                 "        return None",
             ),
@@ -1013,6 +1090,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
         ],
         "no hook": [
             Break(
+                "hooks of all modules that a step registers",
+                "torch/snapshot/test_hooks.py::"
+                "test_a_hook_of_all_modules_or_optimizers_that_a_step_registers_is_taken_away",
+                MODES,
+                "    *((hooks.copy, partial(refill, hooks)) for hooks in GLOBAL),\n",
+                "",
+            ),
+            Break(
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
@@ -1097,8 +1182,12 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",
-    "tensors that an imported module of yours names, and what a `queue.Queue` holds": (
-        f"{REACH}a_tensor_that_a_module_of_code_or_a_queue_holds"
+    "what code in another file of yours keeps, more than eight calls away from a function of the training": (
+        "torch/snapshot/test_imported.py::test_code_of_a_large_package_is_looked_into_for_eight_calls"
+    ),
+    "what a `queue.Queue` holds": f"{REACH}a_tensor_in_a_queue",
+    "what a `functools.lru_cache` with a `maxsize` first takes during a search (what it held before is put back)": (
+        f"{REACH}what_a_cache_with_a_bound_first_takes_in_a_search"
     ),
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"

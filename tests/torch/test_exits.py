@@ -584,10 +584,15 @@ def leave_modes():
     torch.set_autocast_dtype("cpu", torch.float16)
     torch.autocast_increment_nesting()
     torch.compiler.set_stance("force_eager")
+    torch.autograd.set_detect_anomaly(True, check_nan=False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
 
 
 @pytest.mark.parametrize("make", [Training, OwnLoop], ids=["find_lr", "own-loop"])
-@pytest.mark.parametrize("mode", ["grad mode", "autocast", "nested autocast", "stance"])
+@pytest.mark.parametrize("mode", sorted({*modes()} - {"autocast's cache", "inference mode"}))
 def test_torchs_modes_are_put_back(make, mode):
     before = modes()
 
@@ -609,6 +614,11 @@ def test_torchs_modes_are_put_back(make, mode):
         if modes()["nested autocast"] != before["nested autocast"]:
             torch.autocast_decrement_nesting()
         torch.compiler.set_stance("default")
+        torch.autograd.set_detect_anomaly(False)
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision("highest")
+        torch.set_default_dtype(torch.float32)
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = False
 
 
 def test_weights_that_autocast_has_cached_are_not_the_searchs():

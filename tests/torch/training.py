@@ -422,6 +422,11 @@ def modes():
         "autocast's cache": torch.is_autocast_cache_enabled(),
         "nested autocast": torch.autocast_increment_nesting() + torch.autocast_decrement_nesting(),
         "inference mode": torch.is_inference_mode_enabled(),
+        "anomalies": [torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()],
+        "determinism": torch.get_deterministic_debug_mode(),
+        "precision": torch.get_float32_matmul_precision(),
+        "default type": torch.get_default_dtype(),
+        "cudnn": [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic],
         "stance": dynamo._stance.stance if dynamo else "default",
     }
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from findlr.search.objects import (
     MOST_OBJECTS,
     MOST_ORDER_BYTES,
     SIMPLE,
-    global_names,
     inside,
     is_foreign,
     is_plain,
     is_small_array,
+    names_in,
     shared_bytes,
     slots_of,
 )
@@ -203,15 +203,10 @@ def _named_by_function(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
     if names_none(function.__module__ or ""):  # what it wraps may name some
         return
-    names = _names_in(function.__code__)
+    names = names_in(function.__code__)
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if not isinstance(value, ModuleType):
             yield value
         elif not names_none(value.__name__):
             yield from (vars(value)[each] for each in names & vars(value).keys())
-
-
-@functools.lru_cache(4096)  # a library's classes have as many functions
-def _names_in(code: CodeType) -> frozenset[str]:
-    return frozenset(global_names(code))

@@ -106,12 +106,24 @@ def undo_of_generator(value: Any) -> tuple[Undo, str] | None:
     if isinstance(value, np.random.RandomState):
         return partial(value.set_state, value.get_state()), "a NumPy RandomState"
     if isinstance(value, np.random.BitGenerator):
-        return partial(setattr, value, "state", value.state), "a NumPy BitGenerator"
+        return partial(_put_bits, value, *_bits_of(value)), "a NumPy BitGenerator"
     if isinstance(value, np.random.Generator):
-        return partial(setattr, value.bit_generator, "state", value.bit_generator.state), "a NumPy Generator"
+        return partial(_put_bits, value.bit_generator, *_bits_of(value.bit_generator)), "a NumPy Generator"
     if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):  # the system's has no state
         return partial(value.setstate, value.getstate()), "a random.Random"
     return None
+
+
+def _bits_of(bits: np.random.BitGenerator) -> tuple[Any, Any]:
+    """The state, and that of the seeds, which counts the generators that were spawned."""
+    seeds: Any = bits.seed_seq
+    return bits.state, seeds.__reduce__()[2] if type(seeds) is np.random.SeedSequence else None
+
+
+def _put_bits(bits: Any, state: Any, seeds: Any) -> None:
+    bits.state = state
+    if seeds is not None:
+        bits.seed_seq.__setstate__(seeds)
 
 
 def errors_of(function: Callable[..., Any], *columns: Iterable[Any]) -> list[BaseException]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import suppress
 from inspect import CO_GENERATOR
 from operator import is_
@@ -26,12 +27,15 @@ from typing import Any
 import numpy as np
 
 MOST_ITEMS = 1_000  # of a container; a longer one is data
+_MOST_CALLS = 8  # from a function to those of another file that are looked into: a package of the user's may be large
 MOST_OBJECTS = 5_000  # that are looked at, in all
 MOST_ORDER_BYTES = 1 << 26  # of an array that may be the order of the examples
 SMALL_BYTES = 1 << 20  # of an array that is copied without asking whose it is
+_MOST_DOTS = 3  # of modules inside modules, which may hold each other
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)  # another mapping may make its items
+_CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
 _MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
@@ -102,7 +106,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         yield value.__self__, f"{place}.self"
     elif isinstance(value, functools.partial):
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
-    elif isinstance(value, (FunctionType, CellType)):
+    elif isinstance(value, (FunctionType, CellType, _CACHED)):
         yield from _inside_function(value, place)
     elif isinstance(value, _CONTAINERS):
         if len(value) <= (MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS):  # a dict may have weights
@@ -130,39 +134,62 @@ def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
             yield method, f"{place}.{name}"
 
 
-def _inside_function(function: FunctionType | CellType, place: str) -> Iterator[tuple[Any, str]]:
-    """A function's closure, defaults, and the globals that it names; or what a closure's cell holds."""
+def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
+    """A function's closure, defaults, attributes and the globals that it names; what a cell or a cache has."""
     if isinstance(function, CellType):
         with suppress(ValueError):  # not bound yet
             yield function.cell_contents, place
+        return
+    if isinstance(function, _CACHED):  # only the garbage collector is told what it keeps
+        held = (each for each in gc.get_referents(function) if not isinstance(each, type))
+        yield from ((each, place) for each in held if each is not vars(function))
         return
     if is_foreign(function.__module__ or ""):
         return
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
         yield default, f"{place}.default{i}"
-    for name, value in bound_in(function).items():
-        yield value, f"{place}.{name}"
+    is_far = place.count(".") >= _MOST_CALLS
+    for name, value in (*bound_in(function).items(), *vars(function).items()):
+        if not (is_far and isinstance(value, (FunctionType, type)) and value.__module__ != function.__module__):
+            yield value, f"{place}.{name}"
 
 
 def bound_in(function: FunctionType) -> dict[str, Any]:
-    """What the names in a function's closure, and the globals that it names, stand for; libraries are left out."""
+    """What the names in a function's closure, and the globals that it names, stand for; as ``named_in`` tells them."""
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # not bound yet
             found[name] = cell.cell_contents
-    return found | named_in(function.__code__, function.__globals__)
+    return found | _in_modules(found, function.__code__) | named_in(function.__code__, function.__globals__)
 
 
 def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
-    """What the global names that a code uses stand for; libraries are left out."""
-    found = {name: names[name] for name in global_names(code) if name in names}
+    """What the global names that a code uses stand for, and attributes of the user's own modules, such as ``a.b``.
+
+    Libraries are left out.
+    """
+    found = {name: names[name] for name in names_in(code) if name in names}
     module = names.get("__name__")
-    return {name: value for name, value in found.items() if not _is_librarys(value, module)}
+    kept = {name: value for name, value in found.items() if not _is_librarys(value, module)}
+    return kept if len(kept) == len(found) else kept | _in_modules(found, code)
+
+
+def _in_modules(found: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
+    """What the attributes that a code names of these modules stand for, if they are the user's own."""
+    attributes: dict[str, Any] = {}
+    todo = [(name, value) for name, value in found.items() if isinstance(value, ModuleType)]
+    for place, module in todo:  # which grows
+        if is_users(module.__name__) and place.count(".") < _MOST_DOTS:
+            named = {f"{place}.{name}": vars(module)[name] for name in names_in(code) & vars(module).keys()}
+            attributes |= {name: value for name, value in named.items() if not _is_librarys(value, None)}
+            todo += [(name, value) for name, value in named.items() if isinstance(value, ModuleType)]
+    return attributes
 
 
 def _is_librarys(value: Any, module: Any) -> bool:
     if isinstance(value, (FunctionType, type)):
-        return bool(value.__module__ != module)
+        home: Any = value.__module__  # None where code that was made has no name
+        return bool(home != module) and not (isinstance(home, str) and is_users(home))
     return isinstance(value, ModuleType)
 
 
@@ -170,11 +197,22 @@ def bind(function: FunctionType | CellType, name: str, value: Any) -> None:
     """Let a name in a function's closure, or a global that it names, stand for something else; or a closure's cell."""
     if isinstance(function, CellType):
         function.cell_contents = value
-    elif name in function.__code__.co_freevars:
-        cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
-        cell.cell_contents = value
+        return
+    name, *attributes = name.split(".")
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    if attributes:
+        module = cells[name].cell_contents if name in cells else function.__globals__[name]
+        setattr(functools.reduce(getattr, attributes[:-1], module), attributes[-1], value)
+    elif name in cells:
+        cells[name].cell_contents = value
     else:
         function.__globals__[name] = value
+
+
+@functools.lru_cache(4096)  # a library's classes have as many functions
+def names_in(code: CodeType) -> KeysView[str]:
+    """The global names that a function uses, each once."""
+    return dict.fromkeys(global_names(code)).keys()
 
 
 def global_names(code: CodeType) -> Iterable[str]:
@@ -192,7 +230,12 @@ def is_small_array(value: Any) -> bool:
 
 def is_small(value: Any) -> bool:
     """Whether it is such an array, or one of objects, such as a replay memory, of which the references are copied."""
-    return type(value) is np.ndarray and value.flags.writeable and value.nbytes <= SMALL_BYTES
+    return is_array(value) and value.flags.writeable and value.nbytes <= SMALL_BYTES
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array in memory, such as one of records, of which one copy holds all."""
+    return isinstance(value, np.ndarray) and not isinstance(value, (np.memmap, np.ma.MaskedArray))
 
 
 def shared_bytes(value: Any) -> Any:

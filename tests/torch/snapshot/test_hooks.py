@@ -1,15 +1,25 @@
 """What hooks hold, at a module, a gradient or a step, is put back; what parameters and objects of modules hold, too."""
 
 from collections import deque
+from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn, optim
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from findlr import RangeTest, find_lr
 from findlr.testing.bits import bits
+from findlr.torch.snapshot.hooks import GLOBAL
 from tests.agent import Agent
 
 QUICK = dict(num_steps=6, min_lr=1e-3, max_lr=0.1, progress=False)
@@ -212,6 +222,62 @@ def test_what_hooks_hold(kind, door):
     before = bits([state(), net.state_dict()])
     search_by(door, net, optimizer)
     assert bits([state(), net.state_dict()]) == before
+
+
+def mean_of_all_modules():
+    seen = {"mean": torch.zeros(8)}
+
+    def hook(module, _, outputs):
+        if isinstance(module, nn.Tanh):
+            seen["mean"] = seen["mean"].lerp(outputs.detach().mean(dim=0), 0.1)
+
+    return register_module_forward_hook(hook), seen
+
+
+def mean_of_all_steps():
+    mean = torch.zeros(8, 4)
+    return register_optimizer_step_post_hook(lambda optimizer, *_: mean.lerp_(first_of(optimizer).detach(), 0.1)), mean
+
+
+def first_of(optimizer):
+    return optimizer.param_groups[0]["params"][0]
+
+
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+@pytest.mark.parametrize("kind", [mean_of_all_modules, mean_of_all_steps])
+def test_what_hooks_of_all_modules_and_optimizers_hold(kind, door):
+    handle, kept = kind()
+    with closing(SimpleNamespace(close=handle.remove)):
+        before = bits(kept)
+        search_by(door, *made())
+        assert bits(kept) == before
+
+
+REGISTERS = [
+    register_module_forward_pre_hook,
+    partial(register_module_forward_hook, always_call=True),
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_optimizer_step_pre_hook,
+    register_optimizer_step_post_hook,
+]
+
+
+@pytest.mark.parametrize("register", REGISTERS)
+def test_a_hook_of_all_modules_or_optimizers_that_a_step_registers_is_taken_away(register):
+    net, optimizer = made()
+    hooks, handles = [dict(each) for each in GLOBAL], []
+
+    def loss_fn(model, inputs):
+        handles.append(register(lambda *_: None))
+        return model(inputs.clone().requires_grad_()).square().mean()
+
+    try:
+        find_lr(net, optimizer, loader=[torch.ones(2, 4)], loss_fn=loss_fn, **QUICK)
+        assert [dict(each) for each in GLOBAL] == hooks
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def test_a_number_that_a_hook_keeps_is_named(caplog):

@@ -1237,3 +1237,31 @@ def test_what_a_library_names_is_left_alone_and_what_it_wraps_is_found():
     exec("def wraps(function):\n    return lambda: (named.random(), function())", library)
     mine = random.Random(1)
     assert generators_named([library["wraps"](mine.random)]) == [mine]
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
+def test_a_generator_that_others_are_spawned_from(door):
+    net, batches = net_and_batches()
+    generator = np.random.default_rng(0)
+
+    def loss_fn(model, batch):
+        return (model(batch[0]) * generator.spawn(1)[0].normal()).square().mean()
+
+    search_by(door, net, optim.SGD(net.parameters(), lr=0.1), batches, loss_fn)
+    assert generator.bit_generator.seed_seq.n_children_spawned == 0
+    assert generator.spawn(1)[0].normal() == np.random.default_rng(0).spawn(1)[0].normal()
+
+
+def test_an_array_of_records_that_a_step_writes_into():
+    net, batches = net_and_batches()
+    seen = np.recarray(4, dtype=[("sums", "f8"), ("hits", "i8")])
+    seen.sums, seen.hits = 0, 0
+
+    def loss_fn(model, batch):
+        seen.sums[0] += batch[0].mean().item()
+        seen[1] = (1.0, 2)
+        return model(batch[0]).square().mean() * (1 + seen.hits[1])
+
+    find_lr(net, optim.SGD(net.parameters(), lr=0.1), loader=batches, loss_fn=loss_fn, **QUICK)
+    assert not seen.sums.any()
+    assert not seen.hits.any()

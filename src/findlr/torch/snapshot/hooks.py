@@ -20,11 +20,19 @@ from typing import Any
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.modules import module as of_modules
+from torch.optim import optimizer as of_steps
 from torch.optim.lr_scheduler import LRScheduler
 
 from findlr.search.objects import MOST_ITEMS, SIMPLE, is_plain, is_users
 
 _OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+GLOBAL: list[dict[Any, Any]] = [
+    value
+    for name, value in (*vars(of_modules).items(), *vars(of_steps).items())
+    if name.startswith("_global") and isinstance(value, dict)
+]
+"""The hooks of all modules and of all optimizers' steps, by their handles' ids; and what is known of some of them."""
 STANDARD = set(vars(nn.Module()))
 """The attributes that each module has."""
 _CALLED = (FunctionType, MethodType, partial, torch.optim.Optimizer, GradScaler, LRScheduler)
@@ -44,7 +52,9 @@ class Called:
     objects: list[Any] = field(default_factory=list)
 
     def add_steps(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        """Add the hooks of optimizers' steps, and their classes."""
+        """Add the hooks of optimizers' steps, and their classes; and the hooks of all modules and optimizers."""
+        for hooks in GLOBAL:
+            self.functions += filter(callable, hooks.values())
         for optimizer in optimizers:
             for name in _OF_STEPS:
                 self.functions += vars(optimizer).get(name, {}).values()
