@@ -876,13 +876,6 @@ class AroundTheStep(Trainer):
             self.steps = False
 
 
-class OnlyInAStep(AroundTheStep):
-    def compute_loss(self, *args, **how):
-        if not self.steps:
-            raise ValueError("no step is taken")
-        return super().compute_loss(*args, **how)
-
-
 def test_a_step_that_never_calls_compute_loss_has_no_control_variate_and_no_held_out_score(caplog):
     caplog.set_level("INFO", "findlr")
     trainer = trainer_of(**of_line(make=Aside, parts={"eval_dataset": points(20)}))
@@ -902,14 +895,6 @@ def test_a_step_around_the_trainers_own_keeps_its_control_variate():
     trainer.train()
     assert callback.finding.curve.baseline is not None
     assert trainer.compute_loss is given
-
-
-def test_a_loss_that_fails_outside_of_a_step_ends_no_search(caplog):
-    caplog.set_level("INFO", "findlr")
-    trainer = trainer_of(**of_line(make=OnlyInAStep))
-    found = room.find_lr(trainer, num_steps=8, max_lr=1e-2, progress=False)
-    assert "no control variate: the loss of a batch can't be had by itself (ValueError: no step" in caplog.text
-    assert len(found.curve) == 8
 
 
 # In a training

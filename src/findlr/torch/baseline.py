@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from findlr.errors import LossError
-from findlr.search.failure import is_the_trainings, told
 from findlr.search.kept import kept_in, put_kept
 from findlr.search.objects import is_small_array
 from findlr.torch.control_variate import ControlVariate
@@ -90,11 +89,6 @@ class Baseline:
                 reason = self._once(partial(variate.remember, changed, latest))
         except LossError as error:
             return str(error)
-        except Exception as error:
-            # The step itself has worked. Another rank may not have failed, and waits for this one.
-            if not (self._training.ranks.is_alone and is_the_trainings(error)):
-                raise
-            return f"the loss of a batch can't be had by itself ({told(error)})"
         return reason
 
     def _once(self, measure: Callable[[], Any]) -> Any:
