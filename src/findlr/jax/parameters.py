@@ -44,3 +44,28 @@ def check_takes_state(function: Callable[..., Any], name: str, count: int, *more
         ConfigurationError: it takes something else.
     """
     check_takes(function, name, *(["state"] if count == 1 else [f"state[{i}]" for i in range(count)]), *more)
+
+
+def check_functions(
+    count: int,
+    evaluate: Callable[..., Any] | None,
+    loss: Callable[..., Any] | None,
+    place: Callable[[Any], Any] | None,
+) -> None:
+    """Refuse those of ``find_lr``'s functions beside the step that can't be called as they will be.
+
+    Args:
+        count: arguments that a state is given as.
+        evaluate: takes the state.
+        loss: takes the state and a batch.
+        place: takes a batch.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    if evaluate is not None:
+        check_takes_state(evaluate, "evaluate", count)
+    if loss is not None:
+        check_takes_state(loss, "loss", count, "batch")
+    if place is not None:
+        check_takes(place, "place", "batch")

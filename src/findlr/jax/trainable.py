@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from findlr.analysis.given import check_takes
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import Plan
 from findlr.errors import ConfigurationError, LoaderError
@@ -22,7 +21,7 @@ from findlr.jax.data import batch_size, batches_of, is_used_up, own, without_tor
 from findlr.jax.forms import form_of
 from findlr.jax.held_out import HeldOut
 from findlr.jax.optimizers import Known, model_names, versions
-from findlr.jax.parameters import check_takes_state
+from findlr.jax.parameters import check_functions
 from findlr.jax.rates import rate_of
 from findlr.jax.state import ARRAYS, Leaves, Live, Snapshot, copied, devices_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
@@ -60,12 +59,7 @@ class JaxTrainable:
         self._known = Known(state, optimizer)
         self._model = model_names(state)
         self._rate = rate_of(step, self._form, set_lr)
-        if evaluate is not None:
-            check_takes_state(evaluate, "evaluate", self._form.arguments)
-        if loss is not None:
-            check_takes_state(loss, "loss", self._form.arguments, "batch")
-        if place is not None:
-            check_takes(place, "place", "batch")
+        check_functions(self._form.arguments, evaluate, loss, place)
         self._traced = Traced(self._form, step, loss, self._rate, Around(step, set_lr, evaluate, loss, place))
         self.batches = batches_of(loader, consume=consume)
         self._place = place or without_torch
