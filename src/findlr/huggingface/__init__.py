@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from findlr.analysis.given import check_flags
 from findlr.analysis.numbers import whole
+from findlr.analysis.text import rate_text
 from findlr.errors import ConfigurationError, MissingExtraError, OptimizerError
 from findlr.finding import Finding
 from findlr.finding.writing import check_apply, why_of
@@ -163,7 +164,9 @@ class FindLR(TrainerCallback):
                 self.finding.apply(trainer.optimizer, trainer.lr_scheduler)
             except OptimizerError as error:  # of a scheduler that was at its start as the training began
                 logger.warning(
-                    "the training keeps its rate, because %s can't be written: %s", self.finding.lr, why_of(error)
+                    "the training keeps its rate, because %s can't be written: %s",
+                    rate_text(self.finding.lr),
+                    why_of(error),
                 )
                 return
             if self.finding.facts.get("sets") == ARGUMENT:  # for what reads it later; elsewhere it does not act

@@ -10,6 +10,7 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
 
+from findlr.analysis.text import rate_text
 from findlr.errors import OptimizerError
 from findlr.finding import Finding
 from findlr.finding.writing import why_of, writer
@@ -91,7 +92,9 @@ def write_all(trainer: Any, training: Training, finding: Finding) -> None:
         ]
     except OptimizerError as error:  # such as of a floor that is above the rate
         logger.warning(
-            "the training goes on at its own rate, because %s can't be written: %s", finding.lr, why_of(error)
+            "the training goes on at its own rate, because %s can't be written: %s",
+            rate_text(finding.lr),
+            why_of(error),
         )
         return
     for write in writes:

@@ -40,9 +40,8 @@ def has_state(thing: Any) -> bool:
 
 def is_lost(loader: Any) -> bool:
     """Whether a loader is a one-shot iterator whose batches could not be put back, because it can't tell its place."""
-    if not isinstance(loader, Iterator) or starts_over(loader):
-        return False
-    return not (isinstance(loader, Remembers) or has_state(loader))
+    is_one_shot = isinstance(loader, Iterator) and not starts_over(loader)
+    return is_one_shot and not (isinstance(loader, Remembers) or has_state(loader))
 
 
 class Batches:

@@ -131,7 +131,7 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
 def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None = None) -> bool:
     """Give it back the tensors, arrays, modules and optimizers that it kept, and all that an object keeps beside them.
 
-    So it is given back objects that keep such. What else it counts stays, and so does a list of numbers, such as a log,
+    Objects that hold such are given back, too. What else it counts stays, and so does a list of numbers, such as a log,
     that is no such object's.
 
     Args:

@@ -69,7 +69,7 @@ def reached_from(*roots: Any) -> Reached:
     found, seen, code = Reached(), set[int](), list[Any]()
     kinds = _kinds(found)
     todo = deque((root, f"{i}") for i, root in enumerate(roots) if root is not None)
-    data = deque[tuple[Any, str]]()  # what long containers hold: looked at last, because it may be more than we look at
+    data = deque[tuple[Any, str]]()  # what long containers hold: looked at last, because there may be too much of it
     while (todo or data) and len(seen) < objects.MOST_OBJECTS:
         value, place = (todo or data).popleft()
         if isinstance(value, (bool, int, float, str, type(None))):
