@@ -460,6 +460,10 @@ def apart(wrap):  # noqa: C901 - a list of them
         return search(training)
 
     def loop(training, is_first):
+        if not is_first:
+            gone = torch.amp.GradScaler("cpu")
+            gone.itself = gone  # so that it is there until Python collects its garbage
+            del gone
         with RangeTest(training.model, training.optimizer, **SWEEP) as test:
             for step, (inputs, targets) in enumerate(test(training.loader)):
                 training.optimizer.zero_grad()

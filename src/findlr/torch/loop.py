@@ -167,7 +167,7 @@ class RangeTest(Points):
         reached = reached_around()
         training.include(reached)
         training.watched.append(Around(reached))
-        training.include(Reached(statefuls=attached_to(training.optimizers)))
+        training.include(Reached(statefuls=attached_to(training.optimizers, is_alone=training.ranks.is_alone)))
         if not training.ranks.is_alone:
             check_alike(training.ranks, {**self._settings.asked(), **asked_of(training)}, training.facts())
         progress = self._settings.progress if training.ranks.rank == 0 else False

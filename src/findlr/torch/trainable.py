@@ -126,7 +126,7 @@ class TorchTrainable(Stepping):
         taker: TakesSteps
         if train_step is not None:
             taker = OwnStep(training, train_step)
-            training.include(Reached(statefuls=attached_to(training.optimizers)))
+            training.include(Reached(statefuls=attached_to(training.optimizers, is_alone=training.ranks.is_alone)))
         else:
             how["scaler"] = training.scaler if scaler is None else scaler
             how["stepper"] = None if stepper is None else stepper(training)

@@ -136,11 +136,13 @@ def generators_named(code: list[Any], but: Iterable[Any] = ()) -> list[Any]:
     return generators.generators_named(code, _GENERATORS, _SIMPLE, but, _DATA)
 
 
-def attached_to(optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
+def attached_to(optimizers: Iterable[torch.optim.Optimizer], *, is_alone: bool) -> list[Any]:
     """The scalers of this process, its Accelerators' counters, and these optimizers' schedulers, whoever holds them.
 
     They stand in no closure that can be asked: a loop of the user's own holds them, or a wrapper.
     """
+    if not is_alone:
+        gc.collect()  # what is gone must be so on all ranks, which would not agree otherwise
     known = set(map(id, optimizers))
     accelerator = getattr(sys.modules.get("accelerate"), "Accelerator", None)
     kinds = tuple(filter(None, (GradScaler, LRScheduler, accelerator)))
