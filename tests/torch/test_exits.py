@@ -479,7 +479,6 @@ class Leaves(BaseException):
     "at", range(1, 9)
 )  # a step's own pass, the replays of its self-check, and those of later steps
 @pytest.mark.parametrize("error", [Frozen, Deaf, Bare, Mute, Leaves])
-@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")
 @pytest.mark.parametrize("scripted", [False, True])
 def test_an_exception_that_can_carry_nothing_stays_itself_in_the_replay_pass(error, at, scripted):
     raised, passes = error(), array("b")  # not a list, which a pass under the starting weights would put back
