@@ -175,8 +175,23 @@ def test_a_damaged_file_is_one_clear_error_and_stays(kept, damage):
 @pytest.mark.parametrize("value", [None, "x", [], {}, [[]], {"lr": 1}, 1e400])
 @pytest.mark.parametrize(
     "field",
-    "asked|facts|sweep|race|sweep lr|sweep loss 0|sweep baseline|sweep stop|sweep steps|race start|race pass|"
-    "race runs|race runs 0|race runs 0 loss|race runs 0 forwards".split("|"),
+    [
+        "asked",
+        "facts",
+        "sweep",
+        "race",
+        "sweep lr",
+        "sweep loss 0",
+        "sweep baseline",
+        "sweep stop",
+        "sweep steps",
+        "race start",
+        "race pass",
+        "race runs",
+        "race runs 0",
+        "race runs 0 loss",
+        "race runs 0 forwards",
+    ],
 )
 def test_a_whole_file_of_which_a_field_is_wrong_is_one_clear_error_or_does_no_harm(kept, field, value):
     whole = json.loads(kept.read_text())
