@@ -7,7 +7,6 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from findlr.analysis.curve import Step
 from findlr.errors import MissingExtraError
@@ -31,7 +30,8 @@ def live(asked: bool | None = None) -> AbstractContextManager[Callable[[Step], o
         from findlr.views import notebook
 
         return notebook.LiveSweep()
-    if asked is None and not is_terminal(sys.stderr):
+    err = sys.stderr
+    if asked is None and (err is None or getattr(err, "closed", False) or not err.isatty()):
         return nullcontext()
     try:
         from findlr.views import console
@@ -50,11 +50,6 @@ def undrawn() -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
-
-
-def is_terminal(stream: Any) -> bool:
-    """Whether one of Python's streams shows what is written; it may be None, or closed."""
-    return stream is not None and not getattr(stream, "closed", False) and bool(stream.isatty())
 
 
 def in_notebook() -> bool:

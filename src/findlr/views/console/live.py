@@ -16,7 +16,6 @@ from rich.text import Text
 
 from findlr.analysis.curve import Step
 from findlr.views.console.sketch import LINE, NARROWEST, console_of, dots, ink_of
-from findlr.views.live import is_terminal
 from findlr.views.progress import Growing, Place
 
 _REFRESH = 0.1  # seconds between two pictures
@@ -77,7 +76,9 @@ class LiveSweep:
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,  # it would be a thread's, and a loader with workers forks
-                redirect_stdout=is_terminal(sys.stdout),  # what the training prints into a file stays there
+                redirect_stdout=bool(
+                    sys.stdout and not sys.stdout.closed and sys.stdout.isatty()
+                ),  # what the training prints into a file stays there
             )
 
     def __enter__(self) -> Self:
