@@ -52,6 +52,15 @@ def test_a_public_module_is_there_without_an_import_of_its_own(name):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["views.console", "views.plot", "views.notebook", "views.report", "torch", "command.cli"]
+)
+def test_an_import_draws_no_random_number(name):
+    drawn = "random.getstate(), numpy.random.get_state()[2], numpy.random.get_state()[1].tobytes()"
+    code = f"import random, numpy; before = {drawn}; import findlr.{name}; assert before == ({drawn})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_asked_for_by_its_name_alone(room):
     code = f"import findlr\ntry: print(findlr.{room}.__name__)\nexcept findlr.MissingExtraError as error: print(error)"

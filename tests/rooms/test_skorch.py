@@ -527,3 +527,20 @@ def test_without_skorch_one_error_says_what_to_install():
     code = "import sys; sys.modules['skorch'] = None; import findlr.skorch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: skorch is not installed; run: pip install 'findlr[skorch]'" in done.stderr
+
+
+class Frozen(Exception):
+    """Takes no attribute, as an exception that is a frozen dataclass."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+class Failing(Net):
+    def forward(self, x):
+        raise Frozen
+
+
+def test_an_exception_that_cannot_be_written_into_stays_as_it_is():
+    with pytest.raises(Frozen):
+        find_lr(NeuralNetRegressor(Failing, lr=0.01, train_split=None).initialize(), X, Y)

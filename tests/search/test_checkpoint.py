@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from hashlib import sha256
 
 import pytest
 
@@ -169,6 +170,41 @@ def test_a_damaged_file_is_one_clear_error_and_stays(kept, damage):
         searched(kept, training)
     assert len(str(caught.value)) < 250
     assert (training.steps, kept.read_bytes()) == (0, text)
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, [[]], {"lr": 1}, 1e400])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "asked",
+        "facts",
+        "sweep",
+        "race",
+        "sweep lr",
+        "sweep loss 0",
+        "sweep baseline",
+        "sweep stop",
+        "sweep steps",
+        "race start",
+        "race pass",
+        "race runs",
+        "race runs 0",
+        "race runs 0 loss",
+        "race runs 0 forwards",
+    ],
+)
+def test_a_whole_file_of_which_a_field_is_wrong_is_one_clear_error_or_does_no_harm(kept, field, value):
+    whole = json.loads(kept.read_text())
+    data = whole["checkpoint"]
+    holder, names = data, [int(name) if name.isdigit() else name for name in field.split()]
+    for name in names[:-1]:
+        holder = holder[name]
+    holder[names[-1]] = value
+    kept.write_text(json.dumps({**whole, "sha256": sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}))
+    try:
+        searched(kept)
+    except (FileFormatError, ConfigurationError) as error:
+        assert "race.json" in str(error)  # noqa: PT017 - some values fit
 
 
 @pytest.mark.parametrize(

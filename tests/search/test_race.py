@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from findlr import ConfigurationError, Curve, Plan, Stop, Suggestion, Verdict, find, rules
 from findlr.analysis.race import Race, Run
-from findlr.analysis.runs import decide, end_alike, first_lr, learned, narrow, next_candidate, parabola
+from findlr.analysis.runs import decide, end_alike, first_lr, learned, narrow, next_candidate, parabola, steps_of_a_run
 from findlr.finding import Cost
 from findlr.search.conclusion import conclude
 from findlr.search.race import Terms, run_race
@@ -201,6 +201,10 @@ def test_a_run_that_explodes_first_does_not_raise_the_level_at_the_start():
     assert [run.lr > 1 for run in race.runs].count(True) == 1
     assert race.start <= start
     assert not end_alike(race)
+
+
+def test_a_budget_has_no_upper_end():
+    assert steps_of_a_run(math.inf, 3, 1.0, 1000) == 1000
 
 
 @given(st.integers(100, 2000), st.integers(10, 500))

@@ -251,6 +251,10 @@ def test_what_cannot_be_is_refused():
     with test:
         with pytest.raises(LossError, match="one number"):
             test.record(torch.ones(3))
+        with pytest.raises(LossError, match=r"a real number, got torch\.complex64"):
+            test.record(torch.ones((), dtype=torch.complex64))
+        with pytest.raises(LossError, match="a tensor without data"):
+            test.record(torch.ones((), device="meta"))
         with pytest.raises(LossError, match="got str"):
             test.record("1")
         with pytest.raises(LossError, match="got ndarray"):

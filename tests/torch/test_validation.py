@@ -142,9 +142,25 @@ def test_an_empty_validation_loader_is_one_clear_error_and_everything_is_back():
 def test_a_validation_batch_that_raises_leaves_every_mode_as_it_was():
     net, optimizer, criterion, loader = parts()
     modes = [module.training for module in net.modules()]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LoaderError):
         find_lr(net, optimizer, criterion, loader, validation_loader=[(torch.ones(2, 5), torch.ones(2))])
     assert [module.training for module in net.modules()] == modes
+
+
+@pytest.mark.parametrize("how", [{}, dict(verify=True, total_steps=100, budget=200)])
+def test_a_batch_that_does_not_fit_is_told_as_the_validation_loaders(how):
+    net, optimizer, criterion, loader = parts()
+    with pytest.raises(LoaderError, match=r"\(float64 \(2, 8\), .* of validation_loader: its layer Linear"):
+        find_lr(net, optimizer, criterion, loader, validation_loader=[(torch.ones(2, 8).double(), None)], **how)
+
+    def own(outputs, targets):
+        if len(outputs) != len(targets):
+            raise KeyError("labels")
+        return functional.cross_entropy(outputs, targets)
+
+    with pytest.raises(KeyError, match="labels") as caught:
+        find_lr(net, optimizer, own, loader, validation_loader=[(torch.ones(2, 8), torch.ones(3).long())], **how)
+    assert "the first batch is (float32 (2, 8), int64 (3,)) of validation_loader" in caught.value.__notes__[0]
 
 
 def test_both_curves_are_on_the_plot():

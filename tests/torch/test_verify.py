@@ -540,8 +540,9 @@ X_OF_A_GRAPH = torch.ones(16, 8)
         (X_OF_A_GRAPH, torch.ones(16, 16)),
         (X_OF_A_GRAPH, [0] * 16),
         (X_OF_A_GRAPH,),
+        (X_OF_A_GRAPH.to_sparse(), torch.zeros(16)),
     ],
-    ids=["four", "edges", "a matrix of edges", "numbers in a list", "inputs alone"],
+    ids=["four", "edges", "a matrix of edges", "numbers in a list", "inputs alone", "sparse"],
 )
 def test_where_no_example_can_be_spared_a_race_says_that_it_is_scored_on_what_it_trained_on(batch):
     net = torch.nn.Linear(8, 1)

@@ -318,11 +318,17 @@ class TestWhoSeesIt:
     @staticmethod
     def seen(progress, terminal=True, **environment):
         """What a search writes to standard error."""
-        code = "from findlr import find; from findlr.testing import Quadratic; find(Quadratic()" + progress + ")"
+        code = (
+            "import sys; from findlr import find; from findlr.testing import Quadratic; find(Quadratic()"
+            + progress
+            + ")"
+        )
         import pty
 
         ours, theirs = pty.openpty() if terminal else os.pipe()
-        known = {"TERM": "xterm-256color"} | {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        known = {"TERM": "xterm-256color"} | {
+            key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ
+        }
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, env=known | environment
         )
@@ -366,3 +372,30 @@ class TestWhoSeesIt:
     def test_anything_else_is_refused(self):
         with pytest.raises(ConfigurationError, match="progress must be True, False, None"):
             find(Quadratic(), progress="yes")
+
+    @pytest.mark.parametrize(
+        "breaks",
+        [
+            "ours, theirs = os.pipe(); os.dup2(theirs, 2); os.close(ours)",
+            "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)",
+            "sys.stderr.close()",
+            "sys.stderr = None",
+            "ours, theirs = os.openpty(); os.dup2(theirs, 2); os.close(ours)",
+        ],
+        ids=["a closed pipe", "a full disk", "closed", "none", "a terminal that is gone"],
+    )
+    @pytest.mark.parametrize("at", [0, 50])
+    def test_a_stream_that_takes_no_more_ends_no_search(self, breaks, at):
+        code = (
+            "import os, sys\nfrom findlr import find\nfrom findlr.testing import Quadratic\n"
+            f"def on_step(step):\n    if step.index == {at}:\n        {breaks.replace('; ', chr(10) + ' ' * 8)}\n"
+            "print(len(find(Quadratic(), progress=True, on_step=on_step).curve))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "100\n")
+
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    @pytest.mark.parametrize("breaks", ["sys.{}.close()", "sys.{} = None"])
+    def test_a_stream_may_be_closed_before_the_search(self, stream, breaks):
+        seen = self.seen("); " + breaks.format(stream) + "; find(Quadratic()")
+        assert seen.count("step 100/100") >= 1 + (stream == "stdout")

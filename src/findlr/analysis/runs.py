@@ -71,7 +71,7 @@ def steps_of_a_run(budget: float, runs: int, evaluation: float, total_steps: int
         >>> steps_of_a_run(100, 3, 1.0, 1000)
         32
     """
-    return min(int((budget - evaluation) / runs - evaluation), total_steps)
+    return int(min((budget - evaluation) / runs - evaluation, total_steps))
 
 
 def first_lr(sweep_lr: float, plan: Plan, steps: int) -> float:

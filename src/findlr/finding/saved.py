@@ -151,9 +151,9 @@ def checked(data: Any) -> dict[str, Any]:
             f"this Finding has format {_short(data['format'])}, and this findlr reads {FORMAT}: update findlr, which "
             "reads every format that was released before"
         )
-    result: dict[str, Any] = _fitted(data, _SHAPE, "")
+    result: dict[str, Any] = fitted(data, _SHAPE, "")
     facts = {key: _unmarked(value) for key, value in result["facts"].items()}
-    result["facts"] = {**facts, **_fitted(facts, _FACTS, "facts")}
+    result["facts"] = {**facts, **fitted(facts, _FACTS, "facts")}
     for where, holds in _holding(result):
         if not holds:
             raise FileFormatError(f"this Finding is damaged: its {where} cannot be; save it again")
@@ -224,11 +224,11 @@ def _short(value: Any) -> str:
         return f"a very large {type(value).__name__}"
 
 
-def _fitted(value: Any, shape: Any, where: str) -> Any:
+def fitted(value: Any, shape: Any, where: str) -> Any:
     """A value after a look at it; what it has beside its shape is left out."""
     if isinstance(shape, tuple):
         chosen = next((each for each in shape if _is_a(value, each)), shape[0])
-        return None if value is None and None in shape else _fitted(value, chosen, where)
+        return None if value is None and None in shape else fitted(value, chosen, where)
     if not _is_a(value, shape):
         raise FileFormatError(f"this Finding is damaged: {where or 'it'} is {_short(value)}; save it again")
     if isinstance(shape, dict):
@@ -236,7 +236,7 @@ def _fitted(value: Any, shape: Any, where: str) -> Any:
         if missing:
             raise FileFormatError(f"this Finding is damaged: {where or 'it'} lacks {min(missing)}; save it again")
         parts = {key.removesuffix("?"): part for key, part in shape.items()}
-        return {key: _fitted(value[key], parts[key], f"{where}.{key}".lstrip(".")) for key in parts if key in value}
+        return {key: fitted(value[key], parts[key], f"{where}.{key}".lstrip(".")) for key in parts if key in value}
     if isinstance(shape, list):
         if shape is _NUMBERS:  # which may be long
             kinds = set(map(type, value))
@@ -244,7 +244,7 @@ def _fitted(value: Any, shape: Any, where: str) -> Any:
                 return value
             if kinds == {float, str} and {item for item in value if type(item) is str} <= _NOT_FINITE:
                 return list(map(float, value))
-        return [_fitted(item, shape[0], where) for item in value]
+        return [fitted(item, shape[0], where) for item in value]
     return float(value) if shape is float else value
 
 

@@ -232,7 +232,7 @@ class Batches:
         """Batches in one pass; None if the loader has no length."""
         try:
             return len(self.loader)  # type: ignore[arg-type]
-        except TypeError:
+        except (TypeError, OverflowError):  # an endless loader may tell a number that is too large
             return None
 
     # What a framework's module may know better

@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from findlr.analysis.curve import Stop
 from findlr.errors import ConfigurationError, FileFormatError, FindlrError
 from findlr.finding.files import write_whole
-from findlr.finding.saved import LARGEST, strict
+from findlr.finding.saved import LARGEST, fitted, strict
 from findlr.search.interrupts import signals_wait
 from findlr.search.trainable import OneOfSeveral
 
@@ -22,6 +23,28 @@ logger = logging.getLogger("findlr")
 
 ANEW = "give another name, or delete the file to begin anew"
 _FORMAT = 1
+_PASSES = {"forwards": int, "backwards": int}
+_RUN = {"lr": float, "steps": int, "loss": float}
+_SHAPE = {
+    "asked": Mapping,
+    "facts": Mapping,
+    "sweep": {
+        "lr": [float],
+        "loss": [float],
+        "baseline": [(float, None)],
+        "stop": str,
+        "error": (str, None),
+        "skipped": int,
+        "steps": int,
+        **_PASSES,
+    },
+    "race": Mapping,
+}
+_RACE = {
+    "start": float,
+    "pass": ({"steps": int, "runs": [_RUN], "spent": float, **_PASSES}, None),
+    "runs": [{**_RUN, "first": float, "surely": float, **_PASSES}],
+}
 
 
 def from_the_root(path: str | os.PathLike[str]) -> Path:
@@ -183,7 +206,25 @@ def _loaded(path: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path} is the checkpoint of another version of findlr; {ANEW}")
     if not sound:
         raise FileFormatError(f"{path} is damaged: its content is not what was written; {ANEW}")
-    return data
+    try:
+        return _fitted(data)
+    except FileFormatError:
+        raise FileFormatError(f"{path} is no checkpoint of a race that this findlr writes; {ANEW}") from None
+
+
+def _fitted(data: Any) -> dict[str, Any]:
+    """What a file holds, after a look at every field: its digest tells only that it is whole.
+
+    Raises:
+        FileFormatError: a field has the wrong kind of value.
+    """
+    kept: dict[str, Any] = fitted(data, _SHAPE, "")
+    if kept["race"]:  # none has begun yet
+        kept["race"] = fitted(kept["race"], _RACE, "race")
+    sweep = kept["sweep"]
+    if len({len(sweep[name]) for name in ("lr", "loss", "baseline")}) > 1 or sweep["stop"] not in Stop.__members__:
+        raise FileFormatError("this is no sweep")
+    return kept
 
 
 def _digest(data: Mapping[str, Any]) -> str:

@@ -62,7 +62,10 @@ def by_rows(batches: Iterable[Any], count: int, mapped: Mapped, fewest_arrays: i
             return None
         if size >= PER_ASIDE:  # the last one may be too small
             parts = (np.resize(rows, size) for rows in rows_apart(size))
-            few, others = (mapped(partial(_taken, rows=rows), batch) for rows in parts)
+            try:
+                few, others = (mapped(partial(_taken, rows=rows), batch) for rows in parts)
+            except (RuntimeError, TypeError):  # a sparse tensor's rows, say, can't be taken
+                return None
             aside.append(few)
             rest.append(others)
     return (aside[:count], rest) if aside else None

@@ -22,10 +22,8 @@ def checked(name: str, loss: Any) -> torch.Tensor:
     """
     if not isinstance(loss, torch.Tensor):
         raise LossError(f"{name} must return a tensor, got {type(loss).__name__}: {_instead(loss)}")
-    if loss.numel() != 1:
-        raise _not_one(loss, f"{name} must return one number")
-    if loss.is_complex():
-        raise LossError(f"{name} must return a real number, got {loss.dtype}: return its .abs() or .real, say")
+    if loss.numel() != 1 or loss.is_complex() or loss.is_meta:
+        raise _no_number(loss, f"{name} must return one number")
     if not loss.requires_grad:
         raise LossError(
             f"{name} returned a loss without a graph, so nothing can be learned from it: leave out .detach(), .item() "
@@ -61,16 +59,20 @@ def told_loss(loss: Any, needed: str, no_loss: str) -> float | torch.Tensor:
         LossError: it is not one number.
     """
     if isinstance(loss, torch.Tensor):
-        if loss.numel() != 1:
-            raise _not_one(loss, needed)
+        if loss.numel() != 1 or loss.is_complex() or loss.is_meta:
+            raise _no_number(loss, needed)
         return kept_loss(loss)
     if (number := real(loss)) is None:
         raise LossError(no_loss.format(type(loss).__name__))
     return number
 
 
-def _not_one(loss: torch.Tensor, needed: str) -> LossError:
-    return LossError(f"{needed}, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
+def _no_number(loss: torch.Tensor, needed: str) -> LossError:
+    if loss.numel() != 1:
+        return LossError(f"{needed}, got shape {tuple(loss.shape)}: reduce it, with .mean() say")
+    if loss.is_complex():
+        return LossError(f"{needed}, a real number, got {loss.dtype}: give its .abs() or .real, say")
+    return LossError(f"{needed}, got a tensor without data, on the meta device: train on one that computes")
 
 
 def kept_loss(loss: torch.Tensor) -> float | torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from findlr.errors import OptimizerError
 from findlr.search.recording import MOST_SKIPS
+from findlr.search.restoring import Unwritten
 from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
 from findlr.torch.ranks import is_skipped
@@ -80,7 +81,7 @@ class DelegatedStep(ABC):
                 for optimizer in training.optimizers:
                     stack.callback(hooked(optimizer).register_step_post_hook(others.stepped).remove)
                 if self._loss_method is not None:
-                    self._loss_calls = stack.enter_context(_calls_of(*self._loss_method))
+                    self._loss_calls = stack.enter_context(Unwritten(_calls_of(*self._loss_method)))
             returned = self.called(draw)
             waits = self._has_stepped or (others.steps > 0 and self._refused + 1 < MOST_SKIPS)
             refuses = waits and training.ranks.is_alone and not self.tried

@@ -18,15 +18,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from findlr.errors import LoaderError
+from findlr.errors import FindlrError, LoaderError
 from findlr.search.batches import PASS_ENDED
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_the_trainings, note, told
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size, spare
 from findlr.torch.losses import WithoutGraph
+from findlr.torch.misfits import described, layer_misfit
 from findlr.torch.ranks import Ranks, drawn_on_all
 from findlr.torch.snapshot.notes import remember_rng
 from findlr.torch.step import Evaluates, TakesSteps
@@ -142,12 +143,12 @@ class HeldOut:
             if self._is_known or dist.is_initialized() or not is_the_trainings(error):
                 raise
             if not modes.train_all_but_torchs():
-                raise
+                raise self._told_of(error, batch) from None
             self._without_graph = WithoutGraph()
             try:
                 found = self._without_graph(partial(self._taker.loss, batch)).detach()
             except Exception:  # noqa: BLE001 - the first one tells more
-                raise error from None
+                raise self._told_of(error, batch) from None
             self._by_training = True
             logger.warning(
                 "the training's loss can't be had in eval mode (%s), so held-out examples are scored with the model in "
@@ -156,6 +157,16 @@ class HeldOut:
             )
         self._is_known = True
         return found
+
+    def _told_of(self, error: Exception, batch: Any) -> Exception:
+        """What the first batch raised or, of a loader that is not the training's, the error that names that one."""
+        if self._validation is None or isinstance(error, FindlrError):
+            return error
+        seen = f"{described(batch)} of validation_loader"
+        misfit = layer_misfit(error, seen)
+        if misfit is None:
+            note(error, f"the first batch is {seen}")
+        return misfit or error
 
 
 def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:

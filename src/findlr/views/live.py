@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from findlr.analysis.curve import Step
 from findlr.errors import MissingExtraError
@@ -29,7 +30,8 @@ def live(asked: bool | None = None) -> AbstractContextManager[Callable[[Step], o
         from findlr.views import notebook
 
         return notebook.LiveSweep()
-    if asked is None and not (sys.stderr is not None and sys.stderr.isatty()):
+    err = sys.stderr
+    if asked is None and (err is None or getattr(err, "closed", False) or not err.isatty()):
         return nullcontext()
     try:
         from findlr.views import console
@@ -38,6 +40,16 @@ def live(asked: bool | None = None) -> AbstractContextManager[Callable[[Step], o
             raise
         return nullcontext()
     return console.LiveSweep()
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Give back the random numbers that an import in this block draws, as rich's does: a training draws them, too."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def in_notebook() -> bool:

@@ -230,3 +230,19 @@ def test_a_loader_of_few_batches_sets_a_fifth_of_its_examples_aside(examples, si
 def test_of_four_examples_none_is_to_spare():
     batches = TorchBatches(DataLoader(TensorDataset(torch.arange(4.0)[:, None]), 4))
     assert numbers_in(batches.hold_out(1, 100, 1.0)) == numbers_in([batches.next()]) == set(range(4))
+
+
+class Endless:
+    """A loader that tells a length which no ``len`` can give."""
+
+    def __len__(self):
+        return 10**30
+
+    def __iter__(self):
+        return iter([(torch.ones(8, 4), torch.ones(8, 1))] * 40)
+
+
+def test_a_length_that_is_too_large_is_none():
+    net = nn.Linear(4, 1)
+    how = dict(verify=True, total_steps=60, max_lr=0.1, progress=False)
+    assert find_lr(net, optim.SGD(net.parameters(), 0.1), nn.MSELoss(), Endless(), **how).race is not None

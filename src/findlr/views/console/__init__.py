@@ -1,9 +1,11 @@
 """The terminal's view of a Finding, and of a sweep that runs."""
 
 from findlr.errors import MissingExtraError
+from findlr.views.live import undrawn
 
 try:
-    import rich as _rich  # noqa: F401
+    with undrawn():
+        import rich.style as _rich  # noqa: F401
 except ImportError:
     raise MissingExtraError.of("rich", "cli") from None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +22,35 @@ _REFRESH = 0.1  # seconds between two pictures
 _LINE_EVERY = 5.0  # seconds between two lines of a log, at least
 _LINES = 20  # of a log, at most, the last one aside
 _WIDTH, _HEIGHT = 60, 5  # of the small curve, in characters
+
+
+class _Unfailing:
+    """A stream that drops what it can't write: a pipe may be closed, a disk full, a terminal gone."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+class _Errors(Console):
+    """A console that never ends a search; at a closed pipe rich's would close standard output and end the process."""
+
+    @property  # type: ignore[misc]
+    def file(self) -> IO[str]:
+        """Where it writes."""
+        return cast("IO[str]", _Unfailing(super().file))
 
 
 class LiveSweep:
@@ -39,13 +70,15 @@ class LiveSweep:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console_of(console, stderr=True)
+        self._console = console_of(console, partial(_Errors, stderr=True))
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,  # it would be a thread's, and a loader with workers forks
-                redirect_stdout=sys.stdout.isatty(),  # what the training prints into a file stays there
+                redirect_stdout=bool(
+                    sys.stdout and not sys.stdout.closed and sys.stdout.isatty()
+                ),  # what the training prints into a file stays there
             )
 
     def __enter__(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +22,14 @@ NARROWEST = 16  # columns
 _USUAL = 80  # columns
 
 
-def console_of(given: Console | None, *, stderr: bool = False) -> Console:
+def console_of(given: Console | None, make: Callable[[], Console] = Console) -> Console:
     """The console that is given, or a new one.
 
     Raises:
         ConfigurationError: it is something else.
     """
     if given is None:
-        made = Console(stderr=stderr)
+        made = make()
         made.width = made.width or _USUAL  # COLUMNS=0 says that it is not known, and rich would print nothing
         return made
     return of_kind(given, Console, "console", "give a console of rich's, such as rich.console.Console(file=file)")
