@@ -234,6 +234,15 @@ def test_a_flat_curve_with_few_batches_on_the_way_says_so():
     assert "only 1 batch lies on the way to the lowest point, too few to tell" in judgement.why
 
 
+@pytest.mark.parametrize(
+    ("stop", "todo"), [(Stop.LEFT, "let it run until the test is done"), (Stop.DATA_ENDED, "give more of them")]
+)
+def test_a_flat_curve_that_was_cut_short_says_first_to_let_it_go_on(stop, todo):
+    judgement = judge(Curve(LR[:30], 2.0 + noise(0, n=30)), Ending(stop))
+    assert judgement.verdict is Verdict.FLAT
+    assert f"there): {todo}" in judgement.why
+
+
 def test_a_flat_curve_tells_the_scatter_that_hid_a_fall():
     batches = 1.1 + noise(0, 0.2)
     loss = batches + noise(1, 0.5) / (1 + np.exp(-(X - 60) / 2)) + (X > 60) * 0.3

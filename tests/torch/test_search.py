@@ -164,7 +164,7 @@ class Empty(IterableDataset):
 REFUSED = {
     "empty list": (dict(loader=[]), LoaderError, "loader is empty"),
     "empty iterable dataset": (dict(loader=DataLoader(Empty())), LoaderError, "loader is empty"),
-    "no loader": (dict(loader=None), LoaderError, "loader is missing"),
+    "no loader": (dict(loader=None), LoaderError, r"loader is missing.*\[0\] if train_step draws nothing"),
     "not iterable": (dict(loader=3), LoaderError, "iterable of batches, got int"),
     "items not pairs": (dict(loader=[torch.ones(4, 8)]), LoaderError, "loss_fn"),
     "items of three": (

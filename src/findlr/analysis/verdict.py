@@ -152,16 +152,16 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
             "model is trained already, a queue that it keeps still fills, or the optimizer works against the loss (its "
             "sign, maximize=True).",
         )
-    few = ""
+    todo = f"{_CUT[ending.stop][1]}; " if ending.stop in _CUT else ""
     if not levels.scatter and np.ptp(points.loss) == 0:
-        few = "all losses are the same; "
+        todo += "all losses are the same; "
     elif points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
         lie = "batches lie" if levels.way > 1 else "batch lies"
-        few = f"only {levels.way} {lie} on the way to the lowest point, too few to tell: take more steps; "
+        todo += f"only {levels.way} {lie} on the way to the lowest point, too few to tell: take more steps; "
     return Judgement(
         Verdict.FLAT,
         f"The loss stays within its noise, {levels.start:.4g} +/- {levels.scatter:.2g} per batch, at every rate up to "
-        f"{rate_text(points.lr[-1])}{_end(ending)}: {few}check that the loss depends on the "
+        f"{rate_text(points.lr[-1])}{_end(ending)}: {todo}check that the loss depends on the "
         f"parameters and the targets fit the inputs; {order and f'if {order}, shuffle them; '}if the model is trained "
         "already, or batches differ a lot, take larger batches or more steps to show a fall.",
     )

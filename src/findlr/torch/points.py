@@ -43,7 +43,13 @@ class Points:
 
     @property
     def done(self) -> bool:
-        """True once the sweep has ended: iteration over the test stops."""
+        """True once the sweep has ended: iteration over the test stops.
+
+        Raises:
+            ConfigurationError: steps were taken before the first item was drawn.
+        """
+        if self._open and self._point.tried:
+            self._need_item("a step was taken")
         if self._point.is_whole and self._open and not self._inside:  # a pass was left by ``break``: none follows empty
             self._settle_point()
         return self._recording.stop is not None
@@ -137,11 +143,7 @@ class Points:
         """
         self._need_open("record a loss")
         self._point.record(loss)
-        if not self._given:
-            raise ConfigurationError(
-                "a loss was recorded before the first item, so the rate would never rise: draw one for each step from "
-                "test(loader), test.epoch(loader) or test.steps()"
-            )
+        self._need_item("a loss was recorded")
 
     def _before_step(self, *_: Any) -> None:
         lr = self._lr()
@@ -177,6 +179,13 @@ class Points:
             self._recording.end(Stop.CAPPED)
         else:
             self._recording.add(self._acting, loss, skipped=skipped)
+
+    def _need_item(self, what: str) -> None:
+        if not self._given:
+            raise ConfigurationError(
+                f"{what} before the first item, so the rate would never rise: draw one for each step from "
+                "test(loader), test.epoch(loader) or test.steps()"
+            )
 
     def _need_open(self, what: str) -> None:
         if not self._open:

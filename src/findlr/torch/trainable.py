@@ -114,7 +114,7 @@ class TorchTrainable(Stepping):
         }
         check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
-            raise LoaderError("loader is missing: give the DataLoader that the model is trained on")
+            raise LoaderError("loader is missing: give the training's DataLoader, or [0] if train_step draws nothing")
         if train_step is not None:
             check_alone(how, validation_loader)
         whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
