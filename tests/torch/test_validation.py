@@ -1,5 +1,7 @@
 """The held-out loss along a sweep: Smith's curve beside the training loss, with nothing else moved."""
 
+import copy
+import itertools
 import random
 
 import numpy as np
@@ -129,6 +131,26 @@ def test_under_verify_it_scores_the_race_only():
 def test_a_count_of_steps_that_cannot_be_is_refused(every):
     with pytest.raises(ConfigurationError, match="validation_every"):
         find_lr(*parts(), validation_loader=held_out(), validation_every=every)
+
+
+class Endless:
+    """A stream without a length, of so many batches if it ends."""
+
+    def __init__(self, count=None):
+        self.count = count
+
+    def __iter__(self):
+        return itertools.islice(itertools.cycle(held_out()), self.count)
+
+
+def test_a_validation_loader_that_does_not_end_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr("findlr.torch.validation._MOST_BATCHES", 50)
+    training = parts()
+    before = copy.deepcopy(training[0].state_dict())
+    with pytest.raises(LoaderError, match="validation_loader gave 50 batches and has not ended"):
+        find_lr(*training, **RANGE, validation_loader=Endless())
+    assert all(torch.equal(value, before[name]) for name, value in training[0].state_dict().items())
+    assert find_lr(*training, **RANGE, validation_loader=Endless(50), validation_every=10).curve.validation is not None
 
 
 def test_an_empty_validation_loader_is_one_clear_error_and_everything_is_back():

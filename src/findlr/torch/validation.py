@@ -35,6 +35,8 @@ from findlr.torch.training import Training
 
 logger = logging.getLogger("findlr")
 
+_MOST_BATCHES = 10_000  # in a pass over a validation loader that has no length
+
 
 class HeldOut:
     """Losses of examples that are not trained on.
@@ -103,7 +105,7 @@ class HeldOut:
         Ranks may wait for each other in a sharded layer, so each takes as many batches as the one that has fewest.
 
         Raises:
-            LoaderError: the validation loader is empty.
+            LoaderError: the validation loader is empty, or does not seem to end.
         """
         assert self._validation is not None
         states = Memory()
@@ -111,7 +113,9 @@ class HeldOut:
         try:
             count = None if self._training.ranks.is_alone else self._training.ranks.least(self._validation.length())
             with closing(self._validation.whole()) as batches:
-                return self._mean_loss(map(self._place, self._of_all_ranks(batches, count)), count)
+                of_all = self._of_all_ranks(batches, count)
+                ending = of_all if self._validation.length() is not None else _ending(of_all)
+                return self._mean_loss(map(self._place, ending), count)
         finally:
             states.put_back()
 
@@ -167,6 +171,16 @@ class HeldOut:
         if misfit is None:
             note(error, f"the first batch is {seen}")
         return misfit or error
+
+
+def _ending(batches: Iterator[Any]) -> Iterator[Any]:
+    for number, batch in enumerate(batches):
+        if number == _MOST_BATCHES:
+            raise LoaderError(
+                f"validation_loader gave {_MOST_BATCHES:,} batches and has not ended, and each validation loss is the mean "
+                "of all of them: give one that ends, or a shorter one"
+            )
+        yield batch
 
 
 def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
