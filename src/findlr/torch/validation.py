@@ -177,8 +177,8 @@ def _ending(batches: Iterator[Any]) -> Iterator[Any]:
     for number, batch in enumerate(batches):
         if number == _MOST_BATCHES:
             raise LoaderError(
-                f"validation_loader gave {_MOST_BATCHES:,} batches and has not ended, and each validation loss is the mean "
-                "of all of them: give one that ends, or a shorter one"
+                f"validation_loader gave {_MOST_BATCHES:,} batches and has not ended, and each validation loss is the "
+                "mean of all of them: give one that ends, or a shorter one"
             )
         yield batch
 
