@@ -307,6 +307,27 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 ",)",
             ),
             Break(
+                "attributes of a function that are replaced, and numbers beside them",
+                f"{REPLACED}what_a_step_replaces_is_put_back[counted-train_step]",
+                KEPT,
+                "[value, AttributesOf(value)]",
+                "[value]",
+            ),
+            Break(
+                "attributes of a function that a loop calls",
+                "torch/snapshot/test_imported.py::test_attributes_of_a_function_that_a_loop_names",
+                REACHED,
+                "    owned.holders += [each for each in found.holders if isinstance(each, AttributesOf)]",
+                "",
+            ),
+            Break(
+                "what a function keeps that has taken the name of a library's",
+                f"{IMPORTED}[a wrapper of a library's function-loss_fn]",
+                OBJECTS,
+                " and not (isinstance(written, str) and is_users(written))",
+                "",
+            ),
+            Break(
                 "what a cache holds",
                 f"{IMPORTED}[caches-loss_fn]",
                 OBJECTS,
@@ -404,7 +425,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a list that a function keeps",
                 "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[in_list-False]",
                 REACHED,
-                ", *_kept_by_functions(found.holders, set(map(id, names.values())))",
+                ", *_kept_by_functions(functions, set(map(id, names.values())))",
                 "",
             ),
             Break(
@@ -418,8 +439,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a pool that a loop fills",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a loop]",
                 LOOP,
-                "        training.watched.append(Around(reached))",
-                "        pass",
+                "        training.watched += [Around(reached), ",
+                "        training.watched += [",
             ),
             Break(
                 "a ring that a loop writes into",
@@ -1175,10 +1196,9 @@ REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
-    "numbers, and lists and dicts of numbers, that a loss function, a step of your own or a hook keeps by itself, or "
-    "in an object without tensors, arrays, modules and optimizers (a warning names a number that has changed)": (
-        f"{REACH}a_number_that_a_loss_function_keeps"
-    ),
+    "numbers, and lists and dicts of numbers, that a loss function, a step of your own, a hook or a function that the "
+    "code around a `RangeTest` names keeps by itself, or in an object without tensors, arrays, modules and optimizers "
+    "(a warning names a number that has changed)": f"{REACH}a_number_that_a_loss_function_keeps",
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",

@@ -136,6 +136,42 @@ def test_a_number_that_a_loss_function_keeps(verify, caplog):
     assert "not put back: calls was 0 and is " in warned[0]
 
 
+def counting(function):
+    @functools.wraps(function)
+    def counted(*args):
+        counted.calls += 1
+        return function(*args) * (1 + counted.calls / 1000)
+
+    counted.calls = 0
+    return counted
+
+
+def test_a_number_that_a_function_keeps_which_a_loop_calls(caplog):
+    training, seen, steps = Training(), 0, 0
+    loss_of = counting(nn.functional.cross_entropy)
+
+    def scaled(loss):
+        return loss * (1 + steps / 1000)
+
+    def told():
+        return steps
+
+    with RangeTest(training.model, training.optimizer, num_steps=5) as test:
+        for inputs, targets in test(training.loader):
+            loss = scaled(loss_of(training.model(inputs), targets))
+            training.optimizer.zero_grad()
+            loss.backward()
+            training.optimizer.step()
+            test.record(loss)
+            seen, steps = seen + len(inputs), steps + 1
+    assert loss_of.calls == steps == told() == 5
+    assert seen > 0  # and no function reads it
+    warned = [each.getMessage() for each in caplog.records if "keeps a number" in each.getMessage()]
+    assert ["cross_entropy.calls was 0 and is 5" in each for each in warned].count(True) == 1
+    assert ["steps was 0 and is 5" in each for each in warned].count(True) == 1
+    assert len(warned) == 2
+
+
 def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
     training, loss_fn = Training(), Counter()
     loss_fn.state_dict = lambda: {"calls": loss_fn.calls}
@@ -148,18 +184,21 @@ def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
 
 def test_a_large_array_or_tensor(caplog):
     training, array, tensor = Training(), np.zeros(300_000), torch.zeros(300_000)
-    same = np.ones((400_000, 2))
+    same, bypassed, kept = np.ones((400_000, 2)), torch.zeros(500_000), torch.full((600_000,), torch.nan)
 
     def loss_fn(model, batch):
-        batch = [batch[0] * same[0, 0], batch[1]]
+        batch = [batch[0] * same[0, 0] + 0 * kept[:0].sum(), batch[1]]
         array[0] += 1
         tensor[0] += 1
+        bypassed.data += 1
         return training.criterion(model(batch[0]), batch[1])
 
     find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss_fn, num_steps=5)
     assert array[0] == tensor[0] == 5
     assert "a tensor of shape (300000,)" in caplog.text
     assert "an array of shape (300000,)" in caplog.text
+    assert "a tensor of shape (500000,)" in caplog.text
+    assert "(600000,)" not in caplog.text
     assert "(400000, 2)" not in caplog.text
 
 

@@ -25,6 +25,7 @@ from findlr.search.objects import (
     bound_in,
     inside,
     is_foreign,
+    is_foreign_function,
     is_plain,
     is_small_array,
     kept_by_class,
@@ -103,10 +104,17 @@ class Kept:
         return puts
 
 
+class AttributesOf:
+    """The attributes of a function, which are put back as an object's are."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.__dict__ = vars(function)
+
+
 def holders_of(value: Any) -> list[Any]:
     """What of it may be given other tensors: a function and its attributes, a small container, an object, a class."""
     if isinstance(value, FunctionType):
-        return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
+        return [] if is_foreign_function(value) else [value, AttributesOf(value)]
     if _is_container(value):
         attributes = [vars(value)] if type(value).__dictoffset__ else []
         return [value, *attributes] if len(value) <= _MOST_KEPT else attributes

@@ -68,6 +68,19 @@ def is_users(module: str) -> bool:
     return not {"site-packages", "dist-packages"}.intersection(Path(file).parts)
 
 
+def home_of(function: Any) -> Any:
+    """The module of a function: where the user wrote it; ``wraps`` gives it the name of another."""
+    written = getattr(function, "__globals__", {}).get("__name__")
+    return written if isinstance(written, str) and is_users(written) else function.__module__
+
+
+def is_foreign_function(function: FunctionType) -> bool:
+    """Whether a function is Python's own, torch's or NumPy's."""
+    written = function.__globals__.get("__name__")
+    is_named_so = (function.__module__ or "").partition(".")[0] in FOREIGN
+    return is_named_so and not (isinstance(written, str) and is_users(written))
+
+
 def slots_of(value: Any) -> dict[str, Any]:
     """What an object's slots stand for, by name."""
     found = {}
@@ -144,7 +157,7 @@ def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
         held = (each for each in gc.get_referents(function) if not isinstance(each, type))
         yield from ((each, place) for each in held if each is not vars(function))
         return
-    if is_foreign(function.__module__ or ""):
+    if is_foreign_function(function):
         return
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
         yield default, f"{place}.default{i}"
@@ -188,7 +201,9 @@ def _in_modules(found: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
 
 def _is_librarys(value: Any, module: Any) -> bool:
     if isinstance(value, (FunctionType, type)):
-        home: Any = value.__module__  # None where code that was made has no name
+        home = (
+            value.__module__ if isinstance(value, type) else home_of(value)
+        )  # None where code that was made has no name
         return bool(home != module) and not (isinstance(home, str) and is_users(home))
     return isinstance(value, ModuleType)
 

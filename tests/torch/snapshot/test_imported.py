@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import optim
 
+from findlr import RangeTest
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import reached_from
 from tests import second
-from tests.second import Centre, average_of, passed_on, taught, with_attributes
+from tests.second import Centre, average_of, named_as_torchs, passed_on, taught, with_attributes
 from tests.second import adversarial as trained_here
 from tests.second import replaced as moved_here
 from tests.torch.snapshot.test_reach import net_and_batches, search_by
@@ -23,6 +24,7 @@ USES = {
     "a critic": lambda outputs: 2 * trained_here(outputs),
     "a critic of a module": lambda outputs: 2 * second.adversarial(outputs),
     "attributes of a function": lambda outputs: 2 * with_attributes(outputs),
+    "a wrapper of a library's function": lambda outputs: 2 * named_as_torchs(outputs),
     "caches": lambda outputs: 2 * taught(outputs),
 }
 
@@ -37,6 +39,19 @@ def test_what_an_imported_function_or_class_keeps(use, door):
     call = USES[use]
     before = bits(second.state())
     search_by(door, net, optim.SGD(net.parameters(), lr=0.1), batches, lambda m, b: call(m(b[0])))
+    assert bits(second.state()) == before
+
+
+def test_attributes_of_a_function_that_a_loop_names():
+    net, batches = net_and_batches()
+    optimizer, before = optim.SGD(net.parameters(), lr=0.1), bits(second.state())
+    with RangeTest(net, optimizer, num_steps=4, progress=False) as test:
+        for inputs, _ in test(batches):
+            loss = with_attributes(net(inputs))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
     assert bits(second.state()) == before
 
 

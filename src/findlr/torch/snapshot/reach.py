@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.search import generators, objects
-from findlr.search.kept import holders_of
+from findlr.search.kept import AttributesOf, holders_of
 from findlr.search.objects import inside, is_foreign, is_plain, named_in
 from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
@@ -47,6 +47,7 @@ class Reached:
         holders: functions, containers and objects, which may be given other tensors.
         iterators: that are open, with their places.
         loaders: of batches, and samplers, whose passes change them.
+        functions: that the code around a block may call.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Reached:
     holders: list[Any] = field(default_factory=list)
     iterators: list[tuple[str, Any]] = field(default_factory=list)
     loaders: list[Any] = field(default_factory=list)
+    functions: list[FunctionType] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -175,22 +177,24 @@ def reached_around() -> Reached:
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
     objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, type)]
-    owned = reached_from(*objects_kept, *_kept_by_functions(found.holders, set(map(id, names.values()))))
+    functions = [each for each in found.holders if isinstance(each, FunctionType)]
+    owned = reached_from(*objects_kept, *_kept_by_functions(functions, set(map(id, names.values()))))
     owned.holders = [each for each in owned.holders if not isinstance(each, FunctionType)]  # but for their cells
+    owned.holders += [each for each in found.holders if isinstance(each, AttributesOf)]
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
-    return replace(found, modules=modules, tensors=tensors, arrays=owned.arrays, holders=owned.holders)
+    found = replace(found, modules=modules, tensors=tensors, functions=functions)
+    return replace(found, arrays=owned.arrays, holders=owned.holders)
 
 
-def _kept_by_functions(holders: Iterable[Any], named: set[int]) -> list[Any]:
+def _kept_by_functions(functions: Iterable[FunctionType], named: set[int]) -> list[Any]:
     """The cells of functions, and what else they name, without what has one of these ids."""
     kept: list[Any] = []
-    for function in holders:
-        if isinstance(function, FunctionType):
-            cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-            values = objects.bound_in(function)
-            kept += [cells.get(name, value) for name, value in values.items() if id(value) not in named]
+    for function in functions:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        values = objects.bound_in(function) | vars(function)
+        kept += [cells.get(name, value) for name, value in values.items() if id(value) not in named]
     return kept
 
 

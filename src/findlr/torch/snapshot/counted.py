@@ -1,0 +1,62 @@
+"""Numbers that a training's functions keep and a search changes: they are named, and stay, as a log does."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from findlr.search.memory import Memory, Phase
+from findlr.torch.snapshot.reach import Reached, reached_from
+
+logger = logging.getLogger("findlr")
+
+
+class Counted:
+    """The numbers that functions keep; a warning names each that a search has changed, once.
+
+    Args:
+        roots: functions, objects and classes; or a dict of one of these by its name.
+    """
+
+    def __init__(self, *roots: Any) -> None:
+        self._roots = roots
+        self._told: set[str] = set()
+
+    @classmethod
+    def of_a_loop(cls, functions: Iterable[Any]) -> Counted:
+        """Those of the functions that a loop may call, which are told by the functions' names."""
+        return cls(*({each.__name__: each} for each in functions))
+
+    def remember(self, memory: Memory) -> None:
+        """Look at the numbers again once all that is in ``memory`` was put back."""
+        self.look_again(memory, reached_from(*self._roots))
+
+    def look_again(self, memory: Memory, reached: Reached) -> None:
+        """The same, where what the functions reach is known."""
+        if numbers := _numbers(reached):
+            memory.add(partial(self._look, numbers), Phase.RANDOM)
+
+    def _look(self, before: dict[str, Any]) -> None:
+        changes = set[tuple[Any, ...]]()  # many functions may name a global one
+        for place, number in _numbers(reached_from(*self._roots)).items():
+            was, name = before.get(place, number), re.sub(r"^\d+(\['(\w+)'\])?\.?", r"\2.", place).strip(".")
+            change = (name.rpartition(".")[2], was, number)
+            if number == was or number != number or place in self._told or change in changes:  # noqa: PLR0124 - NaN
+                continue
+            self._told.add(place)
+            changes.add(change)
+            logger.warning(
+                "a function of the training keeps a number that the search has changed, and that is not put back: %s "
+                "was %s and is %s. Make it a buffer of a module, or give what holds it, with a state_dict, in restore=",
+                name,
+                was,
+                number,
+            )
+
+
+def _numbers(reached: Reached) -> dict[str, Any]:
+    """The integers and floats that functions reach, by their place."""
+    return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
