@@ -111,18 +111,41 @@ def test_a_tensor_in_a_queue():
     assert not waiting.empty()
 
 
-def test_what_a_cache_with_a_bound_first_takes_in_a_search():
+@pytest.mark.parametrize("bound", [None, 8])
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_a_cache_first_takes_in_a_search(before, bound, caplog):
     training = Training()
 
-    @functools.lru_cache(maxsize=8)
-    def first():
+    @functools.lru_cache(maxsize=bound)
+    def at_first(which):
         return copy.deepcopy(training.model)
 
     def loss_fn(model, batch):
-        return nn.functional.cross_entropy(model(batch[0]) + first()(batch[0]), batch[1])
+        return nn.functional.cross_entropy(model(batch[0]) + at_first(0)(batch[0]), batch[1])
 
+    for i in range(before):
+        at_first(i + 1)
     find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=5)
-    assert first.cache_info().currsize == 1
+    is_left = bool(bound and before)
+    assert at_first.cache_info().currsize == before + is_left
+    assert ("the cache of at_first has taken" in caplog.text) == is_left
+
+
+def test_a_cache_with_a_bound_that_takes_nothing_new_is_not_named(caplog):
+    training = Training()
+
+    @functools.lru_cache
+    def mask(rows):
+        return torch.ones(rows, 1)
+
+    def loss_fn(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]) * mask(len(batch[0])), batch[1])
+
+    mask(3)
+    mask(8)
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=3)
+    assert mask.cache_info().currsize == 2
+    assert "cache" not in caplog.text
 
 
 @pytest.mark.parametrize("verify", [False, True])

@@ -19,6 +19,7 @@ import numpy as np
 from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
+    CACHED,
     MOST_ITEMS,
     MOST_OBJECTS,
     bind,
@@ -120,6 +121,8 @@ def holders_of(value: Any) -> list[Any]:
         return [value, *attributes] if len(value) <= _MOST_KEPT else attributes
     if isinstance(value, type):
         return [] if is_foreign(str(value.__module__)) else [value]
+    if isinstance(value, CACHED):  # one without a bound has a dict, which is a holder
+        return [value] if value.cache_parameters()["maxsize"] else []
     return [value] if _is_object(value) or isinstance(value, CellType) else []
 
 
@@ -129,6 +132,8 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
         return bound_in(holder)
     if isinstance(holder, type):
         return kept_by_class(holder)
+    if isinstance(holder, CACHED):
+        return [each for each, _ in inside(holder, "")] if holder.cache_info().currsize else []
     if isinstance(holder, CellType):
         return {place: value for value, place in inside(holder, "")}
     if _is_object(holder):
@@ -164,6 +169,8 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     """
     owned = set() if owned is None else owned
     now: Any = kept_in(holder)
+    if isinstance(holder, CACHED):
+        return _put_cache(holder, before, now, is_kept)
     is_owned = id(holder) in owned and not isinstance(holder, FunctionType)
     if isinstance(before, list):
         owned.update(map(id, before) if is_owned else ())
@@ -184,6 +191,20 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
             _put(holder, name, old)
             is_changed = True
     return is_changed
+
+
+def took_kept(before: Any, now: Any, is_kept: IsKept) -> bool:
+    """Whether a cache has taken what is kept meanwhile, as ``kept_in`` tells it."""
+    had = set(map(id, before))
+    return any(id(each) not in had and _keeps(each, is_kept) for each in now)
+
+
+def _put_cache(cache: Any, before: Any, now: Any, is_kept: IsKept) -> bool:
+    """Empty a cache with a bound, if it was empty: nothing else can be taken out of it."""
+    if before or not took_kept(before, now, is_kept):
+        return False
+    cache.cache_clear()
+    return True
 
 
 def _is_container(value: Any) -> bool:

@@ -35,7 +35,7 @@ _MOST_DOTS = 3  # of modules inside modules, which may hold each other
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)  # another mapping may make its items
-_CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
+CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
 _MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
 HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
@@ -119,7 +119,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         yield value.__self__, f"{place}.self"
     elif isinstance(value, functools.partial):
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
-    elif isinstance(value, (FunctionType, CellType, _CACHED)):
+    elif isinstance(value, (FunctionType, CellType, CACHED)):
         yield from _inside_function(value, place)
     elif isinstance(value, _CONTAINERS):
         if len(value) <= (MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS):  # a dict may have weights
@@ -153,7 +153,7 @@ def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
         with suppress(ValueError):  # not bound yet
             yield function.cell_contents, place
         return
-    if isinstance(function, _CACHED):  # only the garbage collector is told what it keeps
+    if isinstance(function, CACHED):  # only the garbage collector is told what it keeps
         held = (each for each in gc.get_referents(function) if not isinstance(each, type))
         yield from ((each, place) for each in held if each is not vars(function))
         return

@@ -1,4 +1,4 @@
-"""Numbers that a training's functions keep and a search changes: they are named, and stay, as a log does."""
+"""What a training's functions count and cache in a search: it is named, and stays, as a log does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from findlr.search.kept import IsKept, kept_in, took_kept
 from findlr.search.memory import Memory, Phase
 from findlr.torch.snapshot.reach import Reached, reached_from
 
@@ -60,3 +61,30 @@ class Counted:
 def _numbers(reached: Reached) -> dict[str, Any]:
     """The integers and floats that functions reach, by their place."""
     return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
+
+
+def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:
+    """Warn, once ``memory`` is put back, of those of these bounded caches that still have what they took meanwhile.
+
+    Args:
+        caches: of ``functools.lru_cache``.
+        is_kept: tells what matters in them, such as a tensor.
+        memory: of the training; its ``left`` takes what could not be put back.
+    """
+    before = [(cache, kept_in(cache)) for cache in caches]
+    if before:
+        memory.add(partial(_look_at_caches, before, is_kept, memory.left), Phase.RANDOM)
+
+
+def _look_at_caches(before: list[tuple[Any, Any]], is_kept: IsKept, left: list[str]) -> None:
+    for each in list(before):
+        cache, kept = each
+        if took_kept(kept, kept_in(cache), is_kept):
+            before.remove(each)  # told once
+            name = getattr(cache, "__name__", "a function")
+            left.append(f"what the cache of {name} has taken")
+            logger.warning(
+                "the cache of %s has taken tensors during the search, and they are not put back: if they come from the "
+                "weights, let it be functools.cache, whose are",
+                name,
+            )

@@ -19,8 +19,8 @@ from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
 from findlr.search.kept import kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
-from findlr.search.objects import SMALL_BYTES, is_small, refill_if_changed
-from findlr.torch.snapshot.counted import Counted
+from findlr.search.objects import CACHED, SMALL_BYTES, is_small, refill_if_changed
+from findlr.torch.snapshot.counted import Counted, warn_of_caches
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
@@ -77,6 +77,7 @@ class Around:
         holders, owned = self._reached.holders, set(self._owned)  # which grows
         memory.each(lambda each, kept: put_kept(each, kept, _is_kept, owned), holders, map(kept_in, holders))
         warn_of_draws(self._reached.iterators, memory)
+        warn_of_caches([each for each in holders if isinstance(each, CACHED)], _is_kept, memory)
 
 
 def _is_kept(value: Any, least_dims: int) -> bool:
