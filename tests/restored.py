@@ -11,7 +11,7 @@ TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/valida
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
 IMPORTED = "torch/snapshot/test_imported.py::test_what_an_imported_function_or_class_keeps"
-KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
+KEPT, HOOKS, WHOSE = "search/kept.py", "torch/snapshot/hooks.py", "search/whose.py"
 REPLACED = "torch/snapshot/test_replaced.py::test_"
 REACH = "torch/test_out_of_reach.py::test_"
 HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
@@ -285,7 +285,29 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "all this in other files of your own, too, but in no installed library; attributes of functions; what a "
-        "`functools.cache` holds": [
+        "`functools.cache`, a `threading.local` or a context variable holds; numbers and small arrays that processes "
+        "share": [
+            Break(
+                "what stands for a thread",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-train_step]",
+                WHOSE,
+                "kind in (SimpleNamespace, threading.local)",
+                "kind is SimpleNamespace",
+            ),
+            Break(
+                "what stands for a context",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-loss_fn]",
+                OBJECTS,
+                "        function.set(value)",
+                "        pass",
+            ),
+            Break(
+                "numbers that processes share and a step changes",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-loop]",
+                OBJECTS,
+                "    elif type(value).__module__ == SHARED:",
+                "    elif False:",
+            ),
             Break(
                 "what an imported class keeps",
                 f"{IMPORTED}[a class-loss_fn]",
@@ -324,7 +346,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             Break(
                 "what a function keeps that has taken the name of a library's",
                 f"{IMPORTED}[a wrapper of a library's function-loss_fn]",
-                OBJECTS,
+                WHOSE,
                 " and not (isinstance(written, str) and is_users(written))",
                 "",
             ),
@@ -426,7 +448,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a mean that a function keeps by name",
                 "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[by_name-False]",
                 KEPT,
-                " or isinstance(value, CellType) else []",
+                " or isinstance(value, BOXES) else []",
                 " else []",
             ),
             Break(
@@ -801,7 +823,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a count that workers share",
                 "torch/snapshot/test_reach.py::test_a_count_that_workers_share_is_put_back[number-2]",
                 GENERATORS,
-                "            holders += [shared_bytes(value)]",
+                "            holders += shared_bytes(value)",
                 "            pass",
             ),
             Break(

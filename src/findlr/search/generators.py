@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 
 from findlr.search.objects import (
-    FOREIGN,
     GENERATORS,
     MOST_ITEMS,
     MOST_OBJECTS,
     MOST_ORDER_BYTES,
+    SHARED,
     SIMPLE,
-    home_of,
     inside,
-    is_foreign_function,
-    is_plain,
     is_small_array,
     names_in,
     shared_bytes,
     slots_of,
 )
+from findlr.search.whose import FOREIGN, home_of, is_foreign_function, is_plain
 
 NAME_NONE = FOREIGN | {
     "findlr",
@@ -98,8 +96,8 @@ def generators_in(
             is_small = len(value) <= MOST_ITEMS
             held = () if not is_small else value.values() if isinstance(value, dict) else value
             holders += [value] if is_small and isinstance(value, (list, set, deque, dict)) else []
-        elif kind.__module__ == "multiprocessing.sharedctypes":
-            holders += [shared_bytes(value)]
+        elif kind.__module__ == SHARED:
+            holders += shared_bytes(value)
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
             homes = (value.__module__, getattr(value, "__globals__", {}).get("__name__", value.__module__))

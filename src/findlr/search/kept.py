@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from operator import is_
-from types import CellType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,19 @@ import numpy as np
 from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
+    BOXES,
     CACHED,
     MOST_ITEMS,
     MOST_OBJECTS,
     bind,
     bound_in,
     inside,
-    is_foreign,
-    is_foreign_function,
-    is_plain,
     is_small_array,
     kept_by_class,
     refill,
     slots_of,
 )
+from findlr.search.whose import is_foreign, is_foreign_function, is_plain
 
 _MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
 _MOST_NEAR = 4  # objects that are looked into to tell whether another one keeps tensors
@@ -123,7 +122,7 @@ def holders_of(value: Any) -> list[Any]:
         return [] if is_foreign(str(value.__module__)) else [value]
     if isinstance(value, CACHED):  # one without a bound has a dict, which is a holder
         return [value] if value.cache_parameters()["maxsize"] else []
-    return [value] if _is_object(value) or isinstance(value, CellType) else []
+    return [value] if _is_object(value) or isinstance(value, BOXES) else []
 
 
 def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
@@ -134,7 +133,7 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
         return kept_by_class(holder)
     if isinstance(holder, CACHED):
         return [each for each, _ in inside(holder, "")] if holder.cache_info().currsize else []
-    if isinstance(holder, CellType):
+    if isinstance(holder, BOXES):
         return {place: value for value, place in inside(holder, "")}
     if _is_object(holder):
         return slots_of(holder) | getattr(holder, "__dict__", {})
@@ -233,7 +232,7 @@ def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0, most: int = MOST_IT
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:
-    if isinstance(holder, (FunctionType, CellType)):
+    if isinstance(holder, (FunctionType, *BOXES)):
         if value is not _NOTHING:  # else the name stood for nothing
             bind(holder, name, value)
         return

@@ -1,8 +1,11 @@
 """What a step puts in the place of something, or adds to it: objects of the user's own, schedulers, functions."""
 
 import copy
+import multiprocessing
+import threading
 from collections import UserDict, defaultdict
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
@@ -195,7 +198,27 @@ def counted():
     return called
 
 
-KINDS = {each.__name__: each for each in (State, Replay, Phases, Restarts, Mappings, Averaged, counted)}
+class Elsewhere:
+    """A mean and a count that stand for a thread, one for a context, and numbers that processes share."""
+
+    def __init__(self):
+        self.own, self.context = threading.local(), ContextVar("mean")
+        self.shared, self.raw = multiprocessing.Value("d", 0.0), multiprocessing.RawArray("d", 2)
+        self.own.mean, self.own.count = torch.zeros(2), 0
+        self.context.set(torch.zeros(2))
+
+    def __call__(self, outputs):
+        self.own.mean, self.own.count = self.own.mean.lerp(outputs.mean(0), 0.1), self.own.count + 1
+        self.context.set(self.context.get().lerp(outputs.mean(0), 0.2))
+        self.shared.value += outputs.mean().item()
+        self.raw[0] += 1
+        return self.own.mean.sum() * self.own.count + self.context.get().sum() + self.shared.value + self.raw[0]
+
+    def kept(self):
+        return [self.own.mean, self.own.count, self.context.get(), self.shared.value, list(self.raw)]
+
+
+KINDS = {each.__name__: each for each in (State, Replay, Phases, Restarts, Mappings, Averaged, Elsewhere, counted)}
 
 
 def trained(kind, door):

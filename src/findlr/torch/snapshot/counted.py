@@ -43,7 +43,7 @@ class Counted:
     def _look(self, before: dict[str, Any]) -> None:
         changes = set[tuple[Any, ...]]()  # many functions may name a global one
         for place, number in _numbers(reached_from(*self._roots)).items():
-            was, name = before.get(place, number), re.sub(r"^\d+(\['(\w+)'\])?\.?", r"\2.", place).strip(".")
+            was, name = before.get(place, number), re.sub(r"^\d+(\['([^']+)'\])?\.?", r"\2.", place).strip(".")
             change = (name.rpartition(".")[2], was, number)
             if number == was or number != number or place in self._told or change in changes:  # noqa: PLR0124 - NaN
                 continue

@@ -24,7 +24,8 @@ from torch import nn
 from findlr.errors import ConfigurationError
 from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
-from findlr.search.objects import is_plain, refill, set_slots, slots_of
+from findlr.search.objects import refill, set_slots, slots_of
+from findlr.search.whose import is_plain
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.hooks import STANDARD
 from findlr.torch.snapshot.modules import (

@@ -9,6 +9,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import CO_OPTIMIZED
@@ -24,7 +25,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from findlr.search import generators, objects
 from findlr.search.kept import AttributesOf, holders_of
-from findlr.search.objects import inside, is_foreign, is_plain, named_in
+from findlr.search.objects import inside, named_in
+from findlr.search.whose import is_foreign, is_plain
 from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
 
@@ -176,7 +178,7 @@ def reached_around() -> Reached:
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
-    objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, type)]
+    objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, (type, ContextVar))]
     functions = [each for each in found.holders if isinstance(each, FunctionType)]
     owned = reached_from(*objects_kept, *_kept_by_functions(functions, set(map(id, names.values()))))
     owned.holders = [each for each in owned.holders if not isinstance(each, FunctionType)]  # but for their cells
