@@ -1228,13 +1228,17 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "numbers, and lists and dicts of numbers, that a loss function, a step of your own, a hook or a function that the "
     "code around a `RangeTest` names keeps by itself, or in an object without tensors, arrays, modules and optimizers "
     "(a warning names a number that has changed)": f"{REACH}a_number_that_a_loss_function_keeps",
+    "numbers in a `bytearray`, an `array.array` or an `mmap`": f"{REACH}numbers_in_a_buffer",
+    "tensors in a list of more than 1,000 (a warning says how many have changed), and what objects in it keep": (
+        f"{REACH}tensors_in_a_long_list"
+    ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
     "changed)": f"{REACH}a_large_array_or_tensor",
     "what code in another file of yours keeps, more than eight calls away from a function of the training": (
         "torch/snapshot/test_imported.py::test_code_of_a_large_package_is_looked_into_for_eight_calls"
     ),
-    "what a `queue.Queue` holds": f"{REACH}a_tensor_in_a_queue",
+    "what a `queue.Queue` holds, and a DataFrame or a Series of pandas": f"{REACH}what_pandas_or_a_queue_holds",
     "what a `functools.lru_cache` with a `maxsize` takes during a search, if it was not empty (a warning names it; "
     "what it held before is put back)": f"{REACH}what_a_cache_first_takes_in_a_search",
     "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (

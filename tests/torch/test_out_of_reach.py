@@ -3,14 +3,18 @@
 import copy
 import functools
 import itertools
+import mmap
 import queue
+from array import array
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from findlr import RangeTest, find_lr
+from tests.torch.snapshot.test_reach import search_by
 from tests.torch.training import Samples, Training, mlp
 
 
@@ -99,16 +103,18 @@ class Counter:
         return nn.functional.cross_entropy(model(batch[0]), batch[1]) * (1 + self.calls / 1000)
 
 
-def test_a_tensor_in_a_queue():
-    training, waiting = Training(), queue.Queue()
+def test_what_pandas_or_a_queue_holds():
+    training, waiting, worth = Training(), queue.Queue(), pd.DataFrame({"each": [0.0, 0.0]})
 
     def loss_fn(model, batch):
         outputs = model(batch[0])
         waiting.put(outputs.detach().mean(0))
+        worth.loc[0, "each"] += 1
         return nn.functional.cross_entropy(outputs, batch[1])
 
     find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=5)
     assert not waiting.empty()
+    assert worth.loc[0, "each"] > 0
 
 
 @pytest.mark.parametrize("bound", [None, 8])
@@ -195,6 +201,23 @@ def test_a_number_that_a_function_keeps_which_a_loop_calls(caplog):
     assert len(warned) == 2
 
 
+def test_of_a_list_or_a_dict_of_numbers_one_is_named(caplog):
+    training, last, times = Training(), [0.0] * 3, {"first": 0, "second": 0}
+
+    def loss_fn(model, batch):
+        loss = training.criterion(model(batch[0]), batch[1])
+        last[:] = [loss.item()] * 3
+        times.update({kind: count + 1 for kind, count in times.items()})
+        return loss
+
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=5)
+    warned = [each.getMessage() for each in caplog.records if "keeps a number" in each.getMessage()]
+    assert len(warned) == 2
+    assert times == {"first": times["first"], "second": times["first"]}
+    assert "last[0] was 0.0" in warned[0]
+    assert "times['first'] was 0" in warned[1]
+
+
 def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
     training, loss_fn = Training(), Counter()
     loss_fn.state_dict = lambda: {"calls": loss_fn.calls}
@@ -223,6 +246,34 @@ def test_a_large_array_or_tensor(caplog):
     assert "a tensor of shape (500000,)" in caplog.text
     assert "(600000,)" not in caplog.text
     assert "(400000, 2)" not in caplog.text
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "loop"])
+def test_tensors_in_a_long_list(door, caplog):
+    training = Training()
+    averages, data = [torch.zeros(1) for _ in range(1001)], [torch.zeros(1) for _ in range(1001)]
+
+    def loss_fn(model, batch):
+        torch._foreach_add_(averages[:1000], 1)
+        return training.criterion(model(batch[0] + data[0]), batch[1])
+
+    search_by(door, training.model, training.optimizer, training.loader, loss_fn)
+    assert averages[0] > 0
+    warned = [each.getMessage() for each in caplog.records if "a list of more than 1,000" in each.getMessage()]
+    assert len(warned) == 1
+    assert warned[0].startswith("1000 tensors")
+
+
+@pytest.mark.parametrize("kind", [bytearray(1), array("d", [0.0]), mmap.mmap(-1, 1)], ids=["bytes", "array", "memory"])
+def test_numbers_in_a_buffer(kind):
+    training = Training()
+
+    def loss_fn(model, batch):
+        kind[0] = 1
+        return training.criterion(model(batch[0]), batch[1])
+
+    find_lr(training.model, training.optimizer, loader=training.loader, loss_fn=loss_fn, num_steps=5)
+    assert kind[0] == 1
 
 
 class Replay:

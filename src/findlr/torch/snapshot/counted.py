@@ -16,7 +16,7 @@ logger = logging.getLogger("findlr")
 
 
 class Counted:
-    """The numbers that functions keep; a warning names each that a search has changed, once.
+    """The numbers that functions keep; a warning names each that a search has changed, once; one of a list or a dict.
 
     Args:
         roots: functions, objects and classes; or a dict of one of these by its name.
@@ -44,10 +44,10 @@ class Counted:
         changes = set[tuple[Any, ...]]()  # many functions may name a global one
         for place, number in _numbers(reached_from(*self._roots)).items():
             was, name = before.get(place, number), re.sub(r"^\d+(\['([^']+)'\])?\.?", r"\2.", place).strip(".")
-            change = (name.rpartition(".")[2], was, number)
-            if number == was or number != number or place in self._told or change in changes:  # noqa: PLR0124 - NaN
+            change, whole = (name.rpartition(".")[2], was, number), re.sub(r"\[[^[]*\]$", "", place)
+            if number == was or number != number or whole in self._told or change in changes:  # noqa: PLR0124 - NaN
                 continue
-            self._told.add(place)
+            self._told.add(whole)
             changes.add(change)
             logger.warning(
                 "a function of the training keeps a number that the search has changed, and that is not put back: %s "

@@ -25,7 +25,7 @@ from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
 from findlr.torch.snapshot.stores import bytes_of
-from findlr.torch.snapshot.written import warn_of_changes, warn_of_writes
+from findlr.torch.snapshot.written import warn_of_changes, warn_of_many, warn_of_writes
 
 # Where it was replaced, it is put back; and so are tensors, and NumPy's and Python's generators.
 _KEPT = (nn.Module, torch.optim.Optimizer, LRScheduler, GradScaler, DataLoader, torch.Generator, np.ndarray)
@@ -77,6 +77,7 @@ class Around:
         holders, owned = self._reached.holders, set(self._owned)  # which grows
         memory.each(lambda each, kept: put_kept(each, kept, _is_kept, owned), holders, map(kept_in, holders))
         warn_of_draws(self._reached.iterators, memory)
+        warn_of_many(self._reached.many, memory)
         warn_of_caches([each for each in holders if isinstance(each, CACHED)], _is_kept, memory)
 
 

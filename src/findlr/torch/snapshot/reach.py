@@ -49,6 +49,7 @@ class Reached:
         holders: functions, containers and objects, which may be given other tensors.
         iterators: that are open, with their places.
         loaders: of batches, and samplers, whose passes change them.
+        many: tensors in a list of too many items to be looked into; they may be the user's data.
         functions: that the code around a block may call.
     """
 
@@ -62,6 +63,7 @@ class Reached:
     holders: list[Any] = field(default_factory=list)
     iterators: list[tuple[str, Any]] = field(default_factory=list)
     loaders: list[Any] = field(default_factory=list)
+    many: list[torch.Tensor] = field(default_factory=list)
     functions: list[FunctionType] = field(default_factory=list)
 
 
@@ -89,6 +91,7 @@ def reached_from(*roots: Any) -> Reached:
         elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
             (data if _is_long(value) else todo).extend(inside(value, place))
             found.holders += holders_of(value)
+            found.many += _too_many(value)
             code.append(value if isinstance(value, FunctionType) else type(value))
     if code:
         found.generators += generators_named(code, but=found.generators)
@@ -100,6 +103,12 @@ def reached_from(*roots: Any) -> Reached:
 
 def _is_long(value: Any) -> bool:
     return isinstance(value, (list, tuple, deque, dict, set)) and len(value) > _MOST_NAMED
+
+
+def _too_many(value: Any) -> list[torch.Tensor]:
+    if not (isinstance(value, (list, tuple, deque)) and len(value) > objects.MOST_ITEMS):
+        return []
+    return [each for each in value if isinstance(each, torch.Tensor)] if isinstance(value[0], torch.Tensor) else []
 
 
 def _kinds(found: Reached) -> dict[type, list[Any]]:
@@ -187,7 +196,7 @@ def reached_around() -> Reached:
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
     found = replace(found, modules=modules, tensors=tensors, functions=functions)
-    return replace(found, arrays=owned.arrays, holders=owned.holders)
+    return replace(found, arrays=owned.arrays, holders=owned.holders, many=owned.many)
 
 
 def _kept_by_functions(functions: Iterable[FunctionType], named: set[int]) -> list[Any]:

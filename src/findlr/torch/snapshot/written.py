@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from findlr.search.memory import Memory
-from findlr.search.objects import is_small_array
+from findlr.search.objects import MOST_ITEMS, is_small_array
 
 logger = logging.getLogger("findlr")
 
@@ -41,6 +41,13 @@ def warn_of_changes(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
     """The same for large tensors, which count what is written into them, but not what their ``.data`` is used for."""
     before = [(tensor, tensor._version, _some_of(tensor) if i < _MOST else None) for i, tensor in enumerate(tensors)]
     memory.add(partial(_look_at_tensors, before, memory.left))
+
+
+def warn_of_many(tensors: Iterable[torch.Tensor], memory: Memory) -> None:
+    """The same for tensors in lists that are too long to be looked into, such as averages of 2,000 weights; at once."""
+    before = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
+    if before:
+        memory.add(partial(_look_at_many, before, memory.left))
 
 
 def _is_large(value: Any) -> bool:
@@ -91,3 +98,17 @@ def _look_at_tensors(before: list[tuple[torch.Tensor, int, torch.Tensor | None]]
             )
             before[i] = (tensor, tensor._version, _some_of(tensor))
             left.append(f"a tensor of shape {tuple(tensor.shape)}, which the log names")
+
+
+def _look_at_many(before: list[tuple[torch.Tensor, int]], left: list[str]) -> None:
+    changed = [i for i, (tensor, version) in enumerate(before) if tensor._version != version]
+    if changed:
+        logger.warning(
+            "%d tensors in a list of more than %s items that the training's function uses have changed, and are not "
+            "put back: let them be buffers of a module, or give what holds them, with a state_dict, in restore=",
+            len(changed),
+            f"{MOST_ITEMS:,}",
+        )
+        left.append(f"{len(changed)} tensors in a long list, which the log names")
+    for i in changed:
+        before[i] = (before[i][0], before[i][0]._version)
