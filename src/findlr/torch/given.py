@@ -83,8 +83,8 @@ def _warn_of_own_lr(optimizer: torch.optim.Optimizer) -> None:
     code = getattr(unwrap(type(optimizer).step), "__code__", None)
     if code is not None and "lr" in names_in(code):
         logger.warning(
-            "%s keeps a rate of its own, lr = %s, which its step() names, and a search writes the lr of its param "
-            "groups only: if step() takes its own in place of theirs, no rate of the search acts, and the answer is void",
+            "%s keeps a rate of its own, lr = %s, which its step() names, and a search writes that of its groups: "
+            "if step() takes its own in place of theirs, no rate of the search acts, and its answer is void",
             type(optimizer).__name__,
             vars(optimizer)["lr"],
         )
