@@ -210,7 +210,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "attributes of a dict",
                 f"{REPLACED}what_a_step_replaces_is_put_back[Mappings-loss_fn]",
                 KEPT,
-                "[vars(value)] if type(value).__dictoffset__ else []",
+                "[AttributesOf(value)] if type(value).__dictoffset__ else []",
                 "[]",
             ),
             Break(
@@ -226,6 +226,55 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 REACHED,
                 "(data if _is_long(value) else todo)",
                 "todo",
+            ),
+            Break(
+                "tensors of one number that stand in a list",
+                f"{REPLACED}what_a_step_replaces_is_put_back[scalars-loss_fn]",
+                KEPT,
+                "len(before) != len(now) and getattr",
+                "True or getattr",
+            ),
+            Break(
+                "what weak references and weak keys hold",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Weakly-train_step]",
+                WHOSE,
+                '"weakref", ',
+                "",
+            ),
+            Break(
+                "what a metaclass keeps",
+                f"{REPLACED}what_a_step_replaces_is_put_back[by_metaclass-loss_fn]",
+                OBJECTS,
+                "in (*kind.__bases__, type(kind)) if",
+                "in kind.__bases__ if",
+            ),
+            Break(
+                "what a cached static method gives",
+                f"{REPLACED}what_a_step_replaces_is_put_back[by_metaclass-train_step]",
+                OBJECTS,
+                "(FunctionType, type, CACHED)",
+                "(FunctionType, type)",
+            ),
+            Break(
+                "the order of a dict of tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Recent-train_step]",
+                KEPT,
+                "    refill(holder, {name: holder[name] for name in before})",
+                "    pass",
+            ),
+            Break(
+                "a list of numbers with attributes that are tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Rows-train_step]",
+                KEPT,
+                "        self.__owner = owner",
+                "        self.__owner = None",
+            ),
+            Break(
+                "a count that is met before the object that has it beside a tensor",
+                f"{REPLACED}what_a_step_replaces_is_put_back[owned-train_step]",
+                KEPT,
+                "    return sorted(holders, key=_is_container)",
+                "    return list(holders)",
             ),
             Break(
                 "lists of numbers beside its tensors, such as rewards",
@@ -321,6 +370,13 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 OBJECTS,
                 "    return kept if len(kept) == len(found) else kept | _in_modules(found, code)",
                 "    return kept",
+            ),
+            Break(
+                "what a module keeps that a function imports by itself",
+                "torch/snapshot/test_imported.py::test_what_a_function_imports_by_itself",
+                OBJECTS,
+                "    found |= {name: sys.modules[name] for name in imported",
+                "    found |= {name: sys.modules[name] for name in ()",
             ),
             Break(
                 "attributes of a function",
@@ -1227,7 +1283,7 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
     "numbers, and lists and dicts of numbers, that a loss function, a step of your own, a hook or a function that the "
     "code around a `RangeTest` names keeps by itself, or in an object without tensors, arrays, modules and optimizers "
-    "(a warning names a number that has changed)": f"{REACH}a_number_that_a_loss_function_keeps",
+    "(a warning names one that has changed, as it does flags and texts)": f"{REACH}a_number_that_a_loss_function_keeps",
     "numbers in a `bytearray`, an `array.array` or an `mmap`": f"{REACH}numbers_in_a_buffer",
     "tensors in a list of more than 1,000 (a warning says how many have changed), and what objects in it keep": (
         f"{REACH}tensors_in_a_long_list"

@@ -201,6 +201,23 @@ def test_a_number_that_a_function_keeps_which_a_loop_calls(caplog):
     assert len(warned) == 2
 
 
+def test_a_flag_or_a_text_that_a_loss_function_keeps_is_named(caplog):
+    training, began, phase, best, same = Training(), False, "warm", None, True
+
+    def loss_fn(model, batch):
+        nonlocal began, phase, best
+        loss = training.criterion(model(batch[0]), batch[1]) * same
+        began, phase, best = True, "cold", 3
+        return loss
+
+    find_lr(training.model, training.optimizer, loss_fn=loss_fn, loader=training.loader, num_steps=5)
+    assert began is same
+    for kind, change in (("flag", "began was False and is True"), ("number", "best was None and is 3")):
+        assert f"keeps a {kind} that the search has changed, and that is not put back: {change}" in caplog.text
+    assert "keeps a text that the search has changed, and that is not put back: phase was warm" in caplog.text
+    assert caplog.text.count("has changed, and that") == 3
+
+
 def test_of_a_list_or_a_dict_of_numbers_one_is_named(caplog):
     training, last, times = Training(), [0.0] * 3, {"first": 0, "second": 0}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
 from types import FunctionType, MethodType
@@ -95,7 +95,8 @@ class Kept:
     def puts(self) -> list[Put]:
         """What puts back each thing as it is now."""
         owned = set[int]()
-        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept, owned) for each in self._holders]
+        holders = in_order(self._holders)
+        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept, owned) for each in holders]
         puts += [partial(_put_array, array, array.copy()) for array in self._arrays]
         for generator in self._generators:
             undo, _ = undo_of_generator(generator) or (None, "")
@@ -105,10 +106,18 @@ class Kept:
 
 
 class AttributesOf:
-    """The attributes of a function, which are put back as an object's are."""
+    """The attributes of a function or of a container, which are put back as an object's are."""
 
-    def __init__(self, function: FunctionType) -> None:
-        self.__dict__ = vars(function)
+    __slots__ = ("__dict__", "__owner")
+
+    def __init__(self, owner: Any) -> None:
+        self.__owner = owner  # whose items belong to them
+        self.__dict__ = vars(owner)
+
+
+def in_order(holders: Iterable[Any]) -> list[Any]:
+    """Objects first, because containers that they hold are put back whole."""
+    return sorted(holders, key=_is_container)
 
 
 def holders_of(value: Any) -> list[Any]:
@@ -116,7 +125,7 @@ def holders_of(value: Any) -> list[Any]:
     if isinstance(value, FunctionType):
         return [] if is_foreign_function(value) else [value, AttributesOf(value)]
     if _is_container(value):
-        attributes = [vars(value)] if type(value).__dictoffset__ else []
+        attributes = [AttributesOf(value)] if type(value).__dictoffset__ else []
         return [value, *attributes] if len(value) <= _MOST_KEPT else attributes
     if isinstance(value, type):
         return [] if is_foreign(str(value.__module__)) else [value]
@@ -173,11 +182,7 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     is_owned = id(holder) in owned and not isinstance(holder, FunctionType)
     if isinstance(before, list):
         owned.update(map(id, before) if is_owned else ())
-        same = len(before) == len(now) and all(map(is_, before, now))
-        if same or not (is_owned or any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now))):
-            return False
-        refill(holder, before)
-        return True
+        return _put_items(holder, before, now, is_kept, is_owned=is_owned)
     whole = (_is_object(holder) or isinstance(holder, type)) and any(
         _keeps(value, is_kept, most=_MOST_NEAR) for value in (*before.values(), *now.values())
     )
@@ -189,7 +194,26 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
         if old is not new and (is_owned or whole or is_function or _keeps(old, is_kept) or _keeps(new, is_kept)):
             _put(holder, name, old)
             is_changed = True
-    return is_changed
+    return _put_order(holder, before, is_kept, is_owned=is_owned) or is_changed
+
+
+def _put_items(holder: Any, before: list[Any], now: list[Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+    same = len(before) == len(now) and all(map(is_, before, now))
+    may_be_log = len(before) != len(now) and getattr(holder, "maxlen", None) is None  # of numbers in tensors
+    if same or not (is_owned or any(_keeps(item, is_kept, int(may_be_log)) for item in (*before, *now))):
+        return False
+    refill(holder, before)
+    return True
+
+
+def _put_order(holder: Any, before: dict[Any, Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+    """Give a dict that keeps such its order again, by which a memory may tell what was used last."""
+    if not isinstance(holder, dict) or all(map(is_, before, holder)) or before.keys() != holder.keys():
+        return False
+    if not (is_owned or any(_keeps(value, is_kept) for value in before.values())):
+        return False
+    refill(holder, {name: holder[name] for name in before})
+    return True
 
 
 def took_kept(before: Any, now: Any, is_kept: IsKept) -> bool:

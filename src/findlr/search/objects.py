@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from types import (
     ModuleType,
 )
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -37,6 +39,7 @@ _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class:
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)  # another mapping may make its items
 CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
 _MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
+_INNER = ("__func__", "fget", "func")  # the function of a static method, a property, a cached one
 BOXES = (CellType, ContextVar)  # which have one value each
 SHARED = "multiprocessing.sharedctypes"
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
@@ -78,7 +81,7 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
     elif isinstance(value, (MethodType, BuiltinFunctionType)):
         yield from _inside_method(value, place)
-    elif isinstance(value, (FunctionType, *BOXES, CACHED)):
+    elif isinstance(value, (FunctionType, *BOXES, CACHED, ref)):
         yield from _inside_function(value, place)
     elif isinstance(value, _CONTAINERS):
         if len(value) <= (MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS):  # a dict may have weights
@@ -108,18 +111,21 @@ def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
     yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
     if type(kind.__module__) is not str or not is_users(kind.__module__):
         return
-    yield from ((base, f"{place}.__base__") for base in kind.__bases__ if is_users(base.__module__))
+    yield from ((base, f"{place}.__base__") for base in (*kind.__bases__, type(kind)) if is_users(str(base.__module__)))
     for name, each in vars(kind).items():
-        method = getattr(each, "__func__", None) or getattr(each, "fget", None) or each  # of a static one, a property
-        if isinstance(method, (FunctionType, type)) and name not in _MAKES:
+        method = next((getattr(each, inner) for inner in _INNER if getattr(each, inner, None) is not None), each)
+        if isinstance(method, (FunctionType, type, CACHED)) and name not in _MAKES:
             yield method, f"{place}.{name}"
 
 
 def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
-    """A function's closure, defaults, attributes and the globals that it names; what a cell or a cache has."""
+    """A function's closure, defaults, attributes and globals that it names; what a cell, a cache or a reference has."""
     if isinstance(function, BOXES):
         with suppress(ValueError, LookupError):  # not bound yet
             yield function.get() if isinstance(function, ContextVar) else function.cell_contents, place
+        return
+    if isinstance(function, ref):
+        yield function(), place
         return
     if isinstance(function, CACHED):  # only the garbage collector is told what it keeps
         held = (each for each in gc.get_referents(function) if not isinstance(each, type))
@@ -150,6 +156,8 @@ def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
     Libraries are left out.
     """
     found = {name: names[name] for name in names_in(code) if name in names}
+    imported = names_in(code) & sys.modules.keys()  # by the function itself
+    found |= {name: sys.modules[name] for name in imported if name not in names and is_users(name)}
     module = names.get("__name__")
     kept = {name: value for name, value in found.items() if not _is_librarys(value, module)}
     return kept if len(kept) == len(found) else kept | _in_modules(found, code)
@@ -169,9 +177,7 @@ def _in_modules(found: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
 
 def _is_librarys(value: Any, module: Any) -> bool:
     if isinstance(value, (FunctionType, type)):
-        home = (
-            value.__module__ if isinstance(value, type) else home_of(value)
-        )  # None where code that was made has no name
+        home = value.__module__ if isinstance(value, type) else home_of(value)  # None where it was made without one
         return bool(home != module) and not (isinstance(home, str) and is_users(home))
     return isinstance(value, ModuleType)
 
@@ -187,7 +193,7 @@ def bind(function: FunctionType | CellType | ContextVar[Any], name: str, value: 
     name, *attributes = name.split(".")
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if attributes:
-        module = cells[name].cell_contents if name in cells else function.__globals__[name]
+        module = cells[name].cell_contents if name in cells else function.__globals__.get(name, sys.modules.get(name))
         setattr(functools.reduce(getattr, attributes[:-1], module), attributes[-1], value)
     elif name in cells:
         cells[name].cell_contents = value

@@ -95,6 +95,19 @@ def test_a_tensor_that_a_step_puts_into_a_module_of_a_package(door, monkeypatch)
     assert not part.mean.any()
 
 
+@pytest.mark.parametrize("name", ["own_state", "own_state.inner"])
+def test_what_a_function_imports_by_itself(name, monkeypatch):
+    for each in ("own_state", "own_state.inner"):
+        monkeypatch.setitem(sys.modules, each, types.ModuleType(each))
+    sys.modules["own_state"].inner, kept = sys.modules["own_state.inner"], sys.modules[name]
+    kept.mean, names = torch.zeros(2), {"__name__": "a_script"}
+    exec(f"def m(o):\n import {name} as s\n s.mean = s.mean.lerp(o.detach().mean(0), .1)\n return o - s.mean", names)
+    net, batches = net_and_batches()
+    optimizer, loss_fn = optim.SGD(net.parameters(), lr=0.1), lambda m, b: names["m"](m(b[0])).square().mean()
+    search_by("train_step", net, optimizer, batches, loss_fn)
+    assert not kept.mean.any()
+
+
 @pytest.mark.parametrize(("folder", "found"), [("/home/me", 2), ("/usr/lib/python3/site-packages", 0)])
 def test_what_an_installed_library_holds_is_left_alone(folder, found, monkeypatch):
     name = f"from{folder.replace('/', '_')}"

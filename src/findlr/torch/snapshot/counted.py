@@ -8,15 +8,18 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from findlr.analysis.text import printable
 from findlr.search.kept import IsKept, kept_in, took_kept
 from findlr.search.memory import Memory, Phase
 from findlr.torch.snapshot.reach import Reached, reached_from
 
 logger = logging.getLogger("findlr")
 
+_KINDS = {int: "number", float: "number", bool: "flag", str: "text", type(None): "value"}
+
 
 class Counted:
-    """The numbers that functions keep; a warning names each that a search has changed, once; one of a list or a dict.
+    """The numbers, flags and texts that functions keep; a warning names what a search has changed, one of a list.
 
     Args:
         roots: functions, objects and classes; or a dict of one of these by its name.
@@ -42,25 +45,26 @@ class Counted:
 
     def _look(self, before: dict[str, Any]) -> None:
         changes = set[tuple[Any, ...]]()  # many functions may name a global one
-        for place, number in _numbers(reached_from(*self._roots)).items():
-            was, name = before.get(place, number), re.sub(r"^\d+(\['([^']+)'\])?\.?", r"\2.", place).strip(".")
-            change, whole = (name.rpartition(".")[2], was, number), re.sub(r"\[[^[]*\]$", "", place)
-            if number == was or number != number or whole in self._told or change in changes:  # noqa: PLR0124 - NaN
+        for place, value in _numbers(reached_from(*self._roots)).items():
+            was, name = before.get(place, value), re.sub(r"^\d+(\['([^']+)'\])?\.?", r"\2.", place).strip(".")
+            change, whole = (name.rpartition(".")[2], was, value), re.sub(r"\[[^[]*\]$", "", place)
+            if value == was or value != value or whole in self._told or change in changes:  # noqa: PLR0124 - NaN
                 continue
             self._told.add(whole)
             changes.add(change)
             logger.warning(
-                "a function of the training keeps a number that the search has changed, and that is not put back: %s "
+                "a function of the training keeps a %s that the search has changed, and that is not put back: %s "
                 "was %s and is %s. Make it a buffer of a module, or give what holds it, with a state_dict, in restore=",
+                _KINDS[type(value)],
                 name,
-                was,
-                number,
+                printable(str(was), 60),
+                printable(str(value), 60),
             )
 
 
 def _numbers(reached: Reached) -> dict[str, Any]:
-    """The integers and floats that functions reach, by their place."""
-    return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
+    """The numbers, flags and texts that functions reach, by their place."""
+    return {place: value for place, value in reached.numbers.items() if type(value) in _KINDS}
 
 
 def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:

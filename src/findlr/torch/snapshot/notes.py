@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import kept_in, put_kept
+from findlr.search.kept import in_order, kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import CACHED, SMALL_BYTES, is_small, refill_if_changed
 from findlr.torch.snapshot.counted import Counted, warn_of_caches
@@ -74,7 +74,7 @@ class Around:
         if self._reached.arrays:
             memory.note(*filter(is_small, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory)
-        holders, owned = self._reached.holders, set(self._owned)  # which grows
+        holders, owned = in_order(self._reached.holders), set(self._owned)  # which grows
         memory.each(lambda each, kept: put_kept(each, kept, _is_kept, owned), holders, map(kept_in, holders))
         warn_of_draws(self._reached.iterators, memory)
         warn_of_many(self._reached.many, memory)
