@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import itertools
 import mmap
 import queue
@@ -199,6 +200,22 @@ def test_a_number_that_a_function_keeps_which_a_loop_calls(caplog):
     assert ["cross_entropy.calls was 0 and is 5" in each for each in warned].count(True) == 1
     assert ["steps was 0 and is 5" in each for each in warned].count(True) == 1
     assert len(warned) == 2
+
+
+@pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
+def test_of_a_bar_nothing_is_named(door, caplog):
+    tqdm = pytest.importorskip("tqdm").tqdm
+    training, bar = Training(), tqdm(total=9, file=io.StringIO(), mininterval=0)
+
+    def loss_fn(model, batch):
+        loss = training.criterion(model(batch[0]), batch[1])
+        bar.set_postfix(loss=loss.item())
+        bar.update()
+        return loss
+
+    search_by(door, training.model, training.optimizer, training.loader, loss_fn)
+    assert bar.n > 0
+    assert not caplog.text
 
 
 def test_a_flag_or_a_text_that_a_loss_function_keeps_is_named(caplog):

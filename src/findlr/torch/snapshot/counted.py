@@ -11,6 +11,7 @@ from typing import Any
 from findlr.analysis.text import printable
 from findlr.search.kept import IsKept, kept_in, took_kept
 from findlr.search.memory import Memory, Phase
+from findlr.search.whose import home_of, is_users
 from findlr.torch.snapshot.reach import Reached, reached_from
 
 logger = logging.getLogger("findlr")
@@ -31,8 +32,8 @@ class Counted:
 
     @classmethod
     def of_a_loop(cls, functions: Iterable[Any]) -> Counted:
-        """Those of the functions that a loop may call, which are told by the functions' names."""
-        return cls(*({each.__name__: each} for each in functions))
+        """Those of the user's own functions that a loop may call, which are told by the functions' names."""
+        return cls(*({each.__name__: each} for each in functions if is_users(home_of(each) or "")))
 
     def remember(self, memory: Memory) -> None:
         """Look at the numbers again once all that is in ``memory`` was put back."""
@@ -63,8 +64,9 @@ class Counted:
 
 
 def _numbers(reached: Reached) -> dict[str, Any]:
-    """The numbers, flags and texts that functions reach, by their place."""
-    return {place: value for place, value in reached.numbers.items() if type(value) in _KINDS}
+    """The numbers, flags and texts that functions reach, by their place, without those of a bar."""
+    numbers, shown = reached.numbers.items(), tuple(reached.shown)
+    return {place: value for place, value in numbers if type(value) in _KINDS and not place.startswith(shown)}
 
 
 def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:

@@ -31,6 +31,7 @@ from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
+_SHOW = {"tqdm", "rich", "wandb", "tensorboardX"}  # packages whose objects only show a training
 _MOST_NAMED = 100  # items of a container that is looked into in its turn
 
 
@@ -50,6 +51,7 @@ class Reached:
         iterators: that are open, with their places.
         loaders: of batches, and samplers, whose passes change them.
         many: tensors in a list of too many items to be looked into; they may be the user's data.
+        shown: beginnings of the places in what only shows a training, such as a bar.
         functions: that the code around a block may call.
     """
 
@@ -64,6 +66,7 @@ class Reached:
     iterators: list[tuple[str, Any]] = field(default_factory=list)
     loaders: list[Any] = field(default_factory=list)
     many: list[torch.Tensor] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     functions: list[FunctionType] = field(default_factory=list)
 
 
@@ -92,6 +95,7 @@ def reached_from(*roots: Any) -> Reached:
             (data if _is_long(value) else todo).extend(inside(value, place))
             found.holders += holders_of(value)
             found.many += _too_many(value)
+            found.shown += [f"{place}."] if str(type(value).__module__).partition(".")[0] in _SHOW else []
             code.append(value if isinstance(value, FunctionType) else type(value))
     if code:
         found.generators += generators_named(code, but=found.generators)
