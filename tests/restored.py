@@ -1297,7 +1297,8 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "what a `queue.Queue` holds, and a DataFrame or a Series of pandas": f"{REACH}what_pandas_or_a_queue_holds",
     "what a `functools.lru_cache` with a `maxsize` takes during a search, if it was not empty (a warning names it; "
     "what it held before is put back)": f"{REACH}what_a_cache_first_takes_in_a_search",
-    "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
+    "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list (a "
+    "warning names one that a function of yours uses, too)": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),
     "an open iterator that a step or a loop of your own draws from by itself, unless it is `rewindable` (a warning "

@@ -202,6 +202,28 @@ def test_a_number_that_a_function_keeps_which_a_loop_calls(caplog):
     assert len(warned) == 2
 
 
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_tensor_that_a_loop_names_and_a_function_uses(replaces, caplog):
+    training, mean, data, own = Training(), torch.zeros(()), torch.full((2,), torch.nan), torch.zeros(())
+    loss = torch.zeros(())
+
+    def loss_of(outputs, targets):
+        return training.criterion(outputs, targets) * (1 + mean / 1000) + 0 * data[:0].sum()
+
+    with RangeTest(training.model, training.optimizer, num_steps=5) as test:
+        for inputs, targets in test(training.loader):
+            loss = loss_of(training.model(inputs), targets)
+            training.optimizer.zero_grad()
+            loss.backward()
+            training.optimizer.step()
+            test.record(loss)
+            own = own + loss.detach()
+            mean = mean + loss.detach() if replaces else mean.add_(loss.detach())
+    assert mean == own > 0
+    assert caplog.text.count("changed by its name, and that is not put back: loss_of.mean.") == 1
+    assert caplog.text.count("WARNING") == 1
+
+
 @pytest.mark.parametrize("door", ["loss_fn", "train_step", "loop"])
 def test_of_a_bar_nothing_is_named(door, caplog):
     tqdm = pytest.importorskip("tqdm").tqdm

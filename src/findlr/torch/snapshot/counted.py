@@ -6,16 +6,22 @@ import logging
 import re
 from collections.abc import Iterable
 from functools import partial
+from types import FunctionType
 from typing import Any
+
+import torch
 
 from findlr.analysis.text import printable
 from findlr.search.kept import IsKept, kept_in, took_kept
 from findlr.search.memory import Memory, Phase
+from findlr.search.objects import SMALL_BYTES, bound_in
 from findlr.search.whose import home_of, is_users
 from findlr.torch.snapshot.reach import Reached, reached_from
+from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _KINDS = {int: "number", float: "number", bool: "flag", str: "text", type(None): "value"}
 
 
@@ -67,6 +73,47 @@ def _numbers(reached: Reached) -> dict[str, Any]:
     """The numbers, flags and texts that functions reach, by their place, without those of a bar."""
     numbers, shown = reached.numbers.items(), tuple(reached.shown)
     return {place: value for place, value in numbers if type(value) in _KINDS and not place.startswith(shown)}
+
+
+class Named:
+    """Small tensors that a loop's functions name and its own code does, too, and so may replace; if so, they are named.
+
+    Args:
+        functions: of the user's own, that a loop may call.
+    """
+
+    def __init__(self, functions: Iterable[FunctionType]) -> None:
+        self._functions = [each for each in functions if is_users(home_of(each) or "")]
+
+    def remember(self, memory: Memory) -> None:
+        """Look at them again once all that is in ``memory`` was put back."""
+        before = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        if before:
+            memory.add(partial(self._look, before, memory.left), Phase.RANDOM)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found = {name: (each, value) for each in self._functions for name, value in bound_in(each).items()}
+        return {
+            f"{function.__name__}.{name}": value
+            for name, (function, value) in found.items()
+            if type(value) in _PLAIN and not value.is_meta and value.layout is torch.strided
+            if value.is_floating_point() and bytes_of(value) <= SMALL_BYTES
+        }
+
+    def _look(self, before: dict[str, torch.Tensor], left: list[str]) -> None:
+        for name, now in self._tensors().items():
+            was = before.get(name, now)
+            if not torch.equal(_bits(was), _bits(now)):
+                left.append(f"the tensor {name}")
+                logger.warning(
+                    "a function of the training uses a tensor that the loop has changed by its name, and that is not "
+                    "put back: %s. Make it a buffer of a module, or let an object hold it",
+                    name,
+                )
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)  # so that NaN is itself
 
 
 def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:

@@ -20,7 +20,7 @@ from findlr.search.interrupts import signals_wait
 from findlr.search.kept import in_order, kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
 from findlr.search.objects import CACHED, SMALL_BYTES, is_small, refill_if_changed
-from findlr.torch.snapshot.counted import Counted, warn_of_caches
+from findlr.torch.snapshot.counted import Counted, Named, warn_of_caches
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
@@ -106,7 +106,7 @@ class Watched:
         self._numbers.look_again(memory, reached)
 
 
-Watches = Around | Watched | Counted
+Watches = Around | Watched | Counted | Named
 """What functions keep, and is put back or told."""
 
 
