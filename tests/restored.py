@@ -11,8 +11,9 @@ TRAINABLE, LOOP, HELD_OUT = "torch/trainable.py", "torch/loop.py", "torch/valida
 POINTS, BASELINE = "torch/points.py", "torch/baseline.py"
 REACHED, OBJECTS, GENERATORS = "torch/snapshot/reach.py", "search/objects.py", "search/generators.py"
 IMPORTED = "torch/snapshot/test_imported.py::test_what_an_imported_function_or_class_keeps"
-KEPT, HOOKS = "search/kept.py", "torch/snapshot/hooks.py"
+KEPT, HOOKS, WHOSE = "search/kept.py", "torch/snapshot/hooks.py", "search/whose.py"
 REPLACED = "torch/snapshot/test_replaced.py::test_"
+REACH = "torch/test_out_of_reach.py::test_"
 HELD = "torch/snapshot/test_held.py::test_what_a_module_holds_and_its_class"
 PASSES = "torch/snapshot/test_reach.py::test_the_passes_that_a_wrapped_loader_has_counted_are_put_back"
 STORES, FILES = "torch/snapshot/stores.py", "torch/snapshot/files.py"
@@ -209,7 +210,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "attributes of a dict",
                 f"{REPLACED}what_a_step_replaces_is_put_back[Mappings-loss_fn]",
                 KEPT,
-                "[vars(value)] if type(value).__dictoffset__ else []",
+                "[AttributesOf(value)] if type(value).__dictoffset__ else []",
                 "[]",
             ),
             Break(
@@ -225,6 +226,55 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 REACHED,
                 "(data if _is_long(value) else todo)",
                 "todo",
+            ),
+            Break(
+                "tensors of one number that stand in a list",
+                f"{REPLACED}what_a_step_replaces_is_put_back[scalars-loss_fn]",
+                KEPT,
+                "len(before) != len(now) and getattr",
+                "True or getattr",
+            ),
+            Break(
+                "what weak references and weak keys hold",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Weakly-train_step]",
+                WHOSE,
+                '"weakref", ',
+                "",
+            ),
+            Break(
+                "what a metaclass keeps",
+                f"{REPLACED}what_a_step_replaces_is_put_back[by_metaclass-loss_fn]",
+                OBJECTS,
+                "in (*kind.__bases__, type(kind)) if",
+                "in kind.__bases__ if",
+            ),
+            Break(
+                "what a cached static method gives",
+                f"{REPLACED}what_a_step_replaces_is_put_back[by_metaclass-train_step]",
+                OBJECTS,
+                "(FunctionType, type, CACHED)",
+                "(FunctionType, type)",
+            ),
+            Break(
+                "the order of a dict of tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Recent-train_step]",
+                KEPT,
+                "    refill(holder, {name: holder[name] for name in before})",
+                "    pass",
+            ),
+            Break(
+                "a list of numbers with attributes that are tensors",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Rows-train_step]",
+                KEPT,
+                "        self.__owner = owner",
+                "        self.__owner = None",
+            ),
+            Break(
+                "a count that is met before the object that has it beside a tensor",
+                f"{REPLACED}what_a_step_replaces_is_put_back[owned-train_step]",
+                KEPT,
+                "    return sorted(holders, key=_is_container)",
+                "    return list(holders)",
             ),
             Break(
                 "lists of numbers beside its tensors, such as rewards",
@@ -284,7 +334,29 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
             ),
         ],
         "all this in other files of your own, too, but in no installed library; attributes of functions; what a "
-        "`functools.cache` holds": [
+        "`functools.cache`, a `threading.local` or a context variable holds; numbers and small arrays that processes "
+        "share": [
+            Break(
+                "what stands for a thread",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-train_step]",
+                WHOSE,
+                "kind in (SimpleNamespace, threading.local)",
+                "kind is SimpleNamespace",
+            ),
+            Break(
+                "what stands for a context",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-loss_fn]",
+                OBJECTS,
+                "        function.set(value)",
+                "        pass",
+            ),
+            Break(
+                "numbers that processes share and a step changes",
+                f"{REPLACED}what_a_step_replaces_is_put_back[Elsewhere-loop]",
+                OBJECTS,
+                "    elif type(value).__module__ == SHARED:",
+                "    elif False:",
+            ),
             Break(
                 "what an imported class keeps",
                 f"{IMPORTED}[a class-loss_fn]",
@@ -300,11 +372,46 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "    return kept",
             ),
             Break(
+                "what a module keeps that a function imports by itself",
+                "torch/snapshot/test_imported.py::test_what_a_function_imports_by_itself",
+                OBJECTS,
+                "    found |= {name: sys.modules[name] for name in imported",
+                "    found |= {name: sys.modules[name] for name in ()",
+            ),
+            Break(
                 "attributes of a function",
                 f"{IMPORTED}[attributes of a function-loss_fn]",
                 OBJECTS,
                 ", *vars(function).items())",
                 ",)",
+            ),
+            Break(
+                "attributes of a function that are replaced, and numbers beside them",
+                f"{REPLACED}what_a_step_replaces_is_put_back[counted-train_step]",
+                KEPT,
+                "[value, AttributesOf(value)]",
+                "[value]",
+            ),
+            Break(
+                "attributes of a function that a loop calls",
+                "torch/snapshot/test_imported.py::test_attributes_of_a_function_that_a_loop_names",
+                REACHED,
+                "    owned.holders += [each for each in found.holders if isinstance(each, AttributesOf)]",
+                "",
+            ),
+            Break(
+                "what a function keeps that has taken the name of a library's",
+                f"{IMPORTED}[a wrapper of a library's function-loss_fn]",
+                WHOSE,
+                " and not (isinstance(written, str) and is_users(written))",
+                "",
+            ),
+            Break(
+                "what a cache with a bound takes",
+                f"{REACH}what_a_cache_first_takes_in_a_search[0-8]",
+                KEPT,
+                "    cache.cache_clear()",
+                "    pass",
             ),
             Break(
                 "what a cache holds",
@@ -397,14 +504,14 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a mean that a function keeps by name",
                 "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[by_name-False]",
                 KEPT,
-                " or isinstance(value, CellType) else []",
+                " or isinstance(value, BOXES) else []",
                 " else []",
             ),
             Break(
                 "a list that a function keeps",
                 "torch/snapshot/test_kept.py::test_what_a_function_that_a_loop_calls_keeps[in_list-False]",
                 REACHED,
-                ", *_kept_by_functions(found.holders, set(map(id, names.values())))",
+                ", *_kept_by_functions(functions, set(map(id, names.values())))",
                 "",
             ),
             Break(
@@ -418,8 +525,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a pool that a loop fills",
                 "torch/snapshot/test_kept.py::test_what_an_object_keeps_of_tensors_and_how_many[Pool-False-a loop]",
                 LOOP,
-                "        training.watched.append(Around(reached))",
-                "        pass",
+                "        training.watched += [Around(reached), ",
+                "        training.watched += [",
             ),
             Break(
                 "a ring that a loop writes into",
@@ -772,7 +879,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a count that workers share",
                 "torch/snapshot/test_reach.py::test_a_count_that_workers_share_is_put_back[number-2]",
                 GENERATORS,
-                "            holders += [shared_bytes(value)]",
+                "            holders += shared_bytes(value)",
                 "            pass",
             ),
             Break(
@@ -1171,13 +1278,15 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
 BREAKS = [one for things in RESTORED.values() for breaks in things.values() for one in breaks]
 
 
-REACH = "torch/test_out_of_reach.py::test_"
 OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "tensors, arrays and iterators that a dataset changes (its numbers, lists, small dicts and sets, and its arrays of "
     "whole numbers, such as an order, are put back)": f"{REACH}an_array_in_a_dataset",
-    "numbers, and lists and dicts of numbers, that a loss function, a step of your own or a hook keeps by itself, or "
-    "in an object without tensors, arrays, modules and optimizers (a warning names a number that has changed)": (
-        f"{REACH}a_number_that_a_loss_function_keeps"
+    "numbers, and lists and dicts of numbers, that a loss function, a step of your own, a hook or a function that the "
+    "code around a `RangeTest` names keeps by itself, or in an object without tensors, arrays, modules and optimizers "
+    "(a warning names one that has changed, as it does flags and texts)": f"{REACH}a_number_that_a_loss_function_keeps",
+    "numbers in a `bytearray`, an `array.array` or an `mmap`": f"{REACH}numbers_in_a_buffer",
+    "tensors in a list of more than 1,000 (a warning says how many have changed), and what objects in it keep": (
+        f"{REACH}tensors_in_a_long_list"
     ),
     "arrays of more than 1 MiB that a function or an object of yours writes into, such as a replay buffer, and tensors "
     "of that size that are not trained (a warning names these, and an array of which more than a few numbers have "
@@ -1185,11 +1294,11 @@ OUT_OF_REACH: dict[str, str] = {  # and the test that shows it to be so
     "what code in another file of yours keeps, more than eight calls away from a function of the training": (
         "torch/snapshot/test_imported.py::test_code_of_a_large_package_is_looked_into_for_eight_calls"
     ),
-    "what a `queue.Queue` holds": f"{REACH}a_tensor_in_a_queue",
-    "what a `functools.lru_cache` with a `maxsize` first takes during a search (what it held before is put back)": (
-        f"{REACH}what_a_cache_with_a_bound_first_takes_in_a_search"
-    ),
-    "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list": (
+    "what a `queue.Queue` holds, and a DataFrame or a Series of pandas": f"{REACH}what_pandas_or_a_queue_holds",
+    "what a `functools.lru_cache` with a `maxsize` takes during a search, if it was not empty (a warning names it; "
+    "what it held before is put back)": f"{REACH}what_a_cache_first_takes_in_a_search",
+    "numbers, and tensors that are not trained, that the code around a `RangeTest` names itself, or keeps in a list (a "
+    "warning names one that a function of yours uses, too)": (
         "torch/snapshot/test_kept.py::test_what_a_loop_writes_down_by_itself_stays"
     ),
     "an open iterator that a step or a loop of your own draws from by itself, unless it is `rewindable` (a warning "

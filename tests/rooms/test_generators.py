@@ -8,7 +8,8 @@ from types import FunctionType
 import pytest
 
 from findlr.search.generators import NAME_NONE
-from findlr.search.objects import FOREIGN, GENERATORS
+from findlr.search.objects import GENERATORS
+from findlr.search.whose import FOREIGN
 
 PARTS = {  # which import most of the others
     "lightning": "lightning.pytorch",

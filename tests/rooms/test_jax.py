@@ -763,6 +763,9 @@ def test_accumulated_gradients_are_one_step():
         with pytest.raises(ConfigurationError, match=r"accumulation_steps is 1, and optax.MultiSteps did not make one"):
             find_lr(step, state, batches(5))
         state, _ = step(state, batches(5)[calls])
+    step, state = step_of(accumulated(lambda _: 4)), state_of(accumulated(lambda _: 4))
+    with pytest.raises(ConfigurationError, match="in place of a function if it was built with one"):
+        find_lr(step, state, batches(5))
     step, state = step_of(accumulated(4)), state_of(accumulated(4))
     finding = find_lr(step, state, batches(5), accumulation_steps=4, total_steps="3 epochs")
     assert finding.plan.total_steps == 30

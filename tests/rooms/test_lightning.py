@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import lightning.pytorch
 import numpy as np
@@ -611,6 +612,19 @@ def test_both_packages_find_the_same(tmp_path):
     assert set(found[1].facts["versions"]) == {"python", "numpy", "torch", "pytorch_lightning"}
     with pytest.raises(ConfigurationError, match=r"LightningModule of pytorch_lightning, got Plain"):
         find_lr(trainer_of(tmp_path, package=other), Plain(), loader_of())
+
+
+@pytest.mark.filterwarnings("ignore:.*returned .None., this fit will run with no optimizer")
+@pytest.mark.parametrize("returned", [None, []])
+@pytest.mark.parametrize("callback", [False, True])
+def test_a_module_without_an_optimizer_is_named(callback, returned, tmp_path):
+    class Untrained(Plain):
+        def configure_optimizers(self):
+            return returned
+
+    search = trainer_of(tmp_path, FindLR(**SWEEP)).fit if callback else partial(find_lr, trainer_of(tmp_path), **SWEEP)
+    with pytest.raises(OptimizerError, match="configure_optimizers of Untrained gave no optimizer"):
+        search(Untrained(), loader_of())
 
 
 class WithoutSome(Module):

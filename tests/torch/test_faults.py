@@ -3,7 +3,7 @@
 import linecache
 import signal
 import sys
-import threading
+from ctypes import c_bool, c_long
 from functools import partial
 from itertools import count
 
@@ -255,8 +255,7 @@ class SecondCtrlC:
     )
 
     def __init__(self, at):
-        self.at, self.seen = at, threading.local()  # an object of Python's own, which no search puts back
-        self.seen.lines, self.seen.counting = 0, False
+        self.at, self.lines, self.counting = at, c_long(0), c_bool(False)  # which no search puts back
 
     def first(self, _):
         """The first one, for a bomb: from here on lines are counted, in the frames that are open, too."""
@@ -265,16 +264,16 @@ class SecondCtrlC:
             if frame.f_code.co_filename in self.FILES:
                 frame.f_trace = self.count
             frame = frame.f_back
-        self.seen.counting = True
+        self.counting.value = True
         return KeyboardInterrupt()
 
     def trace(self, frame, event, arg):
-        return self.count if self.seen.counting and frame.f_code.co_filename in self.FILES else None
+        return self.count if self.counting.value and frame.f_code.co_filename in self.FILES else None
 
     def count(self, frame, event, arg):
         if event == "line" and "(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
-            self.seen.lines += 1
-            if self.seen.lines == self.at:
+            self.lines.value += 1
+            if self.lines.value == self.at:
                 signal.raise_signal(signal.SIGINT)
         return self.count
 
@@ -301,6 +300,6 @@ def test_a_second_ctrl_c_at_every_line_that_puts_back(make, snapshot):
         bomb = partial(Bomb, "criterion", 5, second.first)
         error = check(partial(make, bomb=bomb), call=partial(second.call, snapshot), never_called=never_called)
         assert type(error) is KeyboardInterrupt
-        if second.seen.lines < at:
+        if second.lines.value < at:
             break
     assert at > 50

@@ -278,6 +278,79 @@ def test_a_swept_optimizer_that_waits_for_another_one():
         search(CriticFirst(every=1000))
 
 
+@pytest.mark.parametrize("every", [2, 30])
+@pytest.mark.parametrize("door", ["step", "loop"])
+def test_an_optimizer_that_another_one_takes_the_place_of(door, every):
+    net, loader = nn.Linear(4, 1), loader_of()
+    given, calls = optim.SGD(net.parameters(), lr=0.01), count(1)
+    kept = {"optimizer": given}
+
+    def step(draw):
+        if next(calls) % every == 0:
+            kept["optimizer"] = optim.SGD(net.parameters(), lr=0.01)
+        inputs, targets = draw()
+        loss = functional.mse_loss(net(inputs), targets)
+        kept["optimizer"].zero_grad()
+        loss.backward()
+        kept["optimizer"].step()
+        return loss
+
+    def loop():
+        with RangeTest(net, given, progress=False) as test:
+            for batch in test(loader):
+                test.record(step(lambda batch=batch: batch))
+
+    before = net.weight.detach().clone()
+    with pytest.raises(OptimizerError, match=r"does not call step\(\) of .* if it makes new optimizers"):
+        loop() if door == "loop" else find_lr(net, given, loader=loader, train_step=step, progress=False)
+    assert torch.equal(net.weight, before)
+    assert kept["optimizer"] is given
+
+
+class OwnRate(optim.Optimizer):
+    """Has its first rate as an attribute, and takes that of its groups."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+        self.lr = lr
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(p.grad, alpha=-group["lr"])
+
+
+class TakesOwnRate(OwnRate):
+    """Takes that in its step."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(p.grad, alpha=-self.lr)
+
+
+@pytest.mark.parametrize("kind", [OwnRate, TakesOwnRate])
+@pytest.mark.parametrize("door", ["find_lr", "loop"])
+def test_an_optimizer_that_takes_its_rate_from_an_attribute_is_named(door, kind, caplog):
+    net, loader = nn.Linear(4, 1), loader_of()
+    optimizer = kind(net.parameters(), 0.01)
+    if door == "find_lr":
+        find_lr(net, optimizer, nn.MSELoss(), loader, num_steps=5, progress=False)
+    else:
+        with RangeTest(net, optimizer, num_steps=5, progress=False) as test:
+            for inputs, targets in test(loader):
+                optimizer.zero_grad()
+                loss = functional.mse_loss(net(inputs), targets)
+                loss.backward()
+                optimizer.step()
+                test.record(loss)
+    told = caplog.text.count("TakesOwnRate keeps a rate of its own, lr = 0.01, which its step() names")
+    assert told == (kind is TakesOwnRate)
+    assert "keeps a rate" not in caplog.text.replace("TakesOwnRate keeps a rate", "")
+
+
 class Noisy(optim.Optimizer):
     """Makes the gradients that it steps with, as differential privacy has it; torch's constructor never ran for it."""
 

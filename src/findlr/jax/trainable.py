@@ -137,7 +137,7 @@ class JaxTrainable:
         if self._counts(live) != [(name, count + (name == "gradient_step")) for name, count in before]:
             raise ConfigurationError(
                 f"accumulation_steps is {self.accumulation_steps}, and optax.MultiSteps did not make one step of so "
-                "many calls: give the number that it was built with"
+                "many calls: give the number that it was built with, in place of a function if it was built with one"
             )
         after = live.leaves()
         self._numbers = [place for place in numbers_in(self._form.start) if isinstance(after[place], ARRAYS)]

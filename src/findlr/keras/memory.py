@@ -19,7 +19,7 @@ from keras.src.backend.common import global_state  # has no public name
 from findlr.search.interrupts import signals_wait
 from findlr.search.kept import Kept, Put
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
-from findlr.search.objects import is_foreign
+from findlr.search.whose import is_foreign
 
 _OWNERS = (
     keras.Layer,

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan
-from findlr.errors import ConfigurationError
+from findlr.errors import ConfigurationError, OptimizerError
 from findlr.finding import Finding
 from findlr.finding.schedulers import follows_metric, length_of, unwrapped
 from findlr.finding.writing import check_apply
@@ -93,7 +93,13 @@ def trainable_of(
     """A Trainer that is in its ``fit``, past the hooks of its start; see ``findlr.lightning.find_lr``.
 
     ``facts`` are those of the Finding, besides what is known of the training.
+
+    Raises:
+        OptimizerError: there is no optimizer.
     """
+    if not any(each.param_groups for each in trainer.optimizers):  # Lightning's stands for None, and has none
+        name = type(trainer.lightning_module).__name__
+        raise OptimizerError(f"configure_optimizers of {name} gave no optimizer, so nothing trains: let it return one")
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     others = [*(config.scheduler for config in trainer.lr_scheduler_configs), *([] if scaler is None else [scaler])]
     by_place = any(isinstance(each, int) for each in (sweep if isinstance(sweep, (list, tuple)) else [sweep]))

@@ -13,20 +13,19 @@ from typing import Any
 import numpy as np
 
 from findlr.search.objects import (
-    FOREIGN,
     GENERATORS,
     MOST_ITEMS,
     MOST_OBJECTS,
     MOST_ORDER_BYTES,
+    SHARED,
     SIMPLE,
     inside,
-    is_foreign,
-    is_plain,
     is_small_array,
     names_in,
     shared_bytes,
     slots_of,
 )
+from findlr.search.whose import FOREIGN, home_of, is_foreign_function, is_plain
 
 NAME_NONE = FOREIGN | {
     "findlr",
@@ -97,11 +96,12 @@ def generators_in(
             is_small = len(value) <= MOST_ITEMS
             held = () if not is_small else value.values() if isinstance(value, dict) else value
             holders += [value] if is_small and isinstance(value, (list, set, deque, dict)) else []
-        elif kind.__module__ == "multiprocessing.sharedctypes":
-            holders += [shared_bytes(value)]
+        elif kind.__module__ == SHARED:
+            holders += shared_bytes(value)
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
-            code += [value] if (value.__module__ or "").partition(".")[0] not in NAME_NONE else []
+            homes = (value.__module__, getattr(value, "__globals__", {}).get("__name__", value.__module__))
+            code += [] if {str(homes[0]).partition(".")[0], str(homes[1]).partition(".")[0]} <= NAME_NONE else [value]
         elif str(kind.__module__).startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []
@@ -195,13 +195,13 @@ def _named_by(value: Any, modules: tuple[str, ...]) -> Iterable[Any]:
 
 def _named_by_function(function: FunctionType) -> Iterator[Any]:
     """What a function has in its closure, its defaults and its attributes, and the globals that it names."""
-    if is_foreign(function.__module__ or ""):
+    if is_foreign_function(function):
         return
     yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values())
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # not bound yet
             yield cell.cell_contents
-    if names_none(function.__module__ or ""):  # what it wraps may name some
+    if names_none(home_of(function) or ""):  # what it wraps may name some
         return
     names = names_in(function.__code__)
     for name in names & function.__globals__.keys():

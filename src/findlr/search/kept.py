@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
-from types import CellType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,19 @@ import numpy as np
 from findlr.search.generators import generators_named
 from findlr.search.memory import Undo, undo_of_generator
 from findlr.search.objects import (
+    BOXES,
+    CACHED,
     MOST_ITEMS,
     MOST_OBJECTS,
     bind,
     bound_in,
     inside,
-    is_foreign,
-    is_plain,
     is_small_array,
     kept_by_class,
     refill,
     slots_of,
 )
+from findlr.search.whose import is_foreign, is_foreign_function, is_plain
 
 _MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
 _MOST_NEAR = 4  # objects that are looked into to tell whether another one keeps tensors
@@ -94,7 +95,8 @@ class Kept:
     def puts(self) -> list[Put]:
         """What puts back each thing as it is now."""
         owned = set[int]()
-        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept, owned) for each in self._holders]
+        holders = in_order(self._holders)
+        puts: list[Put] = [partial(put_kept, each, kept_in(each), self._is_kept, owned) for each in holders]
         puts += [partial(_put_array, array, array.copy()) for array in self._arrays]
         for generator in self._generators:
             undo, _ = undo_of_generator(generator) or (None, "")
@@ -103,16 +105,33 @@ class Kept:
         return puts
 
 
+class AttributesOf:
+    """The attributes of a function or of a container, which are put back as an object's are."""
+
+    __slots__ = ("__dict__", "__owner")
+
+    def __init__(self, owner: Any) -> None:
+        self.__owner = owner  # whose items belong to them
+        self.__dict__ = vars(owner)
+
+
+def in_order(holders: Iterable[Any]) -> list[Any]:
+    """Objects first, because containers that they hold are put back whole."""
+    return sorted(holders, key=_is_container)
+
+
 def holders_of(value: Any) -> list[Any]:
     """What of it may be given other tensors: a function and its attributes, a small container, an object, a class."""
     if isinstance(value, FunctionType):
-        return [] if is_foreign(value.__module__ or "") else [value, vars(value)]
+        return [] if is_foreign_function(value) else [value, AttributesOf(value)]
     if _is_container(value):
-        attributes = [vars(value)] if type(value).__dictoffset__ else []
+        attributes = [AttributesOf(value)] if type(value).__dictoffset__ else []
         return [value, *attributes] if len(value) <= _MOST_KEPT else attributes
     if isinstance(value, type):
         return [] if is_foreign(str(value.__module__)) else [value]
-    return [value] if _is_object(value) or isinstance(value, CellType) else []
+    if isinstance(value, CACHED):  # one without a bound has a dict, which is a holder
+        return [value] if value.cache_parameters()["maxsize"] else []
+    return [value] if _is_object(value) or isinstance(value, BOXES) else []
 
 
 def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
@@ -121,7 +140,9 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
         return bound_in(holder)
     if isinstance(holder, type):
         return kept_by_class(holder)
-    if isinstance(holder, CellType):
+    if isinstance(holder, CACHED):
+        return [each for each, _ in inside(holder, "")] if holder.cache_info().currsize else []
+    if isinstance(holder, BOXES):
         return {place: value for value, place in inside(holder, "")}
     if _is_object(holder):
         return slots_of(holder) | getattr(holder, "__dict__", {})
@@ -156,14 +177,12 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     """
     owned = set() if owned is None else owned
     now: Any = kept_in(holder)
+    if isinstance(holder, CACHED):
+        return _put_cache(holder, before, now, is_kept)
     is_owned = id(holder) in owned and not isinstance(holder, FunctionType)
     if isinstance(before, list):
         owned.update(map(id, before) if is_owned else ())
-        same = len(before) == len(now) and all(map(is_, before, now))
-        if same or not (is_owned or any(_keeps(item, is_kept, least_dims=1) for item in (*before, *now))):
-            return False
-        refill(holder, before)
-        return True
+        return _put_items(holder, before, now, is_kept, is_owned=is_owned)
     whole = (_is_object(holder) or isinstance(holder, type)) and any(
         _keeps(value, is_kept, most=_MOST_NEAR) for value in (*before.values(), *now.values())
     )
@@ -175,7 +194,40 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
         if old is not new and (is_owned or whole or is_function or _keeps(old, is_kept) or _keeps(new, is_kept)):
             _put(holder, name, old)
             is_changed = True
-    return is_changed
+    return _put_order(holder, before, is_kept, is_owned=is_owned) or is_changed
+
+
+def _put_items(holder: Any, before: list[Any], now: list[Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+    same = len(before) == len(now) and all(map(is_, before, now))
+    may_be_log = len(before) != len(now) and getattr(holder, "maxlen", None) is None  # of numbers in tensors
+    if same or not (is_owned or any(_keeps(item, is_kept, int(may_be_log)) for item in (*before, *now))):
+        return False
+    refill(holder, before)
+    return True
+
+
+def _put_order(holder: Any, before: dict[Any, Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+    """Give a dict that keeps such its order again, by which a memory may tell what was used last."""
+    if not isinstance(holder, dict) or all(map(is_, before, holder)) or before.keys() != holder.keys():
+        return False
+    if not (is_owned or any(_keeps(value, is_kept) for value in before.values())):
+        return False
+    refill(holder, {name: holder[name] for name in before})
+    return True
+
+
+def took_kept(before: Any, now: Any, is_kept: IsKept) -> bool:
+    """Whether a cache has taken what is kept meanwhile, as ``kept_in`` tells it."""
+    had = set(map(id, before))
+    return any(id(each) not in had and _keeps(each, is_kept) for each in now)
+
+
+def _put_cache(cache: Any, before: Any, now: Any, is_kept: IsKept) -> bool:
+    """Empty a cache with a bound, if it was empty: nothing else can be taken out of it."""
+    if before or not took_kept(before, now, is_kept):
+        return False
+    cache.cache_clear()
+    return True
 
 
 def _is_container(value: Any) -> bool:
@@ -204,7 +256,7 @@ def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0, most: int = MOST_IT
 
 
 def _put(holder: Any, name: Any, value: Any) -> None:
-    if isinstance(holder, (FunctionType, CellType)):
+    if isinstance(holder, (FunctionType, *BOXES)):
         if value is not _NOTHING:  # else the name stood for nothing
             bind(holder, name, value)
         return

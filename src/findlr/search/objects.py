@@ -1,4 +1,4 @@
-"""Objects of any class: whose they are, their slots, what they hold."""
+"""Objects of any class: their slots, what they hold."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from inspect import CO_GENERATOR
 from operator import is_
-from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -20,11 +20,13 @@ from types import (
     MappingProxyType,
     MethodType,
     ModuleType,
-    SimpleNamespace,
 )
 from typing import Any
+from weakref import ref
 
 import numpy as np
+
+from findlr.search.whose import home_of, is_foreign, is_foreign_function, is_plain, is_users
 
 MOST_ITEMS = 1_000  # of a container; a longer one is data
 _MOST_CALLS = 8  # from a function to those of another file that are looked into: a package of the user's may be large
@@ -35,37 +37,12 @@ _MOST_DOTS = 3  # of modules inside modules, which may hold each other
 GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _CODE = (type, FunctionType, staticmethod, classmethod, property)  # of a class: what it does, and keeps nothing by
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)  # another mapping may make its items
-_CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
+CACHED = functools._lru_cache_wrapper  # noqa: SLF001 - what lru_cache makes has no public name
 _MAKES = {"__init__", "__new__", "__post_init__", "__del__", "__repr__"}  # methods that no step calls
+_INNER = ("__func__", "fget", "func")  # the function of a static method, a property, a cached one
+BOXES = (CellType, ContextVar)  # which have one value each
+SHARED = "multiprocessing.sharedctypes"
 SIMPLE = {bool, int, float, str, bytes, type(None), np.ndarray}
-HOLDS_THE_USERS = {"collections", "argparse", "torch.quasirandom"}  # modules whose objects are the user's to change
-FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "jax", "jaxlib"} - {"__main__"}  # whose objects are left alone
-
-
-def is_plain(value: Any) -> bool:
-    """Whether an object is of a class of the user's or a package's, not of Python's own or torch's."""
-    if isinstance(value, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
-        return False
-    kind = type(value)
-    if type(kind.__module__) is not str:  # of a class in Cython, whose functions have one each
-        return False
-    if kind.__module__ in HOLDS_THE_USERS or kind is SimpleNamespace:
-        return True
-    return not is_foreign(kind.__module__)
-
-
-def is_foreign(module: str) -> bool:
-    """Whether a module is Python's own, torch's or NumPy's."""
-    return module.partition(".")[0] in FOREIGN
-
-
-@functools.cache
-def is_users(module: str) -> bool:
-    """Whether a module is the user's own: none of Python's, torch's, NumPy's or findlr's, and no package's."""
-    if is_foreign(module) or module.partition(".")[0] == "findlr":
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"}.intersection(Path(file).parts)
 
 
 def slots_of(value: Any) -> dict[str, Any]:
@@ -100,19 +77,19 @@ def set_slots(value: Any, slots: dict[str, Any]) -> None:
 
 def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
     """What a function, a container or an object holds, with its place."""
-    if isinstance(value, MethodType):
-        yield from ((value.__self__, f"{place}.self"), (value.__func__, place))
-    elif isinstance(value, BuiltinFunctionType):  # a bound method, too, if its class is written in C
-        yield value.__self__, f"{place}.self"
-    elif isinstance(value, functools.partial):
+    if isinstance(value, functools.partial):
         yield from ((value.func, place), (value.args, f"{place}.args"), (value.keywords, f"{place}.keywords"))
-    elif isinstance(value, (FunctionType, CellType, _CACHED)):
+    elif isinstance(value, (MethodType, BuiltinFunctionType)):
+        yield from _inside_method(value, place)
+    elif isinstance(value, (FunctionType, *BOXES, CACHED, ref)):
         yield from _inside_function(value, place)
     elif isinstance(value, _CONTAINERS):
         if len(value) <= (MOST_OBJECTS if isinstance(value, dict) else MOST_ITEMS):  # a dict may have weights
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             yield from ((item, f"{place}[{key!r}]") for key, item in items)
         yield from ((item, f"{place}.{name}") for name, item in getattr(value, "__dict__", {}).items())
+    elif type(value).__module__ == SHARED:
+        yield from ((memory, place) for memory in shared_bytes(value))
     elif isinstance(value, type):
         yield from _inside_class(value, place)
     elif is_plain(value):
@@ -122,29 +99,39 @@ def inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
             yield type(value), f"{place}.__class__"
 
 
+def _inside_method(method: Any, place: str) -> Iterator[tuple[Any, str]]:
+    """What a method is bound to, and its function, which it lacks if its class is written in C."""
+    yield method.__self__, f"{place}.self"
+    if isinstance(method, MethodType):
+        yield method.__func__, place
+
+
 def _inside_class(kind: type, place: str) -> Iterator[tuple[Any, str]]:
     """What a class keeps; if it is the user's own, also its bases, the classes in it, and its methods."""
     yield from ((item, f"{place}.{name}") for name, item in kept_by_class(kind).items())
     if type(kind.__module__) is not str or not is_users(kind.__module__):
         return
-    yield from ((base, f"{place}.__base__") for base in kind.__bases__ if is_users(base.__module__))
+    yield from ((base, f"{place}.__base__") for base in (*kind.__bases__, type(kind)) if is_users(str(base.__module__)))
     for name, each in vars(kind).items():
-        method = getattr(each, "__func__", None) or getattr(each, "fget", None) or each  # of a static one, a property
-        if isinstance(method, (FunctionType, type)) and name not in _MAKES:
+        method = next((getattr(each, inner) for inner in _INNER if getattr(each, inner, None) is not None), each)
+        if isinstance(method, (FunctionType, type, CACHED)) and name not in _MAKES:
             yield method, f"{place}.{name}"
 
 
 def _inside_function(function: Any, place: str) -> Iterator[tuple[Any, str]]:
-    """A function's closure, defaults, attributes and the globals that it names; what a cell or a cache has."""
-    if isinstance(function, CellType):
-        with suppress(ValueError):  # not bound yet
-            yield function.cell_contents, place
+    """A function's closure, defaults, attributes and globals that it names; what a cell, a cache or a reference has."""
+    if isinstance(function, BOXES):
+        with suppress(ValueError, LookupError):  # not bound yet
+            yield function.get() if isinstance(function, ContextVar) else function.cell_contents, place
         return
-    if isinstance(function, _CACHED):  # only the garbage collector is told what it keeps
+    if isinstance(function, ref):
+        yield function(), place
+        return
+    if isinstance(function, CACHED):  # only the garbage collector is told what it keeps
         held = (each for each in gc.get_referents(function) if not isinstance(each, type))
         yield from ((each, place) for each in held if each is not vars(function))
         return
-    if is_foreign(function.__module__ or ""):
+    if is_foreign_function(function):
         return
     for i, default in enumerate((*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())):
         yield default, f"{place}.default{i}"
@@ -169,6 +156,8 @@ def named_in(code: CodeType, names: Mapping[str, Any]) -> dict[str, Any]:
     Libraries are left out.
     """
     found = {name: names[name] for name in names_in(code) if name in names}
+    imported = names_in(code) & sys.modules.keys()  # by the function itself
+    found |= {name: sys.modules[name] for name in imported if name not in names and is_users(name)}
     module = names.get("__name__")
     kept = {name: value for name, value in found.items() if not _is_librarys(value, module)}
     return kept if len(kept) == len(found) else kept | _in_modules(found, code)
@@ -188,20 +177,23 @@ def _in_modules(found: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
 
 def _is_librarys(value: Any, module: Any) -> bool:
     if isinstance(value, (FunctionType, type)):
-        home: Any = value.__module__  # None where code that was made has no name
+        home = value.__module__ if isinstance(value, type) else home_of(value)  # None where it was made without one
         return bool(home != module) and not (isinstance(home, str) and is_users(home))
     return isinstance(value, ModuleType)
 
 
-def bind(function: FunctionType | CellType, name: str, value: Any) -> None:
-    """Let a name in a function's closure, or a global that it names, stand for something else; or a closure's cell."""
+def bind(function: FunctionType | CellType | ContextVar[Any], name: str, value: Any) -> None:
+    """Let a name in a function's closure, or a global that it names, stand for something else; or a box."""
+    if isinstance(function, ContextVar):
+        function.set(value)
+        return
     if isinstance(function, CellType):
         function.cell_contents = value
         return
     name, *attributes = name.split(".")
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if attributes:
-        module = cells[name].cell_contents if name in cells else function.__globals__[name]
+        module = cells[name].cell_contents if name in cells else function.__globals__.get(name, sys.modules.get(name))
         setattr(functools.reduce(getattr, attributes[:-1], module), attributes[-1], value)
     elif name in cells:
         cells[name].cell_contents = value
@@ -238,9 +230,10 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and not isinstance(value, (np.memmap, np.ma.MaskedArray))
 
 
-def shared_bytes(value: Any) -> Any:
-    """The memory of a number or an array that processes share, such as a count of epochs for workers."""
-    return np.frombuffer(value.get_obj(), np.uint8)
+def shared_bytes(value: Any) -> list[Any]:
+    """The memory of a number or a small array that processes share, such as a count of epochs for workers."""
+    memory = np.frombuffer(getattr(value, "get_obj", lambda: value)(), np.uint8)
+    return [memory] if memory.nbytes <= SMALL_BYTES else []
 
 
 def refill(target: Any, items: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from inspect import unwrap
 from itertools import repeat
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from findlr.analysis.numbers import plain
 from findlr.errors import ConfigurationError, OptimizerError
+from findlr.search.objects import names_in
 from findlr.torch.point import Point
 from findlr.torch.rates import parameters_of
 from findlr.torch.snapshot.notes import check_stateful
@@ -59,6 +61,8 @@ def check_made(tensors: Iterable[torch.Tensor]) -> None:
 def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Refuse optimizers that an open ``RangeTest`` sweeps: it would write its own rate before each of their steps.
 
+    Warn of one whose rate may not act.
+
     Raises:
         OptimizerError: there is one.
     """
@@ -71,6 +75,19 @@ def check_free(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                     "None), which puts everything back. One whose name is lost is held by the optimizer: "
                     f"{_LOST}"
                 )
+        if "lr" in vars(optimizer):
+            _warn_of_own_lr(optimizer)
+
+
+def _warn_of_own_lr(optimizer: torch.optim.Optimizer) -> None:
+    code = getattr(unwrap(type(optimizer).step), "__code__", None)
+    if code is not None and "lr" in names_in(code):
+        logger.warning(
+            "%s keeps a rate of its own, lr = %s, which its step() names, and a search writes that of its groups: "
+            "if step() takes its own in place of theirs, no rate of the search acts, and its answer is void",
+            type(optimizer).__name__,
+            vars(optimizer)["lr"],
+        )
 
 
 def steps_by_itself(optimizer: Any) -> bool:

@@ -34,6 +34,7 @@ from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
 from findlr.torch.points import Points
 from findlr.torch.scaler import count_attempts
+from findlr.torch.snapshot.counted import Counted, Named
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
 from findlr.torch.snapshot.reach import Reached, attached_to, reached_around
@@ -166,7 +167,7 @@ class RangeTest(Points):
         check_free(training.swept)
         reached = reached_around()
         training.include(reached)
-        training.watched.append(Around(reached))
+        training.watched += [Around(reached), Counted.of_a_loop(reached.functions), Named(reached.functions)]
         training.include(Reached(statefuls=attached_to(training.optimizers, is_alone=training.ranks.is_alone)))
         if not training.ranks.is_alone:
             check_alike(training.ranks, {**self._settings.asked(), **asked_of(training)}, training.facts())

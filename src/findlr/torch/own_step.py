@@ -16,6 +16,7 @@ from findlr.search.recording import MOST_SKIPS
 from findlr.search.restoring import Unwritten
 from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
+from findlr.torch.point import Idle
 from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
 from findlr.torch.step import BY_A_FRAMEWORK, Draw, Loss, TrainStep
@@ -47,6 +48,7 @@ class DelegatedStep(ABC):
         self.accumulation_steps = accumulation_steps
         self._training = training
         self._counted, self._others = Counted(), Counted()  # steps of the swept optimizers, and at first of all
+        self._idle = Idle(training.swept, self.name, "find_lr")
         self._refused = 0  # calls in a row that tried no step
         self._has_stepped = False  # whether any call did
         self._loss_method = loss_method
@@ -66,7 +68,7 @@ class DelegatedStep(ABC):
 
         Raises:
             LossError: the function returned no loss.
-            OptimizerError: it never stepped the optimizer that is swept.
+            OptimizerError: it never stepped the optimizer that is swept, or steps another one in its place.
         """
         training = self._training
         counted, others = Counted(), Counted()
@@ -85,7 +87,7 @@ class DelegatedStep(ABC):
             returned = self.called(draw)
             waits = self._has_stepped or (others.steps > 0 and self._refused + 1 < MOST_SKIPS)
             refuses = waits and training.ranks.is_alone and not self.tried
-            self._refused = self._refused + 1 if refuses else 0
+            self._note_refusal(refuses)
             if refuses and returned is None:
                 return None
             loss = told_loss(
@@ -108,6 +110,14 @@ class DelegatedStep(ABC):
             "optimizer that it does step with sweep=; or give that one, a base optimizer say, and the outer one in "
             "restore="
         )
+
+    def _note_refusal(self, refuses: bool) -> None:
+        """Count the calls in a row that tried no step; look whether one by an unknown optimizer is taken in them."""
+        if refuses and len(self._training.optimizers) == len(self._training.swept):
+            self._idle.look()
+        elif self._refused:
+            self._idle.stepped()
+        self._refused = self._refused + 1 if refuses else 0
 
     def mean_of(self, one: Callable[[], Any]) -> Any:
         """The mean loss of as many batches as make a step, of a function that is given one at a time.

@@ -85,10 +85,16 @@ _MOST_IDLE_ITEMS = 1_000
 
 
 class Idle:
-    """Looks whether a loop steps the optimizers that are swept."""
+    """Looks whether a loop, or a step of the user's own, steps the optimizers that are swept.
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        self._optimizers = optimizers
+    Args:
+        optimizers: these.
+        who: takes the steps, in messages.
+        given: what was given the optimizers, in messages.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], who: str, given: str) -> None:
+        self._optimizers, self._who, self._given = optimizers, who, given
         self._items = 0
         self._versions: list[int] | None = None
 
@@ -109,9 +115,9 @@ class Idle:
         names = ", ".join(type(optimizer).__name__ for optimizer in self._optimizers)
         if moved:
             raise OptimizerError(
-                f"the weights move, and step() of the optimizer that is swept ({names}) is never called, so no "
-                "rate can be written: give RangeTest the optimizer whose step() the loop calls, a base optimizer say, "
-                "and the outer one in restore="
+                f"{self._who} moves the weights, and does not call step() of the optimizer that is swept ({names}), "
+                f"so no rate can be written: give {self._given} the optimizer whose step() it calls, a base optimizer "
+                "say, and the outer one in restore=; if it makes new optimizers, let it change the groups of one"
             )
         if self._items > _MOST_IDLE_ITEMS:
             raise OptimizerError(

@@ -38,7 +38,7 @@ class Points:
         self._loaders: dict[int, TorchBatches] = {}
         self._point = Point()
         self._points = self._drawn = 0
-        self._idle = Idle(self._training.swept)
+        self._idle = Idle(self._training.swept, "the loop", "RangeTest")
         self._acting = math.nan
 
     @property

@@ -37,7 +37,7 @@ from findlr.torch.snapshot.heap import keep_freed_memory
 from findlr.torch.snapshot.hooks import Called, look_into
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import remember_modes
-from findlr.torch.snapshot.notes import Around, Watched, note_optimizer, note_stateful, note_tensors, remember_rng
+from findlr.torch.snapshot.notes import Watched, Watches, note_optimizer, note_stateful, note_tensors, remember_rng
 from findlr.torch.snapshot.reach import Reached, reached_from
 from findlr.torch.snapshot.stores import Store, StoreKind, check, free_memory, store_for
 
@@ -99,7 +99,7 @@ class Training:
         self.generators: list[Any] = []
         self.loaders: list[TorchBatches] = []
         self._out_of_reach: list[str] = []
-        self.watched: list[Watched | Around] = []
+        self.watched: list[Watches] = []
         self.batch_size: int | None = None
         """Examples in the first batch: this rank's or, once losses were read, those of all ranks."""
         self._is_of_all, self._lr = False, math.nan

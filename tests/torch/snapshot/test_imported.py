@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import optim
 
+from findlr import RangeTest
 from findlr.testing.bits import bits
 from findlr.torch.snapshot.reach import reached_from
 from tests import second
-from tests.second import Centre, average_of, passed_on, taught, with_attributes
+from tests.second import Centre, average_of, named_as_torchs, passed_on, taught, with_attributes
 from tests.second import adversarial as trained_here
 from tests.second import replaced as moved_here
 from tests.torch.snapshot.test_reach import net_and_batches, search_by
@@ -23,6 +24,7 @@ USES = {
     "a critic": lambda outputs: 2 * trained_here(outputs),
     "a critic of a module": lambda outputs: 2 * second.adversarial(outputs),
     "attributes of a function": lambda outputs: 2 * with_attributes(outputs),
+    "a wrapper of a library's function": lambda outputs: 2 * named_as_torchs(outputs),
     "caches": lambda outputs: 2 * taught(outputs),
 }
 
@@ -37,6 +39,19 @@ def test_what_an_imported_function_or_class_keeps(use, door):
     call = USES[use]
     before = bits(second.state())
     search_by(door, net, optim.SGD(net.parameters(), lr=0.1), batches, lambda m, b: call(m(b[0])))
+    assert bits(second.state()) == before
+
+
+def test_attributes_of_a_function_that_a_loop_names():
+    net, batches = net_and_batches()
+    optimizer, before = optim.SGD(net.parameters(), lr=0.1), bits(second.state())
+    with RangeTest(net, optimizer, num_steps=4, progress=False) as test:
+        for inputs, _ in test(batches):
+            loss = with_attributes(net(inputs))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            test.record(loss)
     assert bits(second.state()) == before
 
 
@@ -78,6 +93,19 @@ def test_a_tensor_that_a_step_puts_into_a_module_of_a_package(door, monkeypatch)
     net, batches = net_and_batches()
     search_by(door, net, optim.SGD(net.parameters(), lr=0.1), batches, loss_fn)
     assert not part.mean.any()
+
+
+@pytest.mark.parametrize("name", ["own_state", "own_state.inner"])
+def test_what_a_function_imports_by_itself(name, monkeypatch):
+    for each in ("own_state", "own_state.inner"):
+        monkeypatch.setitem(sys.modules, each, types.ModuleType(each))
+    sys.modules["own_state"].inner, kept = sys.modules["own_state.inner"], sys.modules[name]
+    kept.mean, names = torch.zeros(2), {"__name__": "a_script"}
+    exec(f"def m(o):\n import {name} as s\n s.mean = s.mean.lerp(o.detach().mean(0), .1)\n return o - s.mean", names)
+    net, batches = net_and_batches()
+    optimizer, loss_fn = optim.SGD(net.parameters(), lr=0.1), lambda m, b: names["m"](m(b[0])).square().mean()
+    search_by("train_step", net, optimizer, batches, loss_fn)
+    assert not kept.mean.any()
 
 
 @pytest.mark.parametrize(("folder", "found"), [("/home/me", 2), ("/usr/lib/python3/site-packages", 0)])

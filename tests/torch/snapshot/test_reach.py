@@ -870,23 +870,28 @@ class FewerAtFirst:
 
     def __init__(self, kind):
         self.count = multiprocessing.Value("i", 0) if kind == "number" else multiprocessing.Array("i", 2)
+        if kind == "raw array":
+            self.count = multiprocessing.RawArray("i", 2)
+
+    def values(self):
+        return np.frombuffer(getattr(self.count, "get_obj", lambda: self.count)(), np.int32)
 
     def __call__(self, rows):
-        with self.count.get_lock():
-            values = np.frombuffer(self.count.get_obj(), np.int32)
+        with getattr(self.count, "get_lock", nullcontext)():
+            values = self.values()
             values += 1
             return torch.stack(rows)[:, : 1 + values[-1] // 4]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", ["number", "array"])
+@pytest.mark.parametrize("kind", ["number", "array", "raw array"])
 def test_a_count_that_workers_share_is_put_back(kind, workers):
     collate = FewerAtFirst(kind)
     loader = DataLoader(torch.randn(64, 99), 8, collate_fn=collate, num_workers=workers)
     net = nn.Linear(1, 1)
     loss = dict(loader=loader, loss_fn=lambda m, b: m(b.mean().view(1, 1)).square().mean())
     find_lr(net, optim.SGD(net.parameters(), lr=0.1), **loss, **QUICK)
-    assert not np.frombuffer(collate.count.get_obj(), np.int32).any()
+    assert not collate.values().any()
 
 
 class Reorders(torch.utils.data.IterableDataset):

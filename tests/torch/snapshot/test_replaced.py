@@ -1,11 +1,17 @@
 """What a step puts in the place of something, or adds to it: objects of the user's own, schedulers, functions."""
 
 import copy
-from collections import UserDict, defaultdict
+import functools
+import multiprocessing
+import threading
+import weakref
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,7 +187,161 @@ class Averaged:
         return [self.nested]
 
 
-KINDS = {each.__name__: each for each in (State, Replay, Phases, Restarts, Mappings, Averaged)}
+def counted():
+    """A function with a mean and a count as attributes, one that is replaced and one that is written into."""
+
+    def called(outputs):
+        called.mean, called.calls = called.mean.lerp(outputs.mean(0), 0.1), called.calls + 1
+        called.last.copy_(outputs.mean(0))
+        called.first = getattr(called, "first", called.calls)
+        return called.mean.sum() * called.calls + called.last.sum() + called.first
+
+    called.mean, called.last, called.calls = torch.zeros(2), torch.zeros(2), 0
+    called.kept = lambda: [called.mean, called.last, called.calls, called.first]
+    return called
+
+
+class Elsewhere:
+    """A mean and a count that stand for a thread, one for a context, and numbers that processes share."""
+
+    def __init__(self):
+        self.own, self.context = threading.local(), ContextVar("mean")
+        self.shared, self.raw = multiprocessing.Value("d", 0.0), multiprocessing.RawArray("d", 2)
+        self.own.mean, self.own.count = torch.zeros(2), 0
+        self.context.set(torch.zeros(2))
+
+    def __call__(self, outputs):
+        self.own.mean, self.own.count = self.own.mean.lerp(outputs.mean(0), 0.1), self.own.count + 1
+        self.context.set(self.context.get().lerp(outputs.mean(0), 0.2))
+        self.shared.value += outputs.mean().item()
+        self.raw[0] += 1
+        return self.own.mean.sum() * self.own.count + self.context.get().sum() + self.shared.value + self.raw[0]
+
+    def kept(self):
+        return [self.own.mean, self.own.count, self.context.get(), self.shared.value, list(self.raw)]
+
+
+def scalars():
+    """A function that keeps single numbers in tensors: in a place of a list, in a ring."""
+    last, ring = [torch.zeros(())], deque([torch.zeros(())], maxlen=5)
+
+    def called(outputs):
+        last[0] = last[0].lerp(outputs.mean(), 0.1)
+        ring.append(outputs.mean())
+        return last[0] + torch.stack(list(ring)).mean()
+
+    called.kept = lambda: [last, list(ring)]
+    return called
+
+
+ALIVE = []
+
+
+class Weakly:
+    """What is held by weak references, and by weak keys."""
+
+    def __init__(self):
+        owner = State()
+        ALIVE.append(owner)
+        self.held, self.by_key = weakref.ref(owner), weakref.WeakKeyDictionary({owner: torch.zeros(2)})
+
+    def __call__(self, outputs):
+        owner = self.held()
+        self.by_key[owner] = self.by_key[owner].lerp(outputs.mean(0), 0.1)
+        return self.by_key[owner].sum() + owner(outputs)
+
+    def kept(self):
+        return [*self.by_key.values(), self.held().kept()]
+
+
+class Meta(type):
+    """Keeps a mean for its classes, with a count."""
+
+    def __init__(cls, name, bases, body):
+        super().__init__(name, bases, body)
+        cls.mean = torch.zeros(2)
+
+    def moved(cls, outputs):
+        Meta.common = Meta.common.lerp(outputs.mean(0), 0.1)
+        return Meta.common.sum()
+
+
+Meta.common = torch.zeros(2)
+
+
+def by_metaclass():
+    """A class whose methods are its metaclass's, a cached static method, and a cached property."""
+    Meta.common = torch.zeros(2)
+
+    class Moved(metaclass=Meta):
+        @staticmethod
+        @functools.lru_cache
+        def base(kind):
+            return held[kind]
+
+        @functools.cached_property
+        def centre(self):
+            return other[0]
+
+    held, other, own = {"one": torch.zeros(2)}, [torch.zeros(2)], Moved()
+
+    def called(outputs):
+        Moved.base("one").lerp_(outputs.mean(0), 0.1)
+        own.centre.lerp_(outputs.mean(0), 0.2)
+        return Moved.moved(outputs) + Moved.base("one").sum() + own.centre.sum()
+
+    called.kept = lambda: [type(Moved).common, Moved.base("one"), own.centre]
+    return called
+
+
+class Rows(list):
+    """A list of numbers with attributes: a mean, and how many there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.count = torch.zeros(2), 0
+
+    def __call__(self, outputs):
+        self.append(outputs.mean().item())
+        self.mean, self.count = self.mean.lerp(outputs.mean(0), 0.1), self.count + 1
+        return self.mean.sum() * self.count + sum(self)
+
+    def kept(self):
+        return [list(self), self.mean, self.count]
+
+
+class Recent:
+    """A memory in the order of its use, whose oldest part fades."""
+
+    def __init__(self):
+        self.seen = OrderedDict((i, torch.ones(2) * i) for i in range(4))
+
+    def __call__(self, outputs):
+        self.seen.move_to_end(next(iter(self.seen)))
+        oldest = next(iter(self.seen))
+        self.seen[oldest].mul_(0.9)
+        return self.seen[oldest].sum()
+
+    def kept(self):
+        return [list(self.seen), list(self.seen.values())]
+
+
+def owned():
+    """A function that names a count before the object that has it beside a tensor."""
+    count = Counter()
+    owner = SimpleNamespace(count=count, mean=torch.zeros(2))
+
+    def called(outputs):
+        count["calls"] += 1
+        owner.mean = owner.mean.lerp(outputs.mean(0), 0.1)
+        return owner.mean.sum() * count["calls"]
+
+    called.kept = lambda: [dict(count), owner.mean]
+    return called
+
+
+KINDS = {each.__name__: each for each in (State, Replay, Phases, Restarts, Mappings, Averaged, Elsewhere, counted)}
+KINDS |= {each.__name__: each for each in (scalars, Weakly, by_metaclass, Rows, Recent, owned)}
 
 
 def trained(kind, door):

@@ -24,7 +24,8 @@ from torch.nn.modules import module as of_modules
 from torch.optim import optimizer as of_steps
 from torch.optim.lr_scheduler import LRScheduler
 
-from findlr.search.objects import MOST_ITEMS, SIMPLE, is_plain, is_users
+from findlr.search.objects import MOST_ITEMS, SIMPLE
+from findlr.search.whose import is_plain, is_users
 
 _OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 GLOBAL: list[dict[Any, Any]] = [

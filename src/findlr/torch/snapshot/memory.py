@@ -24,16 +24,11 @@ from torch import nn
 from findlr.errors import ConfigurationError
 from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
-from findlr.search.objects import is_plain, refill, set_slots, slots_of
+from findlr.search.objects import refill, set_slots, slots_of
+from findlr.search.whose import is_plain
 from findlr.torch.data.nesting import tensors_in
 from findlr.torch.snapshot.hooks import STANDARD
-from findlr.torch.snapshot.modules import (
-    attributes_of_scripted,
-    extras_of,
-    put_classes,
-    put_extras,
-    put_scripted,
-)
+from findlr.torch.snapshot.modules import attributes_of_scripted, extras_of, put_classes, put_extras, put_scripted
 from findlr.torch.snapshot.reach import NAMELESS, generators_named
 from findlr.torch.snapshot.stores import RELIEF, Kind, Store, Stored, keep_all, named, nbytes_of, put_kinds, writable
 

@@ -1,10 +1,7 @@
 """What a step can change, and how each kind of thing is remembered."""
 
-# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
-
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
@@ -20,16 +17,15 @@ from torch.utils.data import DataLoader
 from findlr.errors import ConfigurationError
 from findlr.search.batches import Remembers, has_state
 from findlr.search.interrupts import signals_wait
-from findlr.search.kept import kept_in, put_kept
+from findlr.search.kept import in_order, kept_in, put_kept
 from findlr.search.memory import Memory, Phase, remember_host_rng
-from findlr.search.objects import SMALL_BYTES, is_small, refill_if_changed
+from findlr.search.objects import CACHED, SMALL_BYTES, is_small, refill_if_changed
+from findlr.torch.snapshot.counted import Counted, Named, warn_of_caches
 from findlr.torch.snapshot.drawn import warn_of_draws
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.reach import NAMELESS, Reached, generators_in, generators_named, reached_from
 from findlr.torch.snapshot.stores import bytes_of
-from findlr.torch.snapshot.written import warn_of_writes
-
-logger = logging.getLogger("findlr")
+from findlr.torch.snapshot.written import warn_of_changes, warn_of_many, warn_of_writes
 
 # Where it was replaced, it is put back; and so are tensors, and NumPy's and Python's generators.
 _KEPT = (nn.Module, torch.optim.Optimizer, LRScheduler, GradScaler, DataLoader, torch.Generator, np.ndarray)
@@ -51,27 +47,15 @@ def note_tensors(tensors: Iterable[torch.Tensor], memory: TorchMemory) -> None:
 
     A large one may be the user's data. If it was changed, a warning names it, because it could not be put back.
     """
-    watched: list[tuple[torch.Tensor, int]] = []
+    large: list[torch.Tensor] = []
     for tensor in tensors:
         if tensor.is_leaf and (tensor.requires_grad or bytes_of(tensor) <= SMALL_BYTES):
             memory.note(tensor)
             memory.note_gradients([tensor])
         elif not tensor.is_inference():
-            watched.append((tensor, tensor._version))
-    if watched:
-        memory.add(partial(_warn_of_changes, watched, memory.left))
-
-
-def _warn_of_changes(watched: list[tuple[torch.Tensor, int]], left: list[str]) -> None:
-    for i, (tensor, version) in enumerate(watched):
-        if tensor._version != version:
-            logger.warning(
-                "a tensor of shape %s that the training's function uses has changed, and is not put back: "
-                "let it be a buffer of a module, or give what holds it in restore=",
-                tuple(tensor.shape),
-            )
-            watched[i] = (tensor, tensor._version)
-            left.append(f"a tensor of shape {tuple(tensor.shape)}, which the log names")
+            large.append(tensor)
+    if large:
+        warn_of_changes(large, memory)
 
 
 class Around:
@@ -90,9 +74,11 @@ class Around:
         if self._reached.arrays:
             memory.note(*filter(is_small, self._reached.arrays))
             warn_of_writes(self._reached.arrays, memory)
-        holders, owned = self._reached.holders, set(self._owned)  # which grows
+        holders, owned = in_order(self._reached.holders), set(self._owned)  # which grows
         memory.each(lambda each, kept: put_kept(each, kept, _is_kept, owned), holders, map(kept_in, holders))
         warn_of_draws(self._reached.iterators, memory)
+        warn_of_many(self._reached.many, memory)
+        warn_of_caches([each for each in holders if isinstance(each, CACHED)], _is_kept, memory)
 
 
 def _is_kept(value: Any, least_dims: int) -> bool:
@@ -111,34 +97,17 @@ class Watched:
 
     def __init__(self, *functions: Any, own: bool = False) -> None:
         self._functions, self._own = functions, own
-        self._told: set[str] = set()
+        self._numbers = Counted(*functions)
 
     def remember(self, memory: TorchMemory) -> None:
         """Put the tensors back with ``memory``, and look at the numbers again once all of it is."""
         reached = reached_from(*self._functions)
         Around(reached, self._functions if self._own else ()).remember(memory)
-        if numbers := _counted(reached):
-            memory.add(partial(self._look, numbers), Phase.RANDOM)
-
-    def _look(self, before: dict[str, Any]) -> None:
-        for place, number in _counted(reached_from(*self._functions)).items():
-            was = before.get(place, number)
-            if number == was or number != number or place in self._told:  # noqa: PLR0124 - NaN is not itself
-                continue
-            self._told.add(place)
-            name = place.partition(".")[2]
-            logger.warning(
-                "a function of the training keeps a number that the search has changed, and that is not put back: %s "
-                "was %s and is %s. Make it a buffer of a module, or give what holds it, with a state_dict, in restore=",
-                name,
-                was,
-                number,
-            )
+        self._numbers.look_again(memory, reached)
 
 
-def _counted(reached: Reached) -> dict[str, Any]:
-    """The integers and floats that functions reach, by their place."""
-    return {place: number for place, number in reached.numbers.items() if type(number) in (int, float)}
+Watches = Around | Watched | Counted | Named
+"""What functions keep, and is put back or told."""
 
 
 def note_stateful(stateful: Any, memory: TorchMemory) -> None:

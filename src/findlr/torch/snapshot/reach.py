@@ -9,6 +9,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import CO_OPTIMIZED
@@ -23,12 +24,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 
 from findlr.search import generators, objects
-from findlr.search.kept import holders_of
-from findlr.search.objects import inside, is_foreign, is_plain, named_in
+from findlr.search.kept import AttributesOf, holders_of
+from findlr.search.objects import inside, named_in
+from findlr.search.whose import is_foreign, is_plain
 from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
+_SHOW = {"tqdm", "rich", "wandb", "tensorboardX"}  # packages whose objects only show a training
 _MOST_NAMED = 100  # items of a container that is looked into in its turn
 
 
@@ -47,6 +50,9 @@ class Reached:
         holders: functions, containers and objects, which may be given other tensors.
         iterators: that are open, with their places.
         loaders: of batches, and samplers, whose passes change them.
+        many: tensors in a list of too many items to be looked into; they may be the user's data.
+        shown: beginnings of the places in what only shows a training, such as a bar.
+        functions: that the code around a block may call.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -59,6 +65,9 @@ class Reached:
     holders: list[Any] = field(default_factory=list)
     iterators: list[tuple[str, Any]] = field(default_factory=list)
     loaders: list[Any] = field(default_factory=list)
+    many: list[torch.Tensor] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    functions: list[FunctionType] = field(default_factory=list)
 
 
 def reached_from(*roots: Any) -> Reached:
@@ -85,6 +94,8 @@ def reached_from(*roots: Any) -> Reached:
         elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
             (data if _is_long(value) else todo).extend(inside(value, place))
             found.holders += holders_of(value)
+            found.many += _too_many(value)
+            found.shown += [f"{place}."] if str(type(value).__module__).partition(".")[0] in _SHOW else []
             code.append(value if isinstance(value, FunctionType) else type(value))
     if code:
         found.generators += generators_named(code, but=found.generators)
@@ -96,6 +107,12 @@ def reached_from(*roots: Any) -> Reached:
 
 def _is_long(value: Any) -> bool:
     return isinstance(value, (list, tuple, deque, dict, set)) and len(value) > _MOST_NAMED
+
+
+def _too_many(value: Any) -> list[torch.Tensor]:
+    if not (isinstance(value, (list, tuple, deque)) and len(value) > objects.MOST_ITEMS):
+        return []
+    return [each for each in value if isinstance(each, torch.Tensor)] if isinstance(value[0], torch.Tensor) else []
 
 
 def _kinds(found: Reached) -> dict[type, list[Any]]:
@@ -176,23 +193,25 @@ def reached_around() -> Reached:
         if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:  # a function's, so this is a copy
             frame.f_locals.clear()  # which would hold what the function lets go until that returns
     found = reached_from(names)
-    objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, type)]
-    owned = reached_from(*objects_kept, *_kept_by_functions(found.holders, set(map(id, names.values()))))
+    objects_kept = [each for each in found.holders if is_plain(each) or isinstance(each, (type, ContextVar))]
+    functions = [each for each in found.holders if isinstance(each, FunctionType)]
+    owned = reached_from(*objects_kept, *_kept_by_functions(functions, set(map(id, names.values()))))
     owned.holders = [each for each in owned.holders if not isinstance(each, FunctionType)]  # but for their cells
+    owned.holders += [each for each in found.holders if isinstance(each, AttributesOf)]
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
-    return replace(found, modules=modules, tensors=tensors, arrays=owned.arrays, holders=owned.holders)
+    found = replace(found, modules=modules, tensors=tensors, functions=functions)
+    return replace(found, arrays=owned.arrays, holders=owned.holders, many=owned.many)
 
 
-def _kept_by_functions(holders: Iterable[Any], named: set[int]) -> list[Any]:
+def _kept_by_functions(functions: Iterable[FunctionType], named: set[int]) -> list[Any]:
     """The cells of functions, and what else they name, without what has one of these ids."""
     kept: list[Any] = []
-    for function in holders:
-        if isinstance(function, FunctionType):
-            cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-            values = objects.bound_in(function)
-            kept += [cells.get(name, value) for name, value in values.items() if id(value) not in named]
+    for function in functions:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        values = objects.bound_in(function) | vars(function)
+        kept += [cells.get(name, value) for name, value in values.items() if id(value) not in named]
     return kept
 
 
