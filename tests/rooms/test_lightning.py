@@ -1659,7 +1659,7 @@ REFUSED = {
         ConfigurationError,
         "let it take a batch",
     ),
-    "no optimizer": (lambda f: (trainer_of(f), ByHand(), loader_of()), {}, OptimizerError, "it trains nothing"),
+    "no optimizer": (lambda f: (trainer_of(f), ByHand(), loader_of()), {}, OptimizerError, "gave no optimizer"),
     "several optimizers": (
         lambda f: (trainer_of(f), Manual(), loader_of()),
         {},
