@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import multiprocessing
 import operator
 import re
 import subprocess
@@ -87,9 +88,23 @@ def test_a_link_says_what_is_there(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ELSEWHERE], ids=lambda page: page.name)
-def test_the_code_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch):
+def test_the_code_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch, forks):
+    if "num_workers=" in page.read_text() and not forks:
+        pytest.skip("the page's dataset is in no file that a new process could import")
     monkeypatch.chdir(tmp_path)
     assert_about_equal(rerun(page), page.read_text())
+
+
+@pytest.fixture
+def forks():
+    """Whether workers can be forked; they are, as long as a test runs."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        yield False
+        return
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    yield True
+    multiprocessing.set_start_method(before, force=True)
 
 
 def assert_about_equal(printed, shown):
