@@ -1030,7 +1030,9 @@ class Prepared:
         self.gradient_state.loaders.pop()
 
 
-def prepared(seen, **how):
+def prepared(seen=None, **how):
+    """A loader that notes the examples in ``seen``, if there is one: else its dataset is one of torch's, for workers."""
+
     class Seen(TensorDataset):
         def __getitem__(self, i):
             seen.append(i)
@@ -1038,7 +1040,8 @@ def prepared(seen, **how):
 
     torch.manual_seed(0)
     inputs = torch.randn(64, 4)
-    return Prepared(DataLoader(Seen(inputs, inputs[:, :1]), 8, shuffle=True, **how), Opened())
+    data = (TensorDataset if seen is None else Seen)(inputs, inputs[:, :1])
+    return Prepared(DataLoader(data, 8, shuffle=True, **how), Opened())
 
 
 class Turned(Sampler):
@@ -1111,7 +1114,7 @@ def test_examples_held_out_of_a_wrapped_loader_are_not_trained_on():
 
 def test_an_open_pass_of_a_wrapped_loader_with_persistent_workers_goes_on():
     def batches(search):
-        loader = prepared([], num_workers=1, persistent_workers=True)
+        loader = prepared(num_workers=1, persistent_workers=True)
         given = []
         for i, (inputs, _) in enumerate(loader):
             given.append(inputs)
