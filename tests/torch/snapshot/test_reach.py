@@ -1031,7 +1031,7 @@ class Prepared:
 
 
 def prepared(seen=None, **how):
-    """A loader that notes the examples in ``seen``, if there is one: else its dataset is one of torch's, for workers."""
+    """A loader that notes the examples in ``seen``; without it, its dataset is one of torch's, for workers."""
 
     class Seen(TensorDataset):
         def __getitem__(self, i):
