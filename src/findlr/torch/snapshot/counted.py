@@ -15,7 +15,6 @@ from findlr.analysis.text import printable
 from findlr.search.kept import IsKept, kept_in, took_kept
 from findlr.search.memory import Memory, Phase
 from findlr.search.objects import SMALL_BYTES, bound_in
-from findlr.search.whose import home_of, is_users
 from findlr.torch.snapshot.reach import Reached, reached_from
 from findlr.torch.snapshot.stores import bytes_of
 
@@ -39,7 +38,7 @@ class Counted:
     @classmethod
     def of_a_loop(cls, functions: Iterable[Any]) -> Counted:
         """Those of the user's own functions that a loop may call, which are told by the functions' names."""
-        return cls(*({each.__name__: each} for each in functions if is_users(home_of(each) or "")))
+        return cls(*({each.__name__: each} for each in functions))
 
     def remember(self, memory: Memory) -> None:
         """Look at the numbers again once all that is in ``memory`` was put back."""
@@ -83,7 +82,7 @@ class Named:
     """
 
     def __init__(self, functions: Iterable[FunctionType]) -> None:
-        self._functions = [each for each in functions if is_users(home_of(each) or "")]
+        self._functions = list(functions)
 
     def remember(self, memory: Memory) -> None:
         """Look at them again once all that is in ``memory`` was put back."""

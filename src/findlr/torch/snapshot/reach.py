@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Sampler
 from findlr.search import generators, objects
 from findlr.search.kept import AttributesOf, holders_of
 from findlr.search.objects import inside, named_in
-from findlr.search.whose import is_foreign, is_plain
+from findlr.search.whose import home_of, is_foreign, is_plain, is_users
 from findlr.torch.data.rewind import Rewindable
 from findlr.torch.snapshot.drawn import is_open
 
@@ -52,7 +52,7 @@ class Reached:
         loaders: of batches, and samplers, whose passes change them.
         many: tensors in a list of too many items to be looked into; they may be the user's data.
         shown: beginnings of the places in what only shows a training, such as a bar.
-        functions: that the code around a block may call.
+        functions: of the user's own, that the code around a block may call.
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -201,6 +201,7 @@ def reached_around() -> Reached:
     modules = [module for module in found.modules if all(map(_can_change, (*module.parameters(), *module.buffers())))]
     tensors = [tensor for tensor in found.tensors if tensor.is_leaf and tensor.requires_grad]
     tensors = list(filter(_can_change, (*tensors, *owned.tensors)))
+    functions = [each for each in functions if is_users(home_of(each) or "")]
     found = replace(found, modules=modules, tensors=tensors, functions=functions)
     return replace(found, arrays=owned.arrays, holders=owned.holders, many=owned.many)
 
