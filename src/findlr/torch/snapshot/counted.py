@@ -20,7 +20,6 @@ from findlr.torch.snapshot.stores import bytes_of
 
 logger = logging.getLogger("findlr")
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _KINDS = {int: "number", float: "number", bool: "flag", str: "text", type(None): "value"}
 
 
@@ -41,11 +40,11 @@ class Counted:
         return cls(*({each.__name__: each} for each in functions))
 
     def remember(self, memory: Memory) -> None:
-        """Look at the numbers again once all that is in ``memory`` was put back."""
+        """Look at the numbers again once ``memory`` is put back."""
         self.look_again(memory, reached_from(*self._roots))
 
     def look_again(self, memory: Memory, reached: Reached) -> None:
-        """The same, where what the functions reach is known."""
+        """The same, where ``reached`` is known."""
         if numbers := _numbers(reached):
             memory.add(partial(self._look, numbers), Phase.RANDOM)
 
@@ -75,7 +74,7 @@ def _numbers(reached: Reached) -> dict[str, Any]:
 
 
 class Named:
-    """Small tensors that a loop's functions name and its own code does, too, and so may replace; if so, they are named.
+    """Small tensors that a loop's functions name, and its own code may replace; if it does, a warning names them.
 
     Args:
         functions: of the user's own, that a loop may call.
@@ -85,7 +84,7 @@ class Named:
         self._functions = list(functions)
 
     def remember(self, memory: Memory) -> None:
-        """Look at them again once all that is in ``memory`` was put back."""
+        """Look at them again once ``memory`` is put back."""
         before = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         if before:
             memory.add(partial(self._look, before, memory.left), Phase.RANDOM)
@@ -95,7 +94,7 @@ class Named:
         return {
             f"{function.__name__}.{name}": value
             for name, (function, value) in found.items()
-            if type(value) in _PLAIN and not value.is_meta and value.layout is torch.strided
+            if type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_meta and value.layout is torch.strided
             if value.is_floating_point() and bytes_of(value) <= SMALL_BYTES
         }
 
