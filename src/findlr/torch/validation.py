@@ -177,14 +177,13 @@ def _ending(batches: Iterator[Any]) -> Iterator[Any]:
     for number, batch in enumerate(batches):
         if number == _MOST_BATCHES:
             raise LoaderError(
-                f"validation_loader gave {_MOST_BATCHES:,} batches and has not ended, and each validation loss is the "
-                "mean of all of them: give one that ends, or a shorter one"
+                f"validation_loader gave {_MOST_BATCHES:,} batches and has not ended: give one that ends, because each "
+                "validation loss is the mean of all"
             )
         yield batch
 
 
 def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
-    """Batches until a rank has no more."""
     while not ranks.any((batch := next(batches, PASS_ENDED)) is PASS_ENDED):
         yield batch
 
