@@ -98,6 +98,10 @@ def state(optimizer, scheduler):
 @pytest.mark.parametrize("tensor", [False, True])
 @pytest.mark.parametrize("name", KNOW_THEIR_LENGTH)
 def test_a_scheduler_is_read_with_its_length_and_not_touched(name, tensor, taken):
+    if tensor and name == "SequentialLR" and torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
+        pytest.skip(
+            "torch 2.9's SequentialLR leaves a rate that is a tensor where its warmup's last step but one put it"
+        )
     make, length = KNOW_THEIR_LENGTH[name]
     optimizer = optimizer_at(tensor=tensor, momentum=0.9)
     scheduler = make(optimizer)
