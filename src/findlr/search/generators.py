@@ -100,7 +100,7 @@ def generators_in(
             holders += shared_bytes(value)
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
-            code += [] if names_none(home_of(value) or "") else [value]
+            code += [] if str(home_of(value)).partition(".")[0] in NAME_NONE else [value]
         elif str(kind.__module__).startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []

@@ -48,4 +48,6 @@ def home_of(function: Any) -> Any:
 
 def is_foreign_function(function: FunctionType) -> bool:
     """Whether a function is Python's own, torch's or NumPy's."""
-    return is_foreign(home_of(function) or "")
+    written = function.__globals__.get("__name__")
+    is_named_so = (function.__module__ or "").partition(".")[0] in FOREIGN
+    return is_named_so and not (isinstance(written, str) and is_users(written))
