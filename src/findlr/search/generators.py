@@ -100,7 +100,8 @@ def generators_in(
             holders += shared_bytes(value)
         elif isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
             held = [item for item, _ in inside(value, "")]
-            code += [] if str(home_of(value)).partition(".")[0] in NAME_NONE else [value]
+            homes = (value.__module__, getattr(value, "__globals__", {}).get("__name__", value.__module__))
+            code += [] if {str(homes[0]).partition(".")[0], str(homes[1]).partition(".")[0]} <= NAME_NONE else [value]
         elif str(kind.__module__).startswith(modules) or isinstance(value, owners) or is_plain(value):
             held = (slots_of(value) | getattr(value, "__dict__", {})).values()
             holders += [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, owners) else []

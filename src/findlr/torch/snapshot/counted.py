@@ -115,13 +115,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:
-    """Warn, once ``memory`` is put back, of those of these bounded caches that still have what they took meanwhile.
-
-    Args:
-        caches: of ``functools.lru_cache``.
-        is_kept: tells what matters in them, such as a tensor.
-        memory: of the training; its ``left`` takes what could not be put back.
-    """
+    """Warn, once ``memory`` is put back, of those of these bounded caches that still have what they took meanwhile."""
     before = [(cache, kept_in(cache)) for cache in caches]
     if before:
         memory.add(partial(_look_at_caches, before, is_kept, memory.left), Phase.RANDOM)
