@@ -224,7 +224,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "what stands behind long lists of data",
                 f"{REPLACED}what_a_step_replaces_is_put_back[Averaged-train_step]",
                 REACHED,
-                "(data if _is_long(value) else todo)",
+                "(data if is_long else todo)",
                 "todo",
             ),
             Break(

@@ -111,11 +111,11 @@ class HeldOut:
         states = Memory()
         remember_rng(self._training.devices, states)
         try:
-            count = None if self._training.ranks.is_alone else self._training.ranks.least(self._validation.length())
+            length = self._validation.length()
+            count = None if self._training.ranks.is_alone else self._training.ranks.least(length)
             with closing(self._validation.whole()) as batches:
                 of_all = self._of_all_ranks(batches, count)
-                ending = of_all if self._validation.length() is not None else _ending(of_all)
-                return self._mean_loss(map(self._place, ending), count)
+                return self._mean_loss(map(self._place, _ending(of_all) if length is None else of_all), count)
         finally:
             states.put_back()
 
@@ -184,6 +184,7 @@ def _ending(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _until_one_ends(ranks: Ranks, batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches until a rank has no more."""
     while not ranks.any((batch := next(batches, PASS_ENDED)) is PASS_ENDED):
         yield batch
 

@@ -17,6 +17,7 @@ from findlr.search.memory import Memory, Phase
 from findlr.search.objects import SMALL_BYTES, bound_in
 from findlr.torch.snapshot.reach import Reached, reached_from
 from findlr.torch.snapshot.stores import bytes_of
+from findlr.torch.snapshot.written import same_bits
 
 logger = logging.getLogger("findlr")
 
@@ -36,7 +37,7 @@ class Counted:
 
     @classmethod
     def of_a_loop(cls, functions: Iterable[Any]) -> Counted:
-        """Those of the user's own functions that a loop may call, which are told by the functions' names."""
+        """Those of functions that a loop may call, each told by its function's name."""
         return cls(*({each.__name__: each} for each in functions))
 
     def remember(self, memory: Memory) -> None:
@@ -101,17 +102,13 @@ class Named:
     def _look(self, before: dict[str, torch.Tensor], left: list[str]) -> None:
         for name, now in self._tensors().items():
             was = before.get(name, now)
-            if not torch.equal(_bits(was), _bits(now)):
+            if not same_bits(was, now):
                 left.append(f"the tensor {name}")
                 logger.warning(
                     "a function of the training uses a tensor that the loop has changed by its name, and that is not "
                     "put back: %s. Make it a buffer of a module, or let an object hold it",
                     name,
                 )
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)  # so that NaN is itself
 
 
 def warn_of_caches(caches: Iterable[Any], is_kept: IsKept, memory: Memory) -> None:

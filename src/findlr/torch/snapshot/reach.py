@@ -92,9 +92,10 @@ def reached_from(*roots: Any) -> Reached:
         elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
             kept.append(value)
         elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
-            (data if _is_long(value) else todo).extend(inside(value, place))
+            is_long = _is_long(value)
+            (data if is_long else todo).extend(inside(value, place))
             found.holders += holders_of(value)
-            found.many += _too_many(value)
+            found.many += _too_many(value) if is_long else []
             found.shown += [f"{place}."] if str(type(value).__module__).partition(".")[0] in _SHOW else []
             code.append(value if isinstance(value, FunctionType) else type(value))
     if code:

@@ -71,9 +71,13 @@ def _some_of(tensor: torch.Tensor) -> torch.Tensor | None:
 
 def _is_other(tensor: torch.Tensor, some: torch.Tensor | None) -> bool:
     now = None if some is None else _some_of(tensor)
-    if some is None or now is None:
-        return False
-    return now.shape != some.shape or not torch.equal(now.view(torch.uint8), some.view(torch.uint8))  # NaN is NaN
+    return some is not None and now is not None and not same_bits(now, some)
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same numbers, of which NaN is one."""
+    flat = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(*flat)
 
 
 def _look(before: list[tuple[Any, int]], left: list[str]) -> None:
