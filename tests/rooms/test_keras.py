@@ -790,6 +790,8 @@ def test_bad_input_is_one_clear_error_and_nothing_has_changed():
         (ConfigurationError, {"epochs": 2, "total_steps": 5}, "give one of them"),
         (ConfigurationError, {"epochs": "soon"}, "total_steps"),
         (ConfigurationError, {"validation_data": (X, Y), "validation_every": 0}, "validation_every"),
+        (LoaderError, {"validation_data": (X[:0], Y[:0]), "validation_every": 5}, "validation_data is empty"),
+        (LoaderError, {"validation_data": (X[:0], Y[:0]), "verify": True, "epochs": 20}, "validation_data is empty"),
         (LoaderError, {"y": Y[:7]}, r"as many examples each, got \[7, 45\]"),
         (LoaderError, {"y": Y.ravel().tolist()}, r"y must be an array .*got a list of float: give np.asarray\(y\)"),
         (LoaderError, {"y": np.float32(1)}, "y must be an array .*got one float32: give an array"),

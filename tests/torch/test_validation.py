@@ -153,11 +153,14 @@ def test_a_validation_loader_that_does_not_end_is_one_clear_error(monkeypatch):
     assert find_lr(*training, **RANGE, validation_loader=Endless(50), validation_every=10).curve.validation is not None
 
 
-def test_an_empty_validation_loader_is_one_clear_error_and_everything_is_back():
+@pytest.mark.parametrize("race", [{}, {"verify": True, "total_steps": 100}])
+@pytest.mark.parametrize("too_large", [False, True])
+def test_an_empty_validation_loader_is_one_clear_error_and_everything_is_back(too_large, race):
     net, optimizer, criterion, loader = parts()
     before = [p.detach().clone() for p in net.parameters()]
+    empty = DataLoader(loader.dataset, len(loader.dataset) + 1, drop_last=True) if too_large else []
     with pytest.raises(LoaderError, match="validation_loader is empty"):
-        find_lr(net, optimizer, criterion, loader, validation_loader=[])
+        find_lr(net, optimizer, criterion, loader, validation_loader=empty, progress=False, **race)
     assert all(map(torch.equal, before, net.parameters()))
 
 

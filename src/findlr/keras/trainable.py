@@ -23,6 +23,7 @@ from findlr.keras.steps import Data, loss_in, steps_of
 from findlr.search.batches import Batches
 from findlr.search.failure import told
 from findlr.search.memory import Memory
+from findlr.search.splitting import first_of
 
 logger = logging.getLogger("findlr")
 
@@ -215,8 +216,7 @@ class KerasTrainable:
         if self._validation is None:
             aside = self.batches.hold_out(batches, needed, share)
         else:
-            length = self._validation.length()
-            aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+            aside = first_of(self._validation, batches, "validation_data")
             self.batches.hold_out(0, needed, share)
         self._aside = list(map(self._placed, aside))
         if self._validation is None and self._aside:
@@ -261,7 +261,7 @@ class KerasTrainable:
             before.close()
         self.forwards += len(losses)
         if not losses:
-            raise LoaderError("validation_data gave no batch; give data that has some")
+            raise LoaderError("validation_data is empty: it gave no batch; give one that has data")
         return float(np.average(losses, weights=sizes))
 
     def keep_batches(self, steps: int) -> None:

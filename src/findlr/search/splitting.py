@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from findlr.errors import LoaderError
+
 PER_ASIDE = 5  # batches, or examples, of which at most one is set aside
 _FEWEST_BATCHES = 2  # to train on
 
@@ -32,6 +34,24 @@ def counts(length: int, count: int, needed: int, share: float) -> tuple[int, int
     others = length - aside
     some = max(math.ceil(share * others), _FEWEST_BATCHES)
     return aside, some if some < min(needed, others) else others
+
+
+def first_of(validation: Any, count: int, name: str) -> list[Any]:
+    """The first batches of a pass over validation data, at most so many.
+
+    Args:
+        validation: the ``Batches``.
+        count: batches that are wanted.
+        name: of the argument, for the error.
+
+    Raises:
+        LoaderError: there is none.
+    """
+    length = validation.length()
+    found = [validation.next() for _ in range(count if length is None else min(count, length))]
+    if not found:
+        raise LoaderError(f"{name} is empty: it gave no batch; give one that has data")
+    return found
 
 
 def of_list(batches: Any, count: int, needed: int, share: float) -> Parts | None:

@@ -23,6 +23,7 @@ from findlr.search.batches import PASS_ENDED
 from findlr.search.failure import is_the_trainings, note, told
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
+from findlr.search.splitting import first_of
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size, spare
@@ -77,6 +78,9 @@ class HeldOut:
 
         Returns:
             How many forward passes ``evaluate`` takes; 0 if the step has no loss of one batch.
+
+        Raises:
+            LoaderError: the validation loader is empty.
         """
         if self._taker.why_no_loss() is not None:
             return 0
@@ -90,8 +94,7 @@ class HeldOut:
     def _set_aside(self, training_batches: TorchBatches, batches: int, needed: int, share: float) -> list[Any]:
         if self._validation is None:
             return training_batches.hold_out(batches, needed, share)
-        length = self._validation.length()
-        aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+        aside = first_of(self._validation, batches, "validation_loader")
         training_batches.hold_out(0, needed, share)
         return aside
 
