@@ -1116,8 +1116,8 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "copies in the host's memory",
                 f"{KINDS}[plain-finish-cpu]",
                 STORES,
-                'else t.to("cpu", copy=True) for t in tensors',
-                'else t.to("cpu") for t in tensors',
+                'else tensor.to("cpu", copy=True)',
+                'else tensor.to("cpu")',
             ),
         ],
         "on disk": [

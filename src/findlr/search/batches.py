@@ -12,9 +12,9 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from findlr.analysis.text import told
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search import splitting
-from findlr.search.failure import told
 from findlr.search.generators import generators_in
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 from findlr.search.objects import refill_if_changed, starts_over

@@ -16,9 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from findlr.analysis.given import kind_of
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, FindlrError
 from findlr.search import interrupts
-from findlr.search.failure import note, told
+from findlr.search.failure import note
 from findlr.search.interrupts import signals_act, signals_wait
 from findlr.search.parcel import Parcel, pickler, pickler_of, refused_if_not_pickled
 from findlr.search.run import End, train

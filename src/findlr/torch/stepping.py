@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.analysis.text import told
 from findlr.errors import DataEndedError, FindlrError
-from findlr.search.failure import note, told
+from findlr.search.failure import note
 from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches

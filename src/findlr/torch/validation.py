@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from findlr.analysis.text import told
 from findlr.errors import FindlrError, LoaderError
 from findlr.search.batches import PASS_ENDED
-from findlr.search.failure import is_the_trainings, note, told
+from findlr.search.failure import is_the_trainings, note
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.torch.compiled import NoNewGraphs
