@@ -273,7 +273,7 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "a count that is met before the object that has it beside a tensor",
                 f"{REPLACED}what_a_step_replaces_is_put_back[owned-train_step]",
                 KEPT,
-                "    return sorted(holders, key=_is_container)",
+                "    return sorted(holders, key=is_container)",
                 "    return list(holders)",
             ),
             Break(
