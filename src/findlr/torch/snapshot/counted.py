@@ -25,7 +25,7 @@ _KINDS = {int: "number", float: "number", bool: "flag", str: "text", type(None):
 
 
 class Counted:
-    """The numbers, flags and texts that functions keep; a warning names what a search has changed, one of all in a list.
+    """The numbers, flags and texts that functions keep; a warning names what a search has changed, one of each list.
 
     Args:
         roots: functions, objects and classes; or a dict of one of these by its name.
