@@ -1,12 +1,13 @@
 """What a call changes in functions, containers and objects is undone after it, and nothing else is touched."""
 
 from collections import OrderedDict, defaultdict, deque
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from findlr.search.effects import Effects
+from findlr.search.kept import AttributesOf
 
 counted = 0
 
@@ -25,6 +26,36 @@ class Half(Slotted):
 def raised_count():
     global counted  # noqa: PLW0603 - which is what is undone
     counted += 1
+
+
+def dropped_count():
+    global counted  # noqa: PLW0603
+    del counted
+
+
+def closed_over(count=0):
+    def of_closure():
+        nonlocal count
+        count += 1
+        return count
+
+    return of_closure
+
+
+mine, inner = ModuleType("mine"), ModuleType("mine.inner")
+mine.inner, mine.calls, inner.calls = inner, 0, 0
+
+
+def of_module():
+    mine.calls += 1
+
+
+def of_inner_module():
+    mine.inner.calls += 1
+
+
+def of_attribute():
+    of_attribute.calls = getattr(of_attribute, "calls", 0) + 1
 
 
 class Plain:
@@ -73,6 +104,11 @@ CASES = {  # what is given, what changes it, and what it has
     "what is missing": (lambda: defaultdict(int), lambda x: x["new"], dict),
     "an array's name": (lambda: {"a": np.zeros(2)}, lambda x: x.update(a=np.ones(2)), lambda x: x["a"].tolist()),
     "a global": (lambda: raised_count, lambda x: x(), lambda _: counted),
+    "a global that goes": (lambda: dropped_count, lambda x: x(), lambda _: globals().get("counted")),
+    "a closure": (closed_over, lambda x: x(), lambda x: x.__closure__[0].cell_contents),
+    "a module": (lambda: of_module, lambda x: x(), lambda _: mine.calls),
+    "a module in a module": (lambda: of_inner_module, lambda x: x(), lambda _: inner.calls),
+    "a function's attribute": (lambda: AttributesOf(of_attribute), lambda _: of_attribute(), attributes),
     "a class": (lambda: Counts, lambda _: of_class(), lambda x: x.total),
 }
 
@@ -110,3 +146,14 @@ def test_what_changes_between_two_calls_stays():
         log.append(calls)
         effects.undone(lambda: (setattr(counts, "calls", 9), log.clear()))
         assert (counts.calls, log) == (calls, [1, 2][:calls])
+
+
+def test_a_name_that_stood_for_nothing_stays():
+    last: int
+
+    def loss_fn():
+        nonlocal last
+        last = 1
+
+    Effects([loss_fn]).undone(loss_fn)
+    assert last == 1
