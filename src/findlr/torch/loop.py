@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
 from weakref import WeakMethod
 
 from findlr.analysis.curve import Step, Stop
@@ -21,6 +21,7 @@ from findlr.search.alike import check_alike
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.names import refuse
 from findlr.search.recording import Recording
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import SweepSettings, chosen_rule
@@ -100,7 +101,9 @@ class RangeTest(Points):
         rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
         on_step: Callable[[Step], object] | None = None,
+        **others: Never,
     ) -> None:
+        refuse(others, RangeTest)
         settings = SweepSettings(
             min_lr=min_lr,
             max_lr=max_lr,

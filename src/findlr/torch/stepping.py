@@ -149,7 +149,7 @@ class Stepping:
             return error
         misfit = layer_misfit(error, self._first_batch)
         if misfit is None:
-            note(error, f"no step was taken yet; the first batch is {self._first_batch}")
+            note(error, f"this was the first step; the first batch is {self._first_batch}")
         return misfit or error
 
     def _draw(self) -> Any:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from findlr.analysis.text import told
-from findlr.errors import FindlrError, LoaderError
+from findlr.errors import LoaderError
 from findlr.search.batches import PASS_ENDED
 from findlr.search.failure import is_the_trainings, note
 from findlr.search.interrupts import signals_wait
@@ -36,6 +36,7 @@ from findlr.torch.training import Training
 
 logger = logging.getLogger("findlr")
 
+_EMPTY = "validation_loader is empty: it gave no batch; give one that has data"
 _MOST_BATCHES = 10_000  # in a pass over a validation loader that has no length
 
 
@@ -60,7 +61,7 @@ class HeldOut:
     ) -> None:
         self.forwards = 0
         self._training, self._taker, self._no_new_graphs, self._place = training, taker, no_new_graphs, place
-        self._validation = None if loader is None else TorchBatches(loader)
+        self._validation = None if loader is None else TorchBatches(loader, name="validation_loader")
         self._aside: list[Any] = []
         self._without_graph = WithoutGraph()
         self._is_known = self._by_training = False  # whether there is a loss in eval mode
@@ -93,6 +94,8 @@ class HeldOut:
             return training_batches.hold_out(batches, needed, share)
         length = self._validation.length()
         aside = [self._validation.next() for _ in range(batches if length is None else min(batches, length))]
+        if not aside:
+            raise LoaderError(_EMPTY)
         training_batches.hold_out(0, needed, share)
         return aside
 
@@ -143,6 +146,8 @@ class HeldOut:
         """The loss of a batch in eval mode; in train mode where there is none, as with torchvision's detectors."""
         try:
             found = self._without_graph(partial(self._taker.loss, batch)).detach()
+        except LoaderError as error:
+            raise self._told_of(error, batch) from None
         except Exception as error:
             # Another rank may not have failed, and waits for this one.
             if self._is_known or dist.is_initialized() or not is_the_trainings(error):
@@ -165,8 +170,10 @@ class HeldOut:
 
     def _told_of(self, error: Exception, batch: Any) -> Exception:
         """What the first batch raised or, of a loader that is not the training's, the error that names that one."""
-        if self._validation is None or isinstance(error, FindlrError):
+        if self._validation is None:
             return error
+        if isinstance(error, LoaderError):
+            return LoaderError(f"validation_loader does not fit: {error}")
         seen = f"{described(batch)} of validation_loader"
         misfit = layer_misfit(error, seen)
         if misfit is None:
@@ -241,7 +248,7 @@ def mean_loss(scored: Iterable[tuple[Any, torch.Tensor]]) -> tuple[torch.Tensor,
             losses.append(found.reshape(()))
             sizes.append(batch_size(batch) or 1)
     if not losses:
-        raise LoaderError("validation_loader is empty: it gave no batch; give one that has data")
+        raise LoaderError(_EMPTY)
     stacked = torch.stack(losses)
     shares = torch.tensor(sizes, dtype=stacked.dtype, device=stacked.device) * (len(sizes) / sum(sizes))
     return (stacked * shares).mean(), len(losses)
