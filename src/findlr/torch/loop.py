@@ -34,7 +34,7 @@ from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
 from findlr.torch.points import Points
-from findlr.torch.scaler import count_attempts
+from findlr.torch.scaler import count_all_attempts, count_attempts
 from findlr.torch.snapshot.counted import Counted, Named
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
@@ -179,7 +179,8 @@ class RangeTest(Points):
         exits.enter_context(entered(self._settings.on_step))
         exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
-        for scaler in training.scalers:
+        exits.callback(count_all_attempts(training.swept, self._point.attempted))
+        for scaler in training.scalers:  # whose class may have a step() of its own
             exits.callback(count_attempts(scaler, training.swept, self._point.attempted))
         for scheduler in training.schedulers:
             exits.callback(make_endless(scheduler))
