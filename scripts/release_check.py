@@ -26,7 +26,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent.parent
 WORK = HOME / "build" / "release"
 DIST = WORK / "dist"
-MOST_BYTES = {".whl": 540_000, ".gz": 430_000}  # code alone: a picture or a table that slips in is more than is left
+MOST_BYTES = {".whl": 560_000, ".gz": 450_000}  # code alone: a picture or a table that slips in is more than is left
 SDIST = re.compile(r"src/|(README|CHANGELOG)\.md$|LICENSE$|pyproject\.toml$|PKG-INFO$|hatch_build\.py$|\.gitignore$")
 WHEEL = re.compile(r"findlr/|findlr-[\w.]+\.dist-info/")
 

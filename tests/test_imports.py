@@ -68,6 +68,21 @@ def test_a_room_is_asked_for_by_its_name_alone(room):
     assert f"findlr.{room}" in done.stdout or f"findlr[{room}]" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("room", "package"),
+    [(room, room) for room in ("accelerate", "fastai", "ignite", "lightning", "ray", "skorch")]
+    + [("huggingface", "transformers")],
+)
+def test_a_package_that_is_there_and_can_not_be_imported_is_not_called_missing(room, package, tmp_path):
+    (tmp_path / f"{package}.py").touch()  # as a script of one's own may be called
+    done = subprocess.run(
+        [sys.executable, "-c", f"import findlr.{room}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    said = done.stderr.splitlines()[-1]
+    assert f"MissingExtraError: {'pytorch-' * (room == 'ignite')}{package} can't be imported (" in said
+    assert f"its name, or run: pip install --upgrade 'findlr[{room}]'" in said
+
+
 def test_only_public_names_are_completed():
     code = "import findlr; findlr.find, findlr.rules, findlr.trackers; print(*dir(findlr))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -12,12 +12,14 @@
     +-- RankError (RuntimeError)            another process of the training failed, or is gone; says which
     +-- NoSuggestionError (ValueError)      the curve gives no suggestion; says why, and what to change
     +-- FileFormatError (ValueError)        a file that is no Finding, or no data set
-    +-- MissingExtraError (ImportError)     an optional dependency is not installed
+    +-- MissingExtraError (ImportError)     an optional dependency is not installed, or can't be imported
 
 Each message says what was wrong, what was seen, and what to do.
 """
 
 from __future__ import annotations
+
+import sys
 
 
 class FindlrError(Exception):
@@ -75,9 +77,16 @@ class FileFormatError(FindlrError, ValueError):
 
 
 class MissingExtraError(FindlrError, ImportError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed, or can't be imported."""
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
-        """The error for a missing ``package``, naming the extra that brings it."""
-        return cls(f"{package} is not installed; run: pip install 'findlr[{extra}]'")
+        """The error for a ``package`` whose import has just failed, naming the extra that brings it."""
+        error = sys.exception()
+        root = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if error is None or (root and sys.modules.get(root) is None):
+            return cls(f"{package} is not installed; run: pip install 'findlr[{extra}]'")
+        return cls(  # of another version, or what it needs is; or a script of the user's covers it
+            f"{package} can't be imported ({error}): rename a file of yours that has its name, or run: pip install "
+            f"--upgrade 'findlr[{extra}]'"
+        )

@@ -580,10 +580,18 @@ def test_a_race_is_scored_on_the_validation_loader(hooks, tmp_path):
     assert found.lr == plain.lr
 
 
-def test_without_a_validation_loader_a_race_sets_training_examples_aside(tmp_path):
-    how = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
-    found = find_lr(trainer_of(tmp_path, max_epochs=20), Plain(), loader_of(), **how)
-    assert len(found.race.runs) > 1
+@pytest.mark.parametrize("validation", [None, []])
+def test_without_a_validation_loader_a_race_sets_training_examples_aside(validation, tmp_path):
+    race = {"verify": True, "num_steps": 30, "budget": 200, "max_lr": 1.0, "progress": False}
+    seeded()
+    module = type("Scored", (Plain,), {"validation_step": returned})()
+    found = find_lr(trainer_of(tmp_path, max_epochs=20), module, loader_of(), validation, **race)
+    seeded()
+    model = net()
+    call = model, optim.AdamW(model.parameters(), lr=1e-2), nn.MSELoss(), loader_of()
+    plain = findlr.find_lr(*call, total_steps=240, **race)
+    assert found.race.held_out
+    assert found.race == plain.race
 
 
 def test_a_race_of_steps_by_hand(tmp_path):

@@ -10,9 +10,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
 from typing import Any, Unpack
 
@@ -150,12 +150,12 @@ def find_lr(
 def _bases() -> list[Any]:
     """The Callback of each package that is in use; or of the one that is installed."""
     kits = [kit for kit in map(sys.modules.get, PACKAGES) if kit is not None]
-    for name in PACKAGES:
-        if not kits:
-            with suppress(ModuleNotFoundError):
-                kits.append(import_module(name))
     if not kits:
-        raise MissingExtraError.of("lightning", "lightning")
+        there = [name for name in PACKAGES if find_spec(name.partition(".")[0])]
+        try:
+            kits = [import_module((*there, PACKAGES[0])[0])]
+        except ImportError:
+            raise MissingExtraError.of("lightning", "lightning") from None
     return [kit.Callback for kit in kits]
 
 

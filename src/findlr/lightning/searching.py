@@ -67,10 +67,13 @@ def check(trainer: Any) -> None:
 
 
 def leaves(data: Any, package: str) -> list[Any]:
-    """The loaders in what a ``fit`` takes: one, a list or dict of them, or a CombinedLoader; None has none."""
+    """The loaders in what a ``fit`` takes: one, a list or dict of them, or a CombinedLoader; None has none.
+
+    (Lightning takes None and an empty list for a loader.)
+    """
     combined = import_module(f"{package}.utilities.combined_loader").CombinedLoader
-    found: list[Any] = (data if isinstance(data, combined) else combined([] if data is None else data)).flattened
-    return found
+    found = (data if isinstance(data, combined) else combined(data)).flattened
+    return [leaf for leaf in found if not (leaf is None or (isinstance(leaf, (list, dict)) and not leaf))]
 
 
 def silence(trainer: Any, callbacks: list[Any]) -> None:
