@@ -83,7 +83,7 @@ def test_settings_are_the_same_wherever_they_are_written_out():
 
 def test_how_a_step_is_taken_is_the_same_wherever_it_is_written_out():
     given = {"model", "optimizer", "criterion", "loader", "loss_fn", "train_step", "restore"}
-    assert hints(TorchTrainable.__init__).keys() - given - {"stepper"} == get_type_hints(How).keys()
+    assert hints(TorchTrainable.__init__).keys() - given - {"stepper", "others"} == get_type_hints(How).keys()
     for name in given:
         assert hints(find_lr)[name] == hints(TorchTrainable.__init__)[name]
     for name, hint in get_type_hints(How).items():

@@ -61,6 +61,7 @@ def test_the_default_rule_reads_a_plan(finding, plan):
     ("rule", "says"),
     [
         (5, "rule must be one of quick, .*, got 5"),
+        (int, "rule must be one of quick, .*, got <class 'int'>"),
         (lambda: 0, r"rule is called as rule\(curve, plan\), and this one takes \(\)"),
         (later, "rule is an async function"),
         (one_by_one, "rule is a generator function"),

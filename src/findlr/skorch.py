@@ -11,9 +11,9 @@ from torch import nn
 from findlr.analysis.given import of_kind
 from findlr.analysis.length import steps_in
 from findlr.analysis.plan import Plan, Samples
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, MissingExtraError
 from findlr.finding import Finding
-from findlr.search.failure import told
 from findlr.search.find import find
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search

@@ -107,6 +107,20 @@ def test_a_function_that_is_no_schedule_is_refused(schedule):
         Plan(schedule)
 
 
+def test_an_exception_of_a_schedule_that_has_no_text_is_named():
+    class Unprintable(Exception):
+        def __repr__(self):
+            raise RuntimeError
+
+        __str__ = __repr__
+
+    def schedule(_):
+        raise Unprintable
+
+    with pytest.raises(ConfigurationError, match=r"Unprintable: \(its message cannot be read\)"):
+        Plan(schedule)
+
+
 # Warmup
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findlr.analysis.text import duration, interval_text, printable, rate_text
+from findlr.analysis.text import duration, interval_text, printable, rate_text, told
 
 
 @given(st.floats(1e-12, 99))
@@ -49,3 +49,23 @@ def test_a_time_of_any_length_is_short():
     assert [duration(seconds) for seconds in (0.0, 99.0, 100.0, 7500.0, 1e300)] == [
         *("0 s", "99 s", "1 min 40 s", "2 h 5 min", "1e+300 s")
     ]
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\n  b"), "ValueError: a b"),
+        (AssertionError(), "AssertionError"),
+        (ValueError("x" * 10_000), f"ValueError: {'x' * 197}..."),
+        (Unprintable(), "Unprintable: (its message cannot be read)"),
+    ],
+)
+def test_an_exception_in_a_line(error, line):
+    assert told(error) == line

@@ -211,6 +211,17 @@ class TestUsage:
         assert words >= {*SCHEDULES, *RULES}
 
 
+@pytest.mark.parametrize("arguments", [["compare", "finding.json", "--output", "a.png"], ["demo"]])
+def test_a_backend_that_matplotlib_does_not_have_is_one_line(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nosuch")
+    monkeypatch.chdir(tmp_path)
+    find(Quadratic()).save("finding.json")
+    done = python("from findlr.command.cli import main; import sys; main(sys.argv[1:])", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("findlr: matplotlib can't be loaded: unset or mend MPLBACKEND (Key backend: 'nosuch'")
+    assert done.stderr.count("\n") == 1
+
+
 class TestMissingExtras:
     def test_without_typer(self):
         done = python(without("typer"), "--help")

@@ -114,11 +114,14 @@ def test_a_reader_that_has_gone_is_told_in_one_line(findlr, arguments, tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
-def test_a_full_disk_is_told_in_one_line(findlr):
+@pytest.mark.parametrize(
+    "arguments", [("run", "train.py:quadratic", "--json", "--no-progress"), ("doctor",), ("--version",)], ids=str
+)
+def test_a_full_disk_is_told_in_one_line_that_says_where(findlr, arguments):
     with Path("/dev/full").open("w") as full:
-        done = findlr("run", "train.py:quadratic", "--json", "--no-progress", stdout=full)
+        done = findlr(*arguments, stdout=full)
     assert done.returncode == 2
-    assert "No space left" in one_clean_line(done.stderr)
+    assert one_clean_line(done.stderr) == "findlr: standard output: No space left on device\n"
 
 
 def test_what_a_terminal_obeys_is_left_out_of_an_exceptions_text(findlr):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from findlr import ConfigurationError, Finding, LoaderError, Plan, Stop, Suggestion, find
-from findlr.search.failure import is_of_memory, is_the_trainings, told
+from findlr.search.failure import is_of_memory, is_the_trainings
 from findlr.search.race import Terms, run_race
 from findlr.testing import Quadratic
 
@@ -179,12 +179,6 @@ def test_a_validation_that_fails_at_a_rate_that_is_too_high_ends_the_sweep():
     found = find(Validated())
     assert found.stop is Stop.FAILED
     assert "far out in validation" in found.why
-
-
-def test_an_exception_in_a_line():
-    assert told(ValueError("a\n  b")) == "ValueError: a b"
-    assert told(AssertionError()) == "AssertionError"
-    assert len(told(ValueError("x" * 10_000))) < 300
 
 
 @pytest.mark.parametrize(

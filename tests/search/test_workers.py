@@ -186,7 +186,7 @@ def test_a_run_that_comes_back_as_something_else_is_made_here(caplog):
     task = Future()
     task.set_result(5)
     assert found(noisy(), Gives(task)).race.runs == found(noisy(), HOME_ALONE).race.runs
-    assert "the executor gave int for the run at" in caplog.text
+    assert "the executor gave int for the run at 1.9, so it is made here" in caplog.text
 
 
 @pytest.mark.parametrize("training", [Killed, RaisesWhatCannotBeSent])

@@ -194,6 +194,42 @@ def test_findlr_makes_few_python_calls_a_step_and_no_more_as_the_sweep_goes_on()
     assert whole - sum(steps) <= 525  # set-up, snapshot, the first step, restore, verdict, rule
 
 
+class Node:
+    def __init__(self):
+        self.count, self.losses, self.table = 0, [0.5], {"a": 1}
+
+
+def function():
+    return lambda: range(len(MARKS))
+
+
+@pytest.mark.parametrize("make", [Node, function])
+def test_what_a_loss_reaches_and_does_not_change_takes_few_calls_a_step(make):
+    def counted(objects):
+        net, optimizer, criterion, loader = parts()
+        nodes = [Node(), *(make() for _ in range(objects))]
+
+        def loss_fn(model, batch):
+            nodes[0].count += 1  # so that the control variate's call of it is undone
+            return criterion(model(batch[0]), batch[1])
+
+        marks = []
+        given = dict(loss_fn=loss_fn, loader=loader, on_step=lambda _: marks.append(so_far()))
+        so_far = None
+
+        def search(look):
+            nonlocal so_far
+            so_far = look
+            find_lr(net, optimizer, **given, **RANGE, num_steps=20)
+
+        calls(search)
+        assert nodes[0].count == 20  # and a step's own is not
+        return marks[-1] - marks[-2]
+
+    more = counted(90) - counted(40)
+    assert more <= 50 * 3  # an object is one, and has a list and a dict
+
+
 def memory_at(*steps, control_variate):
     """Tensors alive, and bytes that Python has allocated, at these steps of a sweep."""
     seen = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from findlr import OptimizerError, Plan, TorchTrainable, find, find_lr
+from findlr import ConfigurationError, OptimizerError, Plan, RangeTest, TorchTrainable, find, find_lr
 from findlr.command.target import search
 from tests.torch.training import loop
 
@@ -63,6 +63,36 @@ def test_a_race_of_an_optimizer_whose_step_costs_what_it_likes_is_refused_at_eve
 def test_other_finders_names_are_answered_with_ours(given, meant):
     with pytest.raises(ValueError, match=f"no argument '{given}'; it is called '{meant}' here"):
         find_lr(*parts(), **{given: 10})
+
+
+@pytest.mark.parametrize("door", [TorchTrainable, RangeTest])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("net", "called 'model'"),
+        ("foo", "there are model"),
+        ("memory_cache", "called 'snapshot'"),
+        ("device", "leave it out"),
+    ],
+)
+def test_a_class_answers_other_finders_names_too(door, given, says):
+    training = parts()[: 4 if door is TorchTrainable else 2]
+    with pytest.raises(ConfigurationError, match=f"{door.__name__}: there is no argument '{given}'.*{says}"):
+        door(*training, **{given: 10})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("num_it", "num_steps"), ("start_lr", "min_lr"), ("epochs", "total_steps")]
+)
+def test_a_range_test_answers_the_names_of_a_sweep(given, meant):
+    with pytest.raises(ConfigurationError, match=f"no argument '{given}'; .*{meant}"):
+        RangeTest(*parts()[:2], **{given: 10})
+
+
+@pytest.mark.parametrize("given", ["schedule", "total_steps", "epochs", "warmup", "max_steps", "momentum"])
+def test_find_says_that_what_is_planned_goes_into_the_plan(given):
+    with pytest.raises(ConfigurationError, match=f"no argument '{given}'; give plan=Plan"):
+        find(TorchTrainable(*parts()), **{given: 10})
 
 
 def test_a_device_is_not_needed():

@@ -131,6 +131,50 @@ def test_weights_that_move_without_a_step_are_an_error_at_once():
     assert len(seen) <= 3
 
 
+@pytest.mark.parametrize("when", ["before", "after", "by hand"])
+def test_an_update_by_hand_is_an_error_however_it_drops_its_gradients(when):
+    net, optimizer, batches = parts()
+    seen = []
+
+    def loop():
+        with RangeTest(net, optimizer, progress=False) as test:
+            for inputs, _ in test(batches):
+                if when == "before":
+                    optimizer.zero_grad(set_to_none=False)
+                seen.append(net(inputs).mean())
+                test.record(seen[-1])
+                seen[-1].backward()
+                with torch.no_grad():
+                    for p in net.parameters():
+                        p.sub_(0.1 * p.grad)
+                        if when == "by hand":
+                            p.grad.zero_()
+                if when == "after":
+                    optimizer.zero_grad()
+
+    with pytest.raises(OptimizerError, match="moves the weights, and does not call step"):
+        loop()
+    assert len(seen) <= 3
+
+
+def test_weights_that_a_forward_pass_writes_to_may_accumulate():
+    torch.manual_seed(0)
+    words = torch.randint(0, 100, (640, 4))
+    batches = list(zip(words.split(8), (words[:, 0] > 50).long().split(8), strict=True))
+    net = nn.Sequential(nn.Embedding(100, 8, max_norm=1.0), nn.Flatten(), nn.Linear(32, 2))
+    optimizer, steps = optim.Adam(net.parameters()), []
+    with RangeTest(net, optimizer, num_steps=10, progress=False) as test:
+        for at, (inputs, targets) in enumerate(test(batches)):
+            loss = functional.cross_entropy(net(inputs), targets)
+            (loss / 4).backward()
+            test.record(loss)
+            if at % 4 == 3:
+                optimizer.step()
+                optimizer.zero_grad()
+                steps.append(at)
+    assert len(steps) == len(test.finding.curve) == 10
+
+
 def test_a_loop_that_never_steps_ends():
     net, optimizer, batches = parts()
     seen = []
@@ -185,6 +229,53 @@ def test_a_scaler_is_noticed_wherever_it_is_held():
             test.record(loss)
     assert len(test.finding.curve) <= 8
     assert held.scaler.get_scale() == 2.0**16
+
+
+class Scaled(torch.amp.GradScaler):
+    """A scaler of somebody's own."""
+
+    def step(self, optimizer, *args, **how):
+        return super().step(optimizer, *args, **how)
+
+
+@pytest.mark.parametrize("kind", [torch.amp.GradScaler, Scaled])
+def test_a_scaler_that_the_loop_makes_is_noticed(kind):
+    net, optimizer, batches = parts()
+    at = 0
+    with RangeTest(net, optimizer, num_steps=60, progress=False) as test:
+        while not test.done:
+            scaler = kind("cpu")
+            for inputs, targets in test.epoch(batches):
+                at += 1
+                loss = nn.functional.mse_loss(net(inputs), targets) * (float("nan") if at > 12 else 1.0)
+                optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                test.record(loss)
+    assert len(test.finding.curve) == 13
+    assert test.finding.stop is Stop.NOT_FINITE
+    assert "step" in vars(torch.amp.GradScaler)
+    assert torch.amp.GradScaler.step.__module__ == "torch.amp.grad_scaler"
+
+
+def test_a_step_that_a_scaler_of_the_loop_skips_is_no_point():
+    net, optimizer, batches = parts()
+    scalers, at = [], 0
+    with RangeTest(net, optimizer, num_steps=20, max_lr=1e-3, progress=False) as test:
+        for inputs, targets in test(batches):
+            scalers = scalers or [torch.amp.GradScaler("cpu")]
+            loss = nn.functional.mse_loss(net(inputs), targets)
+            optimizer.zero_grad()
+            scalers[0].scale(loss).backward()
+            if at in (7, 8):
+                net[0].weight.grad[0, 0] = float("inf")
+            scalers[0].step(optimizer)
+            scalers[0].update()
+            test.record(loss)
+            at += 1
+    assert len(test.finding.curve) == 20
+    assert at == 22
 
 
 def test_a_loss_that_differentiates_has_a_control_variate():

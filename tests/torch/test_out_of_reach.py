@@ -274,6 +274,31 @@ def test_of_a_list_or_a_dict_of_numbers_one_is_named(caplog):
     assert "times['first'] was 0" in warned[1]
 
 
+class Cell:
+    def __init__(self):
+        self.visits = 0
+
+
+def test_of_objects_in_lists_one_is_named(caplog):
+    training, grid, seen = Training(), [[Cell() for _ in range(5)] for _ in range(4)], {"a": Cell(), "b": Cell()}
+
+    def train_step(draw):
+        inputs, targets = draw()
+        training.optimizer.zero_grad()
+        loss = training.criterion(training.model(inputs), targets)
+        loss.backward()
+        training.optimizer.step()
+        for place, row in enumerate(grid):
+            row[int(inputs[0, 0] > 0)].visits += place + 1
+        seen["ab"[int(inputs[0, 1] > 0)]].visits -= 1
+        return loss
+
+    given = (training.model, training.optimizer)
+    find_lr(*given, loader=training.loader, train_step=train_step, num_steps=8, total_steps=200, verify=True)
+    named = [each.getMessage().split(": ")[1] for each in caplog.records if "keeps a number" in each.getMessage()]
+    assert sorted(name.partition("[")[0] for name in named) == ["grid", "seen"]
+
+
 def test_a_number_that_is_in_restore_is_put_back_and_not_named(caplog):
     training, loss_fn = Training(), Counter()
     loss_fn.state_dict = lambda: {"calls": loss_fn.calls}

@@ -2,7 +2,9 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from functools import partial
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -212,6 +214,13 @@ def test_a_scheduler_that_cannot_be_copied_is_refused():
     scheduler.log = (line for line in ())
     with pytest.raises(ConfigurationError, match="cannot be copied"):
         plan_for(optimizer, scheduler, 50)
+
+
+@pytest.mark.parametrize("kind", [Mock, MagicMock])
+def test_what_stands_in_for_anything_is_no_scheduler(kind):
+    assert read_schedule(kind(), 50)[1] == 50
+    with pytest.raises(ConfigurationError, match="share of the peak") if kind is Mock else nullcontext():
+        plan_for(optimizer_at(), kind(), 50)
 
 
 def test_a_function_that_holds_the_model_copies_no_parameter(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from findlr import RangeTest, find_lr
+from findlr import RangeTest, Stop, find_lr
 from findlr.errors import ConfigurationError, FindlrError, OptimizerError
 
 
@@ -55,6 +55,50 @@ def test_it_is_stepped_by_what_it_asks_for(kind):
     assert 1e-3 < finding.lr < 1
     assert torch.equal(net.weight, before)
     assert net.weight.grad is None
+
+
+class CurvedNowAndThen(Curved):
+    """Asks for the curvature at every fourth step, as Sophia does."""
+
+    def step(self, closure=None):
+        group = self.param_groups[0]
+        done = super() if group.get("step", 0) % 4 == 0 else super(Curved, self)
+        done.step(closure)
+        group["step"] = group.get("step", 0) + 1
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("how", [{}, {"accumulation_steps": 2}, {"verify": True, "total_steps": 300}])
+def test_what_it_asks_for_only_now_and_then_it_gets_in_the_middle_of_a_training_too(before, how):
+    net, batches = parts()
+    optimizer = CurvedNowAndThen(net.parameters(), lr=0.01)
+    for inputs, targets in batches[:before]:
+        loss = nn.functional.mse_loss(net(inputs), targets)
+        net.weight.grad, net.bias.grad = torch.autograd.grad(loss, [net.weight, net.bias], create_graph=True)
+        optimizer.step()
+    optimizer.zero_grad()
+    weight = net.weight.clone()
+    finding = find_lr(net, optimizer, nn.MSELoss(), batches, progress=False, **how)
+    assert finding.stop is not Stop.FAILED
+    assert len(finding.curve) > 80
+    assert optimizer.param_groups[0].get("step", 0) == before
+    assert torch.equal(net.weight, weight)
+
+
+class FailsLater(optim.SGD):
+    calls = 0
+
+    def step(self, closure=None):
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("no such kernel")
+        super().step()
+
+
+def test_another_error_of_a_later_step_stays_what_it_is():
+    net, batches = parts()
+    with pytest.raises(RuntimeError, match=r"^no such kernel"):
+        find_lr(net, FailsLater(net.parameters(), lr=0.01), nn.MSELoss(), batches, progress=False)
 
 
 def test_the_losses_are_those_before_the_first_of_the_two_passes():

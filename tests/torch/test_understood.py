@@ -306,7 +306,7 @@ def test_an_exception_of_your_own_criterion_or_model_stays_as_it_is():
             find_lr(net, optimizer, criterion, loader)
         assert any("forward" in frame.name for frame in traceback.extract_tb(caught.value.__traceback__))
         assert caught.value.__notes__[0] == (
-            "findlr: no step was taken yet; the first batch is (float32 (16, 8), int64 (16,))"
+            "findlr: this was the first step; the first batch is (float32 (16, 8), int64 (16,))"
         )
         assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 25
 

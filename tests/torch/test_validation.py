@@ -164,6 +164,23 @@ def test_an_empty_validation_loader_is_one_clear_error_and_everything_is_back(to
     assert all(map(torch.equal, before, net.parameters()))
 
 
+@pytest.mark.parametrize("given", [5, held_out().dataset, iter(held_out()), (batch for batch in held_out())], ids=type)
+def test_what_is_no_validation_loader_is_told_by_that_name(given):
+    with pytest.raises(
+        LoaderError, match=r"^validation_loader (must be an iterable of batches|is a one-shot iterator)"
+    ):
+        find_lr(*parts(), validation_loader=given)
+
+
+@pytest.mark.parametrize("how", [{}, dict(verify=True, total_steps=100, budget=200)])
+def test_a_validation_batch_that_is_no_pair_is_told_as_the_validation_loaders_in_a_few_lines(how):
+    with pytest.raises(
+        LoaderError, match=r"^validation_loader does not fit: .* got a dict of 1: give loss_fn"
+    ) as caught:
+        find_lr(*parts(), **RANGE, validation_loader=[{"x": torch.ones(2, 8)}], **how)
+    assert len(caught.traceback) <= 5
+
+
 def test_a_validation_batch_that_raises_leaves_every_mode_as_it_was():
     net, optimizer, criterion, loader = parts()
     modes = [module.training for module in net.modules()]

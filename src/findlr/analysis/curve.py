@@ -18,7 +18,7 @@ from findlr.analysis.text import interval_text
 from findlr.errors import ConfigurationError
 
 _ROUNDING_32 = 1e-6  # share of the loss: several units in a float32's last place
-_ROUNDING_64 = 1e-9  # a float64's is finer, but what so small a fall tells is not worth a rate
+_ROUNDING_64 = 1e-12  # the same of a float64, of which a sum or a mean over a batch leaves some
 _LARGEST = 1e150  # a loss beyond it is as good as infinite, because its square is
 _ARRAYS = ("lr", "loss", "baseline", "validation")
 _SHALLOW = 3.0  # spreads; on the benchmark's tasks smaller falls tell the best rate far less exactly
@@ -206,7 +206,7 @@ class Curve:
     def rounding(self) -> float:
         """A change of the loss below this share of it could be its own type's rounding.
 
-        1e-6, for float32; 1e-9 where the losses carry more digits than that: most of the usable ones are no float32,
+        1e-6, for float32; 1e-12 where the losses carry more digits than that: most of the usable ones are no float32,
         and most of the first tenth differ from each other.
         """
         losses = self.usable().loss

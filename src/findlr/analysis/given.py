@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from findlr.analysis.numbers import plain, real
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, FileFormatError, FindlrError
 
 _T = TypeVar("_T")
@@ -113,9 +114,7 @@ def reading(kind: str) -> Iterator[None]:
     except FindlrError:
         raise
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise FileFormatError(
-            f"these values are no {kind} ({type(error).__name__}: {error}); give what to_dict() returned"
-        ) from error
+        raise FileFormatError(f"these values are no {kind} ({told(error)}); give what to_dict() returned") from error
 
 
 def check_takes(function: Any, name: str, *given: str) -> None:

@@ -15,6 +15,7 @@ from findlr.analysis.families import family
 from findlr.analysis.given import reading
 from findlr.analysis.numbers import plain, real, whole
 from findlr.analysis.schedules import OWN_WARMUP, SCHEDULES, WARMUP, Shape, canonical, shape_of
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError
 
 __all__ = ["SCHEDULES", "Plan", "Samples", "Shape"]
@@ -133,7 +134,7 @@ class Plan:
         except Exception as error:
             raise ConfigurationError(
                 f"the schedule must return a share of the peak for a progress from 0 to 1; for {progress:g} it raised, "
-                f"or returned no number: {error!r}"
+                f"or returned no number: {told(error)}"
             ) from error
 
     def shares(self, num_steps: int) -> np.ndarray[Any, np.dtype[np.float64]]:

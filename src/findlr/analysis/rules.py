@@ -278,7 +278,7 @@ def rule_named(rule: Rule | str) -> Rule:
         >>> rule_named("valley") is valley
         True
     """
-    if callable(rule):
+    if callable(rule) and not isinstance(rule, type):
         check_takes(rule, "rule", "curve", "plan")
         return rule
     if not isinstance(rule, str) or rule not in RULES:

@@ -82,6 +82,20 @@ def printable(text: str, most: int | None = None) -> str:
     return clean if most is None or len(clean) <= most else f"{clean[: most - 3]}..."
 
 
+def told(error: BaseException, most: int = 200) -> str:
+    """An exception in a line: its class, and the beginning of its message.
+
+    Example:
+        >>> told(ValueError("the loss exploded"))
+        'ValueError: the loss exploded'
+    """
+    try:
+        message = printable(str(error), most)
+    except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
+        message = "(its message cannot be read)"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def first_of(names: Sequence[str], most: int = 5) -> str:
     """The first of many names, and how many more there are.
 

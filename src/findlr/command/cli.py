@@ -1,5 +1,6 @@
 """The command line. It imports nothing before it needs it."""
 
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _WIDE = 90  # columns
+_UNWRITABLE = {errno.ENOSPC, errno.EIO, errno.EBADF}
 
 
 class Images(StrEnum):
@@ -64,7 +66,8 @@ def _ended(error: BaseException) -> tuple[int, str]:
     if isinstance(error, FindlrError):
         return WRONG, str(error)
     if isinstance(error, OSError):
-        return WRONG, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        where = error.filename or ("standard output" if error.errno in _UNWRITABLE else None)  # files have their names
+        return WRONG, f"{where}: {error.strerror}" if where and error.strerror else str(error)
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # what click makes of it
         return INTERRUPTED, "interrupted"
     if not hasattr(error, "format_message"):  # of click, which typer may bring along under a name of its own

@@ -19,7 +19,6 @@ from findlr.errors import FileFormatError, MissingExtraError
 from findlr.finding import Finding
 
 try:
-    import matplotlib as _matplotlib  # noqa: F401
     import torch
     from rich.console import Console
     from sklearn.datasets import load_digits
@@ -32,6 +31,9 @@ except ImportError as error:
 
 from findlr.torch import find_lr
 from findlr.views.console import show
+from findlr.views.figures import need_matplotlib
+
+need_matplotlib("demo")
 
 BATCH_SIZE = 64
 HIDDEN = 100

@@ -200,7 +200,7 @@ def _restored(error: BaseException) -> str:
 
 def _in_a_line(error: BaseException) -> str:
     """An exception of the user's code, and the last place in that code, in a line."""
-    from findlr.search.failure import told
+    from findlr.analysis.text import told
 
     said = told(error, _LONGEST)
     ours = str(Path(__file__).parent)

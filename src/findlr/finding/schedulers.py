@@ -13,6 +13,7 @@ from typing import Any
 
 from findlr.analysis.numbers import whole
 from findlr.analysis.schedules import follows_a_metric
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError
 
 _LENGTHS = ("total_steps", "T_max", "num_training_steps", "max_steps", "max_iters", "max_iter", "max_epochs")
@@ -31,7 +32,7 @@ def unwrapped(scheduler: Any) -> Any:
 
 def is_scheduler(thing: Any) -> bool:
     """Whether it drives an optimizer's rates: a scheduler of PyTorch's, transformers', timm's or one like them."""
-    has_groups = hasattr(getattr(thing, "optimizer", None), "param_groups")
+    has_groups = isinstance(getattr(getattr(thing, "optimizer", None), "param_groups", None), (list, tuple))
     return has_groups and not isinstance(thing, type) and callable(getattr(thing, "step", None))
 
 
@@ -158,7 +159,7 @@ def _copied(scheduler: Any) -> Any:
         return deepcopy(scheduler, {**shared, id(optimizer): _StandIn(optimizer)})
     except Exception as error:
         raise ConfigurationError(
-            f"this {type(scheduler).__name__} cannot be copied, so its rates cannot be read ({error!r}): give a "
+            f"this {type(scheduler).__name__} cannot be copied, so its rates cannot be read ({told(error)}): give a "
             "function of the progress"
         ) from error
 

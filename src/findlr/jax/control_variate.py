@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
+from findlr.analysis.text import told
 from findlr.jax.state import Leaves, Live, is_real
 from findlr.jax.traced import Traced
-from findlr.search.failure import told
 
 logger = logging.getLogger("findlr")
 

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 
 from findlr.analysis.runs import HELD_OUT_BATCHES
+from findlr.analysis.text import told
 from findlr.errors import FindlrError
 from findlr.jax.data import batch_size
 from findlr.jax.state import Form, Leaves, loss_in
 from findlr.jax.traced import Traced
 from findlr.search.batches import Batches
-from findlr.search.failure import told
 
 logger = logging.getLogger("findlr")
 

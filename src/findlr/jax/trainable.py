@@ -14,6 +14,7 @@ import jax
 
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import Plan
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.jax.around import Around
 from findlr.jax.control_variate import Baseline
@@ -25,7 +26,6 @@ from findlr.jax.parameters import check_functions
 from findlr.jax.rates import rate_of
 from findlr.jax.state import ARRAYS, Leaves, Live, Snapshot, copied, devices_of, number_in, numbers_in
 from findlr.jax.traced import LOOK_EVERY_STEPS, Traced
-from findlr.search.failure import told
 from findlr.search.memory import remember_host_rng
 from findlr.search.parcel import Base, Parcel
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from findlr.analysis.text import told
 from findlr.keras.memory import (
     Copies,
     copy_of,
@@ -18,7 +19,6 @@ from findlr.keras.memory import (
     wraps_torch,
 )
 from findlr.keras.steps import Data, Steps, variables_of
-from findlr.search.failure import told
 from findlr.search.memory import Memory
 
 logger = logging.getLogger("findlr")

@@ -14,6 +14,7 @@ import numpy as np
 
 from findlr.analysis.numbers import plain, whole
 from findlr.analysis.plan import Plan
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, LoaderError, OptimizerError
 from findlr.keras import described
 from findlr.keras.control import Baseline
@@ -21,7 +22,6 @@ from findlr.keras.data import as_in_fit, remember_place, size_of
 from findlr.keras.memory import Copies, remember_model, remember_rng, remember_scopes, remember_variables, seeds_of
 from findlr.keras.steps import Data, loss_in, steps_of
 from findlr.search.batches import Batches
-from findlr.search.failure import told
 from findlr.search.memory import Memory
 from findlr.search.splitting import first_of
 

@@ -12,9 +12,9 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from findlr.analysis.text import told
 from findlr.errors import DataEndedError, LoaderError
 from findlr.search import splitting
-from findlr.search.failure import told
 from findlr.search.generators import generators_in
 from findlr.search.memory import Memory, Phase, remember_host_rng, undo_of_generator
 from findlr.search.objects import refill_if_changed, starts_over
@@ -51,20 +51,21 @@ class Batches:
         loader: any iterable that can be read again: a DataLoader, a list of batches; or a one-shot iterator that
             remembers its place or has a state dict; the stream ends where that ends.
         consume: take any other one-shot iterator, and use it up; None is no, where the caller has no such argument.
+        name: what the caller calls the loader.
 
     Raises:
         LoaderError: the loader can be read only once.
     """
 
-    def __init__(self, loader: Iterable[Any], *, consume: bool | None = None) -> None:
+    def __init__(self, loader: Iterable[Any], *, consume: bool | None = None, name: str = "loader") -> None:
         if not isinstance(loader, Iterable) or getattr(loader, "ndim", 1) == 0:  # an array of one number is none
-            raise LoaderError(f"loader must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
+            raise LoaderError(f"{name} must be an iterable of batches, got {type(loader).__name__}: give a DataLoader")
         self.ends = isinstance(loader, Iterator) and not starts_over(loader)
         if self.ends and is_lost(loader):
             if not consume:
                 offer = "" if consume is None else "; or let find_lr use its batches up with consume=True"
                 raise LoaderError(
-                    f"loader is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
+                    f"{name} is a one-shot iterator ({type(loader).__name__}), so its batches could not be put back: "
                     "give the DataLoader or a list of batches; or findlr.rewindable(iterator), trained on, too" + offer
                 )
             logger.info("the batches that the search draws from this %s are used up", type(loader).__name__)
@@ -72,8 +73,7 @@ class Batches:
         self._source = loader  # without what is held out
         self._iterator: Iterator[Any] | None = None
         self._opening: Memory | None = None
-        self._drawn = 0
-        self._ended = 0  # passes
+        self._drawn = self._ended = 0  # batches of the open pass; passes
         self._aside_at: int | None = None  # the passes that had ended when the next batches were set aside
         self.kept: list[Any] = []  # they come before new ones are drawn; not to be written to
         self._at = 0  # the next of them

@@ -11,7 +11,7 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TypeVar
 
-from findlr.analysis.text import printable, rate_text
+from findlr.analysis.text import rate_text, told
 from findlr.errors import FindlrError, RankError, RestoreError
 from findlr.finding import Finding
 from findlr.search import interrupts
@@ -46,7 +46,7 @@ def is_of_memory(error: BaseException) -> bool:
         (True, False)
     """
     names = (kind.__name__ for kind in type(error).__mro__)  # torch's and JAX's, without importing either
-    text = _message(error).lower()
+    text = told(error, 10_000).lower()
     return isinstance(error, MemoryError) or "OutOfMemoryError" in names or any(words in text for words in _OF_MEMORY)
 
 
@@ -67,24 +67,6 @@ def is_the_rates(baseline: Callable[[], Any] | None, read: Callable[[list[Any]],
         return under_start is not None and all(map(math.isfinite, read([under_start])))
     except Exception:  # noqa: BLE001 - the step's own exception is the one to raise
         return False
-
-
-def told(error: BaseException, most: int = 200) -> str:
-    """An exception in a line: its class, and the beginning of its message.
-
-    Example:
-        >>> told(ValueError("the loss exploded"))
-        'ValueError: the loss exploded'
-    """
-    message = printable(_message(error), most)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - its own code writes it, and may fail, too
-        return "(its message cannot be read)"
 
 
 def carry(

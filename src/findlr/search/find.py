@@ -14,7 +14,7 @@ from findlr.analysis.answer import starting_point
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.runs import AT_ONCE
-from findlr.errors import ConfigurationError, DataEndedError, FindlrError
+from findlr.errors import ConfigurationError, DataEndedError, FindlrError, LoaderError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike, settled
 from findlr.search.checkpoint import Checkpoint
@@ -75,7 +75,7 @@ def find(trainable: Trainable[Any, Any], plan: Plan | None = None, **search: Unp
         raise ConfigurationError(f"find takes a Trainable, which has step, read, snapshot and restore; got {kind}")
     if not (plan is None or isinstance(plan, Plan)):
         raise ConfigurationError(f"plan must be a findlr.Plan or None, got {plan!r}: give Plan('one_cycle', 1000), say")
-    return found(trainable, Plan() if plan is None else plan, Settings.of(search))
+    return found(trainable, Plan() if plan is None else plan, Settings.of(search, ("trainable", "plan")))
 
 
 @signals_wait
@@ -101,7 +101,7 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
     except Exception as error:
         if error is task.recording.raised and not isinstance(error, FindlrError):
             raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
-        if task.recording.steps or not isinstance(error, FindlrError):
+        if not isinstance(error, FindlrError if not task.recording.steps else LoaderError):
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
     finally:

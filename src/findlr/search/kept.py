@@ -23,6 +23,7 @@ from findlr.search.objects import (
     CACHED,
     MOST_ITEMS,
     MOST_OBJECTS,
+    SIMPLE,
     bind,
     bound_in,
     inside,
@@ -36,6 +37,7 @@ from findlr.search.whose import is_foreign, is_foreign_function, is_plain
 _MOST_KEPT = 100_000  # items of a container, such as a replay memory; they are not looked into past MOST_ITEMS
 _MOST_NEAR = 4  # objects that are looked into to tell whether another one keeps tensors
 _FUNCTIONS = (FunctionType, MethodType)
+_PLAIN = SIMPLE - {np.ndarray}  # types that keep nothing
 _NOTHING = object()
 
 IsKept = Callable[[Any, int], bool]
@@ -117,21 +119,21 @@ class AttributesOf:
 
 def in_order(holders: Iterable[Any]) -> list[Any]:
     """Objects first, because containers that they hold are put back whole."""
-    return sorted(holders, key=_is_container)
+    return sorted(holders, key=is_container)
 
 
 def holders_of(value: Any) -> list[Any]:
     """What of it may be given other tensors: a function and its attributes, a small container, an object, a class."""
     if isinstance(value, FunctionType):
         return [] if is_foreign_function(value) else [value, AttributesOf(value)]
-    if _is_container(value):
+    if is_container(value):
         attributes = [AttributesOf(value)] if type(value).__dictoffset__ else []
         return [value, *attributes] if len(value) <= _MOST_KEPT else attributes
     if isinstance(value, type):
         return [] if is_foreign(str(value.__module__)) else [value]
     if isinstance(value, CACHED):  # one without a bound has a dict, which is a holder
         return [value] if value.cache_parameters()["maxsize"] else []
-    return [value] if _is_object(value) or isinstance(value, BOXES) else []
+    return [value] if is_object(value) or isinstance(value, BOXES) else []
 
 
 def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
@@ -144,12 +146,12 @@ def kept_in(holder: Any) -> dict[Any, Any] | list[Any]:
         return [each for each, _ in inside(holder, "")] if holder.cache_info().currsize else []
     if isinstance(holder, BOXES):
         return {place: value for value, place in inside(holder, "")}
-    if _is_object(holder):
+    if is_object(holder):
         return slots_of(holder) | getattr(holder, "__dict__", {})
     return dict(holder) if isinstance(holder, dict) else list(holder)
 
 
-def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None = None) -> bool:
+def put_kept(holder: Any, before: Any, is_kept: IsKept | None, owned: set[int] | None = None) -> bool:
     """Give it back the tensors, arrays, modules and optimizers that it kept, and all that an object keeps beside them.
 
     Objects that hold such are given back, too. What else it counts stays, and so does a list of numbers, such as a log,
@@ -158,7 +160,7 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     Args:
         holder: a function, a container, an object or a class.
         before: what ``kept_in`` told of it.
-        is_kept: tells what is put back where it was replaced.
+        is_kept: tells what is put back where it was replaced; None: all is.
         owned: the ids of the containers of such objects, which are put back whole; takes those of this one.
 
     Returns:
@@ -183,10 +185,11 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     if isinstance(before, list):
         owned.update(map(id, before) if is_owned else ())
         return _put_items(holder, before, now, is_kept, is_owned=is_owned)
-    whole = (_is_object(holder) or isinstance(holder, type)) and any(
-        _keeps(value, is_kept, most=_MOST_NEAR) for value in (*before.values(), *now.values())
+    values = {id(value): value for value in (*before.values(), *now.values())}.values()
+    whole = (is_object(holder) or isinstance(holder, type)) and any(
+        _keeps(value, is_kept, most=_MOST_NEAR) for value in values
     )
-    owned.update(map(id, before.values() if is_owned else filter(_is_container, before.values()) if whole else ()))
+    owned.update(map(id, before.values() if is_owned else filter(is_container, before.values()) if whole else ()))
     is_changed = False
     for name in {**before, **now}:
         old, new = before.get(name, _NOTHING), now.get(name, _NOTHING)
@@ -197,7 +200,7 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept, owned: set[int] | None =
     return _put_order(holder, before, is_kept, is_owned=is_owned) or is_changed
 
 
-def _put_items(holder: Any, before: list[Any], now: list[Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+def _put_items(holder: Any, before: list[Any], now: list[Any], is_kept: IsKept | None, *, is_owned: bool) -> bool:
     same = len(before) == len(now) and all(map(is_, before, now))
     may_be_log = len(before) != len(now) and getattr(holder, "maxlen", None) is None  # of numbers in tensors
     if same or not (is_owned or any(_keeps(item, is_kept, int(may_be_log)) for item in (*before, *now))):
@@ -206,7 +209,7 @@ def _put_items(holder: Any, before: list[Any], now: list[Any], is_kept: IsKept, 
     return True
 
 
-def _put_order(holder: Any, before: dict[Any, Any], is_kept: IsKept, *, is_owned: bool) -> bool:
+def _put_order(holder: Any, before: dict[Any, Any], is_kept: IsKept | None, *, is_owned: bool) -> bool:
     """Give a dict that keeps such its order again, by which a memory may tell what was used last."""
     if not isinstance(holder, dict) or all(map(is_, before, holder)) or before.keys() != holder.keys():
         return False
@@ -216,13 +219,13 @@ def _put_order(holder: Any, before: dict[Any, Any], is_kept: IsKept, *, is_owned
     return True
 
 
-def took_kept(before: Any, now: Any, is_kept: IsKept) -> bool:
+def took_kept(before: Any, now: Any, is_kept: IsKept | None) -> bool:
     """Whether a cache has taken what is kept meanwhile, as ``kept_in`` tells it."""
     had = set(map(id, before))
     return any(id(each) not in had and _keeps(each, is_kept) for each in now)
 
 
-def _put_cache(cache: Any, before: Any, now: Any, is_kept: IsKept) -> bool:
+def _put_cache(cache: Any, before: Any, now: Any, is_kept: IsKept | None) -> bool:
     """Empty a cache with a bound, if it was empty: nothing else can be taken out of it."""
     if before or not took_kept(before, now, is_kept):
         return False
@@ -230,25 +233,31 @@ def _put_cache(cache: Any, before: Any, now: Any, is_kept: IsKept) -> bool:
     return True
 
 
-def _is_container(value: Any) -> bool:
+def is_container(value: Any) -> bool:
+    """Whether it is a container that can be given other items."""
     return isinstance(value, (dict, list, deque, set, bytearray))
 
 
-def _is_object(value: Any) -> bool:
-    return is_plain(value) and not _is_container(value)
+def is_object(value: Any) -> bool:
+    """Whether it keeps what it keeps in attributes, and its class is none of Python's own or torch's."""
+    return is_plain(value) and not is_container(value)
 
 
-def _keeps(value: Any, is_kept: IsKept, least_dims: int = 0, most: int = MOST_ITEMS) -> bool:
+def _keeps(value: Any, is_kept: IsKept | None, least_dims: int = 0, most: int = MOST_ITEMS) -> bool:
     """Whether it is to be put back where it was replaced: something that is kept, or what holds such."""
+    if is_kept is None:
+        return True
     todo, seen = [value], set[int]()
     for each in todo:  # which grows
+        if type(each) in _PLAIN:
+            continue
         if isinstance(each, (tuple, list, deque, set, dict)):
             if id(each) not in seen:  # a list may hold itself
                 seen.add(id(each))
                 todo += each.values() if isinstance(each, dict) else each
         elif is_kept(each, least_dims) or undo_of_generator(each) is not None:
             return True
-        elif id(each) not in seen and len(seen) < most and _is_object(each):
+        elif id(each) not in seen and len(seen) < most and is_object(each):
             seen.add(id(each))
             attributes: Any = kept_in(each)
             todo += attributes.values()
@@ -264,7 +273,7 @@ def _put(holder: Any, name: Any, value: Any) -> None:
         delattr(holder, name) if value is _NOTHING else setattr(holder, name, value)
         return
     names = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
-    if name not in names and _is_object(holder):  # it may be a slot, and past what the class makes of setting one
+    if name not in names and is_object(holder):  # it may be a slot, and past what the class makes of setting one
         object.__delattr__(holder, name) if value is _NOTHING else object.__setattr__(holder, name, value)
     elif value is _NOTHING:
         del names[name]

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from findlr.analysis.text import first_of
+from findlr.analysis.text import first_of, told
 from findlr.errors import ConfigurationError, RestoreError
-from findlr.search.failure import told
 from findlr.search.interrupts import is_a_signals
 
 Undo = Callable[[], Any]

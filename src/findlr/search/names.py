@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
+from inspect import signature
+
+from findlr.errors import ConfigurationError
 
 _OTHER_NAMES = {
     "num_steps": ("num_it", "num_iter", "num_training", "n_iter", "max_iter", "steps"),
@@ -44,7 +48,19 @@ _NOT_NEEDED = {
     **dict.fromkeys(("seed", "random_state"), "the random states are those of your script, and are put back"),
 }
 _ALIKE = 0.75  # of the letters: a name that is less like it was not meant
+_PLANNED = ("schedule", "total_steps", "warmup", "momentum", "pretrained")
 _EPOCHS = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
+
+
+def refuse(others: Iterable[str], owner: type) -> None:
+    """Refuse keywords that a class does not have, and collects as ``**others`` only to say what they are called here.
+
+    Raises:
+        ConfigurationError: there is one; the message says what was probably meant.
+    """
+    for name in others:
+        known = [each for each in signature(owner).parameters if each != "others"]
+        raise ConfigurationError(f"{owner.__name__}: {unknown_name(name, known)}")
 
 
 def unknown_name(name: str, known: list[str]) -> str:
@@ -52,7 +68,9 @@ def unknown_name(name: str, known: list[str]) -> str:
     meant = _ELSEWHERE.get(name)
     if meant not in known:  # what it is elsewhere has no namesake here
         meant = None if meant else next(iter(get_close_matches(name, known, 1, _ALIKE)), None)
-    if name in _EPOCHS and "total_steps" in known:
+    if "plan" in known and (name in _EPOCHS or _ELSEWHERE.get(name, name) in _PLANNED):
+        hint = "; give plan=Plan('one_cycle', total_steps=1000), say"
+    elif name in _EPOCHS and "total_steps" in known:
         hint = "; give total_steps='5 epochs', say"
     elif name in _NOT_NEEDED:
         hint = f": leave it out, {_NOT_NEEDED[name]}"

@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError
-from findlr.search.failure import told
 from findlr.search.memory import Memory, remember_host_rng
 
 Base = type[pickle.Pickler]

@@ -14,9 +14,10 @@ from findlr.analysis.curve import Curve
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race, Run
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import told
 from findlr.errors import LossError
 from findlr.search.checkpoint import Checkpoint
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_the_trainings
 from findlr.search.interrupts import signals_act
 from findlr.search.restoring import Remembered
 from findlr.search.run import End, train

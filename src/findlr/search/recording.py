@@ -12,8 +12,8 @@ import numpy as np
 from findlr.analysis.acting import has_acted
 from findlr.analysis.curve import Curve, Ending, Step, Stop
 from findlr.analysis.given import kind_of
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, RankError
-from findlr.search.failure import told
 from findlr.search.stopping import StopRule
 from findlr.search.trainable import ReadsLater, Trainable
 

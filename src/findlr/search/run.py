@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import told
 from findlr.search import interrupts
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_the_trainings
 from findlr.search.trainable import CanEvaluate, ReadsLater, Trainable
 from findlr.search.watching import RaceWatch, Seen
 

@@ -16,9 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from findlr.analysis.given import kind_of
 from findlr.analysis.smoothing import Array
+from findlr.analysis.text import rate_text, told
 from findlr.errors import ConfigurationError, FindlrError
 from findlr.search import interrupts
-from findlr.search.failure import note, told
+from findlr.search.failure import note
 from findlr.search.interrupts import signals_act, signals_wait
 from findlr.search.parcel import Parcel, pickler, pickler_of, refused_if_not_pickled
 from findlr.search.run import End, train
@@ -165,18 +166,18 @@ class Workers:
         try:
             made = _awaited(self._runs[lr])
         except Exception as error:  # noqa: BLE001 - the training's own come as a value
-            logger.warning("the executor has lost the run at %.3g, so it is made here: %s", lr, told(error))
+            logger.warning("the executor has lost the run at %s, so it is made here: %s", rate_text(lr), told(error))
             return None
         if isinstance(made, Made):
             return made
         if not isinstance(made, Failed):
-            logger.warning("the executor gave %s for the run at %.3g, so it is made here", kind_of(made), lr)
+            logger.warning("the executor gave %s for the run at %s, so it is made here", kind_of(made), rate_text(lr))
             return None
         if made.error is None:
-            logger.warning("the run at %.3g raised what can't be sent, so it is made here: %s", lr, made.text)
+            logger.warning("the run at %s raised what can't be sent, so it is made here: %s", rate_text(lr), made.text)
             return None
         if not isinstance(made.error, FindlrError):
-            note(made.error, f"raised in a worker, in the run at {lr:.3g}:\n{made.trace}")
+            note(made.error, f"raised in a worker, in the run at {rate_text(lr)}:\n{made.trace}")
         raise made.error
 
     def _task(self, function: Callable[..., object], *arguments: Any, **how: bool) -> Future[Any]:

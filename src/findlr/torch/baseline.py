@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from findlr.errors import LossError
-from findlr.search.kept import kept_in, put_kept
+from findlr.search.effects import Effects
 from findlr.search.objects import is_small_array
 from findlr.torch.control_variate import ControlVariate
 from findlr.torch.functional import obstacle
@@ -41,7 +41,7 @@ class Baseline:
         self._functions = [each for each in functions if not isinstance(each, nn.Module)] + training.called.objects
         self._is_checked = False
         self._before: Any = None
-        self._holders: list[Any] = []  # of what the functions count or keep with each call
+        self._effects: Effects | None = None  # of the functions, if they count or keep something with each call
 
     def prepare(self, snapshot: TorchMemory) -> str | None:
         """Get ready to run under the weights of ``snapshot``; return the reason why that can't work, or None."""
@@ -54,7 +54,7 @@ class Baseline:
             reason = "the optimizer trains a tensor that is in no module"
         if training.ranks.any(reason is not None):
             reason = reason or "another rank has none"
-        self._is_checked, self._holders = False, []
+        self._is_checked, self._effects = False, None
         if reason is None:
             self._before = self._side_effects()
         self.variate = None if reason else ControlVariate(training.modules, self._taker, snapshot, training.devices)
@@ -67,9 +67,9 @@ class Baseline:
         if not self._is_checked:
             none = self._taker.why_no_loss()  # as the first step may have shown
             reason: str | None = none or "the loss function changes something each time that it is called"
-            (written, kept), now = self._before, self._side_effects()
+            (written, kept, _), now = self._before, self._side_effects()
             if now[0] == written:
-                self._holders = [] if now[1] == kept else reached_from(*self._functions).holders
+                self._effects = None if now[1] == kept else Effects(now[2])
                 reason = none or self._checked(self.variate, latest)
             if self._training.ranks.any(reason is not None):
                 logger.info("no control variate: %s", reason or "another rank has none")
@@ -77,7 +77,7 @@ class Baseline:
                 return None
             self._is_checked = True
         self.forwards += 1
-        return self._once(self.variate.loss) if self._holders else self.variate.loss()
+        return self.variate.loss() if self._effects is None else self._effects.undone(self.variate.loss)
 
     def _checked(self, variate: ControlVariate, latest: Loss) -> str | None:
         """The reason why it can't be trusted; or None."""
@@ -93,15 +93,10 @@ class Baseline:
 
     def _once(self, measure: Callable[[], Any]) -> Any:
         """What ``measure`` gives, with nothing counted or kept by the functions: the step has done so already."""
-        before = [(holder, kept_in(holder)) for holder in self._holders]
-        try:
-            return measure()
-        finally:
-            for holder, kept in before:
-                put_kept(holder, kept, is_kept=lambda *_: True)  # all of it
+        return measure() if self._effects is None else self._effects.undone(measure)
 
-    def _side_effects(self) -> tuple[Any, Any]:
-        """What only the loss function changes, if it does: what it writes into; what it counts, or puts in its place.
+    def _side_effects(self) -> tuple[Any, Any, list[Any]]:
+        """What only the loss function changes: what it writes into; what it counts, or puts in its place; and where.
 
         What is called again for the same batch would do it twice. Only the second can be undone.
         """
@@ -110,7 +105,7 @@ class Baseline:
         reached = reached_from(*self._functions)
         arrays = [array.tobytes() for array in reached.arrays if is_small_array(array)]
         written = _versions((*others, *training.tensors)), arrays
-        return written, (reached.numbers, [id(tensor) for tensor in reached.tensors])
+        return written, (reached.numbers, [id(tensor) for tensor in reached.tensors]), reached.holders
 
 
 def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:

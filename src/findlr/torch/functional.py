@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.analysis.text import told
 from findlr.errors import LossError
-from findlr.search.failure import told
 from findlr.torch.ranks import is_fully_sharded
 
 _MARKS = {"make_inputs_require_grads", "make_inputs_require_grad"}  # transformers' hook, and its recipes': they do that

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
 from weakref import WeakMethod
 
 from findlr.analysis.curve import Step, Stop
@@ -21,6 +21,7 @@ from findlr.search.alike import check_alike
 from findlr.search.conclusion import conclude
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
+from findlr.search.names import refuse
 from findlr.search.recording import Recording
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import SweepSettings, chosen_rule
@@ -33,7 +34,7 @@ from findlr.torch.losses import READ_EVERY_STEPS
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
 from findlr.torch.points import Points
-from findlr.torch.scaler import count_attempts
+from findlr.torch.scaler import count_all_attempts, count_attempts
 from findlr.torch.snapshot.counted import Counted, Named
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.notes import Around
@@ -100,7 +101,9 @@ class RangeTest(Points):
         rule: Rule | str | None = None,
         progress: Progress | bool | None = None,
         on_step: Callable[[Step], object] | None = None,
+        **others: Never,
     ) -> None:
+        refuse(others, RangeTest)
         settings = SweepSettings(
             min_lr=min_lr,
             max_lr=max_lr,
@@ -176,7 +179,8 @@ class RangeTest(Points):
         exits.enter_context(entered(self._settings.on_step))
         exits.enter_context(Unwritten(restored(self)))
         exits.enter_context(NoNewGraphs())
-        for scaler in training.scalers:
+        exits.callback(count_all_attempts(training.swept, self._point.attempted))
+        for scaler in training.scalers:  # whose class may have a step() of its own
             exits.callback(count_attempts(scaler, training.swept, self._point.attempted))
         for scheduler in training.schedulers:
             exits.callback(make_endless(scheduler))

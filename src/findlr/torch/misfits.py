@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, LoaderError
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_the_trainings
 
 _TORCH = str(Path(torch.__file__).parent)
 _MOST_ITEMS = 6  # of a container that are described

@@ -14,6 +14,7 @@ from findlr.analysis.length import epochs_in, steps_in
 from findlr.analysis.numbers import whole
 from findlr.analysis.plan import SAMPLES, Plan, Samples, Shape
 from findlr.analysis.schedules import metric_driven
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.finding.schedulers import counts_epochs, follows_metric, is_scheduler, length_of, rates_at, unwrapped
 
@@ -232,8 +233,8 @@ def _shares(scheduler: Any, steps: Any) -> Any:
         raise
     except Exception as error:
         raise ConfigurationError(
-            f"this {type(scheduler).__name__} raised {error!r} in its {steps[-1] + 1} steps: give the total_steps that "
-            "it is made for, or its shape as schedule=, a name or a function of the progress"
+            f"this {type(scheduler).__name__} raised {told(error)} in its {steps[-1] + 1} steps: give the total_steps "
+            "that it is made for, or its shape as schedule=, a name or a function of the progress"
         ) from error
     highest = rates.max(axis=0)
     if not (np.isfinite(highest).all() and highest.max() > 0):

@@ -1,5 +1,7 @@
 """A loop in a range test: its items, what it does between two of them, and whether it ever steps."""
 
+# ruff: noqa: SLF001 - whether a tensor was written to, torch tells by a private name only
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from findlr.errors import ConfigurationError, OptimizerError
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.losses import told_loss
+from findlr.torch.rates import parameters_of
 from findlr.torch.scaler import Counted
 from findlr.torch.two_passes import versions_of
 
@@ -97,10 +100,12 @@ class Idle:
         self._optimizers, self._who, self._given = optimizers, who, given
         self._items = 0
         self._versions: list[int] | None = None
+        self._gradient: torch.Tensor | None = None
+        self._written = 0
 
     def stepped(self) -> None:
         """A step was taken or tried."""
-        self._items, self._versions = 0, None
+        self._items, self._versions, self._gradient = 0, None, None
 
     def look(self) -> None:
         """An item is over, and no step was taken or tried.
@@ -108,9 +113,10 @@ class Idle:
         Raises:
             OptimizerError: the weights have moved all the same, or this goes on and on.
         """
-        versions = versions_of(self._optimizers)
-        moved = self._versions is not None and versions != self._versions
-        self._versions = versions
+        versions, gradient = versions_of(self._optimizers), _smallest_gradient(self._optimizers)
+        moved = self._versions is not None and versions != self._versions and not self._gathers(gradient)
+        self._versions, self._gradient = versions, gradient
+        self._written = 0 if gradient is None else gradient._version
         self._items += 1
         names = ", ".join(type(optimizer).__name__ for optimizer in self._optimizers)
         if moved:
@@ -121,9 +127,23 @@ class Idle:
             )
         if self._items > _MOST_IDLE_ITEMS:
             raise OptimizerError(
-                f"{_MOST_IDLE_ITEMS} items went by, and step() of the optimizer that is swept ({names}) was never "
+                f"{_MOST_IDLE_ITEMS} items went by, in which step() of the optimizer that is swept ({names}) was not "
                 "called: call it in the loop, or say by sweep= which optimizer the loop steps"
             )
+
+    def _gathers(self, gradient: torch.Tensor | None) -> bool:
+        """Whether this gradient grows over the items, for a step to come.
+
+        A forward pass may write to the weights meanwhile, as an Embedding's max_norm does.
+        """
+        if gradient is None or self._gradient is None:
+            return gradient is not None
+        return gradient is self._gradient and gradient._version <= self._written + 1  # more, if it was zeroed
+
+
+def _smallest_gradient(optimizers: Sequence[torch.optim.Optimizer]) -> torch.Tensor | None:
+    gradients = (p.grad for p in parameters_of(optimizers) if p.grad is not None)
+    return min(gradients, key=torch.Tensor.numel, default=None)
 
 
 def make_endless(scheduler: LRScheduler) -> Callable[[], object]:

@@ -168,7 +168,9 @@ class Points:
         if self._training.ranks.is_untried:
             self._training.ranks.tried()
         loss, taken, skipped = self._point.closed()
-        if self._training.scalers and is_skipped(self._training.ranks, loss, taken=taken):
+        # The loop may have made a scaler by itself.
+        by_scaler = self._training.scalers or (not taken and self._training.ranks.is_alone)
+        if by_scaler and is_skipped(self._training.ranks, loss, taken=taken):
             self._recording.skip()
             return
         if not taken:

@@ -134,3 +134,16 @@ def count_attempts(
 
     scaler.step = counted  # type: ignore[method-assign,assignment]
     return partial(vars(scaler).pop, "step", None)
+
+
+def count_all_attempts(optimizers: Sequence[torch.optim.Optimizer], count: Callable[[], None]) -> Callable[[], object]:
+    """The same for every scaler, because a loop may make one only when it trains."""
+    step = GradScaler.step
+
+    def counted(scaler: GradScaler, stepped: torch.optim.Optimizer, *args: Any, **how: Any) -> float | None:
+        if any(stepped is optimizer for optimizer in optimizers):
+            count()
+        return step(scaler, stepped, *args, **how)
+
+    GradScaler.step = counted  # type: ignore[method-assign,assignment]
+    return partial(setattr, GradScaler, "step", step)

@@ -143,7 +143,12 @@ class LossStep:
             return self._closure_step(draw, batches)
         if self._is_known:
             loss = self._backward(draw, batches)
-            ran = self._stepper.step()
+            try:
+                ran = self._stepper.step()
+            except RuntimeError as error:
+                self._ask(error, versions_of(self._training.swept))
+                self._backward(draw, batches)
+                ran = self._stepper.step()
         else:
             loss, ran = self._first_step(draw, batches)
         if self._stepper.scaler is None:
@@ -159,17 +164,24 @@ class LossStep:
         versions = versions_of(swept)
         try:
             ran = stepper.step()
-        except Exception as error:
-            self.by_closure = wanted(swept, error, versions, scaled=stepper.scaler is not None) == "closure"
-            stepper.with_graph = not self.by_closure
+        except Exception as error:  # noqa: BLE001 - raised again, unless it asks for something
+            self._ask(error, versions)
             states.put_back()
-            if stepper.with_graph and not self._training.ranks.is_alone:
-                raise _not_on_ranks(self._training, "differentiates the gradients, whose mean has no graph") from error
             if self.by_closure:
                 return self._closure_step(draw, batches), True
             loss, ran = self._backward(draw, batches), stepper.step()
         self._is_known = ran
         return loss, ran
+
+    def _ask(self, error: Exception, versions: list[int]) -> None:
+        """Set what a step that has failed wants; a later one may, for Sophia differentiates only now and then."""
+        stepper = self._stepper
+        wants = wanted(self._training.swept, error, versions, scaled=stepper.scaler is not None)
+        if self._is_known and (wants == "closure" or stepper.with_graph):
+            raise error
+        self.by_closure, stepper.with_graph = wants == "closure", wants == "graph"
+        if stepper.with_graph and not self._training.ranks.is_alone:
+            raise _not_on_ranks(self._training, "differentiates the gradients, whose mean has no graph") from error
 
     def _closure_step(self, draw: Draw, batches: list[Any]) -> Loss:
         return closure_step(self._training.swept[0], lambda: self._backward(draw, batches))

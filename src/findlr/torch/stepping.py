@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from findlr.analysis.text import told
 from findlr.errors import DataEndedError, FindlrError
-from findlr.search.failure import note, told
+from findlr.search.failure import note
 from findlr.torch.baseline import Baseline
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches
@@ -148,7 +149,7 @@ class Stepping:
             return error
         misfit = layer_misfit(error, self._first_batch)
         if misfit is None:
-            note(error, f"no step was taken yet; the first batch is {self._first_batch}")
+            note(error, f"this was the first step; the first batch is {self._first_batch}")
         return misfit or error
 
     def _draw(self) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pickle import Pickler
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from findlr.analysis.numbers import plain
 from findlr.analysis.plan import Plan
 from findlr.errors import LoaderError
 from findlr.search.batches import MOST_KEPT_BYTES
+from findlr.search.names import refuse
 from findlr.torch import parcel
 from findlr.torch.arguments import check_alone, check_counts, check_ways
 from findlr.torch.baseline import Baseline
@@ -104,6 +105,7 @@ class TorchTrainable(Stepping):
         snapshot: StoreKind = "auto",
         consume: bool = False,
         stepper: Callable[[Training], Stepper] | None = None,
+        **others: Never,
     ) -> None:
         how: dict[str, Any] = {
             "autocast": autocast,
@@ -112,27 +114,30 @@ class TorchTrainable(Stepping):
             "clip_grad_norm": clip_grad_norm,
             "clip_grad_value": clip_grad_value,
         }
+        if others:
+            refuse(others, TorchTrainable)
         check_ways(criterion, loss_fn, train_step, model)
         if loader is None:
             raise LoaderError("loader is missing: give the training's DataLoader, or [0] if train_step draws nothing")
         if train_step is not None:
             check_alone(how, validation_loader)
-        whose: dict[str, Any] = {"sweep": sweep, "restore": restore, "snapshot": snapshot}
-        training = Training(model, optimizer, together=train_step is None, **whose)
+        training = Training(
+            model, optimizer, together=train_step is None, sweep=sweep, restore=restore, snapshot=snapshot
+        )
         if not isinstance(criterion, nn.Module):  # which is put back whole
             training.watched.append(Watched(criterion, loss_fn, train_step))
         training.include(reached_from(criterion, loss_fn, train_step), but=loader)
         training.check_parameters()
-        taker: TakesSteps
         if train_step is not None:
-            taker = OwnStep(training, train_step)
+            taker: TakesSteps = OwnStep(training, train_step)
             training.include(Reached(statefuls=attached_to(training.optimizers, is_alone=training.ranks.is_alone)))
         else:
             how["scaler"] = training.scaler if scaler is None else scaler
             how["stepper"] = None if stepper is None else stepper(training)
             taker = LossStep(training, criterion, loss_fn, **how)
-        functions = (criterion, loss_fn)
-        self._assemble(training, taker, loader, functions, validation_loader, validation_every, consume=consume)
+        self._assemble(
+            training, taker, loader, (criterion, loss_fn), validation_loader, validation_every, consume=consume
+        )
 
     @classmethod
     def of(
@@ -178,10 +183,9 @@ class TorchTrainable(Stepping):
     ) -> None:
         check_counts(validation_every=validation_every)
         check_flags(consume=False if consume is None else consume)
-        self.training, self.taker = training, taker
+        self.training, self.taker, self.device = training, taker, training.device
         self._told: Mapping[str, Any] = {}
         training.restore += taker.remembered()
-        self.device = training.device
         self._write = training.rates.write if isinstance(taker, LossStep) else training.write
         self.no_new_graphs = NoNewGraphs()
         self._may_compile = may_compile(training.modules, next(iter(functions), None), training.swept)
@@ -244,8 +248,7 @@ class TorchTrainable(Stepping):
         """The mean loss on the batches set aside, in eval mode; BatchNorm's statistics stay."""
         with self.training.ranks.alike():
             mine = float(self._held_out.evaluate())
-        (loss,) = self.training.ranks.mean([mine])
-        return loss
+        return self.training.ranks.mean([mine])[0]
 
     def validate(self) -> Loss:
         """The mean loss on all of the validation loader, in eval mode; BatchNorm's statistics and random states stay.
@@ -289,12 +292,9 @@ class TorchTrainable(Stepping):
     def facts(self) -> dict[str, Any]:
         """Batch size, accumulation, clipping, the optimizer and its settings, ratios of its groups, versions."""
         autocast = getattr(self.taker, "autocast", None)
-        facts = {
-            **self.training.facts(),
-            "accumulation_steps": self.taker.accumulation_steps,
-            "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
-        }
-        for name in ("clip_grad_norm", "clip_grad_value"):
-            if getattr(self.taker, name, None) is not None:
-                facts[name] = getattr(self.taker, name)
+        name = None if autocast is None else str(autocast).removeprefix("torch.")
+        facts = {**self.training.facts(), "accumulation_steps": self.taker.accumulation_steps, "autocast": name}
+        for limit in ("clip_grad_norm", "clip_grad_value"):
+            if getattr(self.taker, limit, None) is not None:
+                facts[limit] = getattr(self.taker, limit)
         return {**facts, **self._told}

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import optim
 
+from findlr.analysis.text import told
 from findlr.errors import OptimizerError
-from findlr.search.failure import told
 from findlr.torch.rates import parameters_of, takes_closure
 
 Loss = float | torch.Tensor

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from findlr.errors import FindlrError, LoaderError
+from findlr.analysis.text import told
+from findlr.errors import LoaderError
 from findlr.search.batches import PASS_ENDED
-from findlr.search.failure import is_the_trainings, note, told
+from findlr.search.failure import is_the_trainings, note
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
 from findlr.search.splitting import first_of
@@ -60,7 +61,7 @@ class HeldOut:
     ) -> None:
         self.forwards = 0
         self._training, self._taker, self._no_new_graphs, self._place = training, taker, no_new_graphs, place
-        self._validation = None if loader is None else TorchBatches(loader)
+        self._validation = None if loader is None else TorchBatches(loader, name="validation_loader")
         self._aside: list[Any] = []
         self._without_graph = WithoutGraph()
         self._is_known = self._by_training = False  # whether there is a loss in eval mode
@@ -145,6 +146,8 @@ class HeldOut:
         """The loss of a batch in eval mode; in train mode where there is none, as with torchvision's detectors."""
         try:
             found = self._without_graph(partial(self._taker.loss, batch)).detach()
+        except LoaderError as error:
+            raise self._told_of(error, batch) from None
         except Exception as error:
             # Another rank may not have failed, and waits for this one.
             if self._is_known or dist.is_initialized() or not is_the_trainings(error):
@@ -167,8 +170,10 @@ class HeldOut:
 
     def _told_of(self, error: Exception, batch: Any) -> Exception:
         """What the first batch raised or, of a loader that is not the training's, the error that names that one."""
-        if self._validation is None or isinstance(error, FindlrError):
+        if self._validation is None:
             return error
+        if isinstance(error, LoaderError):
+            return LoaderError(f"validation_loader does not fit: {error}")
         seen = f"{described(batch)} of validation_loader"
         misfit = layer_misfit(error, seen)
         if misfit is None:

@@ -30,7 +30,7 @@ def picture(draw: Callable[[Axes], object], size: tuple[float, float] = _SIZE) -
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    _need_matplotlib()
+    need_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -48,7 +48,7 @@ def svg(draw: Callable[[Axes], object], label: str) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    _need_matplotlib()
+    need_matplotlib()
     import matplotlib as mpl
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
@@ -94,7 +94,7 @@ def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -
         write_whole(ax, lambda file: file.write_bytes(content.getvalue()))
         return figure.axes[0]
     if ax is None:
-        _need_matplotlib()
+        need_matplotlib()
         from matplotlib import pyplot as plt
 
         ax = plt.subplots(figsize=_SIZE, layout="constrained")[1]
@@ -104,11 +104,22 @@ def drawn(draw: Callable[[Axes], None], ax: Axes | str | PathLike[str] | None) -
     return ax
 
 
-def _need_matplotlib() -> None:
+def need_matplotlib(extra: str = "plot") -> None:
+    """Refuse where matplotlib can't be loaded.
+
+    Args:
+        extra: of findlr, that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ConfigurationError: the environment names a backend that it does not have.
+    """
     try:
         import matplotlib as mpl  # noqa: F401
     except ImportError:
-        raise MissingExtraError.of("matplotlib", "plot") from None
+        raise MissingExtraError.of("matplotlib", extra) from None
+    except ValueError as error:
+        raise ConfigurationError(f"matplotlib can't be loaded: unset or mend MPLBACKEND ({error})") from None
 
 
 def inches(ax: Axes) -> tuple[float, float]:

@@ -238,7 +238,14 @@ def test_a_refusal_does_not_open_the_iterator():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((3,), "got int"), (([], 0), "above 0, got 0"), (([], 1.5), "got 1.5"), (([], True), "got True")],
+    [
+        ((3,), "got int"),
+        ((torch.tensor(3.0),), "got Tensor"),
+        ((list,), "got the class list"),
+        (([], 0), "above 0, got 0"),
+        (([], 1.5), "got 1.5"),
+        (([], True), "got True"),
+    ],
 )
 def test_what_cannot_be_made_rewindable(arguments, message):
     with pytest.raises(ConfigurationError, match=message):

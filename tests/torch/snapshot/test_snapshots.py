@@ -373,13 +373,16 @@ KINDS = {
     "a subclass": lambda: torch.randn(2, 2).as_subclass(Own),
     "a parameter": lambda: nn.Parameter(torch.randn(3)),
     "sparse": lambda: torch.eye(3).to_sparse(),
+    "mkldnn": lambda: torch.randn(3, 4).to_mkldnn(),
     "quantized": lambda: torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8),
     "more than is read at once": lambda: torch.randn(5_000_000),
 }
 
 
 def dense(tensor):
-    return tensor.to_dense() if tensor.is_sparse else tensor.dequantize() if tensor.is_quantized else tensor.detach()
+    if tensor.is_sparse or tensor.is_mkldnn:
+        return tensor.to_dense()
+    return tensor.dequantize() if tensor.is_quantized else tensor.detach()
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
@@ -391,11 +394,11 @@ def test_any_tensor_comes_back_from_disk(kind):
     read = store.read(kept)
     assert type(read) is (Own if kind == "a subclass" else torch.Tensor)
     assert torch.equal(dense(read), before)
-    strides_matter = kind not in ("sparse", "a view with gaps", "expanded", "negated")
+    strides_matter = kind not in ("sparse", "mkldnn", "a view with gaps", "expanded", "negated")
     assert not strides_matter or read.stride() == tensor.stride()
     if kind not in ("expanded", "quantized"):  # the one is written as what it looks at, the other can't be zeroed
         with torch.no_grad():
-            tensor.copy_(torch.zeros_like(tensor))
+            tensor.copy_(KINDS[kind]() if kind == "mkldnn" else torch.zeros_like(tensor))  # which it does not have
             store.copy_back([tensor], [kept])
         assert torch.equal(dense(tensor), before)
     assert torch.equal(store.read(first), torch.ones(3))

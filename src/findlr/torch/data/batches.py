@@ -33,12 +33,18 @@ class TorchBatches(Batches):
         loader: a DataLoader, or anything else that can be iterated again.
         device: where ``keep`` keeps batches.
         consume: take a one-shot iterator, and use its batches up; None is no, where the caller has no such argument.
+        name: what the caller calls the loader.
     """
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device | None = None, *, consume: bool | None = None
+        self,
+        loader: Iterable[Any],
+        device: torch.device | None = None,
+        *,
+        consume: bool | None = None,
+        name: str = "loader",
     ) -> None:
-        super().__init__(loader, consume=consume)
+        super().__init__(loader, consume=consume, name=name)
         self._device = device or torch.device("cpu")
         source = loader if type(loader) is DataLoader else innermost(loader)
         self._holds_iterator = isinstance(source, DataLoader) and (source.persistent_workers or has_state(loader))

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from findlr.analysis.text import told
 from findlr.errors import LoaderError
-from findlr.search.failure import told
 from findlr.torch.snapshot.stores import bytes_of
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from findlr.analysis.given import kind_of
 from findlr.analysis.numbers import whole
 from findlr.errors import ConfigurationError, LoaderError
 from findlr.search.memory import Memory, Phase
@@ -24,8 +25,8 @@ _Draws = tuple[tuple[Any, Any, torch.Tensor], tuple[Any, Any, torch.Tensor]]  # 
 class Rewindable(Iterator[Any]):
     """An iterator whose batches come again once a snapshot of its place is put back; see ``rewindable``."""
 
-    def __init__(self, iterator: Iterable[Any], max_bytes: int) -> None:
-        self.iterator = iter(iterator)
+    def __init__(self, iterator: Iterator[Any], max_bytes: int) -> None:
+        self.iterator = iterator
         self._max_bytes = max_bytes
         self._at = 0  # batches given so far
         self._first = 0  # where the first batch that is kept stands
@@ -142,8 +143,10 @@ def rewindable(iterator: Iterable[Any], *, max_bytes: int = 1 << 30) -> Rewindab
         >>> next(stream)[0].item()
         0.0
     """
-    if not isinstance(iterator, Iterable):
-        raise ConfigurationError(f"rewindable() needs an iterator over batches, got {type(iterator).__name__}")
+    try:
+        batches = iter(iterator)
+    except TypeError as error:
+        raise ConfigurationError(f"rewindable() needs an iterator over batches, got {kind_of(iterator)}") from error
     if (whole(max_bytes) or 0) < 1:
         raise ConfigurationError(f"max_bytes must be a whole number above 0, got {max_bytes!r}")
-    return Rewindable(iterator, int(max_bytes))
+    return Rewindable(batches, int(max_bytes))

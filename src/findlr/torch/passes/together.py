@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.func import grad_and_value, vmap
 
-from findlr.search.failure import told
+from findlr.analysis.text import told
 from findlr.torch.control_variate import host_states
 from findlr.torch.data.nesting import copied
 from findlr.torch.functional import Places, WholeLoss

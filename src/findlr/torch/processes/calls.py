@@ -16,8 +16,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from findlr.analysis.text import told
 from findlr.errors import RankError
-from findlr.search.failure import is_the_trainings, told
+from findlr.search.failure import is_the_trainings
 from findlr.torch.processes.failures import Failure, error_of, is_connection, said
 
 _LOOK_SECONDS = 0.25  # that a call may take before it is told where this process waits

@@ -25,7 +25,7 @@ _KINDS = {int: "number", float: "number", bool: "flag", str: "text", type(None):
 
 
 class Counted:
-    """The numbers, flags and texts that functions keep; a warning names what a search has changed, one of a list.
+    """The numbers, flags and texts that functions keep; a warning names what a search has changed, one of each list.
 
     Args:
         roots: functions, objects and classes; or a dict of one of these by its name.
@@ -53,7 +53,8 @@ class Counted:
         changes = set[tuple[Any, ...]]()  # many functions may name a global one
         for place, value in _numbers(reached_from(*self._roots)).items():
             was, name = before.get(place, value), re.sub(r"^\d+(\['([^']+)'\])?\.?", r"\2.", place).strip(".")
-            change, whole = (name.rpartition(".")[2], was, value), re.sub(r"\[[^[]*\]$", "", place)
+            root, all_alike = place.partition(".")[0], re.sub(r"\[[^[]*\]", "", name)
+            change, whole = (name.rpartition(".")[2], was, value), f"{root}: {all_alike}"
             if value == was or value != value or whole in self._told or change in changes:  # noqa: PLR0124 - NaN
                 continue
             self._told.add(whole)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError
-from findlr.search.failure import told
 from findlr.search.memory import Memory, Phase, errors_of, undo_of_generator
 from findlr.search.objects import refill, set_slots, slots_of
 from findlr.search.whose import is_plain

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import CO_OPTIMIZED
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from findlr.torch.snapshot.drawn import is_open
 
 _GENERATORS = (torch.Generator, *objects.GENERATORS)
 _SHOW = {"tqdm", "rich", "wandb", "tensorboardX"}  # packages whose objects only show a training
+_PLAIN = {dict, list, tuple, set, FunctionType, MethodType}  # types that are none of what is looked for
 _MOST_NAMED = 100  # items of a container that is looked into in its turn
 
 
@@ -89,7 +90,9 @@ def reached_from(*roots: Any) -> Reached:
         seen.add(id(value))
         if hasattr(type(value), "__next__") and is_open(value):
             found.iterators.append((place, value))
-        elif (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None:
+        elif type(value) not in _PLAIN and (
+            (kept := next((kept for kind, kept in kinds.items() if isinstance(value, kind)), None)) is not None
+        ):
             kept.append(value)
         elif not str(type(value).__module__).startswith("findlr."):  # which is no user's
             is_long = _is_long(value)

@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from findlr.analysis.text import told
 from findlr.errors import ConfigurationError
-from findlr.search.failure import is_of_memory, is_the_trainings, note, told
+from findlr.search.failure import is_of_memory, is_the_trainings, note
 from findlr.torch.snapshot import staging
 from findlr.torch.snapshot.files import Place, TensorFile, has_bytes
 
@@ -83,7 +84,7 @@ class HostStore(Store):
         """Copy tensors."""
         large = [tensor for tensor in tensors if staging.staged(tensor)]
         copies = {id(tensor): copy for tensor, copy in zip(large, staging.to_host(large), strict=True)}
-        return [copies[id(t)] if id(t) in copies else t.to("cpu", copy=True) for t in tensors]
+        return [copies[id(t)] if id(t) in copies else _on_host(t) for t in tensors]
 
     def copy_back(self, tensors: list[torch.Tensor], copies: list[Any]) -> None:
         """Write copies into their tensors."""
@@ -172,6 +173,10 @@ def _try_copying(tensor: torch.Tensor) -> None:
             f"a {type(tensor).__name__} can't be copied ({told(error)}), so it could not be put back; nothing was "
             "changed. Let its class have shape and clone, or replace it by a plain tensor"
         ) from error
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor.is_mkldnn else tensor.to("cpu", copy=True)  # which has no kernel for that layout
 
 
 def nbytes_of(tensors: Iterable[torch.Tensor]) -> int:
