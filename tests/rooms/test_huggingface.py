@@ -1094,6 +1094,8 @@ def test_an_empty_dict_of_eval_sets_is_none():
         ConfigurationError, match="validation_every needs an eval set, and the trainer has an empty one"
     ):
         room.find_lr(trainer_of(**of_line(parts={"eval_dataset": []})), validation_every=2)
+    with pytest.raises(ConfigurationError, match="verify=True scores its runs on the eval set, and it is empty"):
+        room.find_lr(trainer_of(**of_line(parts={"eval_dataset": []})), verify=True)
     how = of_line(parts={"eval_dataset": {}})
     with pytest.raises(ConfigurationError, match="validation_every needs an eval set"):
         room.find_lr(trainer_of(**how), validation_every=2)

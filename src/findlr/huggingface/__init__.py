@@ -216,7 +216,12 @@ def check(trainer: Any, how: Mapping[str, Any]) -> None:
         if name in argument_names() and name not in How.__annotations__:
             raise ConfigurationError(f"{name} is read from the trainer: leave it out, and set it there")
     held_out = eval_set(trainer)
-    if "validation_every" in how and (held_out is None or (has_length(held_out) and not len(held_out))):
+    is_empty = has_length(held_out) and not len(held_out)
+    if is_empty and how.get("verify"):
+        raise ConfigurationError(
+            "verify=True scores its runs on the eval set, and it is empty: fill it, or leave it out"
+        )
+    if "validation_every" in how and (held_out is None or is_empty):
         lacking = "has none" if held_out is None else "has an empty one"
         raise ConfigurationError(
             f"validation_every needs an eval set, and the trainer {lacking}: give it eval_dataset="

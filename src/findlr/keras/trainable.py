@@ -23,7 +23,7 @@ from findlr.keras.memory import Copies, remember_model, remember_rng, remember_s
 from findlr.keras.steps import Data, loss_in, steps_of
 from findlr.search.batches import Batches
 from findlr.search.memory import Memory
-from findlr.search.splitting import first_of
+from findlr.search.splitting import first_batches
 
 logger = logging.getLogger("findlr")
 
@@ -216,7 +216,7 @@ class KerasTrainable:
         if self._validation is None:
             aside = self.batches.hold_out(batches, needed, share)
         else:
-            aside = first_of(self._validation, batches, "validation_data")
+            aside = first_batches(self._validation, batches, "validation_data")
             self.batches.hold_out(0, needed, share)
         self._aside = list(map(self._placed, aside))
         if self._validation is None and self._aside:

@@ -36,7 +36,7 @@ def counts(length: int, count: int, needed: int, share: float) -> tuple[int, int
     return aside, some if some < min(needed, others) else others
 
 
-def first_of(validation: Any, count: int, name: str) -> list[Any]:
+def first_batches(validation: Any, count: int, name: str) -> list[Any]:
     """The first batches of a pass over validation data, at most so many.
 
     Args:

@@ -24,7 +24,7 @@ from findlr.search.batches import PASS_ENDED
 from findlr.search.failure import is_the_trainings, note
 from findlr.search.interrupts import signals_wait
 from findlr.search.memory import Memory
-from findlr.search.splitting import first_of
+from findlr.search.splitting import first_batches
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size, spare
@@ -95,7 +95,7 @@ class HeldOut:
     def _set_aside(self, training_batches: TorchBatches, batches: int, needed: int, share: float) -> list[Any]:
         if self._validation is None:
             return training_batches.hold_out(batches, needed, share)
-        aside = first_of(self._validation, batches, "validation_loader")
+        aside = first_batches(self._validation, batches, "validation_loader")
         training_batches.hold_out(0, needed, share)
         return aside
 
