@@ -54,6 +54,14 @@ def test_the_package_is_typed():
     assert Path(findlr.__file__).with_name("py.typed").exists()
 
 
+def test_a_private_name_of_somebody_elses_has_a_reason_beside_it():
+    sources = Path(findlr.__file__).parent.rglob("*.py")
+    lines = [(file.name, line.strip()) for file in sources for line in file.read_text("utf-8").splitlines()]
+    excused = [(name, line) for name, line in lines if "noqa: SLF001" in line]
+    assert len(excused) > 10
+    assert [each for each in excused if "noqa: SLF001 - " not in each[1]] == []
+
+
 @pytest.mark.parametrize("name", ["NoSuchName", "finder"])
 def test_what_is_not_public_is_an_attribute_error(name):
     with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):

@@ -117,7 +117,7 @@ def find_lr(
         )
     models, optimizers, others = _sorted(to_save)
     training = Training(models, optimizers, sweep=sweep, restore=others, snapshot=snapshot, framework="ignite")
-    called = trainer._process_function, loss_fn  # noqa: SLF001
+    called = trainer._process_function, loss_fn  # noqa: SLF001 - no public name
     training.watched.append(Watched(*called))
     training.include(reached_from(*called), but=loader)
     training.check_parameters()
@@ -143,7 +143,7 @@ def find_lr(
 
 def _of_custom_events(trainer: Engine) -> list[list[tuple[Any, ...]]]:
     """The lists of handlers, each with its arguments, of events that only the process function can fire."""
-    return [each for event, each in trainer._event_handlers.items() if not isinstance(event, Events)]  # noqa: SLF001
+    return [each for event, each in trainer._event_handlers.items() if not isinstance(event, Events)]  # noqa: SLF001 - no public name
 
 
 def _own(handler: Any) -> Any:

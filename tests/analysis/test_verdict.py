@@ -343,7 +343,7 @@ def test_only_a_baseline_tells_that_no_rate_has_acted_before_a_loss_that_is_not_
     losses = 2.0 + noise(0, 0.5)[:60]
     without = judge(Curve(LR[:60], [*losses[:-1], math.inf], diverged=True), Ending(Stop.NOT_FINITE))
     assert without.verdict is Verdict.NOT_FINITE
-    assert "no loss before it had left the batches' noise" in without.why
+    assert "no loss before it stood out from how batches differ" in without.why
     assert "the rate was too high" in without.why
     with_one = Curve(LR[:60], [*losses[:-1], math.inf], baseline=losses, diverged=True)
     assert "before any rate has acted" in judge(with_one, Ending(Stop.NOT_FINITE)).why

@@ -220,7 +220,7 @@ def test_a_tensor_that_a_loop_names_and_a_function_uses(replaces, caplog):
             own = own + loss.detach()
             mean = mean + loss.detach() if replaces else mean.add_(loss.detach())
     assert mean == own > 0
-    assert caplog.text.count("changed by its name, and that is not put back: loss_of.mean.") == 1
+    assert caplog.text.count("that the loop itself has changed, and it is not put back: loss_of.mean.") == 1
     assert caplog.text.count("WARNING") == 1
 
 

@@ -119,7 +119,7 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
     where = f"the loss of {_batch(at, ending)}, at lr {rate_text(curve.lr[at])}, is NaN or infinite"
     if curve.baseline is None:  # the differences between batches may have hidden what the rate did
         fault = (
-            f"{where}, and no loss before it had left the batches' noise: look for it in that batch, or in the "
+            f"{where}, and no loss before it stood out from how batches differ: look for it in that batch, or in the "
             "gradient of the one before; if both are sound, the rate was too high, so take larger batches, or start "
             "lower,"
         )
@@ -135,7 +135,9 @@ def _judge_up_to_batch(curve: Curve, points: Curve, ending: Ending) -> Judgement
         judged = _judge_levels(curve, points, levels, Ending(Stop.DATA_ENDED))
         if levels.turned and judged.verdict in (Verdict.CLEAR, Verdict.NOISY):
             return Judgement(judged.verdict, f"{judged.why} The sweep ended early: {fault}.")
-    return Judgement(Verdict.NOT_FINITE, f"{fault[0].upper()}{fault[1:]} and sweep again; no rate is told before it.")
+    return Judgement(
+        Verdict.NOT_FINITE, f"{fault[0].upper()}{fault[1:]} and sweep again; the losses before it tell no rate."
+    )
 
 
 def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -> Judgement:

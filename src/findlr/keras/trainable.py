@@ -157,7 +157,7 @@ class KerasTrainable:
         """A value above 0 if a LossScaleOptimizer skipped the last step; None for any other optimizer."""
         if not self._scales:
             return None
-        skips = self._calls - self._steps.of_variable(self._optimizer._iterations)  # noqa: SLF001
+        skips = self._calls - self._steps.of_variable(self._optimizer._iterations)  # noqa: SLF001 - steps that were taken
         last, self._skips = skips - self._skips, skips
         return last
 

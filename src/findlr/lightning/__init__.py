@@ -241,7 +241,7 @@ class _Leaving(FindLR):
             super()._search(trainer)
         except BaseException as error:  # noqa: BLE001 - find_lr raises it
             self.error = error
-        raise import_module(f"{package_of(trainer)}.utilities.exceptions")._TunerExitException  # noqa: SLF001
+        raise import_module(f"{package_of(trainer)}.utilities.exceptions")._TunerExitException  # noqa: SLF001 - Lightning ends a fit by it
 
 
 def _deciding(callbacks: Any, kit: Any) -> list[Any]:

@@ -101,6 +101,7 @@ class OwnFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._at: os.stat_result | None = None  # the file that this search has read or written last
+        self._has_warned = False  # since it was last written
         self._locked: list[IO[bytes]] = []
         self.close = weakref.finalize(self, _let_go, self._locked)
         """Let other searches have the file."""
@@ -131,8 +132,11 @@ class OwnFile:
             write_whole(self._path, lambda file: file.write_text(text, encoding="ascii"))
             self._at = self._path.stat()
         except OSError as error:
-            logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)
+            if not self._has_warned:
+                logger.warning("the race goes on, but can't be kept in %s: %s", self._path, error)
+            self._has_warned = True
         else:
+            self._has_warned = False
             self._lock()
 
     def _check(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from findlr.analysis.smoothing import Array
-from findlr.analysis.text import told
+from findlr.analysis.text import rate_text, told
 from findlr.search import interrupts
 from findlr.search.failure import is_the_trainings
 from findlr.search.trainable import CanEvaluate, ReadsLater, Trainable
@@ -65,7 +65,7 @@ def train(
         except Exception as error:
             if not (math.isfinite(first) and rates_act and is_the_trainings(error)):
                 raise
-            logger.info("a run at %.3g diverged: %s", float(lrs.max()), told(error))
+            logger.info("the run at %s diverged: %s", rate_text(float(lrs.max())), told(error))
             at = min(len(losses), len(lrs) - 1)
             steps, end = [Seen(at, float(lrs[at]), math.inf)], _diverged(first)
         if steps and not math.isfinite(first):

@@ -152,7 +152,7 @@ class Workers:
             for lr in lrs:
                 self._runs[lr] = self._task(make, parcel, lr * shares, **how)
         except Exception as error:  # noqa: BLE001 - of whatever kind: the runs can be made here
-            logger.warning("the executor takes no run, so those that are left are made here: %s", told(error))
+            logger.warning("the executor takes no more runs, so the rest are made here: %s", told(error))
         return None
 
     def result(self, lr: float) -> Made | None:

@@ -165,7 +165,7 @@ class TorchTrainable(Stepping):
             place: brings a batch to where the step needs it; None moves all of it to the training's device.
         """
         made = cls.__new__(cls)
-        made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume, place=place)  # noqa: SLF001
+        made._assemble(training, taker, loader, (), validation_loader, validation_every, consume=consume, place=place)  # noqa: SLF001 - its own
         made._told = {} if facts is None else facts  # noqa: SLF001 - which a framework may still add to
         return made
 

@@ -82,8 +82,8 @@ class Rewindable(Iterator[Any]):
         elif not (self._marks or self._has_warned):
             self._has_warned = True
             logger.warning(
-                "this stream draws random numbers, and they stand elsewhere than when its batches came first: what is "
-                "drawn from here on is not what it would have been without the search"
+                "this stream draws random numbers, and the random states are not those that it left when its batches "
+                "were first drawn: its next batches are not what they would have been without the search"
             )
 
     def _let_go(self) -> None:

@@ -106,8 +106,8 @@ class Named:
             if not same_bits(was, now):
                 left.append(f"the tensor {name}")
                 logger.warning(
-                    "a function of the training uses a tensor that the loop has changed by its name, and that is not "
-                    "put back: %s. Make it a buffer of a module, or let an object hold it",
+                    "a function of the training uses a tensor that the loop itself has changed, and it is not put "
+                    "back: %s. Make it a buffer of a module, or let an object hold it",
                     name,
                 )
 
@@ -127,7 +127,7 @@ def _look_at_caches(before: list[tuple[Any, Any]], is_kept: IsKept, left: list[s
             name = getattr(cache, "__name__", "a function")
             left.append(f"what the cache of {name} has taken")
             logger.warning(
-                "the cache of %s has taken tensors during the search, and they are not put back: if they come from the "
-                "weights, let it be functools.cache, whose are",
+                "the cache of %s has taken tensors during the search, and they stay in it: if they come from the "
+                "weights, use functools.cache, whose contents are put back",
                 name,
             )

@@ -99,7 +99,7 @@ def warn_of_cudnn(modules: Iterable[nn.Module], optimizers: Iterable[torch.optim
         return []
     logger.warning(
         "cuDNN draws the dropout of the model's %s from a state of its own, which can't be put back: the training will "
-        "go on with other draws than without this search; search before the first step, or with torch.backends.cudnn."
+        "draw other numbers than without this search; search before the first step, or with torch.backends.cudnn."
         "enabled = False",
         names,
     )
