@@ -228,6 +228,7 @@ def test_a_line_search_is_refused():
         dict(on_step=3), dict(schedule=lambda _: "a"), dict(rule=lambda *_: 0.1), dict(autocast=torch.int32),
         dict(autocast="int4"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
         dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),
+        dict(accumulation_steps=10**30),
     ],
     ids=lambda how: next(iter(how)),
 )  # fmt: skip

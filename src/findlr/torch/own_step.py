@@ -74,7 +74,7 @@ class DelegatedStep(ABC):
         counted, others = Counted(), Counted()
         self._counted, self._others = counted, others
         with ExitStack() as stack:
-            self._watch(stack, counted)
+            self._hook_in(stack, counted)
             if not self._has_stepped:
                 for optimizer in training.optimizers:
                     stack.callback(hooked(optimizer).register_step_post_hook(others.stepped).remove)
@@ -107,7 +107,7 @@ class DelegatedStep(ABC):
             "restore="
         )
 
-    def _watch(self, stack: ExitStack, counted: Counted) -> None:
+    def _hook_in(self, stack: ExitStack, counted: Counted) -> None:
         """Let the swept optimizers' steps be written and counted, and no scheduler's end stop them."""
         training = self._training
         for optimizer in training.swept:
