@@ -85,6 +85,25 @@ def test_what_it_asks_for_only_now_and_then_it_gets_in_the_middle_of_a_training_
     assert torch.equal(net.weight, weight)
 
 
+class Counts(Curved):
+    """Counts its calls by itself, before it asks."""
+
+    calls = 0
+
+    def step(self, closure=None):
+        self.calls += 1
+        done = super() if self.calls % 4 == 1 else super(Curved, self)
+        done.step(closure)
+
+
+def test_the_step_that_is_tried_again_is_the_first():
+    net, batches = parts()
+    optimizer, seen = Counts(net.parameters(), lr=0.01), []
+    find_lr(net, optimizer, nn.MSELoss(), batches, progress=False, on_step=lambda _: seen.append(optimizer.calls))
+    assert seen[:2] == [1, 2]
+    assert optimizer.calls == 0
+
+
 class FailsLater(optim.SGD):
     calls = 0
 
