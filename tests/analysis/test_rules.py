@@ -127,3 +127,11 @@ def test_whatever_the_curve_a_rule_answers_or_says_why_not(rule, plan, loss, poi
     curve = Curve(10.0 ** np.linspace(-8, 1, points), [loss] * points)
     with suppress(NoSuggestionError):
         assert 1e-100 < rule(curve, plan).lr < 1e100
+
+
+@pytest.mark.parametrize(("limit", "suggested"), [(10.0, 1.0), (4.0, 1.0), (0.3, 0.1)])
+def test_a_quasi_newton_method_takes_full_steps_if_the_loss_stays_low_beyond_them(limit, suggested):
+    rates = 10.0 ** np.linspace(-8, 1, 100)
+    losses = np.select([rates < 0.05, rates < 0.08, rates < limit], [1.0, 1e-9, 1e-4], 5.0)  # the first are the lowest
+    suggestion = rules.quick(Curve(rates, losses), Plan(optimizer="LBFGS"))
+    assert suggestion.lr == pytest.approx(suggested, rel=0.15)

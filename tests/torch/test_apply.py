@@ -237,11 +237,21 @@ def test_a_factor_that_ends_in_an_error_peaks_before_it():
     assert np.ravel(advance(optimizer, scheduler, 2)) == pytest.approx([FINDING.lr, FINDING.lr / 2])
 
 
+class ByGradient(schedulers.LRScheduler):
+    """Asks the parameters, as transformers' AdafactorSchedule does."""
+
+    def get_lr(self):
+        return [
+            group["lr"] * (0.9 if group["params"][0].grad is None else 1.0) for group in self.optimizer.param_groups
+        ]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda o: schedulers.LambdaLR(o, lambda step: 1.01**step), r"rise without an end.*LambdaLR\(optimizer"),
         (lambda o: schedulers.LambdaLR(o, lambda step: step / 1000), "rise without an end"),
+        (ByGradient, r"ByGradient can't be read .*anew after it, ByGradient\(optimizer"),
         (lambda o: schedulers.LambdaLR(o, lambda step: 0.0), "whatever its base rate"),
         (OfItsOwn, r"whatever its base rate.*finding\.apply\(optimizer\).*LambdaLR\(optimizer"),
         (

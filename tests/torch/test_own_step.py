@@ -524,3 +524,26 @@ def test_a_list_of_optimizers_without_a_word_which_is_swept_is_refused_for_a_ste
     made = Gan()
     with pytest.raises(OptimizerError, match="sweep must name the optimizer to sweep, one of 'generator'"):
         find_lr(made.models, made.optimizers, loader=made.loader, train_step=made.step)
+
+
+@pytest.mark.parametrize("how", [{}, {"verify": True, "total_steps": 400}])
+def test_a_scheduler_in_the_step_that_is_shorter_than_the_sweep_does_not_end_it(how):
+    loader = loader_of()
+    net = nn.Linear(4, 1)
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=30)
+
+    def step(draw):
+        inputs, targets = draw()
+        loss = functional.mse_loss(net(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        return loss
+
+    before = copied(scheduler.state_dict())
+    finding = find_lr(net, optimizer, loader=loader, train_step=step, max_lr=0.1, progress=False, **how)
+    assert finding.stop is Stop.FINISHED
+    assert scheduler.state_dict() == before
+    assert "step" not in vars(scheduler)

@@ -85,6 +85,25 @@ def test_what_it_asks_for_only_now_and_then_it_gets_in_the_middle_of_a_training_
     assert torch.equal(net.weight, weight)
 
 
+class Counts(Curved):
+    """Counts its calls by itself, before it asks."""
+
+    calls = 0
+
+    def step(self, closure=None):
+        self.calls += 1
+        done = super() if self.calls % 4 == 1 else super(Curved, self)
+        done.step(closure)
+
+
+def test_the_step_that_is_tried_again_is_the_first():
+    net, batches = parts()
+    optimizer, seen = Counts(net.parameters(), lr=0.01), []
+    find_lr(net, optimizer, nn.MSELoss(), batches, progress=False, on_step=lambda _: seen.append(optimizer.calls))
+    assert seen[:2] == [1, 2]
+    assert optimizer.calls == 0
+
+
 class FailsLater(optim.SGD):
     calls = 0
 
@@ -167,6 +186,51 @@ def test_lbfgs_is_suggested_a_full_step_or_a_third_of_the_lowest():
     assert finding.suggestion is None or 0.1 < finding.lr <= 1.0
 
 
+def test_lbfgs_is_suggested_a_full_step_where_all_rates_solve_the_problem():
+    net, _ = parts()
+    inputs = torch.randn(128, 4)
+    targets = (inputs[:, :1] + 0.1 * torch.randn(128, 1) > 0).float()
+    finding = find_lr(net, optim.LBFGS(net.parameters()), nn.BCEWithLogitsLoss(), [(inputs, targets)], progress=False)
+    assert finding.lr == 1.0
+
+
+def closed(optimizer, net, batch):
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(batch[0]), batch[1])
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def swept_by(door, make):
+    torch.manual_seed(0)
+    x = torch.linspace(-1, 1, 128)[:, None]
+    net, batch = nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 1)), (x, torch.sin(4 * x))
+    optimizer = make(net.parameters())
+    if door == "find_lr":
+        return find_lr(net, optimizer, nn.MSELoss(), [batch], total_steps=100_000, progress=False)
+    with RangeTest(net, optimizer, progress=False) as test:
+        for _ in test.steps():
+            test.record(optimizer.step(closed(optimizer, net, batch)))
+    return test.finding
+
+
+@pytest.mark.parametrize(
+    ("door", "make", "end"),
+    [
+        ("find_lr", optim.LBFGS, "no rate is seen to be too high; raise max_lr."),
+        ("RangeTest", optim.LBFGS, "no rate is seen to be too high; raise max_lr."),
+        ("find_lr", lambda p: Ascends(p, lr=0.1), "and overfitting shows late."),
+    ],
+)
+def test_what_cannot_be_verified_is_not_advised_to(door, make, end):
+    finding = swept_by(door, make)
+    assert "verify=True" not in finding.why
+    assert finding.why.endswith(end)
+
+
 def test_a_line_search_is_refused():
     net, _batches = parts()
     with pytest.raises(OptimizerError, match="line search"):
@@ -183,6 +247,7 @@ def test_a_line_search_is_refused():
         dict(on_step=3), dict(schedule=lambda _: "a"), dict(rule=lambda *_: 0.1), dict(autocast=torch.int32),
         dict(autocast="int4"), dict(control_variate="x"), dict(verify="yes"), dict(one_pass=2), dict(consume="no"),
         dict(accumulation_steps=1.5), dict(validation_every=0), dict(budget="a"), dict(snapshot="gpu"),
+        dict(accumulation_steps=10**30),
     ],
     ids=lambda how: next(iter(how)),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from findlr.analysis.text import rate_text
 from findlr.errors import ConfigurationError, NoSuggestionError
 
 _BETA = 0.98  # the article's, and fastai's
+_AS_LOW = 0.01  # of the fall above the lowest loss: as low as that
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,22 @@ def suggestion_of(belief: Belief, plan: Plan) -> Suggestion:
 
 
 def _full_step(curve: Curve, name: str) -> Suggestion:
-    """A full step of a quasi-Newton method, 1; or less, where the loss is lowest below 3.
+    """A full step of a quasi-Newton method, 1; or less, where the loss is higher from a rate below 3 on.
 
-    lr = min(1, lr_k / 3),   k = argmin of the running median of 3 losses
+    lr = min(1, lr_k / 3),   k = the last i with m_i <= min m + 0.01 (m_0 - min m),   m = running median of 3 losses
+
+    There is no noise, so where all rates end alike, as on a convex loss, the lowest of them tells nothing.
     """
     part = curve.usable()
     _need(len(part), 1, "quick")
-    lowest = float(part.lr[int(np.argmin(centred_median(part.loss, 3)))])
-    lr = min(1.0, lowest / 3)
-    why = f"{name} takes full steps at 1; the loss is lowest at {rate_text(lowest)}, and a third of that is the limit."
-    return Suggestion(lr, "quick", why, (lr / 3, min(3 * lr, max(lowest, lr))))
+    losses = centred_median(part.loss, 3)
+    low = float(losses.min())
+    limit = float(part.lr[np.flatnonzero(losses <= low + _AS_LOW * max(float(losses[0]) - low, 0.0))[-1]])
+    lr = min(1.0, limit / 3)
+    why = (
+        f"{name} takes full steps at 1; the loss stays low up to {rate_text(limit)}, and a third of that is the limit."
+    )
+    return Suggestion(lr, "quick", why, (lr / 3, min(3 * lr, max(limit, lr))))
 
 
 def article(curve: Curve, plan: Plan | None = None) -> Suggestion:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")  # colours, cursor moves, titles
+_VERIFY = re.compile(r", or verify=True|verify=True, or |: use verify=True(?!, or )[^.]*")
 _LONGEST_TIME = 1e9  # seconds
 
 
@@ -60,6 +61,18 @@ def parted(why: str) -> tuple[str, str]:
         if not depth and why.startswith(": ", i):
             return f"{why[:i]}.", why[i + 2 :].strip()
     return why, ""
+
+
+def without_verify(why: str) -> str:
+    """A reason without the advice to verify, for a training of which no race can be run.
+
+    Example:
+        >>> without_verify("No rate is seen to be too high; raise max_lr, or verify=True.")
+        'No rate is seen to be too high; raise max_lr.'
+        >>> without_verify("But what a rate costs shows late: use verify=True, which costs at most 1,200 steps.")
+        'But what a rate costs shows late.'
+    """
+    return _VERIFY.sub("", why)
 
 
 def printable(text: str, most: int | None = None) -> str:

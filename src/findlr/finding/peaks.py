@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from findlr.errors import ConfigurationError
+from findlr.analysis.text import told
+from findlr.errors import ConfigurationError, OptimizerError
 from findlr.finding.schedulers import Rates, is_direct, length_of, rates_at
 
 _KEEPING = {"OneCycleLR", "CyclicLR"}  # their peaks, apart from the base rates
@@ -78,7 +79,11 @@ def _until_error(scheduler: Any, steps: Sequence[int], bases: Sequence[float]) -
             found.append(rates)
     except ConfigurationError:
         raise
-    except Exception:
+    except Exception as error:
         if not found:
-            raise
+            name = type(scheduler).__name__
+            raise OptimizerError(
+                f"the rates of this {name} can't be read from a copy of it, which has no parameters ({told(error)}): call "
+                f"finding.apply(optimizer), and build it anew after it, {name}(optimizer, ...)"
+            ) from error
     return found

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any, Unpack
@@ -14,6 +15,7 @@ from findlr.analysis.answer import starting_point
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.runs import AT_ONCE
+from findlr.analysis.text import without_verify
 from findlr.errors import ConfigurationError, DataEndedError, FindlrError, LoaderError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike, settled
@@ -236,7 +238,13 @@ class _Search:
 
     def _finding(self) -> Finding:
         facts, cost = self._facts(), self._cost or self._spent()
-        return conclude(self.recording, self.settings.smoothing, self._plan, self._rule, cost, facts, self._race)
+        finding = conclude(self.recording, self.settings.smoothing, self._plan, self._rule, cost, facts, self._race)
+        if "verify=True" in finding.why and isinstance(self._trainable, ChecksVerify):
+            try:
+                self._trainable.check_verify()
+            except ConfigurationError:
+                return replace(finding, why=without_verify(finding.why))
+        return finding
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:

@@ -31,6 +31,7 @@ class How(TypedDict, total=False):
     consume: bool
 
 
+_MOST = 2**63  # a larger number is no tensor's
 _GIVEN = {"criterion": ("outputs", "targets"), "loss_fn": ("model", "batch"), "train_step": ("draw",)}
 _TYPES = {
     "bf16": torch.bfloat16,
@@ -63,10 +64,10 @@ def autocast_type(given: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def check_counts(**counts: Any) -> None:
-    """Refuse what is not a whole number of at least 1, naming it."""
+    """Refuse what is not a whole number of at least 1 that a tensor can be divided by, naming it."""
     for name, count in counts.items():
-        if (whole(count) or 0) < 1 or not (type(count) is int or isinstance(plain(count), int)):
-            raise ConfigurationError(f"{name} must be a whole number of at least 1, got {count!r}")
+        if not 1 <= (whole(count) or 0) < _MOST or not (type(count) is int or isinstance(plain(count), int)):
+            raise ConfigurationError(f"{name} must be a whole number of at least 1, and below 2**63, got {count!r}")
 
 
 def check_limits(**limits: Any) -> None:

@@ -15,7 +15,8 @@ from findlr.analysis.curve import Step, Stop
 from findlr.analysis.length import epochs_in
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
-from findlr.errors import ConfigurationError, RankError
+from findlr.analysis.text import without_verify
+from findlr.errors import ConfigurationError, OptimizerError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike
 from findlr.search.conclusion import conclude
@@ -286,4 +287,8 @@ class RangeTest(Points):
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
         finding = conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
+        try:
+            self._training.check_verify()
+        except OptimizerError:
+            return replace(finding, why=without_verify(finding.why))
         return replace(finding, why=finding.why.replace("verify=True", _VERIFIED))

@@ -16,7 +16,7 @@ from findlr.search.recording import MOST_SKIPS
 from findlr.search.restoring import Unwritten
 from findlr.torch.given import hooked
 from findlr.torch.losses import told_loss
-from findlr.torch.point import Idle
+from findlr.torch.point import Idle, make_endless
 from findlr.torch.ranks import is_skipped
 from findlr.torch.scaler import Counted, count_attempts
 from findlr.torch.step import BY_A_FRAMEWORK, Draw, Loss, TrainStep
@@ -74,11 +74,7 @@ class DelegatedStep(ABC):
         counted, others = Counted(), Counted()
         self._counted, self._others = counted, others
         with ExitStack() as stack:
-            for optimizer in training.swept:
-                stack.callback(hooked(optimizer).register_step_pre_hook(training.rewrite).remove)
-                stack.callback(hooked(optimizer).register_step_post_hook(counted.stepped).remove)
-            for scaler in training.scalers:
-                stack.callback(count_attempts(scaler, training.swept, counted.attempted))
+            self._hook_in(stack, counted)
             if not self._has_stepped:
                 for optimizer in training.optimizers:
                     stack.callback(hooked(optimizer).register_step_post_hook(others.stepped).remove)
@@ -110,6 +106,17 @@ class DelegatedStep(ABC):
             "optimizer that it does step with sweep=; or give that one, a base optimizer say, and the outer one in "
             "restore="
         )
+
+    def _hook_in(self, stack: ExitStack, counted: Counted) -> None:
+        """Let the swept optimizers' steps be written and counted, and no scheduler's end stop them."""
+        training = self._training
+        for optimizer in training.swept:
+            stack.callback(hooked(optimizer).register_step_pre_hook(training.rewrite).remove)
+            stack.callback(hooked(optimizer).register_step_post_hook(counted.stepped).remove)
+        for scaler in training.scalers:
+            stack.callback(count_attempts(scaler, training.swept, counted.attempted))
+        for scheduler in training.schedulers:
+            stack.callback(make_endless(scheduler))
 
     def _note_refusal(self, refuses: bool) -> None:
         """Count the calls in a row that tried no step; look whether one by an unknown optimizer is taken in them."""

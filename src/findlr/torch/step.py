@@ -161,12 +161,14 @@ class LossStep:
         batches.append(draw())
         remember_rng(self._training.devices, states)
         loss = self._backward(draw, batches)
-        versions = versions_of(swept)
+        versions, held = versions_of(swept), vars(swept[0]).copy()
         try:
             ran = stepper.step()
         except Exception as error:  # noqa: BLE001 - raised again, unless it asks for something
             self._ask(error, versions)
             states.put_back()
+            vars(swept[0]).clear()  # a count, say, that it has made meanwhile
+            vars(swept[0]).update(held)
             if self.by_closure:
                 return self._closure_step(draw, batches), True
             loss, ran = self._backward(draw, batches), stepper.step()

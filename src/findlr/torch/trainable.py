@@ -271,7 +271,7 @@ class TorchTrainable(Stepping):
 
     def check_verify(self) -> None:
         """Refuse a race of an optimizer whose step may cost any number of passes."""
-        self.training.check_verify()
+        self.training.check_verify(by_closure=getattr(self.taker, "by_closure", False))
 
     def acting_lr(self, lr: float) -> float:
         """The rate that the next step takes when asked for ``lr``: rounded to a tensor's type, or capped."""
