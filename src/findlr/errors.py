@@ -19,7 +19,7 @@ Each message says what was wrong, what was seen, and what to do.
 
 from __future__ import annotations
 
-import sys
+import sys as _sys  # this module is public, and its names are its errors
 
 
 class FindlrError(Exception):
@@ -82,9 +82,9 @@ class MissingExtraError(FindlrError, ImportError):
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """The error for a ``package`` whose import has just failed, naming the extra that brings it."""
-        error = sys.exception()
+        error = _sys.exception()
         root = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-        if error is None or (root and sys.modules.get(root) is None):
+        if error is None or (root and _sys.modules.get(root) is None):
             return cls(f"{package} is not installed; run: pip install 'findlr[{extra}]'")
         return cls(  # of another version, or what it needs is; or a script of the user's covers it
             f"{package} can't be imported ({error}): rename a file of yours that has its name, or run: pip install "

@@ -83,7 +83,7 @@ def _until_error(scheduler: Any, steps: Sequence[int], bases: Sequence[float]) -
         if not found:
             name = type(scheduler).__name__
             raise OptimizerError(
-                f"the rates of this {name} can't be read from a copy of it, which has no parameters ({told(error)}): call "
-                f"finding.apply(optimizer), and build it anew after it, {name}(optimizer, ...)"
+                f"the rates of this {name} can't be read from a copy of it, which has no parameters ({told(error)}): "
+                f"call finding.apply(optimizer), and build it anew after it, {name}(optimizer, ...)"
             ) from error
     return found
