@@ -429,3 +429,15 @@ def test_a_race_that_learned_takes_the_place_of_a_refusals_advice():
     assert raced.why.endswith(
         " at every rate up to 10. Short runs of the plan learn, though, and tell the rates apart."
     )
+
+
+@pytest.mark.parametrize("seed", [2, 5, 6, 7])
+def test_a_fall_on_too_few_points_is_not_said_to_be_noise(seed):
+    loss = 4.0 + np.random.default_rng(seed).normal(0, 0.4, 30)
+    loss[20:26] -= 1.0
+    loss[26:] += [1.0, 3.0, 6.0, 12.0]
+    judged = judge(Curve(np.geomspace(1e-6, 1, 30), loss))
+    assert judged.verdict is Verdict.FLAT
+    assert judged.why.startswith("The loss falls by ")
+    assert "on too few points to be told from how batches differ, " in judged.why
+    assert "within its noise" not in judged.why

@@ -14,7 +14,7 @@ FEWEST = 20  # usable points that a judgement needs
 _SIGNIFICANT = 4.0  # above a usual 2 to 3, because the bottom is the lowest of many places
 _SIGNIFICANT_SHARE = 2.1  # of the batches whose loss is lower than at the start
 _FEW = 0.75  # of the batches on the way down, where they are too few for the sign test
-_DEEP = 2.0  # times what batches differ by: a fall that counts on few batches, too
+DEEP = 2.0  # times what batches differ by: a fall that counts on few batches, too
 _HEAVY = 2.0  # times the scatter by the median: losses that swing so much more have outliers, which the mean feels
 _DONE = 0.8  # of the fall, a decade before the end: the loss has bottomed out
 _TURNED = 0.5  # of the fall, that the loss has risen again by
@@ -100,7 +100,7 @@ def levels_of(points: Curve) -> Levels:
         k, count = int(lower.sum()), len(lower)
         significant = (k - count / 2) / (count / 4) ** 0.5 > _SIGNIFICANT_SHARE
         beside = capped[max(0, at - width) : at + width]  # where a rate that is far too high lets single losses vanish
-        deep = fall > max(_DEEP * spread, _swings(beside)) and spread > _ALIKE * near and at < n - width
+        deep = fall > max(DEEP * spread, _swings(beside)) and spread > _ALIKE * near and at < n - width
         significant = significant or (deep and k >= _FEW * count)
         evidence = f"with {k} of {count} batches on the way down below their loss at the start"
     if spread <= _ALIKE * near:  # a start that all batches share, as under an output layer at zero

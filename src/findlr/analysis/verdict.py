@@ -9,7 +9,7 @@ import numpy as np
 
 from findlr.analysis.acting import batch_is_at_fault
 from findlr.analysis.curve import Curve, Ending, Stop
-from findlr.analysis.levels import FEWEST, Levels, levels_of
+from findlr.analysis.levels import DEEP, FEWEST, Levels, levels_of
 from findlr.analysis.text import rate_text
 
 _TELLING = 5  # batches on the way down from which a sign test can tell
@@ -155,6 +155,13 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
             "sign, maximize=True).",
         )
     todo = f"{_CUT[ending.stop][1]}; " if ending.stop in _CUT else ""
+    if points.baseline is None and levels.fall > DEEP * levels.scatter > 0:
+        where = rate_text(points.lr[levels.bottom_index])
+        return Judgement(
+            Verdict.FLAT,
+            f"The loss falls by {levels.fall:.2g} near lr {where}{_end(ending)}, on too few points to be told from how "
+            f"batches differ, {levels.scatter:.2g}: {todo}take larger batches or more steps; if {order}, shuffle them.",
+        )
     if not levels.scatter and np.ptp(points.loss) == 0:
         todo += "all losses are the same; "
     elif points.baseline is not None and levels.way < _TELLING:  # else it is no matter of counting them
