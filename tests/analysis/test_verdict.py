@@ -441,3 +441,11 @@ def test_a_fall_on_too_few_points_is_not_said_to_be_noise(seed):
     assert judged.why.startswith("The loss falls by ")
     assert "on too few points to be told from how batches differ, " in judged.why
     assert "within its noise" not in judged.why
+
+
+@pytest.mark.parametrize("baseline", [None, [0.1] * 12])
+def test_a_loss_that_rises_before_any_rate_can_have_acted_may_do_so_by_itself(baseline):
+    loss = [*np.log1p(np.arange(11)), 40.0]
+    judged = judge(Curve(np.geomspace(1e-8, 1e-7, 12), loss, baseline, diverged=True))
+    assert judged.verdict is Verdict.TOO_SHORT
+    assert ("if it rises by itself, as with a queue that still fills" in judged.why) is (baseline is None)

@@ -235,8 +235,12 @@ def _why_too_short(curve: Curve, n: int, ending: Ending) -> str:
         return f"{seen}; the training fails after lr {rate_text(curve.lr[-1])} ({ending.error}): lower min_lr."
     if ending.stop in _EDGES:
         what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
-        batches = "" if curve.baseline is not None else "; if single batches are that much harder, take larger ones"
-        return f"{seen}; the loss {what} at lr {rate_text(curve.lr[-1])}: lower min_lr, or raise num_steps{batches}."
+        others = (
+            "; if it rises by itself, as with a queue that still fills, fill that first; if single batches are that much "
+            "harder, take larger ones"
+        )
+        others = "" if curve.baseline is not None else others
+        return f"{seen}; the loss {what} at lr {rate_text(curve.lr[-1])}: lower min_lr, or raise num_steps{others}."
     if ending.stop in _CUT:
         return f"{seen}; it ended at lr {rate_text(curve.lr[-1])}: {'; '.join(_CUT[ending.stop])}."
     return f"{seen}: raise num_steps."
