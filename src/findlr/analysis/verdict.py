@@ -236,11 +236,11 @@ def _why_too_short(curve: Curve, n: int, ending: Ending) -> str:
     if ending.stop in _EDGES:
         what = "diverged" if np.isfinite(curve.loss[-1]) else "was NaN or infinite"
         others = (
-            "; if it rises by itself, as with a queue that still fills, fill that first; if single batches are that much "
-            "harder, take larger ones"
+            "; if it rises by itself, as with a queue that still fills, fill that first; if single batches are that "
+            "much harder, take larger ones"
         )
-        others = "" if curve.baseline is not None else others
-        return f"{seen}; the loss {what} at lr {rate_text(curve.lr[-1])}: lower min_lr, or raise num_steps{others}."
+        more = "" if curve.baseline is not None else others
+        return f"{seen}; the loss {what} at lr {rate_text(curve.lr[-1])}: lower min_lr, or raise num_steps{more}."
     if ending.stop in _CUT:
         return f"{seen}; it ended at lr {rate_text(curve.lr[-1])}: {'; '.join(_CUT[ending.stop])}."
     return f"{seen}: raise num_steps."
