@@ -69,6 +69,7 @@ docs: $(DOCS)/.ready ## Build the site of the documents into build/site; a warni
 pictures: setup ## Make the pictures of the documents anew, in build/pictures
 	$(RUN)/python docs/figures.py build/pictures
 	$(RUN)/python docs/gallery.py build/pictures
+	if command -v chromium; then $(RUN)/python docs/live.py build/pictures; fi
 
 bench: setup ## Time what findlr costs beside what it must cost
 	$(RUN)/python bench/imports.py

@@ -418,8 +418,8 @@ def test_the_pictures_are_small_and_shown():
 def test_the_scripts_have_every_picture(monkeypatch):
     """That they make them is seen by ``make pictures``."""
     monkeypatch.syspath_prepend(ROOT / "docs")
-    figures, gallery = map(importlib.import_module, ("figures", "gallery"))
-    names = [*figures.PICTURES, *(f"gallery-{verdict.name.lower()}" for verdict in gallery.GALLERY)]
+    figures, gallery, live = map(importlib.import_module, ("figures", "gallery", "live"))
+    names = [live.PICTURE, *figures.PICTURES, *(f"gallery-{verdict.name.lower()}" for verdict in gallery.GALLERY)]
     made_by_the_benchmark = {
         "accuracy.png",
         "frontier.png",
