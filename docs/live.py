@@ -18,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
 from findlr import find_lr
-from findlr.views.notebook import LiveSweep
+from findlr.views import notebook
 
 PICTURE = "notebook-race"
 STYLES = {"": ("#ffffff", "#1f2328"), "-dark": ("#0d1117", "#e6edf3")}  # paper and ink
@@ -26,13 +26,14 @@ STYLES = {"": ("#ffffff", "#1f2328"), "-dark": ("#0d1117", "#e6edf3")}  # paper 
 
 def shown() -> list[str]:
     """All that a notebook is given to show while a race runs, in order."""
+    notebook._REFRESH = 0.0
     shell = InteractiveShell.instance()
     shell.display_pub = CapturingDisplayPublisher(shell=shell)
     torch.manual_seed(0)
     net = simple_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     plan = {"schedule": "one_cycle", "total_steps": 3000}
-    find_lr(net, optimizer, nn.NLLLoss(), digits(), **plan, verify=True, progress=LiveSweep())
+    find_lr(net, optimizer, nn.NLLLoss(), digits(), **plan, verify=True, progress=notebook.LiveSweep())
     return [each["data"]["text/html"] for each in shell.display_pub.outputs if "text/html" in each["data"]]
 
 
@@ -48,9 +49,9 @@ def photograph(html: str, path: Path, paper: str, ink: str) -> None:
 
 
 def main() -> None:
-    """Draw the last moment at which the second run is shown under way."""
+    """Draw a moment near the end of the second run."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/img").resolve()
-    moment = [html for html in shown() if "run 2/3" in html and " step " in html and "<svg" in html][-1]
+    moment = next(html for html in shown() if "run 2/3" in html and "  step 430/" in html)
     for suffix, (paper, ink) in STYLES.items():
         photograph(moment, folder / f"{PICTURE}{suffix}.png", paper, ink)
     print(moment[: moment.index("<svg")])
