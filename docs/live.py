@@ -26,7 +26,7 @@ STYLES = {"": ("#ffffff", "#1f2328"), "-dark": ("#0d1117", "#e6edf3")}  # paper 
 
 def shown() -> list[str]:
     """All that a notebook is given to show while a race runs, in order."""
-    notebook._REFRESH = 0.0
+    notebook._REFRESH = 0.0  # every step is shown, so that the same moment is there on any machine
     shell = InteractiveShell.instance()
     shell.display_pub = CapturingDisplayPublisher(shell=shell)
     torch.manual_seed(0)

@@ -282,19 +282,14 @@ class Cell:
 def test_of_objects_in_lists_one_is_named(caplog):
     training, grid, seen = Training(), [[Cell() for _ in range(5)] for _ in range(4)], {"a": Cell(), "b": Cell()}
 
-    def train_step(draw):
-        inputs, targets = draw()
-        training.optimizer.zero_grad()
-        loss = training.criterion(training.model(inputs), targets)
-        loss.backward()
-        training.optimizer.step()
+    def loss_fn(model, batch):
         for place, row in enumerate(grid):
-            row[int(inputs[0, 0] > 0)].visits += place + 1
-        seen["ab"[int(inputs[0, 1] > 0)]].visits -= 1
-        return loss
+            row[int(batch[0][0, 0] > 0)].visits += place + 1
+        seen["ab"[int(batch[0][0, 1] > 0)]].visits -= 1
+        return training.criterion(model(batch[0]), batch[1])
 
     given = (training.model, training.optimizer)
-    find_lr(*given, loader=training.loader, train_step=train_step, num_steps=8, total_steps=200, verify=True)
+    find_lr(*given, loader=training.loader, loss_fn=loss_fn, num_steps=8, total_steps=200, verify=True)
     named = [each.getMessage().split(": ")[1] for each in caplog.records if "keeps a number" in each.getMessage()]
     assert sorted(name.partition("[")[0] for name in named) == ["grid", "seen"]
 

@@ -103,7 +103,7 @@ def found(trainable: Trainable[Any, Any], plan: Plan, settings: Settings) -> Fin
     except Exception as error:
         if error is task.recording.raised and not isinstance(error, FindlrError):
             raise short(error, sys.exc_info()[2])  # noqa: B904 - it is the same one
-        if not isinstance(error, FindlrError if not task.recording.steps else LoaderError):
+        if not isinstance(error, LoaderError if task.recording.steps else FindlrError):
             raise
         raise error.with_traceback(None) from error.__cause__  # its message says all, and no frame more
     finally:

@@ -185,9 +185,9 @@ def put_kept(holder: Any, before: Any, is_kept: IsKept | None, owned: set[int] |
     if isinstance(before, list):
         owned.update(map(id, before) if is_owned else ())
         return _put_items(holder, before, now, is_kept, is_owned=is_owned)
-    values = {id(value): value for value in (*before.values(), *now.values())}.values()
     whole = (is_object(holder) or isinstance(holder, type)) and any(
-        _keeps(value, is_kept, most=_MOST_NEAR) for value in values
+        _keeps(value, is_kept, most=_MOST_NEAR)
+        for value in {id(each): each for each in (*before.values(), *now.values())}.values()
     )
     owned.update(map(id, before.values() if is_owned else filter(is_container, before.values()) if whole else ()))
     is_changed = False
