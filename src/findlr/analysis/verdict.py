@@ -151,8 +151,8 @@ def _judge_levels(curve: Curve, points: Curve, levels: Levels, ending: Ending) -
             Verdict.RISING,
             f"The loss rises from {levels.start:.4g} at the first rate, {rate_text(points.lr[0])}, and never falls "
             f"below it: lower min_lr by a few powers of ten; if that changes nothing, {order and f'{order}, '}the "
-            "model is trained already, a queue that it keeps still fills, or the optimizer works against the loss (its "
-            "sign, maximize=True).",
+            "model is trained already, a queue that it keeps still fills, a part of the loss is faded in, or the "
+            "optimizer works against the loss (its sign, maximize=True).",
         )
     todo = f"{_CUT[ending.stop][1]}; " if ending.stop in _CUT else ""
     if points.baseline is None and levels.fall > DEEP * levels.scatter > 0:

@@ -24,7 +24,7 @@ from findlr.search.conclusion import conclude
 from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import Terms, run_race
-from findlr.search.recording import recording_of
+from findlr.search.recording import could_change, recording_of
 from findlr.search.restoring import Unwritten, restored
 from findlr.search.settings import Search, Settings, chosen_rule
 from findlr.search.sweep import run_sweep, sweep_lrs
@@ -184,6 +184,7 @@ class _Search:
             self._go_on(snapshot)
         else:
             baseline = _baseline(trainable, snapshot, settings.control_variate)
+            self.recording.could_change = partial(could_change, trainable, snapshot)
             # Under verify the held-out data score the race only: its budget is for that.
             validated = trainable if isinstance(trainable, HasValidation) and not settings.verify else None
             run_sweep(trainable, self._lrs, self.recording, baseline, validated)

@@ -15,8 +15,9 @@ from findlr.analysis.given import kind_of
 from findlr.analysis.text import told
 from findlr.errors import ConfigurationError, RankError
 from findlr.search.stopping import StopRule
-from findlr.search.trainable import ReadsLater, Trainable
+from findlr.search.trainable import ReadsLater, TellsChange, Trainable
 
+_BEYOND = 10.0  # times what the way of the weights can have done
 MOST_SKIPS = 20  # steps in a row that the optimizer may skip
 _NEED_NO_READING = (float, type(None))
 
@@ -62,6 +63,8 @@ class Recording:
     ) -> None:
         self.stop: Stop | None = None
         self.steps = 0
+        self.could_change: Callable[[], float | None] | None = None
+        """Tells the most that the way of the weights can have changed the loss by, or None where it is not known."""
         self.raised: Exception | None = None
         """What a step raised that says nothing of the rate."""
         self._error: str | None = None
@@ -150,10 +153,18 @@ class Recording:
     def _keep(self, lr: float, loss: float, baseline: float | None, validation: float | None) -> None:
         self._read_points.append(_ReadPoint(lr, loss, baseline, math.nan if validation is None else validation))
         self.stop = self._rule.update(loss, baseline)
+        if self.stop is Stop.DIVERGED and baseline is None and self._rises_by_itself():
+            self._rule = StopRule(self._rule.threshold, self._rule.beta)
+            self.stop = self._rule.update(loss)
         if self.watchers:
             step = Step(len(self._read_points) - 1, self._num_steps, lr, loss, self._rule.smoothed, self._rule.best)
             for watcher in self.watchers:
                 watcher(step)
+
+    def _rises_by_itself(self) -> bool:
+        """Whether the rise is far more than the rates can have made, as where a queue fills: then it is forgotten."""
+        most = None if self.could_change is None else self.could_change()
+        return most is not None and self._rule.smoothed - self._rule.best > _BEYOND * most
 
     def end(self, why: Stop) -> None:
         """Read what is left; the sweep ended because of ``why``, unless what was left had tripped the rule before."""
@@ -234,3 +245,8 @@ def recording_of(trainable: Trainable[Any, Any], num_steps: int, rule: StopRule)
     """A recording that looks at the losses as often as ``trainable`` can bear."""
     read_every = trainable.read_every if isinstance(trainable, ReadsLater) else 1
     return Recording(trainable.read, num_steps, rule, read_every)
+
+
+def could_change(trainable: Trainable[Any, Any], snapshot: Any) -> float | None:
+    """What a training tells of the way of its weights since ``snapshot``; None if it can't."""
+    return trainable.could_change(snapshot) if isinstance(trainable, TellsChange) else None

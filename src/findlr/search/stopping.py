@@ -60,7 +60,7 @@ class StopRule:
         number = threshold if type(threshold) is float else real(threshold)
         if number is None or not 1.0 < number < math.inf:
             raise ConfigurationError(f"divergence_threshold must be above 1, got {threshold!r}; the article uses 4")
-        self.threshold = number
+        self.threshold, self.beta = number, beta
         self.best = math.inf
         self.smoothed = math.nan
         self._average = BiasCorrectedAverage(beta)

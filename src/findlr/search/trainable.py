@@ -144,6 +144,14 @@ class HasBaseline(Protocol):
 
 
 @runtime_checkable
+class TellsChange(Protocol):
+    """A training that knows how far its weights have come."""
+
+    def could_change(self, snapshot: Any) -> float | None:
+        """The most that the way of its weights since a snapshot can have changed the loss by; None if not known."""
+
+
+@runtime_checkable
 class CanEvaluate(Protocol):
     """A training that can be scored on batches that it does not train on."""
 

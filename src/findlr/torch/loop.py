@@ -32,6 +32,7 @@ from findlr.search.watching import Progress, display, entered
 from findlr.torch.compiled import NoNewGraphs
 from findlr.torch.given import asked_of, check_free, hooked
 from findlr.torch.losses import READ_EVERY_STEPS
+from findlr.torch.motion import most_change
 from findlr.torch.planned import LoopPlan, read_schedule, told_length
 from findlr.torch.point import make_endless
 from findlr.torch.points import Points
@@ -178,7 +179,8 @@ class RangeTest(Points):
         progress = self._settings.progress if training.ranks.rank == 0 else False
         self._recording.watch(exits.enter_context(display(progress)))
         exits.enter_context(entered(self._settings.on_step))
-        exits.enter_context(Unwritten(restored(self)))
+        memory = exits.enter_context(Unwritten(restored(self)))
+        self._recording.could_change = partial(most_change, training, memory)
         exits.enter_context(NoNewGraphs())
         exits.callback(count_all_attempts(training.swept, self._point.attempted))
         for scaler in training.scalers:  # whose class may have a step() of its own

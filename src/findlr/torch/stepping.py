@@ -18,6 +18,7 @@ from findlr.torch.data.batches import TorchBatches
 from findlr.torch.data.nesting import batch_size
 from findlr.torch.given import asked_of
 from findlr.torch.misfits import described, layer_misfit
+from findlr.torch.motion import most_change
 from findlr.torch.ranks import drawn_on_all
 from findlr.torch.snapshot.memory import TorchMemory
 from findlr.torch.snapshot.modes import WithGradients
@@ -178,6 +179,10 @@ class Stepping:
         with self.training.ranks.alike(), self.no_new_graphs:
             loss = self._baseline.loss(self._latest)
         return None if loss is None else self._left(loss)
+
+    def could_change(self, snapshot: TorchMemory) -> float | None:
+        """The most that the way of the weights since a snapshot can have changed the loss by; None if not known."""
+        return most_change(self.training, snapshot)
 
     def _left(self, loss: torch.Tensor) -> Loss:
         """The loss as a number if it is on the CPU; left on any other device, because reading it would wait."""
