@@ -63,6 +63,9 @@ class Whole:
         self.forwards += 1
         return self.loss(self.start, *self.last)
 
+    def could_change(self, snapshot):
+        return 10.0 * sum(abs(now - then) for now, then in zip(self.weights, snapshot[0], strict=True))
+
     def hold_out(self, batches, steps, total_steps):
         self.held_out = self.batches[:batches]
         return len(self.held_out)
@@ -223,6 +226,22 @@ class BaselineDraws(Whole):
         return super().baseline()
 
 
+class ChangeTrains(Whole):
+    def could_change(self, snapshot):
+        self.step(0.01)
+        return super().could_change(snapshot) if self.place > 1 else 0.0
+
+
+class ChangesFromNowhere(Whole):
+    def could_change(self, snapshot):
+        return 1.0
+
+
+class ChangesBackwards(Whole):
+    def could_change(self, snapshot):
+        return -super().could_change(snapshot)
+
+
 class EvaluateTrains(Whole):
     def evaluate(self):
         loss = super().evaluate()
@@ -371,6 +390,9 @@ BROKEN = {
     OnlyDown: "broken_off_at_every_step",
     PresentBaseline: "baseline",
     BaselineDraws: "baseline",
+    ChangeTrains: "could_change",
+    ChangesFromNowhere: "could_change",
+    ChangesBackwards: "could_change",
     EvaluateTrains: "evaluate",
     EvaluateDraws: "evaluate",
     EvaluatesNothing: "evaluate",

@@ -25,6 +25,7 @@ from findlr.search.trainable import (
     ReadsLater,
     RunsTogether,
     SkipsLater,
+    TellsChange,
 )
 from findlr.testing.checks import Suite, equal, must, same
 
@@ -56,6 +57,24 @@ class OptionalConformance(Suite):
                 loss is None or math.isclose(loss, b, rel_tol=1e-4) for loss, b in zip(still, under_start, strict=True)
             ),
             f"the baseline is not the loss under the snapshot's weights: {under_start}, not {still}",
+        )
+
+    def test_could_change(self) -> None:
+        """What its way can have changed the loss by is 0 at the start, and nowhere below; asking changes nothing."""
+        trainable = self._offers(TellsChange)
+        with restored(trainable):
+            without = self._run(trainable, self.max_lr)
+        with restored(trainable) as snapshot:
+            told = [trainable.could_change(snapshot)]
+            run = []
+            for _ in range(self.steps):
+                run += self._run(trainable, self.max_lr, 1)
+                told.append(trainable.could_change(snapshot))
+        must(same(run, without), "asking what the loss can have changed by changes the run")
+        must(not told[0], f"the weights are at the snapshot, and could_change() gives {told[0]}, not 0 or None")
+        must(
+            all(most is None or most >= 0 for most in told),
+            f"could_change() must give None or a number of at least 0, got {told}",
         )
 
     def test_evaluate(self) -> None:
