@@ -1222,10 +1222,10 @@ RESTORED: dict[str, dict[str, list[Break]]] = {
                 "the hooks that write the rate",
                 f"{KINDS}[own-loop-finish-device]",
                 LOOP,
-                "        exits.enter_context(Unwritten(restored(self)))\n",
+                "        memory = exits.enter_context(Unwritten(restored(self)))\n",
                 "        for optimizer in training.swept:  # so early, they are in the snapshot, too\n"
                 "            optimizer.register_step_pre_hook(self._before_step)\n"
-                "        exits.enter_context(Unwritten(restored(self)))\n",
+                "        memory = exits.enter_context(Unwritten(restored(self)))\n",
             ),
         ],
         "no handler of a signal": [

@@ -56,7 +56,7 @@ NOT_THE_START = "first = 0 if usable.baseline is not None else len(at_start)"
 MEAN = "np.full(n, at_start.mean())"
 TENTH = "max(5, len(points) // 10)"
 AROUND = "np.clip([place - 0.5, place + 0.5], x[0], x[-1])"
-AN_EPOCH, SCALE = "max(plan.epochs or _USUAL_EPOCHS, 0.1)", "if not (start > 0 and math.isfinite(start)):"
+AN_EPOCH, SCALE = "max(epochs, _LEAST_EPOCHS)", "if not (start > 0 and math.isfinite(start)):"
 KNOWN, OR_NOT = (
     "if plan.optimizer not in _USUAL_RATES:\n        return ",
     '-DECAY if plan.optimizer == "Adagrad" else _DENSITY',
@@ -199,17 +199,12 @@ _USUAL = [
     ("usual: the epochs' power", RATE, "\nEPOCHS = 0.4", "\nEPOCHS = 0.2"),
     ("usual: the epochs by default", OPEN, "plan.epochs or _USUAL_EPOCHS", "plan.epochs or 1.0"),
     ("usual: where the epochs ask for nothing", RATE, "_USUAL_EPOCHS = 10.0", "_USUAL_EPOCHS = 1.0"),
-    (
-        "usual: at least a tenth of an epoch",
-        RATE,
-        "max(plan.epochs or _USUAL_EPOCHS, 0.1)",
-        "(plan.epochs or _USUAL_EPOCHS)",
-    ),
+    ("usual: at least 0.8 of an epoch", RATE, "_LEAST_EPOCHS, _MOST_EPOCHS = 0.8", "_LEAST_EPOCHS, _MOST_EPOCHS = 0.1"),
     ("overfits: of few epochs", OVERFITS, "return max(0.0, min(", "return max(-9.0, min("),
     ("overfits: of much data", OVERFITS, "min(_again(plan), few)", "_again(plan)"),
     ("overfits: how few data", OVERFITS, "_FEW_STEPS = 100.0", "_FEW_STEPS = 300.0"),
     ("overfits: of unknown data", OVERFITS, "if not (plan.epochs and plan.total_steps):", "if not plan.total_steps:"),
-    ("usual: at most 1000 epochs", RATE, ", 0.1), 1000.0)", ", 0.1), 1e9)"),
+    ("usual: at most 1000 epochs", RATE, "_MOST_EPOCHS = 0.8, 1000.0", "_MOST_EPOCHS = 0.8, 1e9"),
     ("usual: a trained start", RATE, "before = _PRETRAINED if plan.pretrained else 0.0", "before = 0.0"),
     ("usual: a large one", RATE, "_FINE_TUNED = 0.3", "_FINE_TUNED = 0.2"),
     ("usual: a small one", RATE, "_FINE_TUNED * max(larger, 0.0)", "_FINE_TUNED * larger"),

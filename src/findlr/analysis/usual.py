@@ -16,6 +16,7 @@ DECAY = 0.5  # Adagrad divides its rate by the root of its steps
 _USUAL_STEPS = 1000.0
 _SWEPT = 100.0  # about the steps that a sweep has made by the dip
 _USUAL_EPOCHS = 10.0
+_LEAST_EPOCHS, _MOST_EPOCHS = 0.8, 1000.0  # fewer were not fitted, and below one pass no example comes again
 EPOCHS = 0.4  # the more often examples come again, the sooner a high rate overfits
 _FEW_STEPS = 100.0  # in an epoch: with more, the data are many
 _PRETRAINED = 0.5  # decades: weights that are good already bear less,
@@ -109,8 +110,9 @@ def overfits(plan: Plan) -> float:
 
 
 def _again(plan: Plan) -> float:
-    """How often examples come again, in decades beyond 10 epochs: from -2 to 2."""
-    return math.log10(min(max(plan.epochs or _USUAL_EPOCHS, 0.1), 1000.0) / _USUAL_EPOCHS)
+    """How often examples come again, in decades beyond 10 epochs: from -1.1 to 2."""
+    epochs = plan.epochs or _USUAL_EPOCHS
+    return math.log10(min(max(epochs, _LEAST_EPOCHS), _MOST_EPOCHS) / _USUAL_EPOCHS)
 
 
 def delay(plan: Plan) -> float:
