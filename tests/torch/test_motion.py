@@ -99,8 +99,10 @@ def test_what_the_way_can_have_changed_is_each_tensors_way_times_its_gradient():
             for now, then in zip(net.parameters(), starts, strict=True)
         )
         assert most_change(training, snapshot) == pytest.approx(expected, rel=1e-5)
-        gradient, net[2].bias.grad = net[2].bias.grad, None
-        assert most_change(training, snapshot) is None  # it has moved, and its gradient is gone
+        gradient = net[2].bias.grad
+        for dropped in (None, torch.zeros_like(gradient)):  # it has moved, and its gradient is gone
+            net[2].bias.grad = dropped
+            assert most_change(training, snapshot) is None
         net[2].bias.grad = gradient
         with torch.no_grad():
             net[0].weight += 0.01

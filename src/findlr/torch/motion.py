@@ -19,7 +19,7 @@ def most_change(training: Training, snapshot: TorchMemory) -> float | None:
     For a convex loss that bounds its rise.
 
     Returns:
-        None where it is not known: several processes, no gradient of a parameter that has moved, a number that is not
+        None where it is not known: several processes, no gradient of a parameter that has moved (None or 0), a number that is not
         finite, a tensor of a kind that has no norm, or weights that have come farther than a thousandth of their norm.
     """
     if not training.ranks.is_alone:
@@ -38,8 +38,10 @@ def _most_change(parameters: Sequence[torch.Tensor], starts: Sequence[torch.Tens
     for parameter, start in zip(parameters, starts, strict=True):
         before = start.to(parameter.device)
         way = float(torch.linalg.vector_norm(parameter - before))
-        if way and parameter.grad is None:
-            return None
-        change += way and way * float(torch.linalg.vector_norm(parameter.grad))
+        if way:
+            slope = 0.0 if parameter.grad is None else float(torch.linalg.vector_norm(parameter.grad))
+            if not slope:  # a loop may drop its gradients as soon as it has stepped
+                return None
+            change += way * slope
         far, norm = far + way**2, norm + float(torch.linalg.vector_norm(before)) ** 2
     return change if far <= _FAR**2 * norm and change < math.inf else None
