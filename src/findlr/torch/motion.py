@@ -19,8 +19,9 @@ def most_change(training: Training, snapshot: TorchMemory) -> float | None:
     For a convex loss that bounds its rise.
 
     Returns:
-        None where it is not known: several processes, no gradient of a parameter that has moved (None or 0), a number that is not
-        finite, a tensor of a kind that has no norm, or weights that have come farther than a thousandth of their norm.
+        None where it is not known: several processes, a parameter that has moved and has no gradient (or 0), a number
+        that is not finite, a tensor of a kind that has no norm, or weights that have come farther than a thousandth of
+        their norm.
     """
     if not training.ranks.is_alone:
         return None
