@@ -38,7 +38,7 @@ SWEEPS = {  # title: words
     "fastai valley (its default)": "fastai valley",
 }
 VERIFIED = "findlr verified"
-BLUE, GREEN, PURPLE, RED, ORANGE, GREY = "#0072B2", "#009E73", "#8C5AA8", "#D55E00", "#B8860B", "#767676"
+BLUE, GREEN, PURPLE, RED, ORANGE, GREY = "#0072B2", "#009E73", "#8C5AA8", "#B22222", "#E69F00", "#767676"
 LINES = {  # title without its budget: words, colour, dashes, width
     "successive halving (Optuna)": ("successive halving", PURPLE, "-.", 1.6),
     "random search (Optuna)": ("random search", GREEN, "--", 1.6),
