@@ -1,12 +1,15 @@
-"""Searches that a finder must beat at an equal budget: Optuna's random search and successive halving. Resumable.
+"""Searches that a finder must beat at an equal budget: Optuna's random search, TPE, GP and halving. Resumable.
 
     PYTHONPATH=src python -m study.baselines [--seeds 0 1]    # in the other finders' environment
 
-Both draw rates log-uniformly, and train each from the same weights on the same batches through the planned schedule
-compressed to the trial's steps, scored on 8 batches of examples set aside as findlr's race does. Every step is
-counted; a lone forward is a third of one; the budget is not exceeded.
+All have the same range of rates, on a logarithmic scale, and train each from the same weights on the same batches
+through the planned schedule compressed to the trial's steps, scored on 8 batches of examples set aside as findlr's race
+does. Every step is counted; a lone forward is a third of one; the budget is not exceeded.
 
 - random: 8 trials of an eighth of the budget each, or of the planned length if that is less (then more trials).
+- tpe, gp: the same with ``TPESampler`` and ``GPSampler``, whose first 4 rates are those of the random search. Their
+  default is to draw 10 at random, more than there are trials. 4 is half of them, and twice one more than the number of
+  parameters, as is usual for a Gaussian process. It was chosen before they were run; all else is at its default.
 - halving: trials of a quarter of the budget, reported to ``SuccessiveHalvingPruner`` at a ninth and a third of their
   steps (reduction factor 3), until the budget is spent; the best of those that came to their end.
 
@@ -44,7 +47,8 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 BUDGETS = (0.1, 0.5, 1.0, 3.0)  # shares of one training
-TRIALS = 8  # of the random search
+TRIALS = 8  # of all but the halving; more if some diverge early
+AT_RANDOM = 4  # of those of TPE and GP
 FULL_TRIALS = 4  # of the halving: the budget would do for so many unpruned ones
 FACTOR = 3  # reduction at each of two rungs
 HELD_OUT = 8  # batches
@@ -168,12 +172,18 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, lr: float, batch: tupl
     return loss.item()
 
 
-def random_search(trainings: Trainings) -> Study:
-    """Trials of equal length, as many as the budget bears."""
+def equal_trials(sampler: str, trainings: Trainings, **settings: int) -> Study:
+    """Trials of equal length, as many as the budget bears.
+
+    Args:
+        sampler: the class in ``optuna.samplers`` that chooses their rates.
+        trainings: of the task.
+        settings: of the sampler, besides its seed.
+    """
     import optuna
 
     steps = min(int(trainings.budget / TRIALS - HELD_OUT / 3), trainings.task.total_steps)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=trainings.draws))
+    study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=trainings.draws, **settings))
     _optimize(study, lambda trial: trainings.score(_rate(trial, trainings.task), steps))
     return study
 
@@ -198,7 +208,12 @@ def successive_halving(trainings: Trainings) -> Study:
     return study
 
 
-SEARCHES: Mapping[str, Callable[[Trainings], Study]] = {"random": random_search, "halving": successive_halving}
+SEARCHES: Mapping[str, Callable[[Trainings], Study]] = {
+    "random": partial(equal_trials, "RandomSampler"),
+    "tpe": partial(equal_trials, "TPESampler", n_startup_trials=AT_RANDOM),
+    "gp": partial(equal_trials, "GPSampler", n_startup_trials=AT_RANDOM),
+    "halving": successive_halving,
+}
 
 
 def _rate(trial: Trial, task: Task) -> float:

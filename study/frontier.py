@@ -38,10 +38,12 @@ SWEEPS = {  # title: words
     "fastai valley (its default)": "fastai valley",
 }
 VERIFIED = "findlr verified"
-BLUE, GREEN, PURPLE, GREY = "#0072B2", "#009E73", "#8C5AA8", "#767676"
+BLUE, GREEN, PURPLE, RED, ORANGE, GREY = "#0072B2", "#009E73", "#8C5AA8", "#B22222", "#E69F00", "#767676"
 LINES = {  # title without its budget: words, colour, dashes, width
     "successive halving (Optuna)": ("successive halving", PURPLE, "-.", 1.6),
     "random search (Optuna)": ("random search", GREEN, "--", 1.6),
+    "TPE (Optuna)": ("TPE", RED, ":", 1.8),
+    "GP (Optuna)": ("GP", ORANGE, "-", 1.2),
     VERIFIED: ("findlr", BLUE, "-", 2.8),
 }
 
@@ -79,14 +81,14 @@ class Point:
 
 
 def points(split: str) -> dict[str, Point]:
-    """The finders that have answered, by title.
+    """The finders that have answered all tasks, by title.
 
     Args:
         split: "report", "fit" or "all".
     """
     families = {task.name: task.family for task in TASKS}
     truths = {name: truth for name, truth in load().items() if name in families and split in ("all", truth.split)}
-    return {name: Point.of(score) for name, score in all_scores(truths).items()}
+    return {name: Point.of(score) for name, score in all_scores(truths).items() if len(score.answers) == len(truths)}
 
 
 def rows(found: Iterable[Point]) -> Iterator[tuple[str, ...]]:
@@ -159,6 +161,8 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
         ends.append((words, values[title], GREY))
     for start, (words, colour, dashes, width) in LINES.items():
         names = sorted((name for name in shares if name.startswith(f"{start}, budget")), key=shares.__getitem__)
+        if not names:
+            continue
         if start == VERIFIED:
             names = [WITH_FALLBACK, *names]
         ax.plot(

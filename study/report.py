@@ -42,7 +42,12 @@ PEER_NAMES = {
     "ignite_guide": "Ignite, as in its guide",
     "lightning": "Lightning",
 }
-SEARCHES = {"random": "random search (Optuna)", "halving": "successive halving (Optuna)"}
+SEARCHES = {
+    "random": "random search (Optuna)",
+    "tpe": "TPE (Optuna)",
+    "gp": "GP (Optuna)",
+    "halving": "successive halving (Optuna)",
+}
 TITLES = {
     "report": ", the report half",
     "fit": ", the fit half",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from study import answers, cheaper, frontier, report
-from study.baselines import Trainings, best_single
+from study.baselines import AT_RANDOM, SEARCHES, Trainings, best_single
 from study.frontier import Point, apart
 from study.regret import DEFAULT_LR, Truth, load
 from study.scores import Answer, Scores, bootstrap, scores
@@ -226,6 +226,25 @@ def test_a_training_counts_all_it_spends():
     assert trainings.spent == pytest.approx(60 + 5 * 8 / 3)
 
 
+def trials_of(search):
+    trainings = Trainings(task("mlp-teacher"), seed=0, budget=150.0)
+    study = SEARCHES[search](trainings)
+    assert trainings.spent <= 150
+    return study.trials
+
+
+@pytest.mark.filterwarnings("ignore:Clip non-finite values")  # Optuna's, where a rate makes the loss infinite
+@pytest.mark.parametrize("search", ["tpe", "gp"])
+def test_a_search_with_a_model_differs_from_the_random_one_by_its_later_rates_only(search):
+    drawn, chosen = (trials_of(each) for each in ("random", search))
+    rates, others = ([trial.params["lr"] for trial in trials] for trials in (chosen, drawn))
+    assert rates[:AT_RANDOM] == others[:AT_RANDOM]
+    assert set(rates[AT_RANDOM:]).isdisjoint(others[AT_RANDOM:])
+    assert [trial.value for trial in chosen[:AT_RANDOM]] == [trial.value for trial in drawn[:AT_RANDOM]]
+    assert len(chosen) == len(drawn) == 9  # the last one does not fit in the budget
+    assert all(trial.distributions == drawn[0].distributions for trial in chosen + drawn)
+
+
 def test_records_are_added_to(tmp_path):
     path = tmp_path / "suggestions.json"
     answers.add(path, "a", {"quick": {0: {"lr": 0.1}}}, {"findlr": "1"})
@@ -260,6 +279,16 @@ def test_a_point_is_beaten_by_what_costs_and_loses_no_more():
     assert not poor.beats(poor)
     rows = list(frontier.rows([poor, good, point(0.0, 1e-2, report.SINGLE)]))
     assert [row[-1] for row in rows] == ["", "", "toy"]  # a rate that nobody looked for beats nobody
+
+
+def test_who_has_not_answered_every_task_is_no_point(monkeypatch):
+    def in_part(truths):
+        known = {name: {"0": {"lr": 1e-2, "steps": 10}} for name in truths}
+        some = dict(list(known.items())[1:])
+        return {title: scores(title, records, truths) for title, records in (("all", known), ("some", some))}
+
+    monkeypatch.setattr(frontier, "all_scores", in_part)
+    assert list(frontier.points("report")) == ["all"]
 
 
 @pytest.mark.parametrize(
