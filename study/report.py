@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from findlr import Verdict
 from study.answers import BASELINES, LONG, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load
 from study.baselines import best_single, one_seed_grids
 from study.regret import DEFAULT_LR, Truth
 from study.regret import load as load_truth
-from study.scores import Scores, Spread, scores
+from study.scores import Answer, Scores, Spread, scores
 from study.tasks import TASKS
 
 BUDGETS = ("0.5", "1", "3")
@@ -179,6 +180,30 @@ def print_intervals(found: Mapping[str, Scores]) -> None:
             print(f"{score.name}: covers the best rate {covered:.0%}, median width {width:.2f} decades")
 
 
+def print_verdicts(found: Mapping[str, Scores]) -> None:
+    """What one sweep's rates lose by its verdict, fallbacks included, and how they differ from seed to seed."""
+    if WITH_FALLBACK not in found:
+        return
+    by_verdict: dict[str, list[Answer]] = {}
+    for answer in found[WITH_FALLBACK].all:
+        by_verdict.setdefault(answer.record["verdict"], []).append(answer)
+    print()
+    for verdict, answers in sorted(by_verdict.items(), key=lambda item: -len(item[1])):
+        regrets = [answer.regret for answer in answers]
+        of = "its fallback" if Verdict[verdict].refuses else "its rate"
+        print(
+            f"{verdict}, {of}: {len(answers)} sweeps, mean regret {short(float(np.mean(regrets)))}, "
+            f"95th percentile {short(float(np.quantile(regrets, 0.95)))}"
+        )
+    whole = {task: answers for task, answers in found[QUICK].answers.items() if not any(a.refused for a in answers)}
+    if (ratios := Scores(QUICK, whole).ratios).size:
+        print(
+            f"seed to seed, where every seed is answered: {np.median(ratios):.2f}, {ratios.max():.3g} "
+            f"({len(ratios)} of {len(found[QUICK].answers)} tasks)"
+        )
+    print()
+
+
 def print_against_searches(found: Mapping[str, Scores]) -> None:
     """The mean regret of a verified suggestion as a share of an equal-budget search's, on the tasks of both."""
     for budget in BUDGETS:
@@ -235,6 +260,7 @@ def main() -> None:
     print_table(found, markdown=arguments.markdown)
     print(NOTES)
     print_intervals(found)
+    print_verdicts(found)
     print_against_searches(found)
     long = {name: truth for name, truth in known.items() if truth.total_steps >= LONG}
     print(f"\nthe tasks of 7,000 steps ({', '.join(sorted(long))}), at a budget of 0.1 of a training\n")

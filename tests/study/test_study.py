@@ -196,6 +196,32 @@ def test_scores():
     assert scores("toy", {}, {"a": truth("a")}) is None
 
 
+def test_one_sweep_is_told_by_its_verdict(capsys):
+    known = truth("a")
+    right, low = {"lr": 1e-2, "verdict": "CLEAR"}, {"lr": 1e-3, "verdict": "CLEAR"}
+    refused = {"lr": None, "verdict": "FLAT"}
+    report.print_verdicts(
+        {
+            report.QUICK: Scores(
+                report.QUICK,
+                {name: (Answer(known, right), Answer(known, last)) for name, last in (("a", low), ("b", refused))},
+            ),
+            report.WITH_FALLBACK: Scores(
+                "",
+                {
+                    "a": (Answer(known, right), Answer(known, low)),
+                    "b": (Answer(known, right), Answer(known, {**refused, "lr": 0.1})),
+                },
+            ),
+        }
+    )
+    assert [line for line in capsys.readouterr().out.splitlines() if line] == [
+        "CLEAR, its rate: 3 sweeps, mean regret .167, 95th percentile .450",
+        "FLAT, its fallback: 1 sweeps, mean regret 1.000, 95th percentile 1.000",
+        "seed to seed, where every seed is answered: 10.00, 10 (1 of 2 tasks)",
+    ]
+
+
 def test_differences_are_paired_by_task():
     other = Scores("other", {"a": (Answer(truth("a"), {"lr": 1e-3}),)})
     mine = Scores("mine", {name: (Answer(truth(name), {"lr": 1e-2}),) for name in ("a", "b")})
