@@ -43,12 +43,14 @@ class Cell:
     """One training at several rates.
 
     Args:
-        groups: its line in each of the tables that take the grid apart.
+        name: the model's, or the size.
+        groups: its line in each of the tables that take the grid apart; the last one is the batch or the rank.
         plan: what findlr is told.
         lrs: rising.
-        losses: the final loss at each.
+        losses: the final loss at each, in the mean where it was trained more than once.
     """
 
+    name: str
     groups: tuple[str, ...]
     plan: Plan
     lrs: tuple[float, ...]
@@ -74,34 +76,37 @@ class Cell:
 
 
 Way = Callable[[Cell], float]  # from what is planned to a rate
+Losses = dict[float, list[float]]  # of each rate; the mean of several trainings counts
 
 
 def pretraining(path: Path) -> list[Cell]:
     """Step Law's cells. Its parameters leave the embeddings out; with them findlr would answer a few percent less."""
-    found: dict[tuple[int, ...], dict[float, float]] = {}
+    found: dict[tuple[int, ...], Losses] = {}
     for row in _rows(path):
         key = tuple(int(row[name]) for name in ("parameters", "tokens", "batch_sequences", "steps"))
-        found.setdefault(key, {})[float(row["peak_lr"])] = float(row["loss"])
+        found.setdefault(key, {}).setdefault(float(row["peak_lr"]), []).append(float(row["loss"]))
     cells = []
     for (parameters, _tokens, batch, steps), losses in found.items():
         plan = Plan("cosine", steps, "AdamW", 0.9, parameters, epochs=1.0, pretrained=0.0)
-        groups = (f"{parameters / 1e6:,.0f} M parameters", f"{_bound(batch, (96, 256, 736, 2048))} sequences a step")
-        cells.append(_cell(groups, plan, losses))
+        size = f"{parameters / 1e6:,.0f} M parameters"
+        groups = (size, f"{_bound(batch, (96, 256, 736, 2048))} sequences a step")
+        cells.append(_cell(size, groups, plan, losses))
     return [cell for cell in cells if len(cell.lrs) >= FEWEST]
 
 
 def lora(path: Path) -> list[Cell]:
     """The LoRA cells."""
-    found: dict[tuple[str, int], dict[float, float]] = {}
+    found: dict[tuple[str, int], Losses] = {}
     for row in _rows(path):
-        found.setdefault((row["model"], int(row["lora_rank"])), {})[float(row["peak_lr"])] = float(row["test_nll"])
+        key = row["model"], int(row["lora_rank"])
+        found.setdefault(key, {}).setdefault(float(row["peak_lr"]), []).append(float(row["test_nll"]))
     cells = []
     for (model, rank), losses in found.items():
         whole = parameters_of(model)
         trained = round(rank * _per_rank(whole))
         plan = Plan("linear", LORA_STEPS, "AdamW", 0.9, trained, epochs=1.0, pretrained=trained / (whole + trained))
         groups = (f"{_bound(whole / 1e9, (9, 35, 1000))} billion parameters", f"rank {rank}")
-        cells.append(_cell(groups, plan, losses))
+        cells.append(_cell(model, groups, plan, losses))
     return [cell for cell in cells if len(cell.lrs) >= FEWEST]
 
 
@@ -145,9 +150,9 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _cell(groups: tuple[str, ...], plan: Plan, losses: Mapping[float, float]) -> Cell:
-    lrs, values = zip(*sorted(losses.items()), strict=True)
-    return Cell(groups, plan, lrs, values)
+def _cell(name: str, groups: tuple[str, ...], plan: Plan, losses: Losses) -> Cell:
+    lrs = tuple(sorted(losses))
+    return Cell(name, groups, plan, lrs, tuple(float(np.mean(losses[lr])) for lr in lrs))
 
 
 def usual(cell: Cell, **changed: float | None) -> float:
@@ -197,8 +202,8 @@ COLUMNS = ("rate", "rates", "mean", "median", "90th pct", "worst", "mean, nats",
 
 def print_tables(title: str, cells: Sequence[Cell], ways: Mapping[str, Way]) -> None:
     """What each way loses, then findlr's usual rate by group."""
-    runs = sum(len(cell.lrs) for cell in cells)
-    print(f"{title}: {len(cells)} cells, {runs:,} trainings, best losses {min(c.best for c in cells):.2f} to ", end="")
+    rates = sum(len(cell.lrs) for cell in cells)
+    print(f"{title}: {len(cells)} cells, {rates:,} rates, best losses {min(c.best for c in cells):.2f} to ", end="")
     print(f"{max(c.best for c in cells):.2f}, best rates {min(c.best_lr for c in cells):.2g} to ", end="")
     print(f"{max(c.best_lr for c in cells):.2g}; {edge(cells)} of them at an end of their cell\n")
     print(table([COLUMNS, *(losses(name, way, cells) for name, way in ways.items())]), end="\n\n")
@@ -217,6 +222,19 @@ def _first_number(text: str) -> int:
 def edge(cells: Sequence[Cell]) -> int:
     """How many best rates are the first or the last of their cell."""
     return sum(cell.best_lr in (cell.lrs[0], cell.lrs[-1]) for cell in cells)
+
+
+def by_rank(cells: Sequence[Cell]) -> str:
+    """Whether a model's best rate moves with the rank."""
+    models: dict[str, list[Cell]] = {}
+    for cell in cells:
+        models.setdefault(cell.name, []).append(cell)
+    ranked = [sorted(each, key=lambda cell: _first_number(cell.groups[-1])) for each in models.values()]
+    moved = np.array([np.sign(each[-1].best_lr - each[0].best_lr) for each in ranked if len(each) > 1])
+    rises, stays, falls = (int((moved == way).sum()) for way in (1, 0, -1))
+    return (
+        f"from a model's lowest rank to its highest the best rate rises in {rises}, stays in {stays}, falls in {falls}"
+    )
 
 
 def ways_of(cells: Sequence[Cell], rates: Sequence[float], epochs: Mapping[str, float | None]) -> dict[str, Way]:
@@ -243,6 +261,7 @@ def main() -> None:
         cells = lora(folder / LORA)
         told = unknown | {"a tenth of an epoch": LORA_EPOCHS}
         print_tables("LoRA", cells, ways_of(cells, (1e-4, 2e-4, 3e-4, 1e-3), told))
+        print(by_rank(cells))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is usual, judged on grids that others have published; here on grids of two cells."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,8 @@ LRS = (1e-4, 1e-3, 1e-2)
 
 @pytest.fixture
 def folder(tmp_path):
-    big = "".join(f"100000000,4000000000,64,1000,{lr},{loss}\n" for lr, loss in zip(LRS, (2.2, 2.0, 2.4), strict=True))
+    trained = [*zip(LRS, (2.2, 2.0, 2.3), strict=True), (LRS[-1], 2.5)]
+    big = "".join(f"100000000,4000000000,64,1000,{lr},{loss}\n" for lr, loss in trained)
     few = "".join(f"100000000,4000000000,128,500,{lr},2.0\n" for lr in LRS[:2])
     head = "parameters,tokens,batch_sequences,steps,peak_lr,loss\n"
     (tmp_path / usual_grids.PRETRAINING).write_text(head + big + few)
@@ -63,8 +65,17 @@ def test_the_tables_print(folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["usual_grids", str(folder)])
     usual_grids.main()
     printed = capsys.readouterr().out
-    printed, tuned = printed.split("LoRA: 1 cells, 3 trainings")
-    assert "pretraining: 1 cells, 3 trainings" in printed
+    printed, tuned = printed.split("LoRA: 1 cells, 3 rates")
+    assert "pretraining: 1 cells, 3 rates" in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("always 0.001") and "0 of 1" in line)
     assert row.split()[3:-3] == [*["0.00", "%"] * 4, "0.0000", "1.00,", "x/÷", "1.0"]
     assert "up to 9 billion parameters" in tuned
+
+
+def test_how_the_best_rate_moves_with_the_rank_is_counted(folder):
+    (cell,) = usual_grids.lora(folder / usual_grids.LORA)
+    higher = replace(cell, groups=("", "rank 128"), losses=(0.6, 0.5, 0.7))
+    others = [replace(each, name="another") for each in (cell, higher)]
+    lower = replace(others[1], groups=("", "rank 1"))
+    assert usual_grids.by_rank([higher, cell, lower, *others[:1]]).endswith("rises in 1, stays in 0, falls in 1")
+    assert usual_grids.by_rank([cell]).endswith("rises in 0, stays in 0, falls in 0")
