@@ -62,6 +62,8 @@ class Recording:
     ) -> None:
         self.stop: Stop | None = None
         self.steps = 0
+        self.last_lr = 0.0
+        """The rate that acted at the last point: a cap that falls may be below it, and above 0.99 of what is asked."""
         self.raised: Exception | None = None
         """What a step raised that says nothing of the rate."""
         self._error: str | None = None
@@ -98,6 +100,7 @@ class Recording:
             skipped: above 0, once read, if the optimizer skipped the step: then it is no point.
         """
         self.steps += 1
+        self.last_lr = lr
         if skipped is None:
             self._skips = 0
             is_read = type(loss) is float and type(baseline) in _NEED_NO_READING
