@@ -109,12 +109,14 @@ def spread(found: Sequence[Sequence[Record]], *, fallback: bool) -> tuple[str, .
 
 
 def agreement(known: Records) -> Iterator[tuple[str, ...]]:
-    """Two rows for each group of settings: the answers alone, and with the fallback where a sweep is refused."""
+    """Rows for each group of settings: the answers, those of tasks CLEAR at 100 steps, and with fallbacks."""
     for title, names in GROUPS.items():
         found = [[by_name[name] for name in names] for by_name in known.values() if set(names) <= set(by_name)]
         answered = [sum(record["lr"] is not None for record in records) for records in found]
         changes = sum(0 < count < len(names) for count in answered)
         yield (title, "answered", *spread(found, fallback=False), f"{changes} of {len(found)}")
+        clear = [records for records in found if records[names.index("100 steps")]["verdict"] == "CLEAR"]
+        yield (title, "of these, CLEAR at 100 steps", *spread(clear, fallback=False), "")
         yield (title, "with the fallback", *spread(found, fallback=True), "")
 
 
@@ -142,7 +144,7 @@ def _with_fallback(record: Record) -> float | None:
     return lr
 
 
-def farthest(known: Records, count: int = 8) -> Iterator[tuple[str, ...]]:
+def farthest(known: Records, count: int = 15) -> Iterator[tuple[str, ...]]:
     """The tasks whose answers, the fallbacks included, lie farthest apart; an asterisk marks a fallback."""
     apart = {task: ratio([*by_name.values()], fallback=True) or 0.0 for task, by_name in known.items()}
     for task in sorted(apart, key=apart.__getitem__, reverse=True)[:count]:

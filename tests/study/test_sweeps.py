@@ -28,12 +28,12 @@ def test_the_settings_say_what_they_ask():
     assert len(sweeps.FIRSTS) == len({known.family for known in TASKS})
 
 
-def answered(lr):
-    return {"lr": lr}
+def answered(lr, verdict="CLEAR"):
+    return {"lr": lr, "verdict": verdict}
 
 
 def refused(lr=None):
-    return {"lr": None} if lr is None else {"lr": None, "fallback": lr}
+    return {"lr": None, "verdict": "FLAT"} | ({} if lr is None else {"fallback": lr})
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,13 @@ def test_how_far_answers_lie_apart(records, alone, with_fallback):
 def test_changes_of_the_verdict_are_counted():
     ranges = list(sweeps.RANGES)
     known = {
-        "a": dict(zip(ranges, [answered(0.1), answered(0.2), answered(0.1)], strict=True)),
+        "a": dict(zip(ranges, [answered(0.1, "NOISY"), answered(0.2), answered(0.1)], strict=True)),
         "b": dict(zip(ranges, [answered(0.1), refused(0.6), answered(0.1)], strict=True)),
         "c": dict(zip(ranges, [refused(0.1), refused(0.1), refused(0.1)], strict=True)),
     }
     rows = {row[:2]: row[2:] for row in sweeps.agreement(known)}
     assert rows["three ranges", "answered"] == ("2", "1.50", "1.90", "2", "50%", "100%", "1 of 3")
+    assert rows["three ranges", "of these, CLEAR at 100 steps"][:2] == ("1", "1.00")
     assert rows["three ranges", "with the fallback"] == ("3", "2.00", "5.20", "6", "33%", "67%", "")
     assert rows["50 to 300 steps", "answered"][0] == "0"
 
