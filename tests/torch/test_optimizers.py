@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from findlr import OptimizerError, Stop, find_lr
+from findlr import OptimizerError, RangeTest, Stop, find_lr
 from findlr.torch import TorchTrainable
 from findlr.torch.rates import Rates
 from tests.torch.training import plan_for
@@ -146,6 +146,26 @@ def test_adafactor_ends_where_it_caps_its_rate():
     assert finding.curve.lr[-1] <= 1 / math.sqrt(steps_taken)
     q = (10.0 / 1e-4) ** (1 / 59)
     assert finding.curve.lr[-1] * q > 1 / math.sqrt(steps_taken + 1)
+
+
+@pytest.mark.parametrize("by_loop", [False, True])
+def test_a_sweep_of_many_steps_ends_where_adafactors_cap_falls(by_loop):
+    """Each rate is 0.4 % above the one before, so the first that is capped would act by less than that one did."""
+    model, optimizer, criterion, data = training("Adafactor")
+    settings = {"min_lr": 1e-2, "max_lr": 0.1, "num_steps": 600}
+    if by_loop:
+        with RangeTest(model, optimizer, **settings) as test:
+            for inputs, targets in test(data):
+                optimizer.zero_grad()
+                loss = criterion(model(inputs), targets)
+                loss.backward()
+                optimizer.step()
+                test.record(loss)
+        finding = test.finding
+    else:
+        finding = find_lr(model, optimizer, criterion, data, **settings)
+    assert finding.stop is Stop.CAPPED
+    assert finding.curve.lr[-1] <= 1 / math.sqrt(len(finding.curve))
 
 
 def test_adafactor_counts_the_steps_of_the_training_so_far():

@@ -63,6 +63,8 @@ class Recording:
     ) -> None:
         self.stop: Stop | None = None
         self.steps = 0
+        self.last_lr = 0.0
+        """The rate that acted at the last point: a cap that falls may be below it, and above 0.99 of what is asked."""
         self.could_change: Callable[[], float | None] | None = None
         """Tells the most that the way of the weights can have changed the loss by, or None where it is not known."""
         self.raised: Exception | None = None
@@ -101,6 +103,7 @@ class Recording:
             skipped: above 0, once read, if the optimizer skipped the step: then it is no point.
         """
         self.steps += 1
+        self.last_lr = lr
         if skipped is None:
             self._skips = 0
             is_read = type(loss) is float and type(baseline) in _NEED_NO_READING

@@ -131,7 +131,7 @@ def _sweep(
         if interrupts.waiting:
             interrupts.deliver()
         acting = lr if acts is None else acts.acting_lr(lr)
-        if acting < 0.99 * lr:  # more than rounding
+        if acting < 0.99 * lr or acting < recording.last_lr:  # more than rounding
             recording.end(Stop.CAPPED)
             return
         loss = _stepped(trainable, lr, recording, is_too_high)

@@ -177,7 +177,7 @@ class Points:
             self._acting = self._training.rates.acting(self._lr())
         lr = self._lr()
         self._points += 1
-        if self._acting < 0.99 * lr:
+        if self._acting < 0.99 * lr or self._acting < self._recording.last_lr:
             self._recording.end(Stop.CAPPED)
         else:
             self._recording.add(self._acting, loss, skipped=skipped)
