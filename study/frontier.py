@@ -81,14 +81,14 @@ class Point:
 
 
 def points(split: str) -> dict[str, Point]:
-    """The finders that have answered all tasks, by title.
+    """The finders that have answered, by title.
 
     Args:
         split: "report", "fit" or "all".
     """
     families = {task.name: task.family for task in TASKS}
     truths = {name: truth for name, truth in load().items() if name in families and split in ("all", truth.split)}
-    return {name: Point.of(score) for name, score in all_scores(truths).items() if len(score.answers) == len(truths)}
+    return {name: Point.of(score) for name, score in all_scores(truths).items()}
 
 
 def rows(found: Iterable[Point]) -> Iterator[tuple[str, ...]]:
@@ -161,8 +161,6 @@ def panel(ax: Axes, shares: Mapping[str, float], values: Mapping[str, float]) ->
         ends.append((words, values[title], GREY))
     for start, (words, colour, dashes, width) in LINES.items():
         names = sorted((name for name in shares if name.startswith(f"{start}, budget")), key=shares.__getitem__)
-        if not names:
-            continue
         if start == VERIFIED:
             names = [WITH_FALLBACK, *names]
         ax.plot(

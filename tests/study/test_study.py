@@ -307,16 +307,6 @@ def test_a_point_is_beaten_by_what_costs_and_loses_no_more():
     assert [row[-1] for row in rows] == ["", "", "toy"]  # a rate that nobody looked for beats nobody
 
 
-def test_who_has_not_answered_every_task_is_no_point(monkeypatch):
-    def in_part(truths):
-        known = {name: {"0": {"lr": 1e-2, "steps": 10}} for name in truths}
-        some = dict(list(known.items())[1:])
-        return {title: scores(title, records, truths) for title, records in (("all", known), ("some", some))}
-
-    monkeypatch.setattr(frontier, "all_scores", in_part)
-    assert list(frontier.points("report")) == ["all"]
-
-
 @pytest.mark.parametrize(
     ("places", "moved"),
     [
