@@ -38,6 +38,7 @@ FINDLR = {
     "**findlr, one sweep**": quick,
     "**findlr, verified**": verified(None),
     "**findlr, verified, `budget=1.0`**": verified(1.0),
+    "**findlr, verified, `budget=3.0`**": verified(3.0),
 }
 PEERS = {  # the names of study.peers
     "fastai's valley": "fastai_valley",
