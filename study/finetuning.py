@@ -15,23 +15,19 @@ import argparse
 import ast
 import contextlib
 import io
-import json
-import math
 import os
 import random
-import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from study.tuned import PAGE, Entry, finders_table, grid_table, keep, key, put, read, told
 
 HOME = Path(__file__).parent
 RUNS = HOME / ".runs"
 KEPT = HOME / "finetuning.json"
-PAGE = HOME.parent / "docs" / "finetuning.md"
 PACKAGES = ("asyncio", "concurrent", "ctypes", "email", "http", "importlib")
 PACKAGES += ("json", "logging", "multiprocessing", "unittest", "urllib", "xml")
 TRAINED, HELD_OUT, BATCH, TOKENS = 1200, 300, 8, 32
@@ -171,15 +167,6 @@ class Bench:
             yield name, told(find_lr(self.trainer(way, seed), verify=True, progress=False, **more))
 
 
-def told(finding: Any) -> dict[str, Any]:
-    """What of a Finding is kept."""
-    lr = None if finding.suggestion is None else finding.lr
-    kept = {"lr": lr, "steps": finding.cost.steps, "verdict": finding.verdict.name}
-    if finding.race is not None:
-        kept["runs"] = [(run.lr, run.steps, run.loss) for run in finding.race.runs]
-    return kept
-
-
 def run(device: str, *, fresh: bool) -> None:
     """Run what is missing and, if ``fresh``, what findlr answers."""
     from transformers.utils import logging
@@ -187,12 +174,8 @@ def run(device: str, *, fresh: bool) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
-    kept = read()
+    kept = read(KEPT)
     bench = Bench(device)
-
-    def keep() -> None:
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-
     for seed in SEEDS:
         for way, grid in GRIDS.items():
             entry = kept.setdefault(f"{way} {seed}", {"losses": {}, "answers": {}})
@@ -202,68 +185,24 @@ def run(device: str, *, fresh: bool) -> None:
                 entry["answers"] |= dict(bench.answers(way, seed))
             if LIGHTNING not in entry["answers"]:
                 entry["answers"][LIGHTNING] = {"lr": bench.lightning(way, seed), "steps": 100}
-            keep()
+            keep(KEPT, kept)
             answered = [each["lr"] for each in entry["answers"].values()]
             for lr in sorted({*grid, *DEFAULTS.values(), *(lr for lr in answered if lr)}):
                 if key(lr) not in entry["losses"]:
                     trainer = bench.trainer(way, seed, lr)
                     trainer.train()
                     entry["losses"][key(lr)] = float(trainer.evaluate()["eval_loss"])
-                    keep()
+                    keep(KEPT, kept)
                     print(way, seed, key(lr), entry["losses"][key(lr)], flush=True)
 
 
-def key(lr: float) -> str:
-    """A rate as a name in the file."""
-    return f"{lr:.6g}"
-
-
-def read() -> dict[str, Any]:
-    """What was run."""
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    return kept
-
-
-def regret(entry: dict[str, Any], lr: float | None) -> float:
-    """What a rate loses against the best training, as a share of what that one gains; no rate trains nothing."""
-    if lr is None:
-        return 1.0
-    best, start = min(entry["losses"].values()), entry["start"]
-    lost = (entry["losses"][key(lr)] - best) / (start - best)
-    return min(max(lost, 0.0), 1.0) if math.isfinite(lost) else 1.0
-
-
-def grid_table(way: str, entries: list[dict[str, Any]]) -> str:
-    """What each rate of the grid ends at, in the mean over the seeds."""
-    rows = ["| rate | held-out loss | regret |", "|--:|--:|--:|"]
-    for lr in GRIDS[way]:
-        loss = np.mean([entry["losses"][key(lr)] for entry in entries])
-        rows.append(f"| {lr:.2g} | {loss:.2f} | {np.mean([regret(entry, lr) for entry in entries]):.2f} |")
-    return "\n".join(rows)
-
-
-def finders_table(way: str, entries: list[dict[str, Any]]) -> str:
-    """What each finder answers, and what that loses."""
-    answers = {name: [entry["answers"][name] for entry in entries] for name in (SWEEP, *RACES, LIGHTNING, *RULES)}
-    answers |= {name: [{"lr": lr, "steps": 0}] * len(entries) for name, lr in DEFAULTS.items()}
-    rows = ["| | rates, by seed | regret, by seed | mean | steps |", "|---|---|---|--:|--:|"]
-    for name, given in answers.items():
-        lost = [regret(entry, each["lr"]) for entry, each in zip(entries, given, strict=True)]
-        rates = ["none" if each["lr"] is None else f"{each['lr']:.1e}" for each in given]
-        steps = np.mean([each["steps"] for each in given])
-        said = rates[:1] if name in DEFAULTS else rates
-        row = ", ".join(said), ", ".join(f"{each:.2f}" for each in lost), f"{np.mean(lost):.2f}", f"{steps:.0f}"
-        rows.append(f"| {name} | {' | '.join(row)} |")
-    return "\n".join(rows)
-
-
-def written(page: str, kept: dict[str, Any]) -> str:
+def written(page: str, kept: dict[str, Entry]) -> str:
     """The page with the tables between their marks."""
-    for way in GRIDS:
+    for way, grid in GRIDS.items():
         entries = [kept[f"{way} {seed}"] for seed in SEEDS]
-        for name, table in (("grid", grid_table(way, entries)), ("finders", finders_table(way, entries))):
-            mark = f"<!-- {way} {name}: made by python -m study.finetuning --table -->"
-            page = re.sub(rf"(?s){re.escape(mark)}\n.*?<!-- end -->", f"{mark}\n{table}\n<!-- end -->", page)
+        page = put(page, f"{way} grid", "finetuning", grid_table(grid, entries))
+        finders = finders_table((SWEEP, *RACES, LIGHTNING, *RULES), DEFAULTS, entries)
+        page = put(page, f"{way} finders", "finetuning", finders)
     return page
 
 
@@ -274,6 +213,6 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
     if arguments.table:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read(KEPT)), encoding="utf-8")
     else:
         run(arguments.device, fresh=arguments.fresh)

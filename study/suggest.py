@@ -44,11 +44,11 @@ def article(_task: Task, setup: Setup, optimizer: torch.optim.Optimizer) -> Find
     return find_lr(setup.model, optimizer, setup.criterion, setup.loader, num_steps=steps, control_variate=False)
 
 
-def verified(budget: float, *, validation: bool = False) -> Ask:
+def verified(budget: float | None, *, validation: bool = False) -> Ask:
     """``find_lr(verify=True)`` at a share of the planned training.
 
     Args:
-        budget: the share.
+        budget: the share; None for the default budget.
         validation: the race is scored on the validation loader's batches, not on some of the training's.
     """
 

@@ -27,7 +27,7 @@ from findlr.torch.search import argument_names
 from scripts.outputs import rerun
 from scripts.public import EXTENDING, PUBLIC
 from scripts.public import ROOMS as PUBLIC_ROOMS
-from study import finetuning
+from study import finetuning, images, tuned
 
 mpl.use("Agg")
 
@@ -303,10 +303,11 @@ def test_the_suites_on_the_page_pass(tmp_path):
 # What was measured
 
 
-def test_the_tables_of_the_true_story_are_those_that_were_measured():
+@pytest.mark.parametrize("module", [finetuning, images])
+def test_the_tables_of_the_true_story_are_those_that_were_measured(module):
     page = (ROOT / "docs" / "finetuning.md").read_text()
-    assert finetuning.written(page, finetuning.read()) == page, "run python -m study.finetuning --table"
-    assert "| **findlr, one sweep** |" in page
+    assert module.written(page, tuned.read(module.KEPT)) == page, f"run python -m {module.__name__} --table"
+    assert f"made by python -m {module.__name__} --table" in page
 
 
 # The names of other finders

@@ -322,6 +322,17 @@ def test_a_budget_too_small_for_three_runs_leaves_the_sweeps_answer():
     assert finding.cost.steps <= 110
 
 
+def test_where_the_budget_leaves_out_the_race_nobody_is_told_to_verify(caplog):
+    plan = Plan(total_steps=150, pretrained=1.0)
+    swept = find(Quadratic(), plan)
+    assert (swept.verdict, "use verify=True" in swept.why) == (Verdict.PRETRAINED, True)
+    assert not caplog.text
+    finding = find(Quadratic(), plan, verify=True, budget=110, control_variate=False)
+    assert (finding.verdict, finding.race) == (Verdict.PRETRAINED, None)
+    assert "verify=True" not in finding.why
+    assert "there is no race: the budget leaves too few steps for 3 runs" in caplog.text
+
+
 def test_where_nothing_falls_there_is_nothing_to_race():
     finding = find(Quadratic(curvature=1e-9), Plan(total_steps=1000), verify=True)
     assert finding.race is None

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -240,12 +241,14 @@ class _Search:
     def _finding(self) -> Finding:
         facts, cost = self._facts(), self._cost or self._spent()
         finding = conclude(self.recording, self.settings.smoothing, self._plan, self._rule, cost, facts, self._race)
-        if "verify=True" in finding.why and isinstance(self._trainable, ChecksVerify):
-            try:
-                self._trainable.check_verify()
-            except ConfigurationError:
-                return replace(finding, why=without_verify(finding.why))
-        return finding
+        if "verify=True" not in finding.why:
+            return finding
+        with suppress(ConfigurationError):
+            if not self.settings.verify:  # else it is no news
+                if isinstance(self._trainable, ChecksVerify):
+                    self._trainable.check_verify()
+                return finding
+        return replace(finding, why=without_verify(finding.why))
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
@@ -289,10 +292,9 @@ def steps_per_epoch(trainable: Trainable[Any, Any]) -> int:
 
 def _epoch_of(trainable: Trainable[Any, Any]) -> int | None:
     """Steps in one pass over the data; None if they are not known."""
-    try:
+    with suppress(ConfigurationError):
         return steps_per_epoch(trainable)
-    except ConfigurationError:
-        return None
+    return None
 
 
 def _passes(counting: CountsPasses | None) -> tuple[int, int]:

@@ -118,6 +118,7 @@ def run_race(
 
     steps = affordable()
     if steps < runs.FEWEST_STEPS:
+        logger.warning("there is no race: the budget leaves too few steps for %d runs, so raise it", most)
         return None
     watch, checkpoint = watch or RaceWatch(), Checkpoint() if checkpoint is None else checkpoint
     kept = f", {len(checkpoint)} of them kept" if len(checkpoint) else ""
