@@ -270,8 +270,7 @@ def _demanded(trainable: HasBaseline) -> Any:
     loss = trainable.baseline()
     if loss is None:
         logger.warning(
-            "control_variate=True cannot be had: its check after the first step failed (the log at INFO says why), "
-            "so the sweep goes on without it"
+            "control_variate=True is left out: its check after the first step failed (the log at INFO says why)"
         )
     return loss
 
