@@ -34,6 +34,17 @@ def load(path: Path) -> Answers:
     return json.loads(path.read_text(encoding="utf-8"))["tasks"] if path.exists() else {}
 
 
+def taken(record: Mapping[str, Any]) -> float | None:
+    """The rate that somebody with this answer trains at: where findlr refuses, its fallback; None without one.
+
+    Example:
+        >>> taken({"lr": 0.1}), taken({"lr": None, "fallback": 0.02}), taken({"lr": None})
+        (0.1, 0.02, None)
+    """
+    rate: float | None = record.get("fallback") if record["lr"] is None else record["lr"]
+    return rate
+
+
 def add(path: Path, task: str, answers: Mapping[str, Mapping[int, Record]], versions: Mapping[str, str]) -> None:
     """Put records of one task into the file; several processes may do so at a time.
 

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
 from findlr import Curve, find_lr, rules
 from findlr.analysis import runs as arithmetic
@@ -33,6 +32,7 @@ from study.report import short, table
 from study.rounds import Lines, go
 from study.tasks import TASKS, Task
 from study.tasks.pretrained import RUNS
+from study.train import started
 
 LINES = Lines(RUNS / "cheaper.jsonl")
 BUDGETS = {"0.5": 0.5, "1": 1.0, "3": 3.0}
@@ -165,9 +165,7 @@ def raced(task: Task, budget: str, seed: int = 0) -> Raced:
         losses.append(tuple(held))
         return End(math.nan, math.nan, held[-1])  # what stands for an evaluation, where there is none
 
-    setup = task.make(seed)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(seed)
+    setup, optimizer = started(task, seed)
     with constants(race, train=by_tenths), constants(NARROW=1.0):
         finding = find_lr(
             setup.model,

@@ -24,11 +24,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from study.regret import DEFAULT_LR
+from study.answers import taken
 from study.suggest import quick, verified
 from study.tasks.task import Data, Task
-from study.train import train, untrained_loss
-from study.tuned import PAGE, Entry, finders_table, grid_table, keep, key, put, read, taken, told
+from study.train import started, train, untrained_loss
+from study.tuned import PAGE, Entry, finders_table, grid_table, keep, key, put, read, told
 
 KEPT = Path(__file__).parent / "images.json"
 TRAINED, HELD_OUT, BATCH, PIXELS = 600, 500, 8, 48
@@ -92,10 +92,7 @@ TASKS = {  # each with its grid, each rate twice the one before, and the rates t
 
 def ask(task: Task, seed: int, finder: Any) -> dict[str, Any]:
     """What findlr answers on a fresh set-up."""
-    setup = task.make(seed)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(seed)
-    return told(finder(task, setup, optimizer))
+    return told(finder(task, *started(task, seed)))
 
 
 def ask_peers(task: Task, seed: int) -> dict[str, dict[str, Any]]:

@@ -11,14 +11,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from findlr import Curve, find_lr
 from study.answers import SEEDS
-from study.regret import DEFAULT_LR
 from study.rounds import Lines, chosen, go
 from study.tasks import Task
 from study.tasks.pretrained import RUNS
+from study.train import started
 
 
 def lines(name: str = "curves") -> Lines:
@@ -37,9 +35,7 @@ def sweep(task: Task, seed: int, **settings: Any) -> dict[str, Any]:
     Returns:
         The task's name, the seed, the curve's arrays (baseline and validation None where not measured), why it stopped.
     """
-    setup = task.make(seed)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(seed)
+    setup, optimizer = started(task, seed)
     finding = find_lr(setup.model, optimizer, setup.criterion, setup.loader, **settings)
     curve = finding.curve
     return {

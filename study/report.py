@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from findlr import Verdict
-from study.answers import BASELINES, LONG, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load
+from study.answers import BASELINES, LONG, PEERS, SEEDS, SUGGESTIONS, Answers, Record, load, taken
 from study.baselines import best_single, one_seed_grids
 from study.regret import DEFAULT_LR, Truth
 from study.regret import load as load_truth
@@ -107,10 +107,7 @@ def _with_fallback(answers: Answers) -> Answers:
     """The same answers, where a refusal is what the Finding falls back to."""
     return {
         task: {
-            finder: {
-                seed: record if record["lr"] is not None else {**record, "lr": record.get("fallback")}
-                for seed, record in by_seed.items()
-            }
+            finder: {seed: {**record, "lr": taken(record)} for seed, record in by_seed.items()}
             for finder, by_seed in finders.items()
         }
         for task, finders in answers.items()

@@ -17,9 +17,9 @@ import torch
 from findlr import Finding, __version__, find_lr, rules
 from findlr.errors import NoSuggestionError
 from study.answers import LONG, SEEDS, SUGGESTIONS, Record, add, load, source
-from study.regret import DEFAULT_LR
 from study.rounds import chosen, go
 from study.tasks import Setup, Task
+from study.train import started
 
 ARTICLE_STEPS = 100  # at least, where an epoch is short
 
@@ -95,10 +95,7 @@ FINDERS = {
 
 def finding_of(name: str, task: Task, seed: int) -> Finding:
     """What a finder finds on a fresh set-up; see ``suggestion``."""
-    setup = task.make(seed)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(seed)
-    return FINDERS[name].ask(task, setup, optimizer)
+    return FINDERS[name].ask(task, *started(task, seed))
 
 
 def suggestion(name: str, task: Task, seed: int) -> Record:

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from findlr import __version__, find_lr
-from study.answers import Record, add, load
-from study.regret import DEFAULT_LR
+from study.answers import Record, add, load, taken
 from study.regret import load as load_truth
 from study.report import between, short, table
 from study.rounds import chosen, go
 from study.scores import scores
 from study.tasks import TASKS, Task
+from study.train import started
 
 MEASURED = Path(__file__).parent / "sweeps.json"
 SEED = 0
@@ -52,9 +52,7 @@ def missing(known: Records, task: Task) -> list[tuple[str]]:
 
 def ask(task: Task, name: str) -> None:
     """Sweep at a setting, and keep what is answered."""
-    setup = task.make(SEED)
-    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
-    torch.manual_seed(SEED)
+    setup, optimizer = started(task, SEED)
     how = SETTINGS[name] | {"schedule": task.schedule, "total_steps": task.total_steps}
     finding = find_lr(setup.model, optimizer, setup.criterion, setup.loader, **how)
     record: Record = {"lr": None, "verdict": finding.verdict.name}
@@ -87,7 +85,7 @@ def ratio(records: Sequence[Record], *, fallback: bool) -> float | None:
         >>> ratio([{"lr": 0.1}, {"lr": 0.2}, {"lr": None, "fallback": 0.02}], fallback=True)
         10.0
     """
-    lrs = [_with_fallback(record) if fallback else record["lr"] for record in records]
+    lrs = [taken(record) if fallback else record["lr"] for record in records]
     known = [lr for lr in lrs if lr is not None]
     if len(known) < (len(lrs) if fallback else 2):
         return None
@@ -129,19 +127,14 @@ def goodness(known: Records, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """
     for name in names:
         there = {task: by_name[name] for task, by_name in known.items()}
-        records = {task: {"0": {**record, "lr": _with_fallback(record)}} for task, record in there.items()}
+        records = {task: {"0": {**record, "lr": taken(record)}} for task, record in there.items()}
         made = scores(name, records, {task: load_truth()[task] for task in there})
         assert made is not None
-        pairs = [(_with_fallback(record), _with_fallback(known[task]["100 steps"])) for task, record in there.items()]
+        pairs = [(taken(record), taken(known[task]["100 steps"])) for task, record in there.items()]
         times = float(np.median([lr / usual for lr, usual in pairs if lr and usual]))
         refused = np.mean([record["lr"] is None for record in there.values()])
         regrets = between(made.mean), *map(short, (made.median, made.ninetieth, made.worst))
         yield (name, f"{refused:.0%}", f"{times:.2f}", *regrets)
-
-
-def _with_fallback(record: Record) -> float | None:
-    lr: float | None = record["lr"] or record.get("fallback")
-    return lr
 
 
 def farthest(known: Records, count: int = 15) -> Iterator[tuple[str, ...]]:
@@ -155,7 +148,7 @@ def farthest(known: Records, count: int = 15) -> Iterator[tuple[str, ...]]:
 def _told(record: Record | None) -> str:
     if record is None:
         return ""
-    lr = _with_fallback(record)
+    lr = taken(record)
     return "none" if lr is None else f"{lr:.2g}{'' if record['lr'] else '*'}"
 
 

@@ -1,4 +1,4 @@
-"""One training of a task at one rate: the final held-out loss."""
+"""A training of a task: as a finder is asked about it, and whole, at one rate."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from findlr.analysis.plan import SCHEDULES
-from study.tasks.task import FUSED, Task
+from study.regret import DEFAULT_LR
+from study.tasks.task import FUSED, Setup, Task
 
 
 def batches(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end, in a new order each epoch."""
     while True:
         yield from loader
+
+
+def started(task: Task, seed: int) -> tuple[Setup, torch.optim.Optimizer]:
+    """A fresh set-up, and its optimizer at the default rate: what a finder is asked on. Draws begin at the seed."""
+    setup = task.make(seed)
+    optimizer = setup.make_optimizer(setup.model.parameters(), DEFAULT_LR[task.optimizer])
+    torch.manual_seed(seed)
+    return setup, optimizer
 
 
 def untrained_loss(task: Task, seed: int) -> float:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from study.answers import taken
+
 PAGE = Path(__file__).parent.parent / "docs" / "finetuning.md"
 
 Entry = dict[str, Any]
@@ -49,12 +51,6 @@ def told(finding: Any) -> dict[str, Any]:
     if finding.race is not None:
         kept["runs"] = [(run.lr, run.steps, run.loss) for run in finding.race.runs]
     return kept
-
-
-def taken(answer: Mapping[str, Any]) -> float | None:
-    """The rate that somebody with this answer trains at: where findlr refuses, its fallback."""
-    rate: float | None = answer.get("fallback") if answer["lr"] is None else answer["lr"]
-    return rate
 
 
 def regret(entry: Entry, lr: float | None) -> float:

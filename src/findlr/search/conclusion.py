@@ -9,9 +9,11 @@ from findlr.analysis.answer import answer
 from findlr.analysis.plan import Plan
 from findlr.analysis.race import Race
 from findlr.analysis.rules import Rule
+from findlr.errors import ConfigurationError
 from findlr.finding import Cost, Finding
 from findlr.search.failure import carry
 from findlr.search.recording import Recording
+from findlr.search.trainable import ChecksVerify
 
 
 def conclude(
@@ -38,3 +40,13 @@ def conclude(
         carry(error, conclude(recording, smoothing, plan, None, cost, facts, race))
         raise
     return Finding(*found, recording.stop, curve, plan, cost, facts, race)
+
+
+def may_verify(training: Any) -> bool:
+    """Whether a race can be made of a training, as far as that is known."""
+    try:
+        if isinstance(training, ChecksVerify):
+            training.check_verify()
+    except ConfigurationError:
+        return False
+    return True

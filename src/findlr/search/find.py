@@ -21,7 +21,7 @@ from findlr.errors import ConfigurationError, DataEndedError, FindlrError, Loade
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike, settled
 from findlr.search.checkpoint import Checkpoint
-from findlr.search.conclusion import conclude
+from findlr.search.conclusion import conclude, may_verify
 from findlr.search.failure import carry, short
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.race import Terms, run_race
@@ -241,14 +241,9 @@ class _Search:
     def _finding(self) -> Finding:
         facts, cost = self._facts(), self._cost or self._spent()
         finding = conclude(self.recording, self.settings.smoothing, self._plan, self._rule, cost, facts, self._race)
-        if "verify=True" not in finding.why:
-            return finding
-        with suppress(ConfigurationError):
-            if not self.settings.verify:  # else it is no news
-                if isinstance(self._trainable, ChecksVerify):
-                    self._trainable.check_verify()
-                return finding
-        return replace(finding, why=without_verify(finding.why))
+        if "verify=True" in finding.why and (self.settings.verify or not may_verify(self._trainable)):
+            return replace(finding, why=without_verify(finding.why))
+        return finding
 
 
 def _baseline(trainable: Trainable[Any, Any], snapshot: Any, wanted: bool | None) -> Callable[[], Any] | None:
@@ -270,7 +265,8 @@ def _demanded(trainable: HasBaseline) -> Any:
     loss = trainable.baseline()
     if loss is None:
         logger.warning(
-            "control_variate=True is left out: its check after the first step failed (the log at INFO says why)"
+            "control_variate=True cannot be had: its check after the first step failed (the log at INFO says why), "
+            "so the sweep goes on without it"
         )
     return loss
 

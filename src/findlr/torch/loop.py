@@ -16,10 +16,10 @@ from findlr.analysis.length import epochs_in
 from findlr.analysis.plan import Plan
 from findlr.analysis.rules import Rule
 from findlr.analysis.text import without_verify
-from findlr.errors import ConfigurationError, OptimizerError, RankError
+from findlr.errors import ConfigurationError, RankError
 from findlr.finding import Cost, Finding
 from findlr.search.alike import check_alike
-from findlr.search.conclusion import conclude
+from findlr.search.conclusion import conclude, may_verify
 from findlr.search.failure import carry
 from findlr.search.interrupts import HeldSignals, signals_wait
 from findlr.search.names import refuse
@@ -289,8 +289,7 @@ class RangeTest(Points):
         cost = Cost(float(points), points, points, seconds)
         plan = self._plan.over(self._drawn, self._points)
         finding = conclude(self._recording, self._settings.smoothing, plan, self._rule, cost, facts)
-        try:
-            self._training.check_verify()
-        except OptimizerError:
-            return replace(finding, why=without_verify(finding.why))
-        return replace(finding, why=finding.why.replace("verify=True", _VERIFIED))
+        may = may_verify(self._training)
+        return replace(
+            finding, why=finding.why.replace("verify=True", _VERIFIED) if may else without_verify(finding.why)
+        )
